@@ -1,0 +1,110 @@
+"""The catalog: which leaves' rows go into the next model, and in which state they are.
+
+It stands between the leaves and the data sets, so the graph stays small however many leaves there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
+from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.taxonomy.snapshot import Snapshot
+
+CATALOG_SCHEMA = pa.schema(
+    [
+        ("leaf", pa.string()),
+        ("kind", pa.string()),
+        ("state", pa.string()),
+        ("rows", pa.int64()),
+        ("generated", pa.int64()),
+        ("curated", pa.string()),
+        ("content", pa.string()),
+        ("source", pa.string()),
+        ("note", pa.string()),
+    ]
+)
+"""One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
+*quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed). `content` is a hash
+of the rows' texts."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    snapshot: str
+    leaves: list[dict[str, Any]]
+
+    @property
+    def in_use(self) -> list[dict[str, Any]]:
+        """Leaves that contribute rows."""
+        return [leaf for leaf in self.leaves if leaf["curated"]]
+
+    @property
+    def behind(self) -> list[str]:
+        return [leaf["leaf"] for leaf in self.leaves if leaf["state"] in ("behind", "missing")]
+
+
+def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan]) -> Catalog:
+    """The catalog of the snapshot's leaves, stored as the current one. Removed leaves are not in it."""
+    catalog = Catalog(snapshot.id, [_entry(home, row, plans.get(row["leaf"])) for row in snapshot.rows])
+    write_rows(_path(home, catalog), catalog.leaves, CATALOG_SCHEMA)
+    write_json(home.datasets / "catalog.json", {"snapshot": snapshot.id, "file": _path(home, catalog).name})
+    return catalog
+
+
+def current_catalog(home: Home) -> Catalog:
+    """The latest catalog.
+
+    Raises:
+        FileNotFoundError: none was built yet.
+    """
+    pointer = home.datasets / "catalog.json"
+    if not pointer.exists():
+        raise FileNotFoundError("no instruction catalog yet; materialize instruction_catalog first")
+    current = read_json(pointer)
+    return Catalog(current["snapshot"], read_rows(home.datasets / current["file"]))
+
+
+def curated_rows(home: Home, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The kept rows that a catalog entry stands for."""
+    return read_rows(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet")
+
+
+def _path(home: Home, catalog: Catalog) -> Path:
+    return home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
+
+
+def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None) -> dict[str, Any]:
+    leaf = row["leaf"]
+    state = leaf_state(home, leaf)
+    failure = leaf_failure(home, leaf)
+    note = None
+    if not row["usable"]:
+        standing = "quarantined"
+        problems = [f"line {problem['line']}: {problem['message']}" for problem in row["problems"]]
+        note = "; ".join(problems[:3]) + ("; last good rows in use" if state else "")
+    elif state and plan and state.curated == plan.curated:
+        standing = "current"
+    else:
+        standing = "behind" if state else "missing"
+        note = f"last refresh failed: {failure['error']}" if failure else "not refreshed yet"
+    entry: dict[str, Any] = {
+        "leaf": leaf,
+        "kind": state.kind if state else row["kind"],
+        "state": standing,
+        "rows": 0,
+        "generated": 0,
+        "curated": state.curated if state else None,
+        "content": None,
+        "source": state.source if state else None,
+        "note": note,
+    }
+    if state:
+        rows = curated_rows(home, entry)
+        texts = [[kept["id"], kept["context"], kept["question"], kept["answer"]] for kept in rows]
+        entry |= {"rows": len(rows), "generated": state.funnel["generated"], "content": digest(texts)}
+    return entry

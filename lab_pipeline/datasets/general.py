@@ -1,0 +1,49 @@
+"""The general questions: one set that measures forgetting and is never trained on, another that is replayed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+SHIPPED = Path(__file__).parents[2] / "data" / "general"
+_KEYS = {"id", "category", "question", "answer"}
+
+
+class GeneralSetError(Exception):
+    """A general set cannot be read; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class GeneralSets:
+    questions: list[dict[str, str]]
+    """Measured only."""
+    replay: list[dict[str, str]]
+    """Trained on."""
+
+
+def load_general(folder: Path | None) -> GeneralSets:
+    """Read `questions.jsonl` and `replay.jsonl` of a folder; None is the shipped set.
+
+    Raises:
+        GeneralSetError: a file is missing, or a line of it is wrong.
+    """
+    folder = folder or SHIPPED
+    return GeneralSets(_load(folder / "questions.jsonl"), _load(folder / "replay.jsonl"))
+
+
+def _load(path: Path) -> list[dict[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise GeneralSetError(f"{path}: cannot be read ({error.strerror})") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise GeneralSetError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(row, dict) or row.keys() != _KEYS or not all(isinstance(value, str) for value in row.values()):
+            raise GeneralSetError(f"{path}:{number}: expected the text keys {', '.join(sorted(_KEYS))}")
+        rows.append(row)
+    return rows

@@ -1,0 +1,1 @@
+"""Documents that knowledge leaves refer to: fetching them safely and cutting them into passages."""

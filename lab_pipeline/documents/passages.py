@@ -1,0 +1,129 @@
+"""Markdown into passages: runs of whole paragraphs under one heading, with the span of the source they came from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from lab_pipeline.documents.repository import Document
+
+PASSAGE_WORDS = 120
+"""Paragraphs are gathered until a passage would pass this length; a longer paragraph is split between sentences."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-ÞΑ-ΩА-Я])")
+_ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|No|vs|etc|e\.g|i\.e|c|ca|approx|Fig)\.)$")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Plain text of one stretch of a document."""
+
+    document: str
+    commit: str
+    heading: str
+    """Headings above the passage, outermost first, joined by ' > '."""
+    start: int
+    end: int
+    """Span of the source text, in characters, whole lines."""
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sentences(text: str) -> list[str]:
+    """Split plain text into sentences."""
+    parts: list[str] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        if _ABBREVIATION.search(text[start : match.start()]):
+            continue
+        parts.append(text[start : match.end()].strip())
+        start = match.end()
+    parts.append(text[start:].strip())
+    return [part for part in parts if part]
+
+
+def passages(document: Document) -> list[Passage]:
+    """Cut a document into passages of about `PASSAGE_WORDS` words that never cross a heading."""
+    line_starts = [0]
+    for line in document.text.splitlines(keepends=True):
+        line_starts.append(line_starts[-1] + len(line))
+
+    found: list[Passage] = []
+    pending: list[tuple[int, int, str]] = []
+
+    def flush(heading: str) -> None:
+        if pending:
+            start, end = line_starts[pending[0][0]], line_starts[min(pending[-1][1], len(line_starts) - 1)]
+            text = " ".join(text for _, _, text in pending)
+            found.append(Passage(document.path, document.commit, heading, start, end, text))
+            pending.clear()
+
+    headings: dict[int, str] = {}
+    heading = ""
+    for block in _blocks(document.text):
+        if block.level:
+            flush(heading)
+            headings = {level: text for level, text in headings.items() if level < block.level} | {block.level: block.text}
+            heading = " > ".join(text for _, text in sorted(headings.items()))
+            continue
+        for piece in _pieces(block.text):
+            if pending and sum(len(text.split()) for _, _, text in pending) + len(piece.split()) > PASSAGE_WORDS:
+                flush(heading)
+            pending.append((block.first_line, block.last_line, piece))
+    flush(heading)
+    return found
+
+
+@dataclass(frozen=True)
+class _Block:
+    level: int
+    """Level of a heading, 0 for other text."""
+    first_line: int
+    last_line: int
+    text: str
+
+
+def _blocks(markdown: str) -> list[_Block]:
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    blocks: list[_Block] = []
+    level = 0
+    lines = (0, 0)
+    for token in tokens:
+        if token.type == "heading_open":
+            level = int(token.tag[1:])
+        elif token.type == "heading_close":
+            level = 0
+        lines = (token.map[0], token.map[1]) if token.map else lines
+        if token.type == "inline":
+            text = " ".join(_plain(token).split())
+            if text:
+                blocks.append(_Block(level, *lines, text))
+    return blocks
+
+
+def _plain(inline: Token) -> str:
+    words = []
+    for child in inline.children or []:
+        if child.type in ("text", "code_inline"):
+            words.append(child.content)
+        elif child.type in ("softbreak", "hardbreak"):
+            words.append(" ")
+    return "".join(words)
+
+
+def _pieces(text: str) -> list[str]:
+    if len(text.split()) <= PASSAGE_WORDS:
+        return [text]
+    pieces: list[str] = []
+    for sentence in sentences(text):
+        if pieces and len(pieces[-1].split()) + len(sentence.split()) <= PASSAGE_WORDS:
+            pieces[-1] += " " + sentence
+        else:
+            pieces.append(sentence)
+    return pieces

@@ -1,0 +1,74 @@
+"""How likely a model finds the reference answers: the measure of the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab_pipeline.datasets.rows import as_prompt
+from lab_pipeline.progress import Progress, Say
+from lab_pipeline.training.packing import IGNORED, TokenRow, encode, flatten
+
+_PACK_TOKENS = 2048
+
+
+def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say) -> list[float]:
+    """Mean negative log-likelihood (nats per answer token, the end token left out) of each question's reference answer.
+
+    The model runs in bf16, prompted by its own chat template as in training. Questions have `question`, `answer` and
+    perhaps `context`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not questions:
+        return []
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).to(device).eval()
+    rows = [_without_end(encode(_as_row(question), tokenizer), tokenizer.eos_token_id) for question in questions]
+    losses = [float("nan")] * len(rows)
+    progress = Progress("questions scored", len(rows), say)
+    for indices in _packs(rows):
+        packed = {name: torch.tensor([values]).to(device) for name, values in flatten([rows[i] for i in indices]).items()}
+        labels = packed["labels"][0]
+        positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=packed["input_ids"],
+                position_ids=packed["position_ids"],
+                logits_to_keep=positions,
+                use_cache=False,
+            ).logits[0]
+        token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
+        lengths = [sum(label != IGNORED for label in rows[i].labels) for i in indices]
+        for index, part in zip(indices, token_losses.split(lengths), strict=True):
+            losses[index] = part.mean().item()
+        progress.advance(len(indices))
+    return losses
+
+
+def _as_row(question: dict[str, Any]) -> dict[str, Any]:
+    prompt = as_prompt(question["question"], question.get("context"))
+    answer = {"role": "assistant", "content": question["answer"]}
+    return {"id": question["question"], "messages": [*prompt, answer], "unmask": False}
+
+
+def _without_end(row: TokenRow, end_token: int) -> TokenRow:
+    labels = [IGNORED if label == end_token else label for label in row.labels]
+    return TokenRow(row.tokens, labels)
+
+
+def _packs(rows: list[TokenRow]) -> Iterator[list[int]]:
+    """Indices of rows that share one forward pass, longest first."""
+    pending: list[int] = []
+    size = 0
+    for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens), reverse=True):
+        if pending and size + len(rows[index].tokens) > _PACK_TOKENS:
+            yield pending
+            pending, size = [], 0
+        pending.append(index)
+        size += len(rows[index].tokens)
+    if pending:
+        yield pending

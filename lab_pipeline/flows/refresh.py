@@ -1,0 +1,225 @@
+"""Bringing leaves up to date: what each needs is said by chained fingerprints, and what is stored is not made again.
+
+generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules and thresholds). A changed
+threshold thus re-curates only, and a changed judge re-judges only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.flows.flow import Flow, load_flow
+from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
+from lab_pipeline.progress import Progress, Say
+from lab_pipeline.settings import Settings
+from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.taxonomy.snapshot import Snapshot
+from lab_pipeline.teacher.journal import Budget, JournaledTeacher
+from lab_pipeline.teacher.protocol import Teacher
+
+Table = Literal["generated", "judged", "curated", "rejected"]
+
+
+@dataclass(frozen=True)
+class LeafPlan:
+    """What a leaf's tables should be made from, as fingerprints."""
+
+    leaf: str
+    source: str
+    flow: Flow
+    generated: str
+    judged: str
+    curated: str
+
+    def path(self, home: Home, table: Table) -> Path:
+        fingerprint = {"generated": self.generated, "judged": self.judged}.get(table, self.curated)
+        return home.leaf(self.leaf) / f"{table}-{fingerprint}.parquet"
+
+
+@dataclass(frozen=True)
+class LeafState:
+    """The last good tables of a leaf, and what they cost. Stored as `state.json`."""
+
+    leaf: str
+    kind: str
+    source: str
+    generated: str
+    judged: str
+    curated: str
+    funnel: dict[str, int]
+    teacher_calls: int
+    refreshed_at: str
+
+
+def plan_leaves(snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
+    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities.
+
+    Raises:
+        FlowError: a flow named in the settings cannot be used.
+    """
+    kinds = {row["leaf"]: row["kind"] for row in snapshot.rows}
+    flows = {kind: load_flow(getattr(settings.flows, kind), kind) for kind in sorted(set(kinds.values()) - {None})}
+    plans = {}
+    for leaf, source in snapshot.usable.items():
+        flow = flows[kinds[leaf]]
+        generated = digest([source, flow.generation_digest, teacher, settings.seed])
+        judged = digest([generated, flow.judging_digest, judge])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, digest([judged, flow.curation_digest]))
+    return plans
+
+
+def leaf_state(home: Home, leaf: str) -> LeafState | None:
+    path = home.leaf(leaf) / "state.json"
+    return LeafState(**read_json(path)) if path.exists() else None
+
+
+def leaf_failure(home: Home, leaf: str) -> dict[str, Any] | None:
+    """The leaf's last failure, with `plan`, `attempts` and `error`, unless it succeeded since."""
+    path = home.leaf(leaf) / "failure.json"
+    return read_json(path) if path.exists() else None
+
+
+def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
+    """Leaves whose last good tables are not what the plan asks for, in key order."""
+    behind = []
+    for leaf, plan in sorted(plans.items()):
+        state = leaf_state(home, leaf)
+        if state is None or state.curated != plan.curated:
+            behind.append(leaf)
+    return behind
+
+
+def refresh_leaves(
+    home: Home,
+    plans: list[LeafPlan],
+    settings: Settings,
+    teacher: Teacher,
+    judge_model: Teacher,
+    taxonomy_commit: str,
+    say: Say,
+    on_done: Callable[[LeafState | LeafFailure], None],
+) -> None:
+    """Refresh the given leaves side by side, so that an embedded teacher's batches stay full.
+
+    A leaf that fails stops no other: its failure is recorded and passed to `on_done` like any outcome.
+    """
+    budget = Budget(settings.budgets.teacher_calls)
+    sources = {plan.leaf: read_json(home.leaf_source(plan.source)) for plan in plans}
+    calls = sum(_calls(home, plan, sources[plan.leaf], settings.seed) for plan in plans)
+    progress = Progress("teacher calls", calls, say)
+
+    async def one(plan: LeafPlan) -> None:
+        leaf = home.leaf(plan.leaf)
+        asked = [JournaledTeacher(each, leaf / "journal", budget) for each in (teacher, judge_model)]
+        counted = [_Counted(each, progress) for each in asked]
+        try:
+            leaf.mkdir(parents=True, exist_ok=True)
+            with FileLock(leaf / "lock", timeout=0):
+                counts = await _refresh(home, plan, sources[plan.leaf], settings, *counted, taxonomy_commit)
+                state = LeafState(
+                    leaf=plan.leaf,
+                    kind=plan.flow.kind,
+                    source=plan.source,
+                    generated=plan.generated,
+                    judged=plan.judged,
+                    curated=plan.curated,
+                    funnel=counts,
+                    teacher_calls=sum(each.calls for each in asked),
+                    refreshed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                )
+                write_json(leaf / "state.json", asdict(state))
+                (leaf / "failure.json").unlink(missing_ok=True)
+        except Timeout:
+            on_done(_failed(home, plan, "another process is refreshing this leaf", asked))
+        except Exception as error:  # whatever it was, it is this leaf's outcome, and the others go on
+            on_done(_failed(home, plan, f"{type(error).__name__}: {error}", asked))
+        else:
+            on_done(state)
+
+    async def everyone() -> None:
+        await asyncio.gather(*(one(plan) for plan in plans))
+
+    asyncio.run(everyone())
+
+
+@dataclass(frozen=True)
+class LeafFailure:
+    leaf: str
+    error: str
+    attempts: int
+    teacher_calls: int
+
+
+def _failed(home: Home, plan: LeafPlan, error: str, asked: list[JournaledTeacher]) -> LeafFailure:
+    before = leaf_failure(home, plan.leaf)
+    attempts = before["attempts"] + 1 if before and before["plan"] == plan.curated else 1
+    failure = {
+        "plan": plan.curated,
+        "error": error,
+        "attempts": attempts,
+        "failed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(home.leaf(plan.leaf) / "failure.json", failure)
+    return LeafFailure(plan.leaf, error, attempts, sum(each.calls for each in asked))
+
+
+async def _refresh(
+    home: Home,
+    plan: LeafPlan,
+    source: dict[str, Any],
+    settings: Settings,
+    teacher: Teacher,
+    judge_model: Teacher,
+    taxonomy_commit: str,
+) -> dict[str, int]:
+    """Make those of the leaf's tables that are not stored yet; return its funnel."""
+    generated_path, judged_path, curated_path, rejected_path = (
+        plan.path(home, table) for table in ("generated", "judged", "curated", "rejected")
+    )
+    if not generated_path.exists():
+        candidates = await generate(source, plan.flow, teacher, settings.seed, taxonomy_commit)
+        write_rows(generated_path, candidates, GENERATED_SCHEMA)
+    if not judged_path.exists():
+        judged = await judge(read_rows(generated_path), source, plan.flow, judge_model)
+        write_rows(judged_path, judged, JUDGED_SCHEMA)
+    rows = read_rows(judged_path)
+    if not (curated_path.exists() and rejected_path.exists()):
+        kept, rejected = curate(rows, source, plan.flow)
+        write_rows(rejected_path, rejected, REJECTED_SCHEMA)
+        write_rows(curated_path, kept, CURATED_SCHEMA)
+    return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
+
+
+def _calls(home: Home, plan: LeafPlan, source: dict[str, Any], seed: int) -> int:
+    """Calls that the leaf will make at most, those included that the journal will answer."""
+    rows = len(starts(source, plan.flow, seed))
+    calls = 0
+    for stage in plan.flow.file.stages:
+        rows *= len(stage.temperatures)
+        calls += rows if not plan.path(home, "generated").exists() else 0
+    return calls + (rows * len(plan.flow.file.judges) if not plan.path(home, "judged").exists() else 0)
+
+
+class _Counted:
+    """A teacher whose replies move a progress line."""
+
+    def __init__(self, teacher: Teacher, progress: Progress) -> None:
+        self._teacher = teacher
+        self._progress = progress
+
+    @property
+    def identity(self) -> str:
+        return self._teacher.identity
+
+    async def reply(self, request: Any) -> Any:
+        reply = await self._teacher.reply(request)
+        self._progress.advance()
+        return reply

@@ -1,0 +1,1 @@
+"""Models: the base model, and the champion with its history."""

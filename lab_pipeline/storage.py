@@ -1,0 +1,229 @@
+"""Where a home keeps its artefacts, and how they are written: whole or not at all, under the hash of what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+"""Version of the home's layout and tables. Raise it together with a migration in `Home.open`."""
+
+_LONGEST_FILE_NAME = 200
+
+
+class HomeError(Exception):
+    """The home cannot be used as asked; the message says why and what to do."""
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON-serialisable value (canonical JSON, SHA-256, first 20 hex digits)."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash of a folder's relative file names and bytes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a scratch path; on success flush it to disk and rename it to `path`, on failure leave no trace.
+
+    Works for a file, and for a folder that does not exist yet.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch_folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    scratch = scratch_folder / path.name
+    try:
+        yield scratch
+        for written in [scratch, *scratch.rglob("*")]:
+            if written.is_file():
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+        os.rename(scratch, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        shutil.rmtree(scratch_folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as Parquet under `schema`; a row with a missing, unknown or ill-typed column raises `ValueError`."""
+    names = set(schema.names)
+    for number, row in enumerate(rows):
+        if row.keys() != names:
+            raise ValueError(f"{path.name}, row {number}: columns differ from the schema in {row.keys() ^ names}")
+    try:
+        table = pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    with written_whole(path) as scratch:
+        pq.write_table(table, scratch)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append one JSON line and flush it to disk; a line torn by a crash is completed away by the next append."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """JSON lines of a file that `append_line` writes; a torn line is passed over, a missing file is empty."""
+    if not path.exists():
+        return []
+    values = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            continue
+    return values
+
+
+def file_name(leaf_key: str) -> str:
+    """A leaf's folder name in the home: flat, reversible, and no longer than a file name may be."""
+    name = quote(leaf_key, safe=" ")
+    return name if len(name) <= _LONGEST_FILE_NAME else f"{name[:160]}~{digest(leaf_key)}"
+
+
+@dataclass(frozen=True)
+class Home:
+    """One taxonomy's whole history: settings, Dagster instance and every artefact below one folder."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path) -> Home:
+        """The home at `root`, created if missing.
+
+        Raises:
+            HomeError: the folder cannot be written, or a newer release has written it.
+        """
+        home = cls(root.resolve())
+        marker = home.root / "home.json"
+        try:
+            if not marker.exists():
+                write_json(marker, {"schema_version": SCHEMA_VERSION})
+        except OSError as error:
+            raise HomeError(f"{home.root}: cannot be written ({error.strerror}); choose another home") from error
+        found = read_json(marker)["schema_version"]
+        if found != SCHEMA_VERSION:
+            raise HomeError(
+                f"{home.root}: written with schema version {found}, this release reads {SCHEMA_VERSION}; "
+                "use the release that wrote it, or start a new home"
+            )
+        return home
+
+    def claim(self, taxonomy: str) -> None:
+        """Bind the home to its taxonomy, once and for all.
+
+        Raises:
+            HomeError: the home already belongs to another taxonomy.
+        """
+        marker = self.root / "home.json"
+        state = read_json(marker)
+        owner = state.setdefault("taxonomy", taxonomy)
+        if owner != taxonomy:
+            raise HomeError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
+        write_json(marker, state)
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "settings.yaml"
+
+    @property
+    def dagster(self) -> Path:
+        """`DAGSTER_HOME`: runs, events, schedules and logs."""
+        return self.root / "dagster"
+
+    @property
+    def documents(self) -> Path:
+        """Mirrors of document repositories."""
+        return self.root / "documents"
+
+    @property
+    def current_snapshot(self) -> Path:
+        return self.root / "snapshots" / "current.json"
+
+    def snapshot(self, snapshot_id: str) -> Path:
+        return self.root / "snapshots" / f"{snapshot_id}.parquet"
+
+    def leaf_source(self, fingerprint: str) -> Path:
+        """The frozen seeds and passages of one leaf as a snapshot found them."""
+        return self.root / "sources" / f"{fingerprint}.json"
+
+    def leaf(self, key: str) -> Path:
+        """Journal, instruction tables and state of one leaf."""
+        return self.root / "leaves" / file_name(key)
+
+    @property
+    def heldout_ledger(self) -> Path:
+        return self.root / "heldout" / "ledger.jsonl"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def models(self) -> Path:
+        """Base models, converted once and named by hash."""
+        return self.root / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluations"
+
+    @property
+    def champions(self) -> Path:
+        return self.root / "champions"

@@ -1,0 +1,284 @@
+"""One leaf of a taxonomy: a folder with a `qna.yaml` of seed examples, read and judged without ever raising.
+
+Two verdicts: the *schema verdict* is that of the public InstructLab schemas (package `instructlab-schema`); *usable* is
+ours and stricter, for it also asks whether the pipeline can do anything with the leaf.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from lab_pipeline.storage import digest
+from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_located
+
+BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
+QNA = "qna.yaml"
+ATTRIBUTION = "attribution.txt"
+
+MAX_CONTEXT_WORDS = 500
+MAX_ANSWER_WORDS = 250
+"""Limits that InstructLab's taxonomy README documents and no upstream tool enforces."""
+
+Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a leaf; an error makes it unusable, a warning does not."""
+
+    file: str
+    line: int
+    severity: Literal["error", "warning"]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A seed example: one question with its answer, and the passage it rests on where there is one."""
+
+    question: str
+    answer: str
+    context: str | None
+    group: int
+    """Index of the entry of `seed_examples` that it stands in; a knowledge entry holds several questions."""
+    line: int
+
+    @property
+    def identity(self) -> str:
+        """Hash by which the held-out ledger knows the question, whatever leaf, line or order it stands in."""
+        return digest([normalised(self.question), normalised(self.context or "")])
+
+
+@dataclass(frozen=True)
+class DocumentReference:
+    repo: str
+    commit: str
+    patterns: tuple[str, ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A usable leaf's content."""
+
+    key: str
+    kind: Kind
+    version: int
+    created_by: str
+    task_description: str
+    domain: str
+    document_outline: str
+    seeds: tuple[Seed, ...]
+    document: DocumentReference | None
+    attribution: str
+
+
+@dataclass
+class LeafReading:
+    """What reading one leaf's folder gave: its content where usable, and all problems found."""
+
+    key: str
+    schema_verdict: Literal["valid", "invalid"] = "invalid"
+    version: int | None = None
+    leaf: Leaf | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def usable(self) -> bool:
+        return self.leaf is not None and not any(problem.severity == "error" for problem in self.problems)
+
+
+def normalised(text: str) -> str:
+    """Text with case and runs of white space evened out, for comparing questions."""
+    return " ".join(text.casefold().split())
+
+
+def find_leaves(taxonomy: Path) -> list[str]:
+    """Keys (folder paths) of all leaves below the known branches, sorted; symbolic links are not followed."""
+    found = []
+    for branch in BRANCHES:
+        for qna in (taxonomy / branch).rglob(QNA):
+            inside = [parent for parent in qna.parents if parent.is_relative_to(taxonomy) and parent != taxonomy]
+            if not any(path.is_symlink() for path in [qna, *inside]):
+                found.append(qna.parent.relative_to(taxonomy).as_posix())
+    return sorted(found)
+
+
+def read_leaf(taxonomy: Path, key: str) -> LeafReading:
+    """Read and check the leaf at `taxonomy / key`. Never raises: what is wrong stands in `problems`."""
+    reading = LeafReading(key)
+    file = f"{key}/{QNA}"
+
+    def problem(line: int, message: str, severity: Literal["error", "warning"] = "error", name: str = file) -> None:
+        reading.problems.append(Problem(name, line, severity, message))
+
+    try:
+        located = load_located((taxonomy / key / QNA).read_bytes())
+    except OSError as error:
+        problem(1, f"cannot be read ({error.strerror})")
+        return reading
+    except YamlProblem as error:
+        problem(error.line, error.message)
+        return reading
+
+    value = located.value
+    if not isinstance(value, dict):
+        problem(1, f"expected a mapping with 'seed_examples', found {type(value).__name__}")
+        return reading
+    version = value.get("version", 1)
+    schema = _schema("knowledge" if key.startswith("knowledge/") else "compositional_skills", version)
+    if schema is None:
+        problem(located.line(("version",)), f"schema version {version!r} is not known; use 3")
+        return reading
+    reading.version = version
+    errors = sorted(schema.iter_errors(value), key=lambda error: (located.line(tuple(error.absolute_path)), error.message))
+    for error in errors:
+        problem(located.line(tuple(error.absolute_path)), _said(error))
+    if errors:
+        return reading
+    reading.schema_verdict = "valid"
+
+    attribution = _read_attribution(taxonomy / key / ATTRIBUTION)
+    if not attribution and version > 1:
+        problem(1, "missing or empty; name title, link, licence and creators", "warning", f"{key}/{ATTRIBUTION}")
+    for line, message in _length_warnings(located):
+        problem(line, message, "warning")
+    reading.leaf = _leaf_of(key, version, located, attribution, problem)
+    return reading
+
+
+def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, problem: Any) -> Leaf | None:
+    value = located.value
+    if key.startswith("knowledge/"):
+        kind: Kind = "knowledge"
+        seeds = _knowledge_seeds(located)
+        source = value["document"]
+        document = DocumentReference(
+            source["repo"].strip(), source["commit"].strip(), tuple(source["patterns"]), located.line(("document",))
+        )
+    else:
+        seeds = _skill_seeds(located)
+        grounded = [seed for seed in seeds if seed.context]
+        freeform = [seed for seed in seeds if not seed.context]
+        kind, seeds, others = (
+            ("grounded_skill", grounded, freeform)
+            if len(grounded) > len(freeform)
+            else ("freeform_skill", freeform, grounded)
+        )
+        for seed in others:
+            problem(
+                seed.line,
+                f"set aside: a {kind.replace('_', ' ')} leaf's seeds all {'have' if grounded is seeds else 'lack'} a context; "
+                "move this one to a leaf of its own",
+                "warning",
+            )
+        document = None
+    usable, seen = [], {}
+    for seed in seeds:
+        if not seed.question.strip() or not seed.answer.strip():
+            problem(seed.line, "set aside: question or answer is blank", "warning")
+        elif seed.identity in seen:
+            problem(seed.line, f"set aside: the same question stands at line {seen[seed.identity]}", "warning")
+        else:
+            seen[seed.identity] = seed.line
+            usable.append(seed)
+    if not usable:
+        problem(located.line(("seed_examples",)), "no seed example is left to work with")
+        return None
+    return Leaf(
+        key=key,
+        kind=kind,
+        version=version,
+        created_by=str(value.get("created_by", "")),
+        task_description=str(value.get("task_description", "")).strip(),
+        domain=str(value.get("domain", "")).strip(),
+        document_outline=str(value.get("document_outline", "")).strip(),
+        seeds=tuple(usable),
+        document=document,
+        attribution=attribution,
+    )
+
+
+def _knowledge_seeds(located: LocatedYaml) -> list[Seed]:
+    return [
+        Seed(
+            pair["question"].strip(),
+            pair["answer"].strip(),
+            example["context"].strip(),
+            group,
+            located.line(("seed_examples", group, "questions_and_answers", index)),
+        )
+        for group, example in enumerate(located.value["seed_examples"])
+        for index, pair in enumerate(example["questions_and_answers"])
+    ]
+
+
+def _skill_seeds(located: LocatedYaml) -> list[Seed]:
+    return [
+        Seed(
+            example["question"].strip(),
+            example["answer"].strip(),
+            (example.get("context") or "").strip() or None,
+            group,
+            located.line(("seed_examples", group)),
+        )
+        for group, example in enumerate(located.value["seed_examples"])
+    ]
+
+
+def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
+    limits = {"context": MAX_CONTEXT_WORDS, "question": MAX_ANSWER_WORDS, "answer": MAX_ANSWER_WORDS}
+    warnings = []
+    for path in located.lines:
+        name = path[-1] if path else None
+        if path[:1] == ("seed_examples",) and name in limits:
+            text: Any = located.value
+            for step in path:
+                text = text[step]
+            if isinstance(text, str) and len(text.split()) > limits[name]:
+                warnings.append(
+                    (located.lines[path], f"{name} has {len(text.split())} words; the documented limit is {limits[name]}")
+                )
+    return warnings
+
+
+def _read_attribution(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")[:20_000].strip()
+
+
+def _said(error: jsonschema.ValidationError) -> str:
+    where = ".".join(str(step) for step in error.absolute_path)
+    message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
+    return f"{where}: {message}" if where else message
+
+
+@cache
+def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator | None:
+    if not isinstance(version, int) or isinstance(version, bool):
+        return None
+    folder = files("instructlab.schema") / f"v{version}"
+    if not folder.is_dir():
+        return None
+    version_schema = json.loads((folder / "version.json").read_text())
+    schema = json.loads((folder / f"{branch}.json").read_text())
+    resources = {
+        "./version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
+        "version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
+    }
+    return jsonschema.Draft202012Validator(schema, registry=Registry().with_resources(resources.items()))
+
+

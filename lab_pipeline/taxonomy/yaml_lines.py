@@ -1,0 +1,93 @@
+"""YAML from strangers: safe types only, bounded in size and depth, with the line of every value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+
+Path = tuple[str | int, ...]
+
+
+class YamlProblem(Exception):
+    """The text cannot be read; `line` (1-based) says where."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+@dataclass(frozen=True)
+class LocatedYaml:
+    """A YAML document's value, and for each path in it the 1-based line where it starts."""
+
+    value: Any
+    lines: dict[Path, int]
+
+    def line(self, path: Path) -> int:
+        """Line of `path`, or of its nearest enclosing value."""
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+
+def load_located(raw: bytes) -> LocatedYaml:
+    """Parse one YAML document.
+
+    Raises:
+        YamlProblem: too large or too deep, not UTF-8, not YAML, an alias, a duplicate key, or a tag that is no plain type.
+    """
+    if len(raw) > MAX_BYTES:
+        raise YamlProblem(f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are read", 1)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise YamlProblem("not UTF-8 text; save the file as UTF-8", raw[: error.start].count(b"\n") + 1) from None
+    try:
+        _check_depth(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        lines: dict[Path, int] = {(): 1}
+        if node is None:
+            return LocatedYaml(None, lines)
+        _record_lines(node, (), lines)
+        return LocatedYaml(loader.construct_document(node), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlProblem(error.problem or "not valid YAML", mark.line + 1 if mark else 1) from None
+    except yaml.reader.ReaderError as error:
+        raise YamlProblem(f"not valid YAML: {error.reason}", text[: error.position].count("\n") + 1) from None
+    except ValueError as error:  # e.g. the date 2024-13-45, which YAML's own types refuse
+        raise YamlProblem(f"not valid YAML: {error}", 1) from None
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise YamlProblem("aliases (*name) are not read; write the text out", event.start_mark.line + 1)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", event.start_mark.line + 1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _record_lines(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if here in lines:
+                raise YamlProblem(f"the key '{key.value}' stands twice", key.start_mark.line + 1)
+            _record_lines(value, here, lines)
+            lines[here] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _record_lines(value, (*path, index), lines)

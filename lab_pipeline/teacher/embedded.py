@@ -1,0 +1,204 @@
+"""A teacher inside the process: a small Hugging Face model, requests decoded together in batches.
+
+A flow's prompts begin alike: the same instructions, the same examples. The keys and values of that beginning are computed
+once for a batch, which on a CPU is most of the work (measured in `benchmarks/teacher.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class _Waiting:
+    request: Request
+    tokens: list[int]
+    future: asyncio.Future[Reply]
+
+    @property
+    def kind(self) -> tuple[bool, int, object]:
+        """Requests of one kind go well together: same task, same length of reply, same beginning."""
+        return bool(self.request.choices), self.request.max_tokens, self.request.messages[:-1]
+
+
+class EmbeddedTeacher:
+    """Runs a local model folder with transformers.
+
+    Requests that arrive while a batch is decoded wait; the kind most asked for is decoded next, up to `batch_size` together
+    and of similar length, so padding wastes little.
+    """
+
+    def __init__(self, folder: Path, identity: str, batch_size: int = 32) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.batch_size = batch_size
+        self._waiting: list[_Waiting] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._loaded: tuple[Any, Any] | None = None
+
+    async def reply(self, request: Request) -> Reply:
+        model, tokenizer = self._load()
+        tokens = tokenizer.apply_chat_template(
+            [{"role": message.role, "content": message.content} for message in request.messages],
+            add_generation_prompt=True,
+        )["input_ids"]
+        room = model.config.max_position_embeddings
+        if len(tokens) + request.max_tokens > room:
+            raise TeacherError(f"request of {len(tokens)} + {request.max_tokens} tokens passes the model's {room}")
+        waiting = _Waiting(request, tokens, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._decode_waiting())
+        return await waiting.future
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.bfloat16).to(device).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="left")
+            self._loaded = model, tokenizer
+        return self._loaded
+
+    async def _decode_waiting(self) -> None:
+        while self._waiting:
+            await self._everyone_has_asked()
+            kinds = defaultdict(list)
+            for waiting in self._waiting:
+                kinds[waiting.kind].append(waiting)
+            most_asked = max(kinds.values(), key=len)
+            batch = sorted(most_asked, key=lambda waiting: len(waiting.tokens))[: self.batch_size]
+            taken = set(map(id, batch))
+            self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
+            try:
+                work = self._score if batch[0].request.choices else self._write
+                replies = await asyncio.to_thread(work, batch)
+            except RuntimeError as error:  # torch's word for out of memory and for kernels that fail
+                for waiting in batch:
+                    waiting.future.set_exception(TeacherError(f"the embedded teacher failed: {error}"))
+                continue
+            for waiting, reply in zip(batch, replies, strict=True):
+                if not waiting.future.cancelled():
+                    waiting.future.set_result(reply)
+
+    async def _everyone_has_asked(self) -> None:
+        """Give all coroutines that can still put a request the time to do so."""
+        before = -1
+        while len(self._waiting) > before:
+            before = len(self._waiting)
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    def _prefilled(self, batch: list[_Waiting], new_tokens: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Tokens, attention mask and a cache that already holds the beginning which all rows of the batch share.
+
+        Shorter rows are padded between that beginning and their own end; the mask hides the padding, and positions are
+        counted by the mask.
+        """
+        import torch
+        from transformers import StaticCache
+
+        model, _ = self._load()
+        shared = os.path.commonprefix([waiting.tokens[:-1] for waiting in batch])
+        width = max(len(waiting.tokens) for waiting in batch)
+        tokens = torch.full((len(batch), width), model.config.pad_token_id or 0)
+        mask = torch.ones_like(tokens)
+        for row, waiting in enumerate(batch):
+            own = waiting.tokens[len(shared) :]
+            tokens[row, : len(shared)] = torch.tensor(shared)
+            tokens[row, width - len(own) :] = torch.tensor(own)
+            mask[row, len(shared) : width - len(own)] = 0
+        tokens, mask = tokens.to(model.device), mask.to(model.device)
+        cache = StaticCache(config=model.config, max_cache_len=width + new_tokens)
+        if shared:
+            beginning = model(tokens[:1, : len(shared)], use_cache=True, logits_to_keep=1).cache
+            for kept, computed in zip(cache.layers, beginning.layers, strict=True):
+                expanded = [each.expand(len(batch), -1, -1, -1) for each in (computed.keys, computed.values)]
+                kept.update(*expanded)
+        return tokens, mask, cache
+
+    def _write(self, batch: list[_Waiting]) -> list[Reply]:
+        import torch
+        from transformers import LogitsProcessorList
+
+        model, tokenizer = self._load()
+        new_tokens = batch[0].request.max_tokens
+        with torch.inference_mode():
+            tokens, mask, cache = self._prefilled(batch, new_tokens)
+            written = model.generate(
+                tokens,
+                attention_mask=mask,
+                cache=cache,
+                do_sample=False,
+                max_new_tokens=new_tokens,
+                logits_processor=LogitsProcessorList([_SampleEachRow([waiting.request for waiting in batch])]),
+            )
+        stop = tokenizer.eos_token_id
+        replies = []
+        for waiting, row in zip(batch, written[:, tokens.shape[1] :].tolist(), strict=True):
+            stopped = stop in row
+            row = row[: row.index(stop)] if stopped else row
+            text = tokenizer.decode(row, skip_special_tokens=True)
+            replies.append(Reply(text, "stop" if stopped else "length", len(waiting.tokens), len(row) + stopped))
+        return replies
+
+    def _score(self, batch: list[_Waiting]) -> list[Reply]:
+        import torch
+
+        model, tokenizer = self._load()
+        with torch.inference_mode():
+            tokens, mask, cache = self._prefilled(batch, 0)
+            held = cache.get_seq_length()
+            positions = (mask.cumsum(-1) - 1).clamp_min(0)
+            logits = model(
+                tokens[:, held:],
+                attention_mask=mask,
+                position_ids=positions[:, held:],
+                cache=cache,
+                logits_to_keep=1,
+            ).logits[:, -1].float()
+        replies = []
+        for waiting, row in zip(batch, logits, strict=True):
+            first = [tokenizer.encode(choice, add_special_tokens=False)[0] for choice in waiting.request.choices]
+            probabilities = torch.softmax(row[first], dim=0).tolist()
+            scored = dict(zip(waiting.request.choices, probabilities, strict=True))
+            best = max(scored, key=scored.__getitem__)
+            replies.append(Reply(best, "stop", len(waiting.tokens), 1, scored))
+        return replies
+
+
+class _SampleEachRow:
+    """Turns greedy decoding into sampling at each row's own temperature and seed, by the Gumbel-max trick.
+
+    The arg max of `logits / T + Gumbel noise` is a draw from `softmax(logits / T)`; noise that comes from the row's
+    own generator makes the draw independent of the rows beside it.
+    """
+
+    def __init__(self, requests: list[Request]) -> None:
+        import torch
+
+        self.rows = [
+            (row, request.temperature, torch.Generator().manual_seed(request.seed))
+            for row, request in enumerate(requests)
+            if request.temperature > 0
+        ]
+
+    def __call__(self, tokens: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        for row, temperature, generator in self.rows:
+            noise = -torch.log(-torch.log(torch.rand(scores.shape[-1], generator=generator).clamp_min(1e-20)))
+            scores[row] = scores[row] / temperature + noise.to(scores.device)
+        return scores

@@ -1,0 +1,74 @@
+"""The call journal: every reply is kept as soon as it arrives, so that no finished call is ever made again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab_pipeline.storage import append_line, digest, read_lines
+from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError
+
+
+class BudgetSpent(TeacherError):
+    """The run has made as many calls as `budgets.teacher_calls` allows; what it has paid for is kept."""
+
+
+@dataclass
+class Budget:
+    """Calls that one run may still make, shared by all its leaves; None is unlimited."""
+
+    calls: int | None = None
+
+    def spend(self) -> None:
+        if self.calls is None:
+            return
+        if self.calls == 0:
+            raise BudgetSpent("the budget budgets.teacher_calls is spent; the next run goes on from here")
+        self.calls -= 1
+
+
+class JournaledTeacher:
+    """A teacher as one leaf sees it: asks the journal first, and the model only for what was never asked.
+
+    The journal is a folder of append-only segments, one for each process that wrote; a line torn by a crash is dropped.
+    """
+
+    def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:
+        self.teacher = teacher
+        self.budget = budget or Budget()
+        self.calls = 0
+        """Calls that reached the model."""
+        self.recalled = 0
+        """Calls that the journal answered."""
+        self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
+        self._replies: dict[str, Reply] = {}
+        for segment in sorted(journal.glob("*.jsonl")):
+            for entry in read_lines(segment):
+                self._replies[entry["request"]] = Reply(**entry["reply"])
+        self._under_way: dict[str, asyncio.Future[Reply]] = {}
+
+    @property
+    def identity(self) -> str:
+        return self.teacher.identity
+
+    async def reply(self, request: Request) -> Reply:
+        key = digest([self.teacher.identity, request.as_dict()])
+        if key in self._replies:
+            self.recalled += 1
+            return self._replies[key]
+        if key in self._under_way:
+            return await self._under_way[key]
+        self.budget.spend()
+        answer = asyncio.ensure_future(self.teacher.reply(request))
+        self._under_way[key] = answer
+        try:
+            reply = await answer
+        finally:
+            del self._under_way[key]
+        self.calls += 1
+        append_line(self._segment, {"request": key, "reply": asdict(reply)})
+        self._replies[key] = reply
+        return reply

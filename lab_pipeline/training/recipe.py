@@ -1,0 +1,75 @@
+"""Recipes: every number of a training run, in a commented YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class RecipeError(Exception):
+    """A recipe cannot be used; the message names file and key."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(_Part):
+    rank: int = Field(ge=1, le=512)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Phase(_Part):
+    epochs: int = Field(ge=1, le=1000)
+    learning_rate: float = Field(gt=0, le=1)
+    general_replay: int = Field(0, ge=0, description="General questions mixed in, in rows")
+
+
+class SkillsPhase(Phase):
+    phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 sees again")
+
+
+class Recipe(_Part):
+    """Sizes in tokens; see `recipes/` for the meaning and source of each value."""
+
+    lora: Lora
+    quantization: Literal["nf4", "none"]
+    pack_tokens: int = Field(ge=64, le=131_072)
+    packs_per_step: int = Field(ge=1)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = False
+    save_every_steps: int = Field(25, ge=1)
+    knowledge: Phase
+    skills: SkillsPhase
+
+
+def shipped_recipes() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The shipped recipe of that name, or the one in the file of that path.
+
+    Raises:
+        RecipeError: there is none, or a key of it is unknown, missing or wrong.
+    """
+    path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name)
+    if not path.is_file():
+        raise RecipeError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise RecipeError(f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None

@@ -1,0 +1,139 @@
+"""transformers' Trainer for packed rows: it computes logits only where the loss needs them.
+
+Answers are a fraction of the tokens, and a vocabulary's width of logits for each of the others is the largest waste of
+time and memory in tuning a small model (measured in `benchmarks/training.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from lab_pipeline.training.packing import IGNORED
+from lab_pipeline.training.recipe import Phase, Recipe
+
+
+class PackedTrainer(Trainer):
+    """Trains on one pack at a time, given as flat `input_ids`, `position_ids` and `labels`."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean cross entropy over the labelled tokens of the whole step, each predicted from the token before it."""
+        labels = inputs["labels"][0]
+        positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            position_ids=inputs["position_ids"],
+            logits_to_keep=positions,
+            use_cache=False,
+        )
+        summed = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[positions + 1], reduction="sum")
+        loss = summed / (num_items_in_batch if num_items_in_batch is not None else len(positions))
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Watcher(TrainerCallback):
+    """Records the curve, reports steps, and ends the run (with a save) when it is interrupted."""
+
+    def __init__(self, interrupted: Callable[[], bool]) -> None:
+        self.interrupted = interrupted
+        self.on_step: Callable[[float], None] = lambda loss: None
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            self.on_step(float(logs["loss"]))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.interrupted():
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class Run:
+    """One phase's training run, resumable from `folder`."""
+
+    def __init__(self, trainer: PackedTrainer, watcher: _Watcher, folder: Path, planned_steps: int) -> None:
+        self.trainer = trainer
+        self.watcher = watcher
+        self.folder = folder
+        self.planned_steps = planned_steps
+
+    @property
+    def on_step(self) -> Callable[[float], None]:
+        return self.watcher.on_step
+
+    @on_step.setter
+    def on_step(self, report: Callable[[float], None]) -> None:
+        self.watcher.on_step = report
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Loss and learning rate of every step, those before a resume included."""
+        return [
+            {"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]}
+            for entry in self.trainer.state.log_history
+            if "loss" in entry
+        ]
+
+    def run(self) -> bool:
+        """Train to the end; False if interrupted before it."""
+        last = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
+        self.trainer.train(resume_from_checkpoint=last)
+        return self.trainer.state.global_step >= self.planned_steps
+
+
+def make_trainer(
+    model: Any,
+    packs: list[dict[str, list[int]]],
+    recipe: Recipe,
+    phase: Phase,
+    seed: int,
+    folder: Path,
+    interrupted: Callable[[], bool],
+) -> Run:
+    """Set up a phase's run over `packs`."""
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=phase.epochs,
+        learning_rate=phase.learning_rate,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=recipe.packs_per_step,
+        lr_scheduler_type=recipe.scheduler,
+        warmup_steps=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=recipe.save_every_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=not on_gpu,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        report_to="none",
+    )
+    watcher = _Watcher(interrupted)
+    trainer = PackedTrainer(
+        model=model, args=arguments, train_dataset=packs, data_collator=_one_pack, callbacks=[watcher]
+    )
+    per_epoch = -(-len(packs) // recipe.packs_per_step)
+    return Run(trainer, watcher, folder, per_epoch * phase.epochs)
+
+
+def _one_pack(packs: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    (single,) = packs
+    return {name: torch.tensor([values]) for name, values in single.items()}
