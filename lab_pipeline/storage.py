@@ -17,13 +17,15 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lab_pipeline.errors import LabError
+
 SCHEMA_VERSION = 1
 """Version of the home's layout and tables. Raise it together with a migration in `Home.open`."""
 
 _LONGEST_FILE_NAME = 200
 
 
-class HomeError(Exception):
+class HomeError(LabError):
     """The home cannot be used as asked; the message says why and what to do."""
 
 
@@ -129,7 +131,7 @@ def read_lines(path: Path) -> list[Any]:
 
 def file_name(leaf_key: str) -> str:
     """A leaf's folder name in the home: flat, reversible, and no longer than a file name may be."""
-    name = quote(leaf_key, safe=" ")
+    name = quote(leaf_key, safe=" ").replace("~", "%7E")
     return name if len(name) <= _LONGEST_FILE_NAME else f"{name[:160]}~{digest(leaf_key)}"
 
 

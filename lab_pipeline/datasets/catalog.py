@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
@@ -60,11 +61,11 @@ def current_catalog(home: Home) -> Catalog:
     """The latest catalog.
 
     Raises:
-        FileNotFoundError: none was built yet.
+        NotMaterialized: none was built yet.
     """
     pointer = home.datasets / "catalog.json"
     if not pointer.exists():
-        raise FileNotFoundError("no instruction catalog yet; materialize instruction_catalog first")
+        raise NotMaterialized("no instruction catalog yet; materialize instruction_catalog first")
     current = read_json(pointer)
     return Catalog(current["snapshot"], read_rows(home.datasets / current["file"]))
 

@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab_pipeline.errors import LabError
+
 SHIPPED = Path(__file__).parents[2] / "data" / "general"
 _KEYS = {"id", "category", "question", "answer"}
 
 
-class GeneralSetError(Exception):
+class GeneralSetError(LabError):
     """A general set cannot be read; the message names file and line."""
 
 

@@ -7,16 +7,16 @@ edits, moves and deletions, so a question that a model was trained on never beco
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lab_pipeline.storage import append_line, digest, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
 
-Role = Literal["held_out", "used"]
+Role = Literal["held_out", "used", "set_aside"]
+"""*set_aside*: neither shown nor asked, for it resembles a question of either role."""
 
 MINIMUM_SEEDS = 3
 """A leaf with fewer seeds holds none out: it cannot spare one."""
@@ -30,20 +30,71 @@ _STOP_WORDS = frozenset(
 )
 
 
+class LeakDetector:
+    """Finds texts that repeat, or nearly repeat, known questions.
+
+    Compared is what a model is asked, never the document, which rightly holds the answers.
+    """
+
+    def __init__(self, questions: Iterable[str] = ()) -> None:
+        self._known: list[tuple[str, frozenset[str]]] = []
+        self._holding: dict[str, list[int]] = defaultdict(list)
+        for question in questions:
+            self.add(question)
+
+    def add(self, question: str) -> None:
+        words = question_words(question)
+        for word in words:
+            self._holding[word].append(len(self._known))
+        self._known.append((question, words))
+
+    def leak(self, asked: str) -> str | None:
+        """The known question that `asked` repeats, None if it repeats none."""
+        words = question_words(asked)
+        shared = Counter(index for word in words for index in self._holding.get(word, ()))
+        for index, common in sorted(shared.items()):
+            question, known = self._known[index]
+            if common / (len(words) + len(known) - common) >= SAME_QUESTION:
+                return question
+        return None
+
+
+def question_words(text: str) -> frozenset[str]:
+    """A question's content words, lower-case, by which questions are compared."""
+    words = frozenset(re.findall(r"\w+", text.casefold()))
+    return words - _STOP_WORDS or words
+
+
 class Ledger:
     """The append-only record of roles, `ledger.jsonl`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.roles: dict[str, Role] = {}
+        self._asked: dict[Role, LeakDetector] = defaultdict(LeakDetector)
         for entry in read_lines(path):
-            self.roles.setdefault(entry["question"], entry["role"])
+            self._enter(entry["question"], entry["role"], entry["asked"])
 
-    def assign(self, seed: Seed, leaf: str, role: Role) -> None:
-        """Give a question its role; the first one it ever got stays."""
-        if seed.identity not in self.roles:
-            self.roles[seed.identity] = role
-            append_line(self.path, {"question": seed.identity, "role": role, "leaf": leaf, "text": seed.question})
+    def _enter(self, identity: str, role: Role, asked: str) -> None:
+        if identity not in self.roles:
+            self.roles[identity] = role
+            self._asked[role].add(asked)
+
+    def assign(self, seed: Seed, leaf: str, hold_out: bool) -> Role:
+        """Give a new question its role, held out if wanted and possible.
+
+        A question that nearly repeats a used one can only be used, one that nearly repeats a held-out one only held out.
+        """
+        like_used = self._asked["used"].leak(seed.asked)
+        like_held = self._asked["held_out"].leak(seed.asked)
+        role: Role = "held_out" if hold_out else "used"
+        if like_used and like_held:
+            role = "set_aside"
+        elif like_used or like_held:
+            role = "used" if like_used else "held_out"
+        append_line(self.path, {"question": seed.identity, "role": role, "leaf": leaf, "asked": seed.asked})
+        self._enter(seed.identity, role, seed.asked)
+        return role
 
 
 def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed], list[Seed]]:
@@ -60,64 +111,8 @@ def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed
         share = len(members) // 3 if leaf.kind == "knowledge" else max(1, len(members) // 5)
         wanted = share if enough else 0
         held = sum(ledger.roles.get(seed.identity) == "held_out" for seed in members)
-        newcomers = sorted(
-            (seed for seed in members if seed.identity not in ledger.roles),
-            key=lambda seed: digest([random_seed, seed.identity]),
-        )
-        for seed in newcomers:
-            role: Role = "held_out" if held < wanted else "used"
-            held += role == "held_out"
-            ledger.assign(seed, leaf.key, role)
+        newcomers = {seed.identity: seed for seed in members if seed.identity not in ledger.roles}
+        for identity in sorted(newcomers, key=lambda identity: digest([random_seed, identity])):
+            held += ledger.assign(newcomers[identity], leaf.key, hold_out=held < wanted) == "held_out"
     used = [seed for seed in leaf.seeds if ledger.roles[seed.identity] == "used"]
     return used, [seed for seed in leaf.seeds if ledger.roles[seed.identity] == "held_out"]
-
-
-def question_words(text: str) -> frozenset[str]:
-    """A question's content words, lower-case, by which questions are compared."""
-    words = re.findall(r"\w+", text.casefold())
-    return frozenset(words) - _STOP_WORDS or frozenset(words)
-
-
-def similarity(one: frozenset[str], other: frozenset[str]) -> float:
-    """Jaccard similarity of two word sets."""
-    return len(one & other) / len(one | other) if one or other else 1.0
-
-
-@dataclass(frozen=True)
-class KnownQuestion:
-    """A held-out question prepared for comparison."""
-
-    question: str
-    context: str
-    words: frozenset[str]
-
-
-class LeakDetector:
-    """Finds questions that are, or nearly are, held-out ones.
-
-    Compared is the question's text, never the document, which rightly holds the answers. Where a held-out question
-    rests on a context, as in a grounded skill, a question leaks only together with its context.
-    """
-
-    def __init__(self, held_out: Iterable[tuple[str, str | None]]) -> None:
-        self._known = [
-            KnownQuestion(question, " ".join((context or "").casefold().split()), question_words(question))
-            for question, context in held_out
-        ]
-        self._holding: dict[str, set[int]] = defaultdict(set)
-        for index, known in enumerate(self._known):
-            for word in known.words:
-                self._holding[word].add(index)
-
-    def leak(self, question: str, context: str | None = None) -> str | None:
-        """The held-out question that `question` repeats, None if it repeats none."""
-        words = question_words(question)
-        here = " ".join((context or "").casefold().split())
-        candidates = set().union(*(self._holding.get(word, set()) for word in words))
-        for index in sorted(candidates):
-            known = self._known[index]
-            if known.context and here and known.context != here:
-                continue
-            if similarity(words, known.words) >= SAME_QUESTION:
-                return known.question
-        return None

@@ -19,7 +19,8 @@ import pyarrow as pa
 from lab_pipeline.curation.rules import question_identity
 from lab_pipeline.datasets.catalog import Catalog, curated_rows
 from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA, document_row, general_row, instruction_row
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt, document_row, general_row, instruction_row
+from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.training.recipe import Recipe
@@ -67,12 +68,18 @@ def load_heldout(home: Home) -> dict[str, Any]:
     """The current held-out questions: `leaves` (by key), `general` and their `digest`.
 
     Raises:
-        FileNotFoundError: heldout_questions was not materialized yet.
+        NotMaterialized: heldout_questions was not materialized yet.
     """
     path = home.datasets / "heldout.json"
     if not path.exists():
-        raise FileNotFoundError("no held-out questions yet; materialize heldout_questions first")
+        raise NotMaterialized("no held-out questions yet; materialize heldout_questions first")
     return read_json(path)
+
+
+def asked_questions(heldout: dict[str, Any]) -> list[str]:
+    """What the test asks, as prompts: the leaves' held-out questions and the general ones."""
+    questions = [*(question for leaf in heldout["leaves"].values() for question in leaf), *heldout["general"]]
+    return [as_prompt(question["question"], question.get("context"))[0]["content"] for question in questions]
 
 
 def mix_knowledge(
@@ -84,7 +91,7 @@ def mix_knowledge(
         if entry["kind"] == "knowledge":
             source = read_json(home.leaf_source(entry["source"]))
             rows += [document_row(entry["leaf"], source["domain"], passage) for passage in source["passages"]]
-    rows += _general(replay, recipe.knowledge.general_replay, "knowledge", settings.seed) if rows else []
+    rows += _general(replay, recipe.knowledge.general_replay, "knowledge", heldout, settings.seed) if rows else []
     return _store(home, "knowledge", rows, excluded, settings.seed)
 
 
@@ -103,7 +110,7 @@ def mix_skills(
     count = round(recipe.skills.phase_1_replay * len(earlier))
     replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)
     rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
-    rows += _general(replay, recipe.skills.general_replay, "skills", settings.seed) if rows else []
+    rows += _general(replay, recipe.skills.general_replay, "skills", heldout, settings.seed) if rows else []
     return _store(home, "skills", rows, excluded, settings.seed)
 
 
@@ -111,11 +118,11 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
     """The phase's current data set.
 
     Raises:
-        FileNotFoundError: it was not materialized yet.
+        NotMaterialized: it was not materialized yet.
     """
     pointer = home.datasets / f"{phase}.json"
     if not pointer.exists():
-        raise FileNotFoundError(f"no {phase} data yet; materialize {phase}_dataset first")
+        raise NotMaterialized(f"no {phase} data yet; materialize {phase}_dataset first")
     described = read_json(pointer)
     return Dataset(**{**described, "path": home.datasets / described["path"]})
 
@@ -124,8 +131,7 @@ def _instructions(
     home: Home, catalog: Catalog, heldout: dict[str, Any], wanted: Callable[[str], bool]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Curated rows of the wanted kinds as training rows, and those left out."""
-    everything = [*(question for leaf in heldout["leaves"].values() for question in leaf), *heldout["general"]]
-    leaks = LeakDetector((question["question"], question.get("context")) for question in everything)
+    leaks = _leaks(heldout)
     rows, excluded = [], []
     seen: dict[str, str] = {}
     for entry in catalog.in_use:
@@ -133,14 +139,15 @@ def _instructions(
             continue
         for row in curated_rows(home, entry):
             identity = question_identity(row)
-            leak = leaks.leak(row["question"], row["context"])
+            training_row = instruction_row(row)
+            leak = leaks.leak(training_row["messages"][0]["content"])
             if leak:
                 rule, reason = "held_out", f"repeats the held-out question {leak!r}"
             elif identity in seen:
                 rule, reason = "duplicate_across_leaves", f"same question as a row of {seen[identity]}"
             else:
                 seen[identity] = entry["leaf"]
-                rows.append(instruction_row(row))
+                rows.append(training_row)
                 continue
             excluded.append(
                 {"id": row["id"], "leaf": entry["leaf"], "question": row["question"], "rule": rule, "reason": reason}
@@ -148,9 +155,17 @@ def _instructions(
     return rows, excluded
 
 
-def _general(replay: list[dict[str, str]], count: int, phase: Phase, seed: int) -> list[dict[str, Any]]:
-    chosen = random.Random(digest([seed, "general", phase])).sample(replay, min(count, len(replay)))
+def _general(
+    replay: list[dict[str, str]], count: int, phase: Phase, heldout: dict[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    leaks = _leaks(heldout)
+    free = [question for question in replay if not leaks.leak(question["question"])]
+    chosen = random.Random(digest([seed, "general", phase])).sample(free, min(count, len(free)))
     return [general_row(question) for question in chosen]
+
+
+def _leaks(heldout: dict[str, Any]) -> LeakDetector:
+    return LeakDetector(asked_questions(heldout))
 
 
 def _store(

@@ -16,6 +16,7 @@ PASSAGE_WORDS = 120
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-ÞΑ-ΩА-Я])")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|No|vs|etc|e\.g|i\.e|c|ca|approx|Fig)\.)$")
+_LONGEST_ABBREVIATION = len("approx.")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def sentences(text: str) -> list[str]:
     parts: list[str] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
-        if _ABBREVIATION.search(text[start : match.start()]):
+        if _ABBREVIATION.search(text, max(start, match.start() - _LONGEST_ABBREVIATION), match.start()):
             continue
         parts.append(text[start : match.end()].strip())
         start = match.end()
@@ -50,9 +51,8 @@ def sentences(text: str) -> list[str]:
 
 def passages(document: Document) -> list[Passage]:
     """Cut a document into passages of about `PASSAGE_WORDS` words that never cross a heading."""
-    line_starts = [0]
-    for line in document.text.splitlines(keepends=True):
-        line_starts.append(line_starts[-1] + len(line))
+    # Lines as Markdown has them: str.splitlines would also break at form feeds and the like.
+    line_starts = [0, *(match.end() for match in re.finditer(r"\r\n?|\n", document.text)), len(document.text)]
 
     found: list[Passage] = []
     pending: list[tuple[int, int, str]] = []

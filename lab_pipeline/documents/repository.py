@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from wcmatch import glob
 
+from lab_pipeline.errors import LabError
 from lab_pipeline.settings import DocumentSettings
 from lab_pipeline.storage import digest
 from lab_pipeline.taxonomy.leaf import DocumentReference
@@ -23,10 +24,13 @@ WORKTREE = "worktree"
 """A `document.commit` of this word reads a plain local folder as it stands; its content hash then pins it."""
 
 READABLE = (".md", ".txt")
+MAX_DEEP_WILDCARDS = 3
+"""Each further '**' in a pattern multiplies the time that matching may take."""
+
 _TRANSPORTS = {"https", "ssh"}
 
 
-class DocumentProblem(Exception):
+class DocumentProblem(LabError):
     """The documents cannot be had; the message says what to mend."""
 
 
@@ -50,6 +54,9 @@ def fetch_documents(
     Raises:
         DocumentProblem: the address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
     """
+    for pattern in reference.patterns:
+        if pattern.count("**") > MAX_DEEP_WILDCARDS:
+            raise DocumentProblem(f"pattern {pattern} has more than {MAX_DEEP_WILDCARDS} '**'")
     local = _local_path(reference.repo, taxonomy)
     if local and not settings.allow_local:
         raise DocumentProblem(f"local document repository {reference.repo} is refused (documents.allow_local is false)")
@@ -61,7 +68,7 @@ def fetch_documents(
         raise DocumentProblem(f"document repository {reference.repo} does not exist (looked at {local})")
     address = str(local) if local else reference.repo
     mirror = mirrors / f"{digest(address)}.git"
-    git = _Git(mirror, settings.timeout_seconds, "file" if local else "https:ssh")
+    git = _Git(mirror, settings.timeout_seconds, local=local is not None)
     commit = git.commit(reference.commit)
     if commit is None:
         git.update(address)
@@ -75,7 +82,10 @@ def _local_path(repo: str, taxonomy: Path) -> Path | None:
     """The local path that `repo` means, None for a remote address of an allowed transport."""
     if repo.startswith("-"):
         raise DocumentProblem(f"document repository {repo!r} looks like an option, not an address")
-    scheme = urlsplit(repo).scheme
+    try:
+        scheme = urlsplit(repo).scheme
+    except ValueError as error:
+        raise DocumentProblem(f"document repository {repo} is no address: {error}") from None
     if scheme in _TRANSPORTS:
         return None
     if "://" in repo or "::" in repo:
@@ -83,7 +93,10 @@ def _local_path(repo: str, taxonomy: Path) -> Path | None:
     user, at, path = repo.partition("@")
     if at and ":" in path and "/" not in user:
         return None
-    return (taxonomy / repo).resolve()
+    try:
+        return (taxonomy / repo).resolve()
+    except (RuntimeError, OSError) as error:
+        raise DocumentProblem(f"document repository {repo} cannot be found: {error}") from None
 
 
 def _checked(reference: DocumentReference, documents: Iterable[Document], settings: DocumentSettings) -> list[Document]:
@@ -126,8 +139,9 @@ def _read_commit(reference: DocumentReference, git: _Git, commit: str) -> Iterab
 class _Git:
     """Git on one bare mirror, deaf to the user's configuration and to everything the other side could ask for."""
 
-    def __init__(self, mirror: Path, timeout_seconds: int, transports: str) -> None:
+    def __init__(self, mirror: Path, timeout_seconds: int, local: bool) -> None:
         self.mirror = mirror
+        self.local = local
         self.timeout_seconds = timeout_seconds
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -139,7 +153,7 @@ class _Git:
             "GIT_CONFIG_VALUE_0": "*",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-            "GIT_ALLOW_PROTOCOL": transports,
+            "GIT_ALLOW_PROTOCOL": "file" if local else "https:ssh",
         }
 
     def __call__(self, *arguments: str) -> bytes:
@@ -154,8 +168,8 @@ class _Git:
         except subprocess.TimeoutExpired:
             raise DocumentProblem(f"git {arguments[0]} took more than {self.timeout_seconds} s") from None
         if done.returncode:
-            said = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
-            raise DocumentProblem(f"git {arguments[0]} failed: {said[-1] if said else f'exit {done.returncode}'}")
+            said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
+            raise DocumentProblem(f"git {arguments[0]} failed: {said[:300] or f'exit {done.returncode}'}")
         return done.stdout
 
     def commit(self, name: str) -> str | None:
@@ -169,7 +183,10 @@ class _Git:
 
     def update(self, address: str) -> None:
         """Fetch all branches and tags of `address` into the mirror."""
-        if not self.mirror.exists():
-            self.mirror.parent.mkdir(parents=True, exist_ok=True)
-            self("init", "--quiet", "--bare", str(self.mirror))
-        self("fetch", "--quiet", "--no-recurse-submodules", "--end-of-options", address, "+refs/*:refs/mirror/*")
+        self.mirror.parent.mkdir(parents=True, exist_ok=True)
+        self("init", "--quiet", "--bare", str(self.mirror))  # also mends a mirror that was cut off while it was made
+        # The other end of a local path is a git of its own, which would refuse a repository that another user owns.
+        other_end = ["--upload-pack=git -c safe.directory=* upload-pack"] if self.local else []
+        self(
+            "fetch", "--quiet", "--no-recurse-submodules", *other_end, "--end-of-options", address, "+refs/*:refs/mirror/*"
+        )

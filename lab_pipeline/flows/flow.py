@@ -11,6 +11,7 @@ import yaml
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lab_pipeline.errors import LabError
 from lab_pipeline.storage import digest
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
@@ -18,7 +19,7 @@ from lab_pipeline.teacher.protocol import Message
 SHIPPED = Path(__file__).parent
 
 
-class FlowError(Exception):
+class FlowError(LabError):
     """A flow cannot be used; the message names the file and what to mend."""
 
 

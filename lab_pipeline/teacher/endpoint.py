@@ -87,7 +87,7 @@ class EndpointTeacher:
             raise TeacherError(f"{self.identity}: HTTP {response.status_code}: {response.text[:300]}")
         try:
             return self._read(request, response.json())
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
 
     def _read(self, request: Request, body: dict[str, Any]) -> Reply:

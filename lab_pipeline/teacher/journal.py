@@ -62,13 +62,19 @@ class JournaledTeacher:
         if key in self._under_way:
             return await self._under_way[key]
         self.budget.spend()
-        answer = asyncio.ensure_future(self.teacher.reply(request))
-        self._under_way[key] = answer
+        self._under_way[key] = asyncio.ensure_future(self._ask(key, request))
+        return await self._under_way[key]
+
+    async def settle(self) -> None:
+        """Wait until every call under way has ended, one way or the other, and its reply is kept."""
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    async def _ask(self, key: str, request: Request) -> Reply:
         try:
-            reply = await answer
+            reply = await self.teacher.reply(request)
+            self.calls += 1
+            append_line(self._segment, {"request": key, "reply": asdict(reply)})
+            self._replies[key] = reply
+            return reply
         finally:
             del self._under_way[key]
-        self.calls += 1
-        append_line(self._segment, {"request": key, "reply": asdict(reply)})
-        self._replies[key] = reply
-        return reply

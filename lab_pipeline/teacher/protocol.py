@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from lab_pipeline.errors import LabError
 
-class TeacherError(Exception):
+
+class TeacherError(LabError):
     """A request got no reply; the message says why and what to do."""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lab_pipeline.errors import LabError
+
 IGNORED = -100
 """Label of a token that the loss passes over."""
 
 
-class TokenError(Exception):
+class TokenError(LabError):
     """A row cannot be turned into tokens; the message names the row."""
 
 

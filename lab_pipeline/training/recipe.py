@@ -8,10 +8,12 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lab_pipeline.errors import LabError
+
 SHIPPED = Path(__file__).parent / "recipes"
 
 
-class RecipeError(Exception):
+class RecipeError(LabError):
     """A recipe cannot be used; the message names file and key."""
 
 

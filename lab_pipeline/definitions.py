@@ -1,0 +1,28 @@
+"""Everything that Dagster loads: composition only."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from lab_pipeline.defs.checkpoints import assets as checkpoints
+from lab_pipeline.defs.datasets import assets as datasets
+from lab_pipeline.defs.datasets import checks as dataset_checks
+from lab_pipeline.defs.instructions import assets as instructions
+from lab_pipeline.defs.jobs import JOBS
+from lab_pipeline.defs.promotion import assets as promotion
+from lab_pipeline.defs.promotion import checks as promotion_checks
+from lab_pipeline.defs.resources import Lab
+from lab_pipeline.defs.taxonomy import assets as taxonomy
+from lab_pipeline.defs.taxonomy import checks as taxonomy_checks
+from lab_pipeline.launcher import default_home
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([taxonomy, instructions, datasets, checkpoints, promotion]),
+    asset_checks=dg.load_asset_checks_from_modules([taxonomy_checks, dataset_checks, promotion_checks]),
+    jobs=JOBS,
+    resources={
+        "lab": Lab(root=str(default_home())),
+        "trainer": dg.PipesSubprocessClient(forward_termination=True),
+    },
+    executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
+)

@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import dagster as dg
+
+from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, current_catalog
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.mix import Dataset, build_heldout, load_dataset, load_heldout, mix_knowledge, mix_skills
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA
+from lab_pipeline.defs.metadata import column_schema, counts, preview
+from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
+from lab_pipeline.flows.refresh import plan_leaves
+from lab_pipeline.settings import Settings
+from lab_pipeline.storage import digest
+from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.teacher.choose import teacher_identities
+from lab_pipeline.training.recipe import load_recipe
+
+CURATED = dg.AssetKey("curated_instructions")
+
+
+def general_folder(settings: Settings) -> Path | None:
+    return Path(settings.general) if settings.general else None
+
+
+@dg.asset(
+    group_name="datasets",
+    kinds={"parquet"},
+    owners=["team:lab"],
+    deps=[taxonomy_snapshot, dg.AssetDep(CURATED, partition_mapping=dg.AllPartitionMapping())],
+)
+def instruction_catalog(lab: Lab) -> dg.MaterializeResult:
+    """Which leaves' rows go into the next model: current, behind, or last good rows of a broken leaf.
+
+    Stands between the leaves and the data sets, so the graph stays small however many leaves there are.
+    """
+    with mendable():
+        home, settings = lab.home, lab.settings
+        snapshot = current_snapshot(home)
+        catalog = build_catalog(home, snapshot, plan_leaves(snapshot, settings, *teacher_identities(settings)))
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest([[entry["leaf"], entry["content"]] for entry in catalog.in_use])),
+        metadata={
+            "dagster/row_count": len(catalog.leaves),
+            "dagster/column_schema": column_schema(CATALOG_SCHEMA),
+            "leaves_in_use": len(catalog.in_use),
+            "leaves_behind": len(catalog.behind),
+            "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
+            "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
+            "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),
+        },
+    )
+
+
+@dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
+def heldout_questions(lab: Lab) -> dg.MaterializeResult:
+    """The test: seed questions that no prompt ever saw, per leaf, and general questions that guard against forgetting."""
+    with mendable():
+        home, settings = lab.home, lab.settings
+        general = load_general(general_folder(settings))
+        heldout = build_heldout(home, current_catalog(home), current_snapshot(home).rows, general.questions)
+    by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
+    questions = [{"leaf": leaf, **question} for leaf, several in heldout["leaves"].items() for question in several]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(heldout["digest"]),
+        metadata={
+            "dagster/row_count": len(questions),
+            "general_questions": len(heldout["general"]),
+            "questions_by_leaf": counts(by_leaf, "leaf"),
+            "leaves_not_measurable": sum(not number for number in by_leaf.values()),
+            "preview": preview(questions, ["leaf", "question", "answer"]),
+            "ledger": dg.MetadataValue.path(home.heldout_ledger),
+        },
+    )
+
+
+@dg.asset(group_name="datasets", kinds={"parquet"}, owners=["team:lab"], deps=[instruction_catalog, heldout_questions])
+def knowledge_dataset(lab: Lab) -> dg.MaterializeResult:
+    """Phase 1's data: knowledge rows and the documents' own text, with general questions against forgetting."""
+    with mendable():
+        home, settings = lab.home, lab.settings
+        dataset = mix_knowledge(
+            home,
+            current_catalog(home),
+            load_heldout(home),
+            load_general(general_folder(settings)).replay,
+            load_recipe(settings.recipe),
+            settings,
+        )
+    return _described(dataset)
+
+
+@dg.asset(
+    group_name="datasets",
+    kinds={"parquet"},
+    owners=["team:lab"],
+    deps=[instruction_catalog, heldout_questions, knowledge_dataset],
+)
+def skills_dataset(lab: Lab) -> dg.MaterializeResult:
+    """Phase 2's data: rows of the skill leaves, with a replay of phase 1 and general questions."""
+    with mendable():
+        home, settings = lab.home, lab.settings
+        dataset = mix_skills(
+            home,
+            current_catalog(home),
+            load_heldout(home),
+            load_general(general_folder(settings)).replay,
+            load_recipe(settings.recipe),
+            settings,
+            load_dataset(home, "knowledge"),
+        )
+    return _described(dataset)
+
+
+def _described(dataset: Dataset) -> dg.MaterializeResult:
+    rows = [
+        {"source": row["source"], "leaf": row["leaf"], "question": row["messages"][0]["content"], "answer": row["messages"][-1]["content"]}
+        for row in dataset.read()[:5]
+    ]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(dataset.digest),
+        metadata={
+            "dagster/row_count": dataset.rows,
+            "dagster/column_schema": column_schema(TRAINING_SCHEMA),
+            "rows_by_source": counts(dataset.by_source, "source"),
+            "rows_by_leaf": counts(dataset.by_leaf, "leaf"),
+            "excluded_rows": sum(dataset.excluded.values()),
+            "excluded": counts(dataset.excluded, "rule"),
+            "preview": preview(rows, ["source", "leaf", "question", "answer"]),
+            "path": dg.MetadataValue.path(dataset.path),
+        },
+    )
+
+

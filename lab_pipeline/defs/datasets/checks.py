@@ -1,0 +1,99 @@
+from collections.abc import Iterator
+
+import dagster as dg
+
+from lab_pipeline.datasets.catalog import current_catalog, curated_rows
+from lab_pipeline.datasets.heldout import LeakDetector
+from lab_pipeline.datasets.mix import Phase, asked_questions, load_dataset, load_heldout
+from lab_pipeline.datasets.quality import Finding, load_suite, training_frame, validate
+from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
+from lab_pipeline.defs.resources import Lab
+from lab_pipeline.storage import read_json
+
+_SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
+
+
+def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(each.name, asset=asset, blocking=each.severity == "critical", description=f"{each.expectation} {each.arguments}")
+        for each in load_suite(suite)
+    ]
+
+
+def _results(asset: dg.AssetsDefinition, findings: list[Finding]) -> Iterator[dg.AssetCheckResult]:
+    for finding in findings:
+        yield dg.AssetCheckResult(
+            asset_key=asset.key,
+            check_name=finding.name,
+            passed=finding.passed,
+            severity=_SEVERITY[finding.severity],
+            metadata={"observed": finding.observed},
+        )
+
+
+@dg.asset_check(asset=instruction_catalog)
+def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
+    """Every leaf's rows are what its taxonomy folder, prompts and teacher ask for now."""
+    catalog = current_catalog(lab.home)
+    notes = "\n".join(f"- `{entry['leaf']}`: {entry['state']}: {entry['note']}" for entry in catalog.leaves if entry["note"])
+    return dg.AssetCheckResult(
+        passed=not notes,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"leaves_behind": len(catalog.behind), "notes": dg.MetadataValue.md(notes or "none")},
+    )
+
+
+@dg.asset_check(asset=instruction_catalog)
+def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
+    """Each leaf contributes at least one row."""
+    empty = [entry["leaf"] for entry in current_catalog(lab.home).leaves if not entry["rows"]]
+    return dg.AssetCheckResult(
+        passed=not empty, severity=dg.AssetCheckSeverity.WARN, metadata={"empty_leaves": ", ".join(empty) or "none"}
+    )
+
+
+@dg.multi_asset_check(name="curated_rows_meet_expectations", specs=_specs(instruction_catalog, "curated_rows"))
+def curated_rows_meet_expectations(lab: Lab) -> Iterator[dg.AssetCheckResult]:
+    """Great Expectations over the rows of all leaves in use."""
+    import pandas as pd
+
+    rows = [row for entry in current_catalog(lab.home).in_use for row in curated_rows(lab.home, entry)]
+    frame = pd.DataFrame(rows, columns=["id", "leaf", "question", "answer", "fault"])
+    yield from _results(instruction_catalog, validate(frame, load_suite("curated_rows")))
+
+
+def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksDefinition:
+    leak = dg.AssetCheckSpec(
+        "no_heldout_question_leaks",
+        asset=asset,
+        blocking=True,
+        description="No training row and no seed shown to the teacher repeats a held-out or general test question.",
+    )
+
+    @dg.multi_asset_check(name=f"{phase}_rows_meet_expectations", specs=[*_specs(asset, "training_rows"), leak])
+    def check(lab: Lab) -> Iterator[dg.AssetCheckResult]:
+        home = lab.home
+        rows = load_dataset(home, phase).read()
+        findings = validate(training_frame(rows), load_suite("training_rows"))
+        if not rows:  # a taxonomy without leaves of this phase is none the worse for it
+            findings = [Finding(each.name, each.severity, True, "no rows") for each in findings]
+        yield from _results(asset, findings)
+        heldout = load_heldout(home)
+        trained = [row["messages"][0]["content"] for row in rows if row["source"] != "document"]
+        sources = [read_json(home.leaf_source(entry["source"])) for entry in current_catalog(home).in_use]
+        shown = [seed["asked"] for source in sources for seed in source["seeds"]]
+        test = LeakDetector(asked_questions(heldout))
+        leaf_test = LeakDetector(asked_questions({**heldout, "general": []}))
+        found = [leak for leak in [*map(test.leak, trained), *map(leaf_test.leak, shown)] if leak]
+        yield dg.AssetCheckResult(
+            asset_key=asset.key,
+            check_name=leak.name,
+            passed=not found,
+            metadata={"questions_compared": len(trained) + len(shown), "leaked": ", ".join(found[:5]) or "none"},
+        )
+
+    return check
+
+
+knowledge_rows_meet_expectations = _dataset_checks(knowledge_dataset, "knowledge")
+skills_rows_meet_expectations = _dataset_checks(skills_dataset, "skills")

@@ -1,0 +1,130 @@
+from collections.abc import Iterator
+
+import dagster as dg
+
+from lab_pipeline.defs.metadata import column_schema, counts, preview
+from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
+from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
+from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
+from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, plan_leaves, refresh_leaves
+from lab_pipeline.storage import Home, read_rows
+from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.teacher.choose import load_teachers, teacher_identities
+
+_COMMON = {"group_name": "instructions", "partitions_def": LEAVES, "owners": ["team:lab"], "skippable": True}
+
+SPECS = [
+    dg.AssetSpec(
+        "generated_instructions",
+        deps=[taxonomy_snapshot],
+        description="The teacher's candidates for one leaf, unfiltered, made from its seeds and its documents' passages. "
+        "Held-out seeds are taken out before.",
+        kinds={"llm", "parquet"},
+        **_COMMON,
+    ),
+    dg.AssetSpec(
+        "judged_instructions",
+        deps=["generated_instructions"],
+        description="The same rows with every judge's score and verdict.",
+        kinds={"llm", "parquet"},
+        **_COMMON,
+    ),
+    dg.AssetSpec(
+        "curated_instructions",
+        deps=["judged_instructions"],
+        description="Rows kept by the leaf's own rules. The rejected ones stand beside them with rule and reason.",
+        kinds={"python", "parquet"},
+        **_COMMON,
+    ),
+]
+
+
+@dg.multi_asset(
+    specs=SPECS, can_subset=True, backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200), pool="teacher"
+)
+def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.MaterializeResult]:
+    """Instructions of a batch of leaves: generated, judged, curated.
+
+    One step for the whole batch: each leaf's materializations are reported as it finishes, what is stored under the right
+    fingerprint is not made again, and the step fails at the end if any leaf failed, so exactly that leaf is red.
+    """
+    with mendable():
+        home, settings = lab.home, lab.settings
+        snapshot = current_snapshot(home)
+        plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
+        leaves = [leaf_of(partition) for partition in context.partition_keys]
+        failed = {leaf: _why_not(snapshot.problems.get(leaf)) for leaf in leaves if leaf not in plans}
+        for leaf, why in failed.items():
+            context.log.error(f"{leaf}: {why}")
+        wanted = {key.to_user_string() for key in context.selected_asset_keys}
+
+        def on_done(outcome: LeafState | LeafFailure) -> None:
+            if isinstance(outcome, LeafFailure):
+                failed[outcome.leaf] = outcome.error
+                context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
+                return
+            context.log.info(
+                f"{outcome.leaf}: kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows "
+                f"({outcome.teacher_calls} teacher calls)"
+            )
+            for event in _materializations(home, plans[outcome.leaf], outcome, wanted):
+                context.log_event(event)
+
+        teacher, judge = load_teachers(home, settings)
+        refresh_leaves(
+            home,
+            [plans[leaf] for leaf in leaves if leaf in plans],
+            settings,
+            teacher,
+            judge,
+            snapshot.taxonomy_commit,
+            context.log.info,
+            on_done,
+        )
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} of {len(leaves)} leaves failed; the others are done",
+            metadata={leaf: why[:1000] for leaf, why in failed.items()},
+            allow_retries=False,
+        )
+    yield from ()
+
+
+def _why_not(problems: list[str] | None) -> str:
+    if problems is None:
+        return "not in the taxonomy any more"
+    return "quarantined: " + "; ".join(problems)
+
+
+def _materializations(
+    home: Home, plan: LeafPlan, state: LeafState, wanted: set[str]
+) -> Iterator[dg.AssetMaterialization]:
+    tables = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": JUDGED_SCHEMA}
+    for table, schema in tables.items():
+        if f"{table}_instructions" not in wanted:
+            continue
+        rows = read_rows(plan.path(home, table))  # type: ignore[arg-type]
+        metadata = {
+            "dagster/row_count": len(rows),
+            "dagster/column_schema": column_schema(schema),
+            "teacher_calls": state.teacher_calls,
+            "flow": plan.flow.name,
+            "preview": preview(rows, ["question", "answer"]),
+            "path": dg.MetadataValue.path(plan.path(home, table)),  # type: ignore[arg-type]
+        }
+        if table == "judged":
+            scores = [score["score"] for row in rows for score in row["scores"] if score["score"] is not None]
+            metadata["mean_score"] = sum(scores) / len(scores) if scores else 0.0
+        if table == "curated":
+            metadata |= {
+                "kept_share": len(rows) / max(state.funnel["generated"], 1),
+                "funnel": counts(state.funnel, "stage"),
+                "rejected": dg.MetadataValue.path(plan.path(home, "rejected")),
+            }
+        yield dg.AssetMaterialization(
+            f"{table}_instructions",
+            partition=partition_of(state.leaf),
+            metadata=metadata,
+            tags={"dagster/data_version": getattr(state, table)},
+        )

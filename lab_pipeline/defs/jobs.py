@@ -1,0 +1,27 @@
+"""Jobs: a snapshot, a refresh of leaves, a retune of the model.
+
+Leaves and the unpartitioned tail are separate jobs, for a job over both would run the tail once for every leaf.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+
+snapshot_taxonomy = dg.define_asset_job(
+    "snapshot_taxonomy",
+    dg.AssetSelection.groups("taxonomy"),
+    description="Read the taxonomy: which leaves there are, and what is wrong with which.",
+)
+refresh_leaves = dg.define_asset_job(
+    "refresh_leaves",
+    dg.AssetSelection.groups("instructions"),
+    description="Generate, judge and curate the instructions of a range of leaves.",
+)
+retune = dg.define_asset_job(
+    "retune",
+    dg.AssetSelection.groups("datasets", "checkpoints", "promotion"),
+    description="From the curated leaves to an evaluated candidate, promoted if it is better.",
+)
+
+JOBS = [snapshot_taxonomy, refresh_leaves, retune]

@@ -1,0 +1,120 @@
+from collections.abc import Iterator
+
+import dagster as dg
+
+from lab_pipeline.datasets.catalog import current_catalog
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.mix import load_dataset, load_heldout
+from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
+from lab_pipeline.defs.datasets.assets import general_folder, heldout_questions
+from lab_pipeline.defs.metadata import preview
+from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.errors import NotMaterialized
+from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
+from lab_pipeline.registry.base_model import fetch_model, model_identity
+from lab_pipeline.registry.candidate import merge_candidate
+from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
+from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.training.checkpoint import prepare_checkpoint
+from lab_pipeline.training.recipe import load_recipe
+
+
+@dg.asset(
+    group_name="promotion",
+    kinds={"pytorch", "markdown"},
+    owners=["team:lab"],
+    deps=[skills_checkpoint, heldout_questions, base_model],
+    pool="gpu",
+)
+def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+    """The candidate against base model and champion on held-out questions, with the gate's verdict in the data."""
+    with mendable():
+        home, settings = lab.home, lab.settings
+        base = fetch_model(home, settings.base_model)
+        recipe = load_recipe(settings.recipe)
+        general = load_general(general_folder(settings))
+        knowledge, skills = load_dataset(home, "knowledge"), load_dataset(home, "skills")
+        before = phase_1_checkpoint(home, base, lab)
+        checkpoint, _ = prepare_checkpoint(home, base, skills, before, recipe, settings.seed)
+        if checkpoint is None:
+            raise NotMaterialized("no skills checkpoint for the current data; materialize skills_checkpoint first")
+        catalog, heldout = current_catalog(home), load_heldout(home)
+        inputs = retune_inputs(
+            catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings
+        )
+        evaluation = evaluate(
+            home,
+            settings,
+            inputs,
+            base,
+            merge_candidate(home, base, checkpoint),
+            catalog,
+            current_snapshot(home),
+            heldout,
+            {
+                "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
+                "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
+                "recipe": recipe.model_dump(),
+                "seed": settings.seed,
+            },
+            context.log.info,
+        )
+    context.log.info(f"{evaluation['verdict']['outcome']}: {evaluation['verdict']['reason']}")
+    measured = {
+        f"{group}_{model}": evaluation[group][model]
+        for group in ("heldout", "general")
+        for model in ("base", "champion", "candidate", "difference")
+        if evaluation[group][model] is not None
+    }
+    with open(evaluation["report"], encoding="utf-8") as file:
+        report = file.read()
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(evaluation["inputs"]),
+        metadata={
+            **measured,
+            "promoted": evaluation["verdict"]["promoted"],
+            "outcome": evaluation["verdict"]["outcome"],
+            "report": dg.MetadataValue.md(report),
+            "path": dg.MetadataValue.path(evaluation["report"]),
+        },
+    )
+
+
+@dg.asset(
+    group_name="promotion",
+    kinds={"huggingface"},
+    owners=["team:lab"],
+    deps=[evaluation_report],
+    output_required=False,
+)
+def champion_model(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.MaterializeResult]:
+    """The promoted model: merged bf16 safetensors with tokenizer, model card and lineage.
+
+    It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.
+    """
+    with mendable():
+        home = lab.home
+        evaluation = last_evaluation(home)
+        if evaluation is None:
+            raise NotMaterialized("no evaluation yet; materialize evaluation_report first")
+        before = current_champion(home)
+        try:
+            champion = promote(home, evaluation)
+        except PromotionRefused as refusal:
+            kept = before.id if before else "none yet"
+            context.log.warning(f"not promoted: {refusal}. The champion stays: {kept}")
+            return
+    if before and before.id == champion.id:
+        context.log.info(f"{champion.id} is the champion already")
+    yield dg.MaterializeResult(
+        data_version=dg.DataVersion(champion.digest),
+        metadata={
+            "champion": champion.id,
+            "before": before.id if before else "none",
+            "digest": champion.digest,
+            "heldout": evaluation["heldout"]["candidate"] or 0.0,
+            "leaves": preview(evaluation["leaves"], ["leaf", "kind", "rows", "contributor"]),
+            "path": dg.MetadataValue.path(champion.model),
+            "model_card": dg.MetadataValue.path(champion.model.parent / "MODEL_CARD.md"),
+        },
+    )

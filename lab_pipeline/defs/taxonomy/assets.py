@@ -1,0 +1,49 @@
+import dagster as dg
+
+from lab_pipeline.defs.metadata import column_schema, preview
+from lab_pipeline.defs.partitions import register
+from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.progress import Progress
+from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA, take_snapshot
+
+
+@dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
+def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+    """The taxonomy as it stands: one row per leaf, usable or quarantined with file, line and reason.
+
+    Usable leaves become partitions, and their content is frozen, so that all later assets see one state.
+    Stored below `snapshots/` in the home.
+    """
+    with mendable():
+        home, settings = lab.home, lab.settings
+        progress = Progress("leaves read", 0, context.log.info)
+
+        def on_progress(done: int, total: int, leaf: str) -> None:
+            progress.total = total
+            progress.advance(note=leaf)
+
+        snapshot = take_snapshot(home, settings, on_progress)
+    register(context.instance, list(snapshot.usable))
+    problems = [
+        {"leaf": leaf, "problem": problem} for leaf, found in sorted(snapshot.problems.items()) for problem in found
+    ]
+    for problem in problems:
+        context.log.warning(problem["problem"])
+    return dg.MaterializeResult(
+        # Constant, so that a new snapshot alone never marks every leaf as out of date: what a leaf needs is said by its own
+        # fingerprint.
+        data_version=dg.DataVersion("snapshot"),
+        metadata={
+            "dagster/row_count": len(snapshot.rows),
+            "dagster/column_schema": column_schema(SNAPSHOT_SCHEMA),
+            "leaves": len(snapshot.rows),
+            "usable_leaves": len(snapshot.usable),
+            "quarantined_leaves": len(snapshot.rows) - len(snapshot.usable),
+            "problems": preview(problems, ["leaf", "problem"]) if problems else "none",
+            "all_problems": dg.MetadataValue.json(snapshot.problems),
+            "snapshot": snapshot.id,
+            "taxonomy_commit": snapshot.taxonomy_commit or "not under version control",
+            "preview": preview(snapshot.rows, ["leaf", "kind", "usable", "seeds", "held_out", "document_commit"]),
+            "path": dg.MetadataValue.path(home.snapshot(snapshot.id)),
+        },
+    )

@@ -1,0 +1,73 @@
+"""Run one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
+
+The same folder given again resumes from the last saved step. SIGINT and SIGTERM save and exit with 75 (try again later).
+Set OMP_NUM_THREADS to use fewer cores; under `torchrun`, every process trains on its own GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from dagster_pipes import PipesContext, open_dagster_pipes
+from filelock import FileLock, Timeout
+
+from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
+
+INTERRUPTED = 75
+BUSY = 73
+
+
+def main(path: str) -> int:
+    spec = read_spec(Path(path))
+    stop = _Stop()
+    _die_with_parent()
+    try:
+        with FileLock(Path(spec.output) / "lock", timeout=0), open_dagster_pipes() as pipes:
+            from lab_pipeline.training.train import train
+
+            report = train(spec, _say(pipes), stop)
+            if report is None:
+                return INTERRUPTED
+            finish_checkpoint(spec, report)
+            return 0
+    except Timeout:
+        print(f"{spec.output}: another process is training this checkpoint", file=sys.stderr)
+        return BUSY
+
+
+class _Stop:
+    """Whether a signal asked for an end; the run saves its state after the step in progress."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signal_number, self._ask)
+
+    def _ask(self, signal_number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+def _say(pipes: PipesContext) -> Callable[[str], None]:
+    """To Dagster's event log when a Dagster step waits for us, to the terminal otherwise."""
+    if "DAGSTER_PIPES_CONTEXT" in os.environ:
+        return pipes.log.info
+    return lambda text: print(text, flush=True)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent dies, so a killed run leaves no orphan on the GPU."""
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,115 @@
+"""Checkpoint folders: adapter, spec, report and `meta.json`, whose presence says that the checkpoint is complete."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab_pipeline.datasets.mix import Dataset
+from lab_pipeline.registry.base_model import BaseModel
+from lab_pipeline.storage import Home, digest, folder_digest, read_json, write_json
+from lab_pipeline.training.recipe import Phase, Recipe
+
+if TYPE_CHECKING:
+    from lab_pipeline.training.train import TrainingReport, TrainingSpec
+
+_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A phase's finished adapter."""
+
+    id: str
+    folder: Path
+    meta: dict[str, Any]
+
+    @property
+    def adapter(self) -> Path | None:
+        """Folder of the adapter; None where the phase had nothing to learn and the model stays as it was."""
+        return Path(self.folder / "adapter") if self.meta["adapter_digest"] else None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return read_json(self.folder / "report.json")
+
+
+def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe: Recipe, seed: int) -> str:
+    """Name of the checkpoint that these inputs give: equal inputs, one checkpoint."""
+    phase: Phase = getattr(recipe, dataset.phase)
+    common = recipe.model_dump(exclude={"knowledge", "skills"})
+    return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase.model_dump(), seed])}"
+
+
+def prepare_checkpoint(
+    home: Home, base: BaseModel, dataset: Dataset, before: Checkpoint | None, recipe: Recipe, seed: int
+) -> tuple[Checkpoint | None, Path]:
+    """The checkpoint if it is finished already, and the path of the spec from which to train it."""
+    name = checkpoint_id(base, dataset, before.id if before else None, recipe, seed)
+    folder = home.checkpoints / name
+    spec = {
+        "phase": dataset.phase,
+        "base_model": str(base.folder),
+        "dataset": str(dataset.path),
+        "continued": str(before.adapter) if before and before.adapter else None,
+        "recipe": recipe.model_dump(),
+        "seed": seed,
+        "output": str(folder),
+    }
+    write_json(folder / "spec.json", spec)
+    return load_checkpoint(folder), folder / "spec.json"
+
+
+def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
+    """The checkpoint of a phase without data: the one before it, under a name of its own."""
+    folder = spec_path.parent
+    inherited = before.adapter if before else None
+    if inherited:
+        import shutil
+
+        shutil.copytree(inherited, folder / "adapter", dirs_exist_ok=True)
+    write_json(folder / "report.json", {"rows": 0, "tokens": 0, "steps": 0, "final_loss": None, "seconds": 0, "curve": []})
+    _write_meta(folder, dataset.digest, inherited is not None)
+    finished = load_checkpoint(folder)
+    assert finished
+    return finished
+
+
+def read_spec(path: Path) -> TrainingSpec:
+    from lab_pipeline.training.train import TrainingSpec
+
+    return TrainingSpec(**read_json(path))
+
+
+def finish_checkpoint(spec: TrainingSpec, report: TrainingReport) -> None:
+    """Write what marks a checkpoint as complete, last of all."""
+    folder = Path(spec.output)
+    write_json(folder / "report.json", asdict(report))
+    _write_meta(folder, Path(spec.dataset).stem, trained=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint in a folder, None if it is not complete."""
+    meta = folder / "meta.json"
+    return Checkpoint(folder.name, folder, read_json(meta)) if meta.exists() else None
+
+
+def _write_meta(folder: Path, dataset: str, trained: bool) -> None:
+    spec = read_json(folder / "spec.json")
+    write_json(
+        folder / "meta.json",
+        {
+            "checkpoint": folder.name,
+            "adapter_digest": folder_digest(folder / "adapter") if trained else None,
+            "base_model": spec["base_model"],
+            "dataset": dataset,
+            "continued": spec["continued"],
+            "recipe": spec["recipe"],
+            "seed": spec["seed"],
+            "versions": {package: version(package) for package in _VERSIONS},
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )

@@ -1,0 +1,51 @@
+"""A teacher in a few lines: its replies are a function of the request, and it remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lab_pipeline.teacher.protocol import Reply, Request
+
+
+def copying(request: Request) -> str | Reply:
+    """Good replies to every shipped flow: a question on the first half of a text, the text as its answer, then 'Yes'."""
+    if request.choices:
+        return Reply("Yes", "stop", 1, 1, {"Yes": 0.9, "No": 0.1})
+    last = request.messages[-1].content
+    if last.startswith("Sentence: "):
+        sentence, _, question = last.removeprefix("Sentence: ").partition("\nQuestion: ")
+        words = sentence.rstrip(".").split()
+        return sentence if question else f"What about {' '.join(words[: len(words) // 2])}?"
+    if last.startswith("Text: "):
+        text, _, question = last.removeprefix("Text: ").partition("\n\n")
+        return text if question else f"What do we learn about {text.split()[0]}?"
+    if last.startswith("Write a text"):
+        return f"Person {request.seed} waters the plants on Friday."
+    if last.startswith("Write a new exercise"):
+        return f"Reword sentence number {request.seed} politely."
+    return f"Please be so kind: {last}"
+
+
+class ScriptedTeacher:
+    """`pace(n)` is the number of loop turns that the n-th reply takes."""
+
+    def __init__(
+        self,
+        script: Callable[[Request], str | Reply] = copying,
+        identity: str = "scripted",
+        pace: Callable[[int], int] = lambda number: 1,
+    ) -> None:
+        self.script = script
+        self.identity = identity
+        self.pace = pace
+        self.requests: list[Request] = []
+        self.finished = 0
+
+    async def reply(self, request: Request) -> Reply:
+        self.requests.append(request)
+        for _ in range(self.pace(len(self.requests))):
+            await asyncio.sleep(0)
+        said = self.script(request)
+        self.finished += 1
+        return said if isinstance(said, Reply) else Reply(said, "stop", 1, 1)

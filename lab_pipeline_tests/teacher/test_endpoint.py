@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from typing import Any
+
+import pytest
+
+from lab_pipeline.settings import EndpointTeacherSettings, SettingsError
+from lab_pipeline.teacher.endpoint import EndpointTeacher
+from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
+from lab_pipeline_tests.stub_endpoint import Answer, StubEndpoint, in_turn
+
+SOON = {"Retry-After": "0.01"}
+
+
+def request(content: str = "Who?", **others: Any) -> Request:
+    return Request((Message("system", "Be brief."), Message("user", content)), 20, **others)
+
+
+def teacher(stub: StubEndpoint, **settings: Any) -> EndpointTeacher:
+    return EndpointTeacher(EndpointTeacherSettings(kind="endpoint", url=stub.url, model="small", **settings))
+
+
+def ask(stub: StubEndpoint, *requests: Request, **settings: Any) -> list[Reply]:
+    async def all_of_them() -> list[Reply]:
+        asked = teacher(stub, **settings)
+        return await asyncio.gather(*(asked.reply(each) for each in requests))
+
+    return asyncio.run(all_of_them())
+
+
+def test_a_reply_carries_text_finish_and_tokens() -> None:
+    with StubEndpoint(lambda asked: Answer("Two words", finish="length")) as stub:
+        assert ask(stub, request()) == [Reply("Two words", "length", prompt_tokens=3, completion_tokens=2)]
+
+
+def test_the_request_is_sent_whole() -> None:
+    with StubEndpoint(lambda asked: "yes") as stub:
+        ask(stub, request(temperature=0.7, seed=5))
+    assert stub.requests[0].path == "/v1/chat/completions"
+    assert "Authorization" not in stub.requests[0].headers
+    assert stub.requests[0].body == {
+        "model": "small",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}],
+        "max_tokens": 20,
+        "temperature": 0.7,
+        "seed": 5,
+    }
+
+
+def test_a_slash_at_the_end_of_the_url_does_not_matter() -> None:
+    with StubEndpoint(lambda asked: "yes") as stub:
+        slashed = EndpointTeacher(EndpointTeacherSettings(kind="endpoint", url=f"{stub.url}/", model="small"))
+        assert asyncio.run(slashed.reply(request())).text == "yes"
+
+
+def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with StubEndpoint(lambda asked: "yes") as stub:
+        monkeypatch.setenv("STUB_KEY", "s3cret")
+        ask(stub, request(), api_key_env="STUB_KEY")
+        assert stub.requests[0].headers["Authorization"] == "Bearer s3cret"
+        monkeypatch.delenv("STUB_KEY")
+        with pytest.raises(SettingsError, match="teacher.api_key_env: the environment variable STUB_KEY is not set"):
+            teacher(stub, api_key_env="STUB_KEY")
+
+
+def test_the_key_stands_in_no_message_and_no_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_KEY", "s3cret")
+    with StubEndpoint(lambda asked: Answer(status=401, body="bad key")) as stub:
+        assert "s3cret" not in teacher(stub, api_key_env="STUB_KEY").identity
+        with pytest.raises(TeacherError, match="HTTP 401: bad key") as error:
+            ask(stub, request(), api_key_env="STUB_KEY")
+        assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Answer(status=429, headers=SOON), Answer(status=500, headers=SOON), Answer(status=503, headers=SOON), Answer(drop=True)],
+    ids=["too many requests", "server error", "unavailable", "broken connection"],
+)
+def test_passing_trouble_is_tried_again(trouble: Answer) -> None:
+    with StubEndpoint(in_turn([trouble, "at last"])) as stub:
+        assert ask(stub, request())[0].text == "at last"
+    first, second = stub.requests
+    assert first.body == second.body
+
+
+def test_the_pause_a_server_asks_for_is_kept() -> None:
+    async def timed(stub: StubEndpoint) -> float:
+        started = asyncio.get_running_loop().time()
+        await teacher(stub).reply(request())
+        return asyncio.get_running_loop().time() - started
+
+    with StubEndpoint(in_turn([Answer(status=429, headers={"Retry-After": "0.6"}), "at last"])) as stub:
+        assert 0.6 <= asyncio.run(timed(stub)) < 3
+
+
+def test_a_retry_date_that_is_no_number_falls_back_to_own_pauses() -> None:
+    refusal = Answer(status=429, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    with StubEndpoint(in_turn([refusal, "at last"])) as stub:
+        assert ask(stub, request())[0].text == "at last"
+
+
+def test_lasting_trouble_ends_after_the_retries() -> None:
+    with StubEndpoint(lambda asked: Answer(status=503, headers=SOON)) as stub:
+        with pytest.raises(TeacherError, match=r"small at http.*: HTTP 503 \(after 3 tries\)"):
+            ask(stub, request(), retries=2)
+    assert len(stub.requests) == 3
+
+
+def test_an_answer_that_takes_too_long_is_an_error() -> None:
+    with StubEndpoint(lambda asked: Answer("late", seconds=0.5)) as stub:
+        with pytest.raises(TeacherError, match=r"ReadTimeout.*\(after 1 tries\)"):
+            ask(stub, request(), retries=0, timeout_seconds=0.1)
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    nowhere = EndpointTeacherSettings(kind="endpoint", url=f"http://127.0.0.1:{port}/v1", model="small", retries=0)
+    with pytest.raises(TeacherError, match="ConnectError"):
+        asyncio.run(EndpointTeacher(nowhere).reply(request()))
+
+
+def test_a_refusal_for_good_is_not_tried_again() -> None:
+    with StubEndpoint(lambda asked: Answer(status=400, body="context too long")) as stub:
+        with pytest.raises(TeacherError, match="HTTP 400: context too long"):
+            ask(stub, request())
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{", "[]", "{}", "null", '{"choices": []}', '{"choices": [{"text": "old"}]}', '{"choices": ["a"]}']
+    + ['{"choices": [{"message": {"content": "a"}}], "usage": [1]}'],
+)
+def test_what_is_no_chat_completion_is_an_error_that_shows_it(body: str) -> None:
+    with StubEndpoint(lambda asked: Answer(body=body)) as stub, pytest.raises(TeacherError) as error:
+        ask(stub, request())
+    assert "not a chat completion" in str(error.value) and body in str(error.value)
+    assert len(stub.requests) == 1
+
+
+def test_no_content_is_an_empty_reply() -> None:
+    body = '{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'
+    with StubEndpoint(lambda asked: Answer(body=body)) as stub:
+        assert ask(stub, request()) == [Reply("", "stop", 0, 0)]
+
+
+def test_choices_are_scored_by_the_first_tokens_probabilities() -> None:
+    alternatives = {"Yes": 0.3, " yes": 0.2, "Y": 0.1, "No": 0.1, "Maybe": 0.2, " ": 0.1}
+    with StubEndpoint(lambda asked: Answer("Yes", "length", alternatives)) as stub:
+        (reply,) = ask(stub, request(choices=("Yes", "No")))
+    assert reply.finish == "stop"
+    assert set(reply.probabilities) == {"Yes", "No"}
+    assert math.isclose(reply.probabilities["Yes"], 6 / 7)
+    assert math.isclose(reply.probabilities["No"], 1 / 7)
+    asked = stub.requests[0].body
+    assert (asked["max_tokens"], asked["logprobs"], asked["top_logprobs"]) == (1, True, 20)
+
+
+def test_a_server_without_probabilities_gives_its_word_only() -> None:
+    with StubEndpoint(lambda asked: "No") as stub:
+        (reply,) = ask(stub, request(choices=("Yes", "No")))
+    assert (reply.text, reply.probabilities) == ("No", {})
+
+
+def test_alternatives_without_any_choice_give_no_probabilities() -> None:
+    with StubEndpoint(lambda asked: Answer("Perhaps", probabilities={"Perhaps": 0.9})) as stub:
+        assert ask(stub, request(choices=("Yes", "No")))[0].probabilities == {}
+
+
+def test_requests_run_at_once_up_to_the_concurrency_and_replies_find_their_requests() -> None:
+    with StubEndpoint(lambda asked: Answer(asked.last.upper(), seconds=0.05)) as stub:
+        replies = ask(stub, *(request(f"word {number}") for number in range(9)), concurrency=3)
+    assert [reply.text for reply in replies] == [f"WORD {number}" for number in range(9)]
+    assert stub.most_at_once == 3
+
+
+def test_one_failing_request_spoils_no_other() -> None:
+    async def both(stub: StubEndpoint) -> list[Any]:
+        asked = teacher(stub)
+        return await asyncio.gather(*(asked.reply(request(word)) for word in ("bad", "good")), return_exceptions=True)
+
+    with StubEndpoint(lambda asked: Answer(status=400) if asked.last == "bad" else "fine") as stub:
+        bad, good = asyncio.run(both(stub))
+    assert isinstance(bad, TeacherError)
+    assert good.text == "fine"
+
+
+def test_the_stub_listens_on_this_machine_only() -> None:
+    with StubEndpoint(lambda asked: "") as stub:
+        assert stub._server.server_address[0] == "127.0.0.1"

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from lab_pipeline.teacher.journal import Budget, BudgetSpent, JournaledTeacher
+from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
+from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
+
+
+def request(content: str, seed: int = 0) -> Request:
+    return Request((Message("user", content),), 10, 0.7, seed)
+
+
+def echo(asked: Request) -> Reply:
+    return Reply(f"{asked.messages[-1].content}?", "stop", 3, 2, {"Yes": 0.75, "No": 0.25})
+
+
+def ask(teacher: JournaledTeacher, *contents: str) -> list[Reply]:
+    async def all_of_them() -> list[Reply]:
+        return await asyncio.gather(*(teacher.reply(request(content)) for content in contents))
+
+    return asyncio.run(all_of_them())
+
+
+def test_a_reply_is_had_from_the_model_once_and_whole_from_the_journal_ever_after(tmp_path: Path) -> None:
+    model = ScriptedTeacher(echo)
+    first = JournaledTeacher(model, tmp_path)
+    assert ask(first, "a") == ask(first, "a")
+    assert (first.calls, first.recalled) == (1, 1)
+    second = JournaledTeacher(model, tmp_path)
+    assert ask(second, "a") == [echo(request("a"))]
+    assert (second.calls, second.recalled) == (0, 1)
+    assert len(model.requests) == 1
+
+
+def test_equal_requests_under_way_are_one_call(tmp_path: Path) -> None:
+    model = ScriptedTeacher(echo, pace=lambda number: 5)
+    assert len(set(reply.text for reply in ask(JournaledTeacher(model, tmp_path), "a", "a", "b", "a"))) == 2
+    assert len(model.requests) == 2
+
+
+def test_everything_in_a_request_tells_calls_apart(tmp_path: Path) -> None:
+    messages = (Message("user", "a"),)
+    variants = [
+        Request(messages, 10),
+        Request(messages, 11),
+        Request(messages, 10, 0.5),
+        Request(messages, 10, seed=1),
+        Request(messages, 10, choices=("Yes", "No")),
+        Request((Message("system", "a"),), 10),
+    ]
+    teacher = JournaledTeacher(ScriptedTeacher(), tmp_path)
+    for variant in variants:
+        asyncio.run(teacher.reply(variant))
+    assert teacher.calls == len(variants)
+
+
+def test_another_model_is_asked_anew(tmp_path: Path) -> None:
+    ask(JournaledTeacher(ScriptedTeacher(echo, "old"), tmp_path), "a")
+    newer = JournaledTeacher(ScriptedTeacher(echo, "new"), tmp_path)
+    ask(newer, "a")
+    assert newer.calls == 1
+
+
+def test_teacher_and_judge_share_one_journal(tmp_path: Path) -> None:
+    teacher, judge = (JournaledTeacher(ScriptedTeacher(echo, name), tmp_path) for name in ("teacher", "judge"))
+    ask(teacher, "a")
+    ask(judge, "b")
+    again = [JournaledTeacher(ScriptedTeacher(echo, name), tmp_path) for name in ("teacher", "judge")]
+    ask(again[0], "a")
+    ask(again[1], "b")
+    assert [each.calls for each in again] == [0, 0]
+
+
+def test_a_line_torn_by_a_crash_costs_that_call_alone(tmp_path: Path) -> None:
+    ask(JournaledTeacher(ScriptedTeacher(echo), tmp_path), "a")
+    ask(JournaledTeacher(ScriptedTeacher(echo), tmp_path), "b")
+    (segment,) = [path for path in tmp_path.iterdir() if "b?" in path.read_text()]
+    segment.write_bytes(segment.read_bytes()[:-9])
+    after = JournaledTeacher(ScriptedTeacher(echo), tmp_path)
+    ask(after, "a", "b")
+    assert (after.calls, after.recalled) == (1, 1)
+
+
+def test_a_failed_call_is_not_kept_and_reaches_everyone_who_waits_for_it(tmp_path: Path) -> None:
+    def fails(asked: Request) -> str:
+        raise TeacherError("no")
+
+    async def both(teacher: JournaledTeacher) -> list[Reply | BaseException]:
+        return await asyncio.gather(*(teacher.reply(request("a")) for _ in range(2)), return_exceptions=True)
+
+    model = ScriptedTeacher(fails)
+    failed = JournaledTeacher(model, tmp_path)
+    assert [type(each) for each in asyncio.run(both(failed))] == [TeacherError, TeacherError]
+    assert (failed.calls, len(model.requests)) == (0, 1)
+    model.script = echo
+    assert ask(failed, "a") == [echo(request("a"))]
+
+
+def test_each_reply_is_on_disk_when_it_is_given(tmp_path: Path) -> None:
+    teacher = JournaledTeacher(ScriptedTeacher(echo), tmp_path)
+    for count, content in enumerate("abc", start=1):
+        ask(teacher, content)
+        lines = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
+        assert len(lines) == count
+        assert json.loads(lines[-1])["reply"]["text"] == f"{content}?"
+
+
+def test_a_spent_budget_stops_calls_but_not_recalls(tmp_path: Path) -> None:
+    budget = Budget(2)
+    one, other = (JournaledTeacher(ScriptedTeacher(echo), tmp_path / name, budget) for name in ("one", "other"))
+    ask(one, "a")
+    ask(other, "a")
+    ask(one, "a")
+    with pytest.raises(BudgetSpent, match="budgets.teacher_calls is spent; the next run goes on"):
+        ask(one, "b")
+    ask(other, "a")
+    assert budget.calls == 0
+
+
+def test_without_a_budget_calls_are_free(tmp_path: Path) -> None:
+    teacher = JournaledTeacher(ScriptedTeacher(echo), tmp_path)
+    ask(teacher, *map(str, range(50)))
+    assert teacher.calls == 50
+
+
+def test_calls_paid_for_when_the_budget_ends_can_be_waited_for_and_are_kept(tmp_path: Path) -> None:
+    async def past_the_budget(teacher: JournaledTeacher) -> None:
+        with pytest.raises(BudgetSpent):
+            await asyncio.gather(*(teacher.reply(request(str(number))) for number in range(9)))
+        await teacher.settle()
+
+    model = ScriptedTeacher(echo, pace=lambda number: 20 * number)
+    asyncio.run(past_the_budget(JournaledTeacher(model, tmp_path, Budget(4))))
+    assert model.finished == 4
+    after = JournaledTeacher(model, tmp_path)
+    ask(after, *map(str, range(9)))
+    assert (after.calls, after.recalled) == (5, 4)
