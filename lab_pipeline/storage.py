@@ -62,7 +62,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             if written.is_file():
                 with written.open("rb") as file:
                     os.fsync(file.fileno())
-        os.rename(scratch, path)
+        scratch.rename(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -93,7 +93,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
             raise ValueError(f"{path.name}, row {number}: columns differ from the schema in {row.keys() ^ names}")
     try:
         table = pa.Table.from_pylist(rows, schema=schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     with written_whole(path) as scratch:
         pq.write_table(table, scratch)

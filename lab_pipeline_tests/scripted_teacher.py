@@ -9,7 +9,7 @@ from lab_pipeline.teacher.protocol import Reply, Request
 
 
 def copying(request: Request) -> str | Reply:
-    """Good replies to every shipped flow: a question on the first half of a text, the text as its answer, then 'Yes'."""
+    """Good replies to every shipped flow: a question on half of a text, the text as its answer, then 'Yes'."""
     if request.choices:
         return Reply("Yes", "stop", 1, 1, {"Yes": 0.9, "No": 0.1})
     last = request.messages[-1].content

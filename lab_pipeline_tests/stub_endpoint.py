@@ -53,7 +53,7 @@ def in_turn(answers: Iterable[Answer | str]) -> Callable[[Asked], Answer | str]:
 
 
 class StubEndpoint:
-    """`with StubEndpoint(reply) as stub:` serves `stub.url` on 127.0.0.1; `reply` gets each request and gives its answer.
+    """`with StubEndpoint(reply) as stub:` serves `stub.url` on 127.0.0.1; `reply` answers each request.
 
     `reply` is never called twice at once.
     """

@@ -17,9 +17,7 @@ REJECTED_SCHEMA = JUDGED_SCHEMA.append(pa.field("rule", pa.string())).append(pa.
 """A rejected row whole, with the rule that rejected it and what that rule found."""
 
 
-def curate(
-    rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(kept, rejected) rows of one leaf; together they are exactly the rows given, in their order."""
     language = main_language([f"{seed['question']} {seed['answer']}" for seed in source["seeds"]])
     kept, rejected = [], []

@@ -168,9 +168,7 @@ def _leaks(heldout: dict[str, Any]) -> LeakDetector:
     return LeakDetector(asked_questions(heldout))
 
 
-def _store(
-    home: Home, phase: Phase, rows: list[dict[str, Any]], excluded: list[dict[str, Any]], seed: int
-) -> Dataset:
+def _store(home: Home, phase: Phase, rows: list[dict[str, Any]], excluded: list[dict[str, Any]], seed: int) -> Dataset:
     """Shuffle (by hash, so the order is the rows' own) and write a data set and what it left out."""
     rows = sorted(rows, key=lambda row: digest([seed, row["id"]]))
     content = digest([[row["id"], row["messages"], row["unmask"]] for row in rows])

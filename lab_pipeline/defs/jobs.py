@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-
 snapshot_taxonomy = dg.define_asset_job(
     "snapshot_taxonomy",
     dg.AssetSelection.groups("taxonomy"),

@@ -13,7 +13,7 @@ _ADD_AT_ONCE = 1000
 
 
 def partition_of(leaf: str) -> str:
-    """A leaf's key as a partition key: commas, control characters and '%' are percent-encoded, for Dagster cannot carry them."""
+    """A leaf's key as a partition key: percent-encoded where Dagster cannot carry it (commas, control characters, %)."""
     return "".join(quote(letter) if letter in ",%" or not letter.isprintable() else letter for letter in leaf)
 
 

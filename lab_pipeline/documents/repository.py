@@ -44,9 +44,7 @@ class Document:
     text: str
 
 
-def fetch_documents(
-    reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings
-) -> list[Document]:
+def fetch_documents(reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings) -> list[Document]:
     """The documents that `reference` names, sorted by path; mirrors of git repositories are kept below `mirrors`.
 
     A repository already mirrored that holds the commit is not contacted again.
@@ -64,13 +62,13 @@ def fetch_documents(
         return _checked(reference, _read_folder(reference, local), settings)
     if reference.commit == WORKTREE:
         raise DocumentProblem(f"commit '{WORKTREE}' needs a plain local folder, which {reference.repo} is not")
-    if local and not local.exists():
-        raise DocumentProblem(f"document repository {reference.repo} does not exist (looked at {local})")
     address = str(local) if local else reference.repo
     mirror = mirrors / f"{digest(address)}.git"
     git = _Git(mirror, settings.timeout_seconds, local=local is not None)
     commit = git.commit(reference.commit)
     if commit is None:
+        if local and not local.exists():
+            raise DocumentProblem(f"document repository {reference.repo} does not exist (looked at {local})")
         git.update(address)
         commit = git.commit(reference.commit)
     if commit is None:
@@ -187,6 +185,5 @@ class _Git:
         self("init", "--quiet", "--bare", str(self.mirror))  # also mends a mirror that was cut off while it was made
         # The other end of a local path is a git of its own, which would refuse a repository that another user owns.
         other_end = ["--upload-pack=git -c safe.directory=* upload-pack"] if self.local else []
-        self(
-            "fetch", "--quiet", "--no-recurse-submodules", *other_end, "--end-of-options", address, "+refs/*:refs/mirror/*"
-        )
+        options = ["--quiet", "--no-recurse-submodules", *other_end, "--end-of-options"]
+        self("fetch", *options, address, "+refs/*:refs/mirror/*")

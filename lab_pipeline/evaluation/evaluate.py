@@ -94,9 +94,7 @@ def evaluate(
         scores["champion"] = _scores(home, champion.model, champion.digest, heldout["digest"], questions, say)
     reference = "champion" if champion else BASE
     changed = _changed_leaves(catalog, champion)
-    pairs: Losses = {
-        leaf: list(zip(scores["candidate"][leaf], scores[reference][leaf], strict=True)) for leaf in questions
-    }
+    pairs: Losses = {leaf: list(zip(scores["candidate"][leaf], scores[reference][leaf], strict=True)) for leaf in questions}
     verdict = decide(
         changed={leaf: pairs[leaf] for leaf in heldout["leaves"] if leaf in changed},
         unchanged={leaf: pairs[leaf] for leaf in heldout["leaves"] if leaf not in changed},
@@ -162,9 +160,7 @@ def _scores(
     return read_json(path)
 
 
-def _measured(
-    questions: dict[str, list[Any]], scores: dict[str, dict[str, list[float]]], settings: Settings
-) -> dict[str, Any]:
+def _measured(questions: dict[str, list[Any]], scores: dict[str, dict[str, list[float]]], settings: Settings) -> dict[str, Any]:
     """Means of all models over the questions of some leaves, and the candidate's difference from the base model."""
     pairs = {leaf: list(zip(scores["candidate"][leaf], scores[BASE][leaf], strict=True)) for leaf in questions}
     compared: Comparison | None = compare(pairs, settings.gate.confidence)

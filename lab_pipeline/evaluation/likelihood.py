@@ -25,8 +25,9 @@ def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say)
     if not questions:
         return []
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).to(device).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    model = model.to(device).eval()
     rows = [_without_end(encode(_as_row(question), tokenizer), tokenizer.eos_token_id) for question in questions]
     losses = [float("nan")] * len(rows)
     progress = Progress("questions scored", len(rows), say)

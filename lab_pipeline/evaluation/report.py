@@ -38,9 +38,7 @@ def _row(name: str, measured: dict[str, Any]) -> str:
         return f"| {name} | 0 | - | - | - | - | not measurable |"
     low, high = measured["interval"]
     numbers = " | ".join(_number(measured[key]) for key in ("base", "champion", "candidate"))
-    return (
-        f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
-    )
+    return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
 
 
 def _number(value: float | None) -> str:

@@ -130,7 +130,10 @@ class Flow:
         messages: list[Message] = []
         for part in self.prompts[prompt]:
             if "each" in part:
-                for item in variables[part["each"]]:
+                items = variables.get(part["each"])
+                if not isinstance(items, list):
+                    raise FlowError(f"flow {self.name}, {prompt}: each: a row has no list {part['each']!r}")
+                for item in items:
                     messages += [self._message(prompt, message, variables | item) for message in part["messages"]]
             else:
                 messages.append(self._message(prompt, part, variables))
@@ -168,8 +171,9 @@ def load_flow(name: str, kind: Kind) -> Flow:
         raise FlowError(f"{folder}/flow.yaml: not valid YAML: {error}") from None
     if file.kind != kind:
         raise FlowError(f"flow {name} serves {file.kind} leaves, not {kind}; see flows in settings.yaml")
-    if file.stages[-1].output != "answer":
-        raise FlowError(f"{folder}/flow.yaml: stages: the last one must give the answer")
+    outputs = [stage.output for stage in file.stages]
+    if outputs[-1] != "answer" or "question" not in outputs:
+        raise FlowError(f"{folder}/flow.yaml: stages: one must give the question, and the last one the answer")
     names = {stage.prompt for stage in file.stages} | {judge.prompt for judge in file.judges}
     return Flow(folder.name, file, {prompt: _load_prompt(folder / prompt) for prompt in sorted(names)})
 
@@ -183,13 +187,25 @@ def _load_prompt(path: Path) -> list[dict[str, Any]]:
         raise FlowError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(parts, list):
         raise FlowError(f"{path}: expected a list of messages")
-    for message in [message for part in parts for message in part.get("messages", [part])]:
-        if message.get("role") not in ("system", "user", "assistant") or not isinstance(message.get("content"), str):
-            raise FlowError(f"{path}: every message needs a role (system, user, assistant) and a content")
-        try:
-            _TEMPLATES.from_string(message["content"])
-        except jinja2.TemplateSyntaxError as error:
-            raise FlowError(f"{path}: {error}") from None
+    for part in parts:
+        repeated = isinstance(part, dict) and set(part) == {"each", "messages"} and isinstance(part["messages"], list)
+        for message in part["messages"] if repeated else [part]:
+            if not _is_message(message):
+                raise FlowError(
+                    f"{path}: every message needs a role (system, user, assistant) and a content, and nothing else; "
+                    "repeated ones stand under 'messages' beside 'each'"
+                )
+            try:
+                _TEMPLATES.from_string(message["content"])
+            except jinja2.TemplateSyntaxError as error:
+                raise FlowError(f"{path}: {error}") from None
     return parts
 
 
+def _is_message(part: Any) -> bool:
+    return (
+        isinstance(part, dict)
+        and set(part) == {"role", "content"}
+        and part["role"] in ("system", "user", "assistant")
+        and isinstance(part["content"], str)
+    )

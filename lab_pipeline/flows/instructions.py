@@ -43,7 +43,8 @@ JUDGED_SCHEMA = GENERATED_SCHEMA.append(
         pa.list_(pa.struct([("judge", pa.string()), ("score", pa.float64()), ("verdict", pa.string())])),
     )
 )
-"""`score` is the probability of the accepted verdict; it is null, and the verdict 'unreadable', where none could be read."""
+"""`score` is the probability of the accepted choice, `verdict` the most probable one; where none could be read, `score` is null
+and `verdict` 'unreadable'. Neither depends on the flow's thresholds, which curation applies."""
 
 _SHORTEST_SENTENCE = 4
 
@@ -149,9 +150,7 @@ async def _grow(row: dict[str, Any], stage: Stage, flow: Flow, teacher: Teacher,
     return grown
 
 
-def _record(
-    row: dict[str, Any], source: dict[str, Any], flow: Flow, teacher: Teacher, taxonomy_commit: str
-) -> dict[str, Any]:
+def _record(row: dict[str, Any], source: dict[str, Any], flow: Flow, teacher: Teacher, taxonomy_commit: str) -> dict[str, Any]:
     passage = row["passage"] or {}
     texts = {column: row.get(column) for column in ("context", "question", "answer")}
     return {
@@ -192,10 +191,10 @@ async def judge(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, 
 async def _score(variables: dict[str, Any], wanted: Judge, flow: Flow, judge: Teacher) -> dict[str, Any]:
     request = Request(flow.render(wanted.prompt, variables), max_tokens=8, choices=wanted.choices)
     reply = await judge.reply(request)
-    score = reply.probabilities.get(wanted.accept)
-    if score is None:
-        said = [choice for choice in wanted.choices if reply.text.strip().casefold().startswith(choice.casefold())]
-        if not said:
-            return {"judge": wanted.name, "score": None, "verdict": "unreadable"}
-        score = float(said[0] == wanted.accept)
-    return {"judge": wanted.name, "score": score, "verdict": "accepted" if score >= wanted.minimum else "refused"}
+    if reply.probabilities:
+        verdict = max(reply.probabilities, key=reply.probabilities.__getitem__)
+        return {"judge": wanted.name, "score": reply.probabilities.get(wanted.accept, 0.0), "verdict": verdict}
+    said = [choice for choice in wanted.choices if reply.text.strip().casefold().startswith(choice.casefold())]
+    if not said:
+        return {"judge": wanted.name, "score": None, "verdict": "unreadable"}
+    return {"judge": wanted.name, "score": float(said[0] == wanted.accept), "verdict": said[0]}

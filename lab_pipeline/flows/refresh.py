@@ -119,12 +119,12 @@ def refresh_leaves(
     async def one(plan: LeafPlan) -> None:
         leaf = home.leaf(plan.leaf)
         asked = [JournaledTeacher(each, leaf / "journal", budget) for each in (teacher, judge_model)]
-        counted = [_Counted(each, progress) for each in asked]
+        by_teacher, by_judge = (_Counted(each, progress) for each in asked)
         try:
             leaf.mkdir(parents=True, exist_ok=True)
             with FileLock(leaf / "lock", timeout=0):
                 try:
-                    counts = await _refresh(home, plan, sources[plan.leaf], settings, *counted, taxonomy_commit)
+                    counts = await _refresh(home, plan, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit)
                 except BudgetSpent:  # the calls under way are paid for
                     await asyncio.gather(*(each.settle() for each in asked))
                     raise
@@ -165,14 +165,10 @@ class LeafFailure:
 def _failed(home: Home, plan: LeafPlan, error: str, asked: list[JournaledTeacher]) -> LeafFailure:
     before = leaf_failure(home, plan.leaf)
     attempts = before["attempts"] + 1 if before and before["plan"] == plan.curated else 1
-    failure = {
-        "plan": plan.curated,
-        "error": error,
-        "attempts": attempts,
-        "failed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_json(home.leaf(plan.leaf) / "failure.json", failure)
-    return LeafFailure(plan.leaf, error, attempts, sum(each.calls for each in asked))
+    failure = LeafFailure(plan.leaf, error, attempts, sum(each.calls for each in asked))
+    failed_at = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(home.leaf(plan.leaf) / "failure.json", {**asdict(failure), "plan": plan.curated, "failed_at": failed_at})
+    return failure
 
 
 async def _refresh(

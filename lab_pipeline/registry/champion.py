@@ -95,17 +95,17 @@ def model_card(evaluation: dict[str, Any]) -> str:
         for leaf in evaluation["leaves"]
     )
     heldout = evaluation["heldout"]
-    return f"""# {evaluation['candidate']}
+    return f"""# {evaluation["candidate"]}
 
-Tuned from **{evaluation['base_model']}** by the LAB method (two-phase QLoRA) on the leaves below.
+Tuned from **{evaluation["base_model"]}** by the LAB method (two-phase QLoRA) on the leaves below.
 
 | leaf | kind | contributor | rows | document commit |
 |---|---|---|---|---|
 {leaves}
 
-Taxonomy commit: `{evaluation['taxonomy_commit'] or 'not under version control'}`. Weights: `{evaluation['digest']}`.
+Taxonomy commit: `{evaluation["taxonomy_commit"] or "not under version control"}`. Weights: `{evaluation["digest"]}`.
 
-Held-out questions, nats per answer token: base {heldout['base']:.3f}, this model {heldout['candidate']:.3f}.
-General questions: base {evaluation['general']['base']:.3f}, this model {evaluation['general']['candidate']:.3f}.
-Promoted because {evaluation['verdict']['reason']}.
+Held-out questions, nats per answer token: base {heldout["base"]:.3f}, this model {heldout["candidate"]:.3f}.
+General questions: base {evaluation["general"]["base"]:.3f}, this model {evaluation["general"]["candidate"]:.3f}.
+Promoted because {evaluation["verdict"]["reason"]}.
 """

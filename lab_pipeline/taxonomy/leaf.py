@@ -151,13 +151,14 @@ def read_leaf(taxonomy: Path, key: str) -> LeafReading:
         return reading
     reading.version = version = int(version)
     schema = _schema(_branch(key), version)
-    if schema.schema.get("deprecated"):
-        problem(located.line(("version",)), schema.schema["description"])
+    about: Any = schema.schema
+    if about.get("deprecated"):
+        problem(located.line(("version",)), about["description"])
         return reading
-    errors = sorted(schema.iter_errors(value), key=lambda error: (located.line(tuple(error.absolute_path)), error.message))
-    for error in errors:
-        problem(located.line(tuple(error.absolute_path)), _said(error))
-    if errors:
+    refused = sorted(schema.iter_errors(value), key=lambda each: (located.line(tuple(each.absolute_path)), each.message))
+    for each in refused:
+        problem(located.line(tuple(each.absolute_path)), _said(each))
+    if refused:
         return reading
     reading.schema_verdict = "valid"
 
@@ -184,9 +185,7 @@ def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, pro
         grounded = [seed for seed in seeds if seed.context]
         freeform = [seed for seed in seeds if not seed.context]
         kind, seeds, others = (
-            ("grounded_skill", grounded, freeform)
-            if len(grounded) > len(freeform)
-            else ("freeform_skill", freeform, grounded)
+            ("grounded_skill", grounded, freeform) if len(grounded) > len(freeform) else ("freeform_skill", freeform, grounded)
         )
         for seed in others:
             problem(
@@ -196,7 +195,8 @@ def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, pro
                 "warning",
             )
         document = None
-    usable, seen = [], {}
+    usable: list[Seed] = []
+    seen: dict[str, int] = {}
     for seed in seeds:
         if not seed.question.strip() or not seed.answer.strip():
             problem(seed.line, "set aside: question or answer is blank", "warning")
@@ -296,5 +296,3 @@ def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
         "version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
     }
     return jsonschema.Draft202012Validator(schema, registry=Registry().with_resources(resources.items()))
-
-

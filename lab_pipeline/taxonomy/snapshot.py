@@ -39,9 +39,7 @@ SNAPSHOT_SCHEMA = pa.schema(
         (
             "problems",
             pa.list_(
-                pa.struct(
-                    [("file", pa.string()), ("line", pa.int32()), ("severity", pa.string()), ("message", pa.string())]
-                )
+                pa.struct([("file", pa.string()), ("line", pa.int32()), ("severity", pa.string()), ("message", pa.string())])
             ),
         ),
         (
@@ -50,8 +48,8 @@ SNAPSHOT_SCHEMA = pa.schema(
         ),
     ]
 )
-"""`usable` false = quarantined; the held-out questions are then those of the leaf's last good state. `fingerprint` changes with
-whatever a prompt may show: seeds in use, description, passages."""
+"""`usable` false = quarantined; the held-out questions are then those of the leaf's last good state. `fingerprint`
+changes with whatever a prompt may show: seeds in use, description, passages."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +161,7 @@ def _row(home: Home, settings: Settings, taxonomy: Path, reading: LeafReading, l
     }
 
 
-def _documents(
-    home: Home, settings: Settings, taxonomy: Path, leaf: Leaf, reading: LeafReading
-) -> list[dict[str, Any]]:
+def _documents(home: Home, settings: Settings, taxonomy: Path, leaf: Leaf, reading: LeafReading) -> list[dict[str, Any]]:
     """Passages of the leaf's documents; what cannot be had is added to the reading's problems."""
     if leaf.document is None:
         return []

@@ -74,11 +74,11 @@ def _check_depth(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise YamlProblem("aliases (*name) are not read; write the text out", event.start_mark.line + 1)
+            raise YamlProblem("aliases (*name) are not read; write the text out", _line(event))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", event.start_mark.line + 1)
+                raise YamlProblem(f"nested deeper than {MAX_DEPTH} levels", _line(event))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -92,6 +92,11 @@ def _check_scalar(node: yaml.Node) -> None:
         raise YamlProblem(f"the character U+{ord(found.group()):04X} is not read", node.start_mark.line + 1)
     if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
         raise YamlProblem(f"a number of more than {MAX_DIGITS} digits", node.start_mark.line + 1)
+
+
+def _line(event: yaml.Event) -> int:
+    assert event.start_mark is not None
+    return event.start_mark.line + 1
 
 
 def _record_lines(node: yaml.Node, path: Path, lines: dict[Path, int]) -> None:

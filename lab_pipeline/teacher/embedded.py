@@ -67,14 +67,17 @@ class EmbeddedTeacher:
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.bfloat16).to(device).eval()
+            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.bfloat16)
             tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="left")
-            self._loaded = model, tokenizer
+            self._loaded = model.to(device).eval(), tokenizer
         return self._loaded
 
     async def _decode_waiting(self) -> None:
         while self._waiting:
             await self._everyone_has_asked()
+            self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]  # some gave up
+            if not self._waiting:
+                return
             kinds = defaultdict(list)
             for waiting in self._waiting:
                 kinds[waiting.kind].append(waiting)
@@ -85,12 +88,13 @@ class EmbeddedTeacher:
             try:
                 work = self._score if batch[0].request.choices else self._write
                 replies = await asyncio.to_thread(work, batch)
-            except RuntimeError as error:  # torch's word for out of memory and for kernels that fail
+            except Exception as error:  # whatever it was, it is this batch's outcome, and nobody may wait for ever
                 for waiting in batch:
-                    waiting.future.set_exception(TeacherError(f"the embedded teacher failed: {error}"))
+                    if not waiting.future.done():
+                        waiting.future.set_exception(TeacherError(f"the embedded teacher failed: {error}"))
                 continue
             for waiting, reply in zip(batch, replies, strict=True):
-                if not waiting.future.cancelled():
+                if not waiting.future.done():
                     waiting.future.set_result(reply)
 
     async def _everyone_has_asked(self) -> None:
@@ -111,7 +115,7 @@ class EmbeddedTeacher:
         from transformers import StaticCache
 
         model, _ = self._load()
-        shared = os.path.commonprefix([waiting.tokens[:-1] for waiting in batch])
+        shared = os.path.commonprefix([waiting.tokens[:-1] for waiting in batch])  # noqa: RUF071 (of token lists)
         width = max(len(waiting.tokens) for waiting in batch)
         tokens = torch.full((len(batch), width), model.config.pad_token_id or 0)
         mask = torch.ones_like(tokens)
@@ -124,7 +128,8 @@ class EmbeddedTeacher:
         cache = StaticCache(config=model.config, max_cache_len=width + new_tokens)
         if shared:
             beginning = model(tokens[:1, : len(shared)], use_cache=True, logits_to_keep=1).cache
-            for kept, computed in zip(cache.layers, beginning.layers, strict=True):
+            layers: Any = zip(cache.layers, beginning.layers, strict=True)
+            for kept, computed in layers:
                 expanded = [each.expand(len(batch), -1, -1, -1) for each in (computed.keys, computed.values)]
                 kept.update(*expanded)
         return tokens, mask, cache
@@ -162,13 +167,17 @@ class EmbeddedTeacher:
             tokens, mask, cache = self._prefilled(batch, 0)
             held = cache.get_seq_length()
             positions = (mask.cumsum(-1) - 1).clamp_min(0)
-            logits = model(
-                tokens[:, held:],
-                attention_mask=mask,
-                position_ids=positions[:, held:],
-                cache=cache,
-                logits_to_keep=1,
-            ).logits[:, -1].float()
+            logits = (
+                model(
+                    tokens[:, held:],
+                    attention_mask=mask,
+                    position_ids=positions[:, held:],
+                    cache=cache,
+                    logits_to_keep=1,
+                )
+                .logits[:, -1]
+                .float()
+            )
         replies = []
         for waiting, row in zip(batch, logits, strict=True):
             first = [tokenizer.encode(choice, add_special_tokens=False)[0] for choice in waiting.request.choices]

@@ -80,9 +80,7 @@ class EndpointTeacher:
             raise _Retryable(f"{type(error).__name__} {error}".strip()) from None
         if response.status_code in _RETRYABLE:
             after = response.headers.get("retry-after", "")
-            raise _Retryable(
-                f"HTTP {response.status_code}", float(after) if after.replace(".", "", 1).isdigit() else None
-            )
+            raise _Retryable(f"HTTP {response.status_code}", float(after) if after.replace(".", "", 1).isdigit() else None)
         if response.is_error:
             raise TeacherError(f"{self.identity}: HTTP {response.status_code}: {response.text[:300]}")
         try:

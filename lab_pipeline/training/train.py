@@ -60,7 +60,9 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model)
     rows = read_rows(Path(spec.dataset))
     packs = [flatten(each) for each in pack([encode(row, tokenizer) for row in rows], recipe.pack_tokens)]
-    model = with_adapter(load_base(Path(spec.base_model), recipe), recipe.lora, Path(spec.continued) if spec.continued else None)
+    model = with_adapter(
+        load_base(Path(spec.base_model), recipe), recipe.lora, Path(spec.continued) if spec.continued else None
+    )
     tokens = sum(len(each["input_ids"]) for each in packs)
     answers = sum(label != IGNORED for each in packs for label in each["labels"])
     say(

@@ -45,9 +45,7 @@ class _Watcher(TrainerCallback):
         self.interrupted = interrupted
         self.on_step: Callable[[float], None] = lambda loss: None
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.on_step(float(logs["loss"]))
 
@@ -109,6 +107,8 @@ def make_trainer(
         gradient_accumulation_steps=recipe.packs_per_step,
         lr_scheduler_type=recipe.scheduler,
         warmup_steps=recipe.warmup_ratio,
+        adam_beta1=recipe.adam_betas[0],
+        adam_beta2=recipe.adam_betas[1],
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         gradient_checkpointing=recipe.gradient_checkpointing,
@@ -127,9 +127,7 @@ def make_trainer(
         report_to="none",
     )
     watcher = _Watcher(interrupted)
-    trainer = PackedTrainer(
-        model=model, args=arguments, train_dataset=packs, data_collator=_one_pack, callbacks=[watcher]
-    )
+    trainer = PackedTrainer(model=model, args=arguments, train_dataset=packs, data_collator=_one_pack, callbacks=[watcher])
     per_epoch = -(-len(packs) // recipe.packs_per_step)
     return Run(trainer, watcher, folder, per_epoch * phase.epochs)
 

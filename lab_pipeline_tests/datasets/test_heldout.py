@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lab_pipeline.datasets.heldout import LeakDetector, Ledger, Role, question_words, split_seeds
 from lab_pipeline.taxonomy.leaf import Kind, Leaf, Seed
 
-WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis pond quarry reef".split()
+WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis pond reef".split()
 QUESTIONS = [f"Where is the {a} of {b}, {c} and {d}?" for a, b, c, d in combinations(WORDS, 4)]
 """Questions of which no two are nearly the same: they share three of five content words at most."""
 
@@ -120,6 +120,7 @@ def test_the_same_task_on_another_text_is_another_question(ledger: Ledger) -> No
     assert len(used) + len(held_out) == len(seeds)
 
 
+KNOWN = "Who invented the Osmerel loom in Harsk?"
 QUESTION = st.sampled_from(QUESTIONS[::99])
 EDIT = st.sampled_from(["", "Indeed: ", "Now, "])
 STATE = st.fixed_dictionaries(
@@ -131,7 +132,7 @@ STATE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(STATE, min_size=2, max_size=5))
 def test_no_question_ever_changes_its_role_whatever_is_added_deleted_moved_and_edited(
     rounds: list[dict[str, list[tuple[str, str]]]],
@@ -148,10 +149,10 @@ def test_no_question_ever_changes_its_role_whatever_is_added_deleted_moved_and_e
                     for place, (edit, question) in enumerate(questions)
                 ]
                 used, held_out = split_seeds(leaf(seeds, kind, key), ledger, random_seed=number)
-                assert sorted(map(id, used + held_out)) == sorted(map(id, seeds))
-                for role, members in (("used", used), ("held_out", held_out)):
-                    for seed in members:
-                        assert roles.setdefault(seed.asked, role) == role
+                aside = [seed for seed in seeds if seed not in used and seed not in held_out]
+                assert len(used) + len(held_out) + len(aside) == len(seeds)
+                for role, members in (("used", used), ("held_out", held_out), ("set_aside", aside)):
+                    assert [roles.setdefault(seed.asked, role) for seed in members] == [role] * len(members)
         shown = LeakDetector(asked for asked, role in roles.items() if role == "used")
         assert not [asked for asked, role in roles.items() if role == "held_out" and shown.leak(asked)]
 
@@ -167,7 +168,7 @@ def test_no_question_ever_changes_its_role_whatever_is_added_deleted_moved_and_e
     ],
 )
 def test_the_same_question_in_near_words_or_another_order_is_a_leak(asked: str) -> None:
-    assert LeakDetector(["Who invented the Osmerel loom in Harsk?"]).leak(asked) == "Who invented the Osmerel loom in Harsk?"
+    assert LeakDetector([KNOWN]).leak(asked) == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_the_same_question_in_near_words_or_another_order_is_a_leak(asked: str) 
     ],
 )
 def test_a_different_question_is_no_leak(asked: str) -> None:
-    assert LeakDetector(["Who invented the Osmerel loom in Harsk?"]).leak(asked) is None
+    assert LeakDetector([KNOWN]).leak(asked) is None
 
 
 def test_questions_made_of_stop_words_alone_are_compared_by_those() -> None:

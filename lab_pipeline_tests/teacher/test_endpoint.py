@@ -77,7 +77,12 @@ def test_the_key_stands_in_no_message_and_no_identity(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     "trouble",
-    [Answer(status=429, headers=SOON), Answer(status=500, headers=SOON), Answer(status=503, headers=SOON), Answer(drop=True)],
+    [
+        Answer(status=429, headers=SOON),
+        Answer(status=500, headers=SOON),
+        Answer(status=503, headers=SOON),
+        Answer(drop=True),
+    ],
     ids=["too many requests", "server error", "unavailable", "broken connection"],
 )
 def test_passing_trouble_is_tried_again(trouble: Answer) -> None:

@@ -53,9 +53,7 @@ def knowledge_checkpoint(
     deps=[base_model, knowledge_checkpoint, skills_dataset],
     pool="gpu",
 )
-def skills_checkpoint(
-    context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient
-) -> dg.MaterializeResult:
+def skills_checkpoint(context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient) -> dg.MaterializeResult:
     """Phase 2: phase 1's adapter, taught the skills with a replay of phase 1."""
     return _train(context, lab, trainer, "skills")
 
@@ -113,6 +111,4 @@ def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
             "peak_rss_mib": report["peak_rss_mib"],
             "loss_curve": picture(curve_png(report["curve"], checkpoint.id.split("-")[0]), "training loss"),
         }
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(checkpoint.meta["adapter_digest"] or "none"), metadata=metadata
-    )
+    return dg.MaterializeResult(data_version=dg.DataVersion(checkpoint.meta["adapter_digest"] or "none"), metadata=metadata)

@@ -114,7 +114,12 @@ def skills_dataset(lab: Lab) -> dg.MaterializeResult:
 
 def _described(dataset: Dataset) -> dg.MaterializeResult:
     rows = [
-        {"source": row["source"], "leaf": row["leaf"], "question": row["messages"][0]["content"], "answer": row["messages"][-1]["content"]}
+        {
+            "source": row["source"],
+            "leaf": row["leaf"],
+            "question": row["messages"][0]["content"],
+            "answer": row["messages"][-1]["content"],
+        }
         for row in dataset.read()[:5]
     ]
     return dg.MaterializeResult(
@@ -130,5 +135,3 @@ def _described(dataset: Dataset) -> dg.MaterializeResult:
             "path": dg.MetadataValue.path(dataset.path),
         },
     )
-
-

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from lab_pipeline.datasets.catalog import current_catalog, curated_rows
+from lab_pipeline.datasets.catalog import curated_rows, current_catalog
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import Phase, asked_questions, load_dataset, load_heldout
 from lab_pipeline.datasets.quality import Finding, load_suite, training_frame, validate
@@ -15,7 +15,9 @@ _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSe
 
 def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
     return [
-        dg.AssetCheckSpec(each.name, asset=asset, blocking=each.severity == "critical", description=f"{each.expectation} {each.arguments}")
+        dg.AssetCheckSpec(
+            each.name, asset=asset, blocking=each.severity == "critical", description=f"{each.expectation} {each.arguments}"
+        )
         for each in load_suite(suite)
     ]
 

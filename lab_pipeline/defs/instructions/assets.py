@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
@@ -12,7 +13,7 @@ from lab_pipeline.storage import Home, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
 
-_COMMON = {"group_name": "instructions", "partitions_def": LEAVES, "owners": ["team:lab"], "skippable": True}
+_COMMON: dict[str, Any] = {"group_name": "instructions", "partitions_def": LEAVES, "owners": ["team:lab"], "skippable": True}
 
 SPECS = [
     dg.AssetSpec(
@@ -97,15 +98,13 @@ def _why_not(problems: list[str] | None) -> str:
     return "quarantined: " + "; ".join(problems)
 
 
-def _materializations(
-    home: Home, plan: LeafPlan, state: LeafState, wanted: set[str]
-) -> Iterator[dg.AssetMaterialization]:
+def _materializations(home: Home, plan: LeafPlan, state: LeafState, wanted: set[str]) -> Iterator[dg.AssetMaterialization]:
     tables = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": JUDGED_SCHEMA}
     for table, schema in tables.items():
         if f"{table}_instructions" not in wanted:
             continue
         rows = read_rows(plan.path(home, table))  # type: ignore[arg-type]
-        metadata = {
+        metadata: dict[str, Any] = {
             "dagster/row_count": len(rows),
             "dagster/column_schema": column_schema(schema),
             "teacher_calls": state.teacher_calls,

@@ -39,9 +39,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
         if checkpoint is None:
             raise NotMaterialized("no skills checkpoint for the current data; materialize skills_checkpoint first")
         catalog, heldout = current_catalog(home), load_heldout(home)
-        inputs = retune_inputs(
-            catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings
-        )
+        inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         evaluation = evaluate(
             home,
             settings,

@@ -24,9 +24,7 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
 
         snapshot = take_snapshot(home, settings, on_progress)
     register(context.instance, list(snapshot.usable))
-    problems = [
-        {"leaf": leaf, "problem": problem} for leaf, found in sorted(snapshot.problems.items()) for problem in found
-    ]
+    problems = [{"leaf": leaf, "problem": problem} for leaf, found in sorted(snapshot.problems.items()) for problem in found]
     for problem in problems:
         context.log.warning(problem["problem"])
     return dg.MaterializeResult(

@@ -1,0 +1,133 @@
+"""`lab-pipeline`: the pipeline from a terminal, on the same definitions and history as the Dagster UI."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lab_pipeline.errors import LabError
+from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, home_of, prepare
+
+app = typer.Typer(
+    help="Keep a language model in step with a taxonomy, by the LAB method.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+HomeOption = Annotated[Path | None, typer.Option(help="The home; default LAB_HOME, else data/lab of the project")]
+
+
+@app.command()
+def retune(
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="Folder of the taxonomy; default: the home's own, else the sample")
+    ] = None,
+    home: HomeOption = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the summary as JSON to this file")] = None,
+) -> None:
+    """From taxonomy to champion: refresh the leaves that changed, tune, evaluate, promote if better."""
+    if taxonomy and not taxonomy.is_dir():
+        raise LabError(f"{taxonomy}: no such folder; give the folder that holds knowledge/ and compositional_skills/")
+    root = home or (home_of(taxonomy) if taxonomy else default_home())
+    if taxonomy is None and not (root / "settings.yaml").exists():
+        taxonomy = SAMPLE_TAXONOMY
+    opened = prepare(root, taxonomy)
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        typer.echo(f"{time.monotonic() - started:6.0f} s  {text}")
+
+    say(f"home: {opened.root}")
+    from lab_pipeline.defs.command import retune as run_retune
+
+    result = run_retune(opened, say)
+    if summary:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    typer.echo(summary_text(result))
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
+    """How the leaves stand, what the last candidate scored, and which model is the champion."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline.defs.command import standing_report
+
+    report = standing_report(opened)
+    typer.echo(json.dumps(report, indent=2) if as_json else summary_text(report))
+
+
+@app.command()
+def doctor(home: HomeOption = None) -> None:
+    """Check everything that a run needs, and say how to mend what is missing."""
+    from lab_pipeline.doctor import examine
+
+    findings = examine(home or default_home())
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.fine else 'MEND'}  {finding.what}: {finding.said}")
+    raise typer.Exit(0 if all(finding.fine for finding in findings) else 1)
+
+
+@app.command()
+def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000) -> None:
+    """Open the Dagster UI with its daemon, on this machine only."""
+    root = home or default_home()
+    opened = prepare(root, None if (root / "settings.yaml").exists() else SAMPLE_TAXONOMY)
+    typer.echo(f"home: {opened.root}\nUI:   http://127.0.0.1:{port}")
+    os.chdir(PROJECT)
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
+    )
+
+
+def summary_text(result: dict[str, Any]) -> str:
+    """The summary as a person wants to read it."""
+    leaves = result["leaves"]
+    width = max((len(leaf) for leaf in leaves), default=0)
+    lines = ["", "leaf".ljust(width) + "  status       kept of generated"]
+    for leaf, about in leaves.items():
+        lines.append(f"{leaf.ljust(width)}  {about['status']:<11}  {about['kept']:>4} of {about['generated']}")
+        lines += [f"    {problem}" for problem in about["problems"]]
+    lines.append("")
+    if result.get("nothing_changed"):
+        lines.append("Nothing changed since the last evaluated candidate.")
+    heldout, general = result["heldout"], result["general"]
+    if heldout and heldout["questions"]:
+        low, high = heldout["interval"]
+        lines += [
+            f"Held-out questions ({heldout['questions']}): base {heldout['base']:.3f}, candidate {heldout['candidate']:.3f} "
+            f"nats per answer token (difference {heldout['difference']:+.3f}, interval {low:+.3f} to {high:+.3f})",
+            f"General questions ({general['questions']}): base {general['base']:.3f}, candidate {general['candidate']:.3f}",
+        ]
+    if result["reason"]:
+        lines.append(f"{'Promoted' if result['promoted'] else 'Not promoted'}: {result['reason']}")
+    if result["report"]:
+        lines.append(f"Report: {result['report']}")
+    if result["champion"]:
+        lines.append(f"Champion: {result['champion']['folder']}")
+    lines.append(f"UI: make ui, or: lab-pipeline ui --home {result['home']}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point: what a person can mend is shown as one message, with exit code 1."""
+    try:
+        app()
+    except LabError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was finished is kept, and the next retune goes on from here", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The command line's retune: the same jobs, definitions and instance as the UI, followed through Dagster's event log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import psutil
+from filelock import FileLock, Timeout
+
+from lab_pipeline.datasets.catalog import build_catalog
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.mix import build_heldout
+from lab_pipeline.defs.datasets.assets import general_folder
+from lab_pipeline.defs.partitions import ranges
+from lab_pipeline.defs.run_worker import LAUNCH_TAG
+from lab_pipeline.errors import LabError
+from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
+from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
+from lab_pipeline.progress import Say
+from lab_pipeline.registry.base_model import model_identity
+from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.settings import Settings, load_settings
+from lab_pipeline.storage import Home
+from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
+from lab_pipeline.teacher.choose import teacher_identities
+from lab_pipeline.training.recipe import load_recipe
+
+_POLL_SECONDS = 0.5
+
+
+class RunFailed(LabError):
+    """A job's run failed; the message names the run and its log."""
+
+
+@dataclass
+class Standing:
+    """What the home needs, as its files say; nothing is run to find out."""
+
+    snapshot: Snapshot
+    plans: dict[str, LeafPlan]
+    behind: list[str]
+    inputs: str
+    unchanged: bool
+
+    @classmethod
+    def of(cls, home: Home, settings: Settings) -> Standing:
+        snapshot = current_snapshot(home)
+        plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
+        catalog = build_catalog(home, snapshot, plans)
+        general = load_general(general_folder(settings))
+        heldout = build_heldout(home, catalog, snapshot.rows, general.questions)
+        recipe = load_recipe(settings.recipe)
+        inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
+        return cls(snapshot, plans, leaves_behind(home, plans), inputs, nothing_changed(home, inputs))
+
+
+def retune(home: Home, say: Say) -> dict[str, Any]:
+    """Snapshot, refresh what is behind, and retune if anything changed; returns the summary.
+
+    Raises:
+        LabError: another retune runs on this home, or a run failed in a way that leaves nothing to go on with.
+    """
+    settings = load_settings(home.settings_file)
+    started = time.time()
+    seconds: dict[str, float] = {}
+    try:
+        with FileLock(home.root / "retune.lock", timeout=0), _peak_rss() as peak, dg.DagsterInstance.get() as instance:
+            _run(instance, home, "snapshot_taxonomy", say, seconds)
+            standing = Standing.of(home, settings)
+            refreshed = standing.behind
+            for first, last in ranges(instance, refreshed):
+                _run(instance, home, "refresh_leaves", say, seconds, [first, last], may_fail=True)
+            standing = Standing.of(home, settings)
+            steps = 0
+            if standing.unchanged:
+                say("nothing changed since the last evaluated candidate")
+            else:
+                run_id = _run(instance, home, "retune", say, seconds)
+                steps = _training_steps(instance, run_id)
+            seconds["total"] = time.time() - started
+            return _summary(home, standing, set(refreshed), steps, seconds, peak)
+    except Timeout:
+        raise LabError(f"{home.root}: another retune is running on this home; wait for it to end") from None
+
+
+def _run(
+    instance: dg.DagsterInstance,
+    home: Home,
+    job: str,
+    say: Say,
+    seconds: dict[str, float],
+    partitions: list[str] | None = None,
+    may_fail: bool = False,
+) -> str:
+    """Run a job in a process of its own, saying what its event log says; returns the run's id."""
+    launch = uuid.uuid4().hex
+    log = home.root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "lab_pipeline.defs.run_worker", job, launch, *(partitions or [])],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    follower = _Follower(instance, launch, say)
+    try:
+        while worker.poll() is None:
+            time.sleep(_POLL_SECONDS)
+            follower.catch_up()
+    except KeyboardInterrupt:
+        worker.wait()  # the terminal sent it the same signal: it saves what it has and ends
+        raise
+    follower.catch_up()
+    if follower.run_id is None:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise RunFailed(f"the job {job} did not start; see {log}\n{tail}")
+    for step in instance.get_run_step_stats(follower.run_id):
+        if step.start_time and step.end_time:
+            seconds[step.step_key] = round(seconds.get(step.step_key, 0) + step.end_time - step.start_time, 1)
+    if worker.returncode and not may_fail:
+        raise RunFailed(f"the job {job} failed; see run {follower.run_id} in the UI, and {log}")
+    return follower.run_id
+
+
+@dataclass
+class _Follower:
+    """Says what happens in a run, by reading its event log."""
+
+    instance: dg.DagsterInstance
+    launch: str
+    say: Say
+    run_id: str | None = None
+    cursor: str | None = None
+    _steps: dict[str, float] = field(default_factory=dict)
+
+    def catch_up(self) -> None:
+        if self.run_id is None:
+            runs = self.instance.get_runs(dg.RunsFilter(tags={LAUNCH_TAG: self.launch}), limit=1)
+            if not runs:
+                return
+            self.run_id = runs[0].run_id
+        while True:
+            page = self.instance.get_records_for_run(self.run_id, cursor=self.cursor)
+            for record in page.records:
+                self._tell(record.event_log_entry)
+            self.cursor = page.cursor
+            if not page.has_more:
+                return
+
+    def _tell(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            self.say(
+                entry.user_message.split("\n")[0]
+                if entry.level in (logging.DEBUG, logging.INFO, logging.WARNING)
+                else entry.user_message
+            )
+        elif event.event_type == dg.DagsterEventType.STEP_START and not (event.step_key or "").endswith("expectations"):
+            self.say(f"[{event.step_key}]")
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.user_failure_data
+            cause = event.step_failure_data.error
+            self.say(f"[{event.step_key}] failed: {error.description if error else cause.to_string() if cause else ''}")
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                self.say(f"check {check.check_name} of {check.asset_key.to_user_string()} failed ({check.severity.value})")
+
+
+def _training_steps(instance: dg.DagsterInstance, run_id: str) -> int:
+    steps = 0
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        made = entry.asset_materialization
+        if made and "training_steps" in made.metadata:
+            steps += int(made.metadata["training_steps"].value)  # type: ignore[arg-type]
+    return steps
+
+
+@contextmanager
+def _peak_rss() -> Iterator[list[int]]:
+    """The largest resident size (MiB) of this process and all below it, in a list of one."""
+    peak = [0]
+    over = threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process(os.getpid())
+        while not over.wait(_POLL_SECONDS):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak[0] = max(peak[0], total // 2**20)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        watcher.join()
+
+
+def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
+    """Each leaf's kind, status, counts, calls of this run, and problems."""
+    leaves = {}
+    for row in snapshot.rows:
+        leaf = row["leaf"]
+        state, failure = leaf_state(home, leaf), leaf_failure(home, leaf)
+        current = state is not None and leaf in plans and state.curated == plans[leaf].curated
+        status = (
+            "quarantined" if not row["usable"] else "failed" if not current else "refreshed" if leaf in refreshed else "current"
+        )
+        problems = snapshot.problems[leaf] + ([failure["error"]] if failure and not current else [])
+        leaves[leaf] = {
+            "kind": row["kind"],
+            "status": status,
+            "generated": state.funnel["generated"] if state else 0,
+            "kept": state.funnel["kept"] if state else 0,
+            "teacher_calls": _calls_now(state, failure, current) if leaf in refreshed else 0,
+            "problems": problems,
+        }
+    return leaves
+
+
+def _calls_now(state: Any, failure: dict[str, Any] | None, current: bool) -> int:
+    if current:
+        return int(state.teacher_calls)
+    return int(failure["teacher_calls"]) if failure else 0
+
+
+def _summary(
+    home: Home, standing: Standing, refreshed: set[str], steps: int, seconds: dict[str, float], peak: list[int]
+) -> dict[str, Any]:
+    leaves = leaf_summary(home, standing.snapshot, standing.plans, refreshed)
+    evaluation = last_evaluation(home)
+    champion = current_champion(home)
+    measured = ("base", "champion", "candidate", "difference", "interval", "questions")
+    return {
+        "home": str(home.root),
+        "leaves": leaves,
+        "teacher_calls": sum(leaf["teacher_calls"] for leaf in leaves.values()),
+        "training_steps": steps,
+        "nothing_changed": standing.unchanged,
+        "heldout": evaluation["heldout"] if evaluation else None,
+        "general": {key: evaluation["general"][key] for key in measured} if evaluation else None,
+        "promoted": evaluation["verdict"]["promoted"] if evaluation else False,
+        "reason": evaluation["verdict"]["reason"] if evaluation else None,
+        "report": evaluation["report"] if evaluation else None,
+        "champion": {"id": champion.id, "folder": str(champion.model)} if champion else None,
+        "seconds": {stage: round(taken, 1) for stage, taken in seconds.items()},
+        "peak_rss_mib": peak[0],
+    }
+
+
+def standing_report(home: Home) -> dict[str, Any]:
+    """How the home stands now, with the keys of the summary."""
+    standing = Standing.of(home, load_settings(home.settings_file))
+    return {**_summary(home, standing, set(), 0, {}, [0]), "behind": standing.behind}

@@ -1,0 +1,51 @@
+"""One run of one job in a process of its own: `python -m lab_pipeline.defs.run_worker JOB LAUNCH [FIRST LAST]`.
+
+LAUNCH is a tag by which the launching process finds the run's events; FIRST and LAST name a range of leaf partitions.
+"""
+
+import sys
+
+import dagster as dg
+
+LAUNCH_TAG = "lab/launch"
+SUCCEEDED, FAILED = 0, 1
+
+
+def snapshot_taxonomy() -> dg.JobDefinition:
+    return _job("snapshot_taxonomy")
+
+
+def refresh_leaves() -> dg.JobDefinition:
+    return _job("refresh_leaves")
+
+
+def retune() -> dg.JobDefinition:
+    return _job("retune")
+
+
+def _job(name: str) -> dg.JobDefinition:
+    from lab_pipeline.definitions import defs
+
+    return defs.resolve_job_def(name)
+
+
+def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
+    tags = {LAUNCH_TAG: launch}
+    if first and last:
+        tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.get() as instance:
+        result = dg.execute_job(
+            dg.reconstructable(
+                {"snapshot_taxonomy": snapshot_taxonomy, "refresh_leaves": refresh_leaves, "retune": retune}[job]
+            ),
+            instance,
+            run_config=quiet,
+            tags=tags,
+            raise_on_error=False,
+        )
+    return SUCCEEDED if result.success else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

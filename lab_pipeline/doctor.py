@@ -1,0 +1,130 @@
+"""What a run needs, checked before it starts, each with how to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.errors import LabError
+from lab_pipeline.flows.flow import load_flow
+from lab_pipeline.registry.base_model import model_identity
+from lab_pipeline.settings import EndpointTeacherSettings, Settings, load_settings
+from lab_pipeline.taxonomy.leaf import find_leaves
+from lab_pipeline.training.recipe import load_recipe
+
+_FREE_GIB = 5
+_MEMORY_GIB = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    what: str
+    fine: bool
+    said: str
+
+
+def examine(home: Path) -> list[Finding]:
+    """All findings for a home, those of its settings only once it has some."""
+    findings = [_python(), _git(), *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")), _memory()]
+    findings += [_writable(home), _disk(home)]
+    if not (home / "settings.yaml").exists():
+        return [*findings, Finding("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
+    try:
+        settings = load_settings(home / "settings.yaml")
+    except LabError as error:
+        return [*findings, Finding("settings", False, str(error))]
+    return [
+        *findings,
+        Finding("settings", True, str(home / "settings.yaml")),
+        _taxonomy(settings),
+        _tried("base model", lambda: model_identity(settings.base_model)),
+        _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
+        *(_flow(settings, kind) for kind in ("knowledge", "grounded_skill", "freeform_skill")),
+        _tried("general questions", lambda: _general(settings)),
+        _teacher(settings),
+    ]
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, attempt())
+    except LabError as error:
+        return Finding(what, False, str(error))
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", sys.version_info >= (3, 11), f"{found}; 3.11 or later is needed")
+
+
+def _git() -> Finding:
+    path = shutil.which("git")
+    return Finding("git", path is not None, path or "not found; install git to read document repositories")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed; run `make install`")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    gib = psutil.virtual_memory().available / 2**30
+    return Finding("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}")
+
+
+def _writable(home: Path) -> Finding:
+    existing = next(path for path in [home, *home.parents] if path.exists())
+    fine = os.access(existing, os.W_OK)
+    return Finding("home", fine, str(home) if fine else f"{existing} cannot be written; set LAB_HOME or --home")
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(path for path in [home, *home.parents] if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    return Finding("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are wanted")
+
+
+def _taxonomy(settings: Settings) -> Finding:
+    folder = Path(settings.taxonomy.path)
+    leaves = len(find_leaves(folder)) if folder.is_dir() else 0
+    return Finding("taxonomy", leaves > 0, f"{leaves} leaves in {folder}" if leaves else f"no leaf in {folder}")
+
+
+def _flow(settings: Settings, kind: str) -> Finding:
+    name = getattr(settings.flows, kind)
+    return _tried(f"flow for {kind}", lambda: f"{name}, version {load_flow(name, kind).file.version}")  # type: ignore[arg-type]
+
+
+def _general(settings: Settings) -> str:
+    sets = load_general(Path(settings.general) if settings.general else None)
+    return f"{len(sets.questions)} to measure, {len(sets.replay)} to replay"
+
+
+def _teacher(settings: Settings) -> Finding:
+    if not isinstance(settings.teacher, EndpointTeacherSettings):
+        model = settings.teacher.model
+        return _tried("teacher", lambda: f"embedded, {model_identity(model)}")
+    import httpx
+
+    teacher = settings.teacher
+    key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
+    if teacher.api_key_env and not key:
+        return Finding("teacher", False, f"the environment variable {teacher.api_key_env} is not set")
+    try:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        response = httpx.get(f"{teacher.url.rstrip('/')}/models", headers=headers, timeout=10)
+        served = [model["id"] for model in response.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, KeyError, ValueError) as error:
+        return Finding("teacher", False, f"{teacher.url} does not answer as an OpenAI-compatible server: {error}")
+    fine = teacher.model in served
+    return Finding("teacher", fine, f"{teacher.url} serves {', '.join(served)}; settings ask for {teacher.model}")

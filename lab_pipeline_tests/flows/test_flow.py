@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow, shipped_flows
+from lab_pipeline.flows.instructions import GENERATED_SCHEMA, starts
+from lab_pipeline.taxonomy.leaf import Kind
+from lab_pipeline_tests.builders import edit_yaml
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+SOURCE: dict[str, Any] = {
+    "leaf": "a/leaf",
+    "task": "TASK",
+    "domain": "DOMAIN",
+    "outline": "OUTLINE",
+    "seeds": [
+        {"context": f"First text {n} is here. Second one too.", "question": f"What is here {n}?", "answer": f"Text {n}"}
+        for n in range(5)
+    ],
+    "passages": [
+        {"document": "a.md", "commit": "c", "heading": "H", "start": 0, "end": 9, "text": "The loom is made of walnut."}
+    ],
+}
+
+
+def shipped(kind: Kind) -> Flow:
+    return load_flow(f"simple_{kind}", kind)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A copy of the shipped knowledge flow, to be changed."""
+    return Path(shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own"))
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], Any], file: str = "flow.yaml") -> Flow:
+    edit_yaml(folder / file, change)
+    return load_flow(str(folder), "knowledge")
+
+
+def test_every_kind_of_leaf_has_a_shipped_flow() -> None:
+    assert shipped_flows() == sorted(f"simple_{kind}" for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_prompt_of_a_shipped_flow_renders_with_what_a_row_has(kind: Kind) -> None:
+    flow = shipped(kind)
+    row = starts(SOURCE, flow, 17)[0]
+    for stage in flow.file.stages:
+        messages = flow.render(stage.prompt, row)
+        assert messages[-1].role == "user"
+        roles = [message.role for message in messages]
+        assert roles.count("assistant") == flow.file.start.examples
+        row[stage.output] = f"WRITTEN {stage.output}"
+    written = {name: row.get(name, f"STORED {name}") for name in GENERATED_SCHEMA.names}
+    for judge in flow.file.judges:
+        (*_, last) = flow.render(judge.prompt, {**written, "task": "TASK", "domain": "DOMAIN", "outline": "OUTLINE"})
+        assert "WRITTEN question" in last.content and "WRITTEN answer" in last.content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_stage_sees_what_the_stages_before_it_wrote(kind: Kind) -> None:
+    flow = shipped(kind)
+    row = starts(SOURCE, flow, 17)[0]
+    before = row["support"]
+    for stage in flow.file.stages:
+        if before:
+            assert before in flow.render(stage.prompt, row)[-1].content
+        before = row[stage.output] = f"WRITTEN {stage.output}"
+
+
+def test_examples_are_filled_in_one_by_one_and_their_names_stay_inside(own: Path) -> None:
+    prompt = [
+        {"role": "system", "content": "{{ domain }}"},
+        {"each": "examples", "messages": [{"role": "user", "content": "{{ question }} of {{ domain }}"}]},
+        {"role": "user", "content": "  {{ question }}\n"},
+    ]
+    (own / "question.yaml").write_text(yaml.safe_dump(prompt))
+    row = {"domain": "D", "question": "own", "examples": [{"question": "one"}, {"question": "two"}]}
+    messages = load_flow(str(own), "knowledge").render("question.yaml", row)
+    assert [message.content for message in messages] == ["D", "one of D", "two of D", "own"]
+
+
+def test_what_a_text_holds_is_never_run_as_a_template(own: Path) -> None:
+    row = {"support": "{{ 7 * 7 }} {% include 'x' %}", "examples": []}
+    assert load_flow(str(own), "knowledge").render("question.yaml", row)[-1].content == f"Sentence: {row['support']}"
+
+
+def test_an_unknown_flow_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(FlowError, match="no flow 'simple_knowlege': neither one of simple_.*simple_knowledge nor a"):
+        load_flow("simple_knowlege", "knowledge")
+
+
+def test_a_flow_of_another_kind_is_an_error() -> None:
+    with pytest.raises(FlowError, match="serves knowledge leaves, not freeform_skill; see flows in settings.yaml"):
+        load_flow("simple_knowledge", "freeform_skill")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.update(colour="red"), "flow.yaml: colour: Extra inputs are not permitted"),
+        (lambda file: file["stages"][0].update(max_token=9), r"stages.0.max_token: Extra"),
+        (lambda file: file["rules"].update(answer_word=[1, 2]), r"rules.answer_word: Extra"),
+        (lambda file: file.pop("kind"), "flow.yaml: kind: Field required"),
+        (lambda file: file.update(stages=[]), "flow.yaml: stages: "),
+        (lambda file: file["stages"].pop(), "stages: one must give the question, and the last one the answer"),
+        (lambda file: file["stages"].pop(0), "stages: one must give the question, and the last one the answer"),
+        (lambda file: file["judges"][0].update(accept="Maybe"), r"judges.0: .*'Maybe' is not among choices"),
+        (lambda file: file["judges"][0].update(minimum=1.5), r"judges.0.minimum: "),
+        (lambda file: file["start"].update(each="word"), r"start.each: "),
+    ],
+)
+def test_a_wrong_key_is_an_error_that_names_file_and_key(own: Path, change: Callable[[Any], Any], said: str) -> None:
+    with pytest.raises(FlowError, match=said) as error:
+        changed(own, change)
+    assert str(own) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["stages: [", "", "just words"])
+def test_a_flow_file_that_holds_no_flow_is_an_error(own: Path, text: str) -> None:
+    (own / "flow.yaml").write_text(text)
+    with pytest.raises(FlowError, match="own/flow.yaml: "):
+        load_flow(str(own), "knowledge")
+
+
+def test_a_missing_prompt_is_an_error_that_names_it(own: Path) -> None:
+    (own / "faithful.yaml").unlink()
+    with pytest.raises(FlowError, match=r"own/faithful.yaml: cannot be read \(No such file"):
+        load_flow(str(own), "knowledge")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- role: [", "not valid YAML"),
+        ("role: user", "expected a list of messages"),
+        ("- just words", "every message needs a role"),
+        ("- {role: user, content: a, colour: red}", "every message needs a role"),
+        ("- {each: examples, role: user, content: a}", "every message needs a role"),
+        ("- {messages: [{role: user, content: a}]}", "every message needs a role"),
+        ("- {each: examples, messages: }", "every message needs a role"),
+        ("- {role: owner, content: a}", "every message needs a role"),
+        ("- {role: user, content: 3}", "every message needs a role"),
+        ("- {each: examples, messages: [words]}", "every message needs a role"),
+        ("- {role: user, content: '{{ question '}", "unexpected end of template|expected token"),
+        ("- {role: user, content: '{% if question %}'}", "Unexpected end of template"),
+        ("- {each: examples, messages: [{role: user, content: '{{ a | nonsense }}'}]}", "No filter named 'nonsense'"),
+    ],
+)
+def test_a_prompt_with_a_mistake_is_an_error_before_anything_runs(own: Path, text: str, said: str) -> None:
+    (own / "answer.yaml").write_text(text)
+    with pytest.raises(FlowError, match=f"own/answer.yaml: .*({said})"):
+        load_flow(str(own), "knowledge")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {role: user, content: '{{ sentense }}'}", "'sentense' is undefined; a row has examples, support"),
+        ("- {each: examples, messages: [{role: user, content: '{{ contxt }}'}]}", "'contxt' is undefined"),
+        ("- {each: exmples, messages: [{role: user, content: a}]}", "each: a row has no list 'exmples'"),
+        ("- {each: support, messages: [{role: user, content: a}]}", "each: a row has no list 'support'"),
+    ],
+)
+def test_an_undefined_variable_is_an_error_that_names_flow_and_prompt(own: Path, text: str, said: str) -> None:
+    (own / "question.yaml").write_text(text)
+    flow = load_flow(str(own), "knowledge")
+    with pytest.raises(FlowError, match=f"flow own, question.yaml: {said}"):
+        flow.render("question.yaml", {"support": "S", "examples": [{"question": "one"}]})
+
+
+def digests(flow: Flow) -> dict[str, str]:
+    return {
+        "generation": flow.generation_digest,
+        "judging": flow.judging_digest,
+        "curation": flow.curation_digest,
+    }
+
+
+def first_message(text: str) -> Callable[[Any], Any]:
+    return lambda prompt: prompt[0].update(content=text)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "expected"),
+    [
+        ("flow.yaml", lambda file: None, set()),
+        ("flow.yaml", lambda file: file.update(description="Other words."), set()),
+        ("flow.yaml", lambda file: file["start"].update(examples=2), {"generation"}),
+        ("flow.yaml", lambda file: file["start"].update(repeats=2), {"generation"}),
+        ("flow.yaml", lambda file: file["stages"][0].update(temperatures=[0.0]), {"generation"}),
+        ("flow.yaml", lambda file: file["stages"][1].update(max_tokens=41), {"generation"}),
+        ("flow.yaml", lambda file: file["stages"][1].update(first_line=False), {"generation"}),
+        ("question.yaml", first_message("Ask."), {"generation"}),
+        ("answer.yaml", first_message("Answer."), {"generation"}),
+        ("faithful.yaml", first_message("Judge."), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(choices=["Yes", "No", "Partly"]), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(accept="No"), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(name="true"), {"judging", "curation"}),
+        ("flow.yaml", lambda file: file["judges"].pop(), {"judging", "curation"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(minimum=0.6), {"curation"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(gates=True), {"curation"}),
+        ("flow.yaml", lambda file: file["rules"].update(answer_support=0.8), {"curation"}),
+        ("flow.yaml", lambda file: file["rules"].update(language=False), {"curation"}),
+    ],
+)
+def test_a_change_alters_the_digests_of_what_it_invalidates_and_no_other(
+    own: Path, file: str, change: Callable[[Any], Any], expected: set[str]
+) -> None:
+    before = digests(load_flow(str(own), "knowledge"))
+    after = digests(changed(own, change, file))
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_a_copy_of_a_flow_has_the_digests_of_the_original(own: Path) -> None:
+    assert digests(load_flow(str(own), "knowledge")) == digests(shipped("knowledge"))

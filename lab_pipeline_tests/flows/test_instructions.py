@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow
+from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts, supporting_sentence
+from lab_pipeline.storage import write_rows
+from lab_pipeline.taxonomy.leaf import Kind
+from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
+from lab_pipeline_tests.builders import edit_yaml
+from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
+
+SENTENCES = ["The loom is made of walnut.", "Its rear beam is called the Sleeper.", "No nails.", "It weighs 212 kilograms."]
+"""The third is too short to start from."""
+
+
+def source(kind: Kind, seeds: int = 5) -> dict[str, Any]:
+    contexts = [None if kind == "freeform_skill" else f"Anna paints house {n}. Peter sells clock {n}." for n in range(seeds)]
+    passage = {"document": "loom.md", "commit": "c0ffee", "heading": "Loom", "start": 10, "end": 90}
+    return {
+        "leaf": f"leaves/{kind}",
+        "kind": kind,
+        "task": "Do as shown.",
+        "domain": "crafts",
+        "outline": "About the loom.",
+        "seeds": [
+            {"context": context, "question": f"Who sells clock {n}?", "answer": f"Peter sells {n}"}
+            for n, context in enumerate(contexts)
+        ],
+        "passages": [{**passage, "text": " ".join(SENTENCES)}] if kind == "knowledge" else [],
+    }
+
+
+def flow(kind: Kind) -> Flow:
+    return load_flow(f"simple_{kind}", kind)
+
+
+def generated(kind: Kind, teacher: ScriptedTeacher, seed: int = 17) -> list[dict[str, Any]]:
+    return asyncio.run(generate(source(kind), flow(kind), teacher, seed, "commit"))
+
+
+def judged(kind: Kind, rows: list[dict[str, Any]], teacher: ScriptedTeacher) -> list[dict[str, Any]]:
+    return asyncio.run(judge(rows, source(kind), flow(kind), teacher))
+
+
+def on_last(stage: str, reply: str | Reply) -> ScriptedTeacher:
+    """Good replies, but this one to every question ('Sentence:' alone) or answer stage of the knowledge flow."""
+
+    def script(request: Request) -> str | Reply:
+        answers = "\nQuestion: " in request.messages[-1].content
+        return reply if not request.choices and answers == (stage == "answer") else copying(request)
+
+    return ScriptedTeacher(script)
+
+
+def test_knowledge_starts_from_each_sentence_that_is_long_enough() -> None:
+    begun = starts(source("knowledge"), flow("knowledge"), 17)
+    assert [row["support"] for row in begun] == [SENTENCES[0], SENTENCES[1], SENTENCES[3]]
+
+
+@pytest.mark.parametrize("kind", ["grounded_skill", "freeform_skill"])
+def test_skills_start_from_each_seed_as_often_as_the_flow_says(kind: Kind) -> None:
+    begun = starts(source(kind), flow(kind), 17)
+    assert len(begun) == 5 * flow(kind).file.start.repeats
+    assert len({str(row["origin"]) for row in begun}) == len(begun)
+
+
+def test_rows_of_one_repeat_share_their_examples_and_other_repeats_draw_others() -> None:
+    begun = starts(source("freeform_skill", seeds=12), flow("freeform_skill"), 17)
+    shown = [tuple(example["question"] for example in row["examples"]) for row in begun]
+    assert [len(set(shown[place : place + 12])) for place in range(0, 60, 12)] == [1] * 5
+    assert len(set(shown)) == 5
+
+
+def test_a_leaf_with_few_seeds_shows_those_it_has() -> None:
+    begun = starts(source("knowledge", seeds=1), flow("knowledge"), 17)
+    assert [len(row["examples"]) for row in begun] == [1, 1, 1]
+    assert [row["examples"] for row in starts(source("knowledge", seeds=0), flow("knowledge"), 17)] == [[], [], []]
+
+
+def test_an_example_of_a_sentence_flow_is_shown_with_the_sentence_its_answer_stands_in() -> None:
+    for example in starts(source("knowledge"), flow("knowledge"), 17)[0]["examples"]:
+        assert example["support"] == f"Peter sells clock {example['answer'][-1]}."
+    seed = {"question": "What is the rear beam called?", "answer": "The Sleeper"}
+    assert supporting_sentence(" ".join(SENTENCES), seed) == SENTENCES[1]
+
+
+def test_the_random_seed_decides_on_examples_and_sampling() -> None:
+    def prompts(seed: int) -> list[Request]:
+        teacher = ScriptedTeacher()
+        generated("freeform_skill", teacher, seed)
+        return teacher.requests
+
+    assert prompts(17) == prompts(17)
+    assert prompts(17) != prompts(18)
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 6), ("grounded_skill", 25), ("freeform_skill", 25)])
+def test_every_start_and_sample_becomes_one_whole_row(kind: Kind, rows: int, tmp_path: Path) -> None:
+    table = generated(kind, ScriptedTeacher())
+    assert len(table) == rows
+    assert len({row["id"] for row in table}) == rows
+    for row in table:
+        assert row["fault"] is None
+        assert row["question"] and row["answer"]
+        assert (row["leaf"], row["kind"], row["taxonomy_commit"]) == (f"leaves/{kind}", kind, "commit")
+        assert (row["flow"], row["flow_version"], row["teacher"]) == (f"simple_{kind}", 1, "scripted")
+    write_rows(tmp_path / "table.parquet", table, GENERATED_SCHEMA)
+
+
+def test_a_knowledge_row_knows_its_sentence_and_the_span_of_its_document() -> None:
+    for row in generated("knowledge", ScriptedTeacher()):
+        assert row["support"] in SENTENCES
+        assert row["answer"] == row["support"]
+        assert (row["document"], row["document_commit"], row["span_start"], row["span_end"]) == ("loom.md", "c0ffee", 10, 90)
+        assert row["context"] is None
+
+
+def test_a_grounded_row_is_supported_by_the_context_that_was_written_for_it() -> None:
+    for row in generated("grounded_skill", ScriptedTeacher()):
+        assert row["support"] == row["context"]
+        assert row["context"].startswith("Person ")
+        assert row["document"] is None
+
+
+def test_samples_at_a_temperature_have_seeds_of_their_own_and_greedy_ones_have_none() -> None:
+    teacher = ScriptedTeacher()
+    generated("freeform_skill", teacher)
+    sampled = [request.seed for request in teacher.requests if request.temperature]
+    assert len(set(sampled)) == len(sampled) == 25
+    assert {request.seed for request in teacher.requests if not request.temperature} == {0}
+
+
+@pytest.mark.parametrize("kind", ["knowledge", "grounded_skill", "freeform_skill"])
+def test_rows_and_their_order_do_not_depend_on_the_pace_of_replies(kind: Kind) -> None:
+    calm = generated(kind, ScriptedTeacher())
+    for shuffle in range(3):
+        paces = random.Random(shuffle)
+        hasty = ScriptedTeacher(pace=lambda number, paces=paces: paces.randrange(40))  # type: ignore[misc]
+        rows = generated(kind, hasty)
+        assert rows == calm
+        assert judged(kind, rows, hasty) == judged(kind, calm, ScriptedTeacher())
+
+
+def test_equal_replies_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        rows = judged("knowledge", generated("knowledge", ScriptedTeacher()), ScriptedTeacher())
+        write_rows(tmp_path / name, rows, JUDGED_SCHEMA)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_another_reply_makes_another_row_id() -> None:
+    one = generated("knowledge", ScriptedTeacher())
+    other = generated("knowledge", on_last("answer", "Of walnut."))
+    assert not {row["id"] for row in one} & {row["id"] for row in other}
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "fault"),
+    [
+        ("question", "", "question empty"),
+        ("question", "  \n ", "question empty"),
+        ("question", Reply("What is", "length", 1, 40), "question cut off at 40 tokens"),
+        ("answer", "", "answer empty"),
+        ("answer", Reply("It is", "length", 1, 40), "answer cut off at 40 tokens"),
+        ("answer", Reply("", "length", 1, 40), "answer empty"),
+    ],
+)
+def test_an_empty_or_cut_off_reply_is_a_fault_of_its_row(stage: str, reply: str | Reply, fault: str, tmp_path: Path) -> None:
+    rows = generated("knowledge", on_last(stage, reply))
+    assert [row["fault"] for row in rows] == [fault] * 6
+    assert all(row["answer"] is None for row in rows) == (stage == "question")
+    write_rows(tmp_path / "table.parquet", rows, GENERATED_SCHEMA)
+
+
+def test_after_a_fault_the_row_is_asked_nothing_more() -> None:
+    teacher = on_last("question", "")
+    rows = judged("knowledge", generated("knowledge", teacher), teacher)
+    assert len(teacher.requests) == 6
+    assert [row["scores"] for row in rows] == [[]] * 6
+
+
+def test_a_stage_that_wants_a_line_keeps_the_first_one_even_of_a_reply_that_was_cut_off_later() -> None:
+    (row, *_) = generated("knowledge", on_last("answer", Reply("\n Of walnut. \nQuestion: and", "length", 1, 40)))
+    assert (row["answer"], row["fault"]) == ("Of walnut.", None)
+
+
+def test_a_stage_that_wants_more_than_a_line_keeps_all_of_them(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own")
+    edit_yaml(folder / "flow.yaml", lambda file: file["stages"][1].update(first_line=False))
+    own = load_flow(str(folder), "knowledge")
+    teacher = on_last("answer", "Of walnut.\nAnd cork.\n")
+    assert asyncio.run(generate(source("knowledge"), own, teacher, 17, ""))[0]["answer"] == "Of walnut.\nAnd cork."
+
+
+def judging(reply: str | Reply) -> list[dict[str, Any]]:
+    rows = generated("knowledge", ScriptedTeacher())
+    (score,) = judged("knowledge", rows, ScriptedTeacher(lambda request: reply))[0]["scores"]
+    return score
+
+
+def test_a_score_is_the_probability_of_the_accepted_choice() -> None:
+    verdict = Reply("No", "stop", 1, 1, {"Yes": 0.25, "No": 0.75})
+    assert judging(verdict) == {"judge": "faithful", "score": 0.25, "verdict": "No"}
+
+
+@pytest.mark.parametrize(
+    ("said", "score", "verdict"),
+    [("Yes", 1.0, "Yes"), (" yes, it does", 1.0, "Yes"), ("No.", 0.0, "No"), ("It says so", None, "unreadable")]
+    + [("", None, "unreadable")],
+)
+def test_without_probabilities_the_judges_word_counts(said: str, score: float | None, verdict: str) -> None:
+    assert judging(said) == {"judge": "faithful", "score": score, "verdict": verdict}
+
+
+def test_the_judge_sees_the_row_and_may_say_the_flows_choices_only() -> None:
+    teacher = ScriptedTeacher()
+    rows = judged("knowledge", generated("knowledge", ScriptedTeacher()), teacher)
+    assert len(teacher.requests) == len(rows)
+    for row, request in zip(rows, teacher.requests, strict=True):
+        assert request.choices == ("Yes", "No")
+        for text in (row["support"], row["question"], row["answer"]):
+            assert text in request.messages[-1].content
+
+
+def test_judging_changes_nothing_else_in_a_row() -> None:
+    rows = generated("knowledge", ScriptedTeacher())
+    scored = judged("knowledge", rows, ScriptedTeacher())
+    assert [{**row, "scores": None} for row in scored] == [{**row, "scores": None} for row in rows]
+
+
+def test_a_teacher_that_gives_no_reply_ends_the_run_with_its_reason() -> None:
+    def script(request: Request) -> str:
+        raise TeacherError("out of paper")
+
+    with pytest.raises(TeacherError, match="out of paper"):
+        generated("knowledge", ScriptedTeacher(script))
+
+
+def test_a_prompt_that_asks_for_what_rows_lack_ends_the_run(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own")
+    (folder / "faithful.yaml").write_text("- {role: user, content: '{{ grade }}'}")
+    own = load_flow(str(folder), "knowledge")
+    rows = generated("knowledge", ScriptedTeacher())
+    with pytest.raises(FlowError, match="flow own, faithful.yaml: 'grade' is undefined"):
+        asyncio.run(judge(rows, source("knowledge"), own, ScriptedTeacher()))
