@@ -40,9 +40,11 @@ _LANGUAGE_FLOOR = 0.001
 """A row is of another language when less than this probability is left for the expected one; short texts seldom give a
 clear verdict, so only clear ones count."""
 _LANGUAGE_WORDS = 4
+_LEAF_WORDS = 30
+"""With fewer words in its seeds, capitalised ones not counted, a leaf's language is unclear."""
 _SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
 _WORD = re.compile(f"[{_SPACELESS}]|[^\\s{_SPACELESS}]+")
-"""A word as the language rule counts them: in scripts without spaces, each character is one."""
+"""A word as the language rules count them: in scripts without spaces, each character is one."""
 
 
 def content_words(text: str) -> list[str]:
@@ -153,7 +155,8 @@ def _without_names(text: str) -> str:
 
 def main_language(texts: list[str]) -> str | None:
     """The language that the texts together are most probably in (English name), None if that is unclear."""
-    found = _detector().detect_language_of("\n".join(map(_without_names, texts)))
+    text = "\n".join(map(_without_names, texts))
+    found = _detector().detect_language_of(text) if len(_WORD.findall(text)) >= _LEAF_WORDS else None
     return found.name.capitalize() if found else None
 
 

@@ -29,11 +29,12 @@ def row(**columns: Any) -> dict[str, Any]:
 
 def answer(text: str, **columns: Any) -> dict[str, Any]:
     """A row whose answer stands in its source, so that only its wording can be wrong."""
-    return row(answer=text, support=f"{GOOD['question']} {text}", **columns)
+    question = columns.get("question", GOOD["question"])
+    return row(answer=text, support=f"{question} {text}", **columns)
 
 
 def skill(**columns: Any) -> dict[str, Any]:
-    return row(kind="freeform_skill", support=None, **columns)
+    return row(**{"kind": "freeform_skill", "support": None, **columns})
 
 
 REJECTED: dict[str, list[dict[str, Any]]] = {
@@ -87,7 +88,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
     "unsupported_question": [row(question="Who sold twelve bananas near warm walnut windows?")],
     "other_language": [
         answer("Der Rahmen ist aus schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
-        skill(question="de quoi est fait le cadre, mon ami?", answer="le cadre est en bois de noyer.", support="cadre"),
+        skill(question="de quoi est fait le cadre, mon ami?", answer="le cadre est, mon ami, fait de quoi?"),
         answer("框架是由胡桃木制成的。", question="What is the frame: 这台织布机的框架是什么做的呢?"),
     ],
 }
@@ -113,7 +114,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("Oak is not in use, walnut wood is."),
     ],
     "points_at_source": [
-        skill(question="What does this text say of the frame?", answer="This text says walnut wood of the frame."),
+        skill(question="What does this text say of the frame?", answer="This text says of the frame what it says."),
         answer("A text on walnut wood."),
         answer("Walnut wood, according to Hask Orrowin."),
     ],
@@ -127,21 +128,20 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     ],
     "repetitive": [
         answer("Walnut wood, walnut wood."),
-        answer("The left leg is of walnut and the right leg is of walnut and the seat is of cork."),
+        answer("The left leg is of walnut wood, and the right leg is of walnut too."),
     ],
     "uninformative": [answer("Walnut"), skill(answer="The frame of the Osmerel loom.")],
     "unsupported_answer": [
         row(answer="Walnut wood"),
         row(answer="The frame is made from walnut woods."),
-        skill(answer="The loom of the frame is made well."),
+        skill(answer="The Osmerel loom of the frame is made well."),
     ],
-    "unsupported_question": [row(question="Of which wood is the loom's frame?"), skill()],
+    "unsupported_question": [row(question="Of which wood is the loom's frame?"), skill(answer="The frame of the loom.")],
     "other_language": [
         row(),
         answer("Pellira Donsk", question="Who is Hask Orrowin?"),
         answer("Zwergenholz", question="What is the name of the wood?"),
-        row(question="Woraus ist der Rahmen?", answer="Der Rahmen ist aus Walnuss.", support="Rahmen Walnuss Woraus")
-        | {"language": None},
+        answer("Der Rahmen ist aus schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem Haus?", language=None),
     ],
 }
 """For each rule, rows near to those it rejects that break no rule at all."""
@@ -195,7 +195,7 @@ def test_a_rule_with_a_threshold_can_be_switched_off(rule: str) -> None:
 
 
 def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach() -> None:
-    """What an operator wrote as a model for the teacher cannot be wrong when the teacher writes it."""
+    """But for thresholds: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
     taxonomy = Path(__file__).parents[2] / "data" / "taxonomy"
     broken = []
     for key in find_leaves(taxonomy):
@@ -209,7 +209,7 @@ def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach() -> None:
             if leaf.kind == "knowledge" and seed.context:
                 texts["support"] = supporting_sentence(seed.context, texts)
             found = first_broken({**texts, "kind": leaf.kind, "fault": None, "language": language}, thresholds)
-            if found and found[0] not in ("unsupported_answer", "unsupported_question"):
+            if found and found[0] not in ("wrong_length", "unsupported_answer", "unsupported_question"):
                 broken.append((seed.question, *found))
     assert broken == []
 
@@ -224,17 +224,21 @@ def test_support_is_the_share_of_content_words_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "language"),
+    ("text", "language"),
     [
-        (["Who founded Vuwatutoto?", "Rugonuvoza founded Vuwatutoto.", "What is known of Gineponusi?"], "English"),
-        (["Wer hat die Stadt gegründet?", "Die Stadt hat der König gegründet."], "German"),
-        (["谁发明了织布机?"], "Chinese"),
-        ([], None),
-        (["12", "—"], None),
+        ("Who founded Vuwatutoto? Rugonuvoza founded Vuwatutoto, which lies on the river Gineponusi.", "English"),
+        ("Wer hat Vuwatutoto gegründet? Das war der alte König, nach dem es heute noch heißt.", "German"),
+        ("谁发明了织布机? 佩利拉发明了它。", "Chinese"),
+        ("12 — 13", None),
     ],
 )
-def test_a_leafs_language_is_found_behind_its_invented_names(texts: list[str], language: str | None) -> None:
-    assert main_language(texts) == language
+def test_a_leafs_language_is_found_behind_its_invented_names(text: str, language: str | None) -> None:
+    assert main_language([text] * 6) == language
+
+
+def test_a_leaf_of_few_words_has_no_clear_language() -> None:
+    assert main_language([]) is None
+    assert main_language(["What is the frame made of? The frame is made of wood."]) is None
 
 
 def test_the_same_question_in_other_case_and_spacing_is_one_and_on_another_context_another() -> None:

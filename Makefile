@@ -1,0 +1,42 @@
+# make retune   taxonomy to champion        make test      what CI runs
+# make ui       the Dagster UI              make test-all  the long proofs as well
+.PHONY: install retune ui test test-all style quality clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUMMARY ?=
+
+install: $(VENV)/.installed
+
+# torch comes first and by itself: what depends on it then takes the version that is there.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+retune: install
+	$(BIN)/lab-pipeline retune $(if $(TAXONOMY),--taxonomy "$(TAXONOMY)") $(if $(SUMMARY),--summary "$(SUMMARY)")
+
+ui: install
+	$(BIN)/lab-pipeline ui
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not long and not gpu"
+
+test-all: install
+	$(BIN)/pytest -m "not gpu"
+
+style: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
