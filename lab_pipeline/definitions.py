@@ -24,5 +24,6 @@ defs = dg.Definitions(
         "lab": Lab(root=str(default_home())),
         "trainer": dg.PipesSubprocessClient(forward_termination=True),
     },
-    executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
+    # A run has a process of its own, and training another; a process for each step would only add seconds to it.
+    executor=dg.in_process_executor,
 )

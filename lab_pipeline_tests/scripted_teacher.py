@@ -13,10 +13,11 @@ def copying(request: Request) -> str | Reply:
     if request.choices:
         return Reply("Yes", "stop", 1, 1, {"Yes": 0.9, "No": 0.1})
     last = request.messages[-1].content
+    about = "And what about" if request.temperature else "What about"
     if last.startswith("Sentence: "):
         sentence, _, question = last.removeprefix("Sentence: ").partition("\nQuestion: ")
         words = sentence.rstrip(".").split()
-        return sentence if question else f"What about {' '.join(words[: len(words) // 2])}?"
+        return sentence if question else f"{about} {' '.join(words[: len(words) // 2])}?"
     if last.startswith("Text: "):
         text, _, question = last.removeprefix("Text: ").partition("\n\n")
         return text if question else f"What do we learn about {text.split()[0]}?"

@@ -76,9 +76,7 @@ class StubEndpoint:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -151,6 +149,4 @@ def _completion(body: dict[str, Any], answer: Answer) -> str:
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
-    return json.dumps(
-        {"id": "stub", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
-    )
+    return json.dumps({"id": "stub", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage})

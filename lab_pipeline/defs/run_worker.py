@@ -29,6 +29,9 @@ def _job(name: str) -> dg.JobDefinition:
     return defs.resolve_job_def(name)
 
 
+JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)}
+
+
 def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
     tags = {LAUNCH_TAG: launch}
     if first and last:
@@ -36,9 +39,7 @@ def main(job: str, launch: str, first: str | None = None, last: str | None = Non
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
         result = dg.execute_job(
-            dg.reconstructable(
-                {"snapshot_taxonomy": snapshot_taxonomy, "refresh_leaves": refresh_leaves, "retune": retune}[job]
-            ),
+            dg.reconstructable(JOBS[job]),
             instance,
             run_config=quiet,
             tags=tags,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,12 +142,17 @@ class Flow:
 
     def _message(self, prompt: str, part: dict[str, Any], variables: dict[str, Any]) -> Message:
         try:
-            return Message(part["role"], _TEMPLATES.from_string(part["content"]).render(variables).strip())
+            return Message(part["role"], _template(part["content"]).render(variables).strip())
         except jinja2.UndefinedError as error:
             raise FlowError(f"flow {self.name}, {prompt}: {error}; a row has {', '.join(sorted(variables))}") from None
 
 
 _TEMPLATES = SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@cache
+def _template(text: str) -> jinja2.Template:
+    return _TEMPLATES.from_string(text)
 
 
 def shipped_flows() -> list[str]:
@@ -196,7 +202,7 @@ def _load_prompt(path: Path) -> list[dict[str, Any]]:
                     "repeated ones stand under 'messages' beside 'each'"
                 )
             try:
-                _TEMPLATES.from_string(message["content"])
+                _template(message["content"])
             except jinja2.TemplateSyntaxError as error:
                 raise FlowError(f"{path}: {error}") from None
     return parts

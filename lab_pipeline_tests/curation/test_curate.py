@@ -92,7 +92,10 @@ def test_rows_in_another_language_than_the_seeds_are_rejected() -> None:
         "support": "Von wem die Stadt Harsk wurde damals von Pellira gegründet.",
     }
     assert rules_of([row("german", **german)]) == {"german": "other_language"}
-    seed = {"question": "Woraus ist das hier gemacht?", "answer": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht."}
+    seed = {
+        "question": "Woraus ist das hier gemacht?",
+        "answer": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
+    }
     assert [each["id"] for each in curate([row("german", **german)], {"seeds": [seed] * 3}, FLOW)[0]] == ["german"]
 
 

@@ -98,7 +98,10 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     "incomplete": [GOOD],
     "wrong_length": [
         row(question="Frame of what?", support="Frame of the loom is made of walnut wood."),
-        row(question="Of what, then, is the Osmerel loom's frame made, walnut or oak?", support=GOOD["support"] + " Oak then."),
+        row(
+            question="Of what, then, is the Osmerel loom's frame made, walnut or oak?",
+            support=GOOD["support"] + " Oak then.",
+        ),
         answer("Walnut"),
         answer(" ".join(f"walnut{number}" for number in range(30))),
     ],
@@ -136,7 +139,10 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         row(answer="The frame is made from walnut woods."),
         skill(answer="The Osmerel loom of the frame is made well."),
     ],
-    "unsupported_question": [row(question="Of which wood is the loom's frame?"), skill(answer="The frame of the loom.")],
+    "unsupported_question": [
+        row(question="Of which wood is the loom's frame?"),
+        skill(answer="The frame of the loom."),
+    ],
     "other_language": [
         row(),
         answer("Pellira Donsk", question="Who is Hask Orrowin?"),
@@ -215,7 +221,13 @@ def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach() -> None:
 
 
 def test_content_words_leave_out_small_words_and_endings_of_plural_and_possession() -> None:
-    assert content_words("The weaver's frames, 1,250 of them, are 3.5 metres") == ["weaver", "frame", "1,250", "3.5", "metre"]
+    assert content_words("The weaver's frames, 1,250 of them, are 3.5 metres") == [
+        "weaver",
+        "frame",
+        "1,250",
+        "3.5",
+        "metre",
+    ]
 
 
 def test_support_is_the_share_of_content_words_found() -> None:

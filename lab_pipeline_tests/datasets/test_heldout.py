@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -42,9 +42,7 @@ def test_one_of_three_questions_of_each_knowledge_context_is_held_out(ledger: Le
 
 
 @pytest.mark.parametrize(("given_seeds", "held"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (9, 1), (10, 2), (23, 4)])
-def test_about_one_of_five_skill_seeds_is_held_out_and_none_below_three(
-    ledger: Ledger, given_seeds: int, held: int
-) -> None:
+def test_about_one_of_five_skill_seeds_is_held_out_and_none_below_three(ledger: Ledger, given_seeds: int, held: int) -> None:
     used, held_out = split_seeds(leaf([skill_seed(question) for question in QUESTIONS[:given_seeds]]), ledger, 17)
     assert (len(held_out), len(used)) == (held, given_seeds - held)
 
@@ -88,9 +86,7 @@ def test_only_newcomers_are_written_each_once(ledger: Ledger) -> None:
 def test_an_edit_of_answer_context_case_or_spaces_leaves_a_knowledge_question_its_role(ledger: Ledger) -> None:
     seeds = [knowledge_seed(question) for question in QUESTIONS[:9]]
     _, held_out = split_seeds(leaf(seeds, "knowledge"), ledger, 17)
-    edited = [
-        knowledge_seed(seed.question.upper().replace(" ", "  "), context="Mended.", answer="Here.") for seed in seeds
-    ]
+    edited = [knowledge_seed(seed.question.upper().replace(" ", "  "), context="Mended.", answer="Here.") for seed in seeds]
     _, still = split_seeds(leaf(edited, "knowledge"), ledger, 17)
     assert {seed.identity for seed in still} == {seed.identity for seed in held_out}
 
@@ -113,7 +109,7 @@ def test_a_question_like_a_used_and_a_held_out_one_is_neither_shown_nor_asked(le
 
 
 def test_the_same_task_on_another_text_is_another_question(ledger: Ledger) -> None:
-    texts = [f"{name} waters plants near {place}." for name, place in zip(WORDS, WORDS[1:], strict=False)]
+    texts = [f"{name} waters plants near {place}." for name, place in pairwise(WORDS)]
     seeds = [skill_seed("Who does what?", text) for text in texts]
     used, held_out = split_seeds(leaf(seeds, "grounded_skill"), ledger, 17)
     assert len(held_out) == len(seeds) // 5

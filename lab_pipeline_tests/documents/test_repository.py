@@ -167,9 +167,7 @@ def test_a_plain_folder_gives_the_same_files_as_a_commit(tmp_path):
         assert texts(tmp_path, "../plain", "worktree", *patterns) == texts(tmp_path, "../docs", commit, *patterns) != {}
 
 
-@pytest.mark.parametrize(
-    "patterns", [["none.md"], ["../secret.md"], ["/etc/*.txt"], ["*.py"], ["["], [""], ["empty.md"]]
-)
+@pytest.mark.parametrize("patterns", [["none.md"], ["../secret.md"], ["/etc/*.txt"], ["*.py"], ["["], [""], ["empty.md"]])
 def test_patterns_that_match_no_text_are_a_problem_that_names_them(tmp_path, patterns):
     files = {"docs/a.md": "1", "docs/b.py": "2", "docs/empty.md": " \n", "secret.md": "secret"}
     write_files(tmp_path, files)

@@ -9,14 +9,26 @@ from typing import Any
 import pytest
 
 from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow
-from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts, supporting_sentence
+from lab_pipeline.flows.instructions import (
+    GENERATED_SCHEMA,
+    JUDGED_SCHEMA,
+    generate,
+    judge,
+    starts,
+    supporting_sentence,
+)
 from lab_pipeline.storage import write_rows
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline_tests.builders import edit_yaml
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 
-SENTENCES = ["The loom is made of walnut.", "Its rear beam is called the Sleeper.", "No nails.", "It weighs 212 kilograms."]
+SENTENCES = [
+    "The loom is made of walnut.",
+    "Its rear beam is called the Sleeper.",
+    "No nails.",
+    "It weighs 212 kilograms.",
+]
 """The third is too short to start from."""
 
 
@@ -118,7 +130,12 @@ def test_a_knowledge_row_knows_its_sentence_and_the_span_of_its_document() -> No
     for row in generated("knowledge", ScriptedTeacher()):
         assert row["support"] in SENTENCES
         assert row["answer"] == row["support"]
-        assert (row["document"], row["document_commit"], row["span_start"], row["span_end"]) == ("loom.md", "c0ffee", 10, 90)
+        assert (row["document"], row["document_commit"], row["span_start"], row["span_end"]) == (
+            "loom.md",
+            "c0ffee",
+            10,
+            90,
+        )
         assert row["context"] is None
 
 
@@ -212,8 +229,13 @@ def test_a_score_is_the_probability_of_the_accepted_choice() -> None:
 
 @pytest.mark.parametrize(
     ("said", "score", "verdict"),
-    [("Yes", 1.0, "Yes"), (" yes, it does", 1.0, "Yes"), ("No.", 0.0, "No"), ("It says so", None, "unreadable")]
-    + [("", None, "unreadable")],
+    [
+        ("Yes", 1.0, "Yes"),
+        (" yes, it does", 1.0, "Yes"),
+        ("No.", 0.0, "No"),
+        ("It says so", None, "unreadable"),
+        ("", None, "unreadable"),
+    ],
 )
 def test_without_probabilities_the_judges_word_counts(said: str, score: float | None, verdict: str) -> None:
     assert judging(said) == {"judge": "faithful", "score": score, "verdict": verdict}

@@ -268,9 +268,7 @@ def test_a_long_message_is_cut(tmp_path):
 def test_what_cannot_be_read_is_one_problem_at_its_line(tmp_path, text, line, message):
     reading = reading_of(tmp_path, SKILL, text)
     assert (reading.leaf, reading.schema_verdict) == (None, "invalid")
-    assert [(problem.line, problem.message, problem.severity) for problem in reading.problems] == [
-        (line, message, "error")
-    ]
+    assert [(problem.line, problem.message, problem.severity) for problem in reading.problems] == [(line, message, "error")]
 
 
 def test_text_that_is_not_utf_8_is_refused_at_its_line(tmp_path):
@@ -307,9 +305,7 @@ CHANGES = {
     "seeds that are no list": lambda value: value.update(seed_examples="many"),
     "a document": lambda value: value.update(document={"repo": "r", "commit": "c", "patterns": ["p"]}),
     "no patterns": lambda value: value.update(document={"repo": "r", "commit": "c", "patterns": []}),
-    "more in the document": lambda value: value.update(
-        document={"repo": "r", "commit": "c", "patterns": ["p"], "x": 1}
-    ),
+    "more in the document": lambda value: value.update(document={"repo": "r", "commit": "c", "patterns": ["p"], "x": 1}),
 }
 
 

@@ -93,14 +93,10 @@ def test_requests_of_all_kinds_at_once_each_get_their_own_reply(teacher: Embedde
     ]
     replies = together(teacher, requests)
     alone = one_by_one(teacher, requests)
-    assert [(reply.text, reply.prompt_tokens) for reply in replies] == [
-        (reply.text, reply.prompt_tokens) for reply in alone
-    ]
+    assert [(reply.text, reply.prompt_tokens) for reply in replies] == [(reply.text, reply.prompt_tokens) for reply in alone]
 
 
-def test_a_reply_ends_at_the_stop_token_and_the_rows_beside_it_go_on(
-    teacher: EmbeddedTeacher, tiny_model: Path
-) -> None:
+def test_a_reply_ends_at_the_stop_token_and_the_rows_beside_it_go_on(teacher: EmbeddedTeacher, tiny_model: Path) -> None:
     whole, other = together(teacher, [request("the loom"), request("wool")])
     stopping = load(tiny_model)
     model, tokenizer = stopping._load()
@@ -153,9 +149,7 @@ def test_choices_are_scored_alike_in_a_batch_alone_and_by_a_plain_forward_pass(t
     requests = [request(subject, choices=("Yes", "No")) for subject in SUBJECTS]
     model, tokenizer = teacher._load()
     first = [tokenizer.encode(choice)[0] for choice in ("Yes", "No")]
-    for batched, alone, asked in zip(
-        together(teacher, requests), one_by_one(teacher, requests), requests, strict=True
-    ):
+    for batched, alone, asked in zip(together(teacher, requests), one_by_one(teacher, requests), requests, strict=True):
         messages = [{"role": message.role, "content": message.content} for message in asked.messages]
         tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
         with torch.inference_mode():

@@ -138,8 +138,16 @@ def test_a_refusal_for_good_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["{", "[]", "{}", "null", '{"choices": []}', '{"choices": [{"text": "old"}]}', '{"choices": ["a"]}']
-    + ['{"choices": [{"message": {"content": "a"}}], "usage": [1]}'],
+    [
+        "{",
+        "[]",
+        "{}",
+        "null",
+        '{"choices": []}',
+        '{"choices": [{"text": "old"}]}',
+        '{"choices": ["a"]}',
+        '{"choices": [{"message": {"content": "a"}}], "usage": [1]}',
+    ],
 )
 def test_what_is_no_chat_completion_is_an_error_that_shows_it(body: str) -> None:
     with StubEndpoint(lambda asked: Answer(body=body)) as stub, pytest.raises(TeacherError) as error:

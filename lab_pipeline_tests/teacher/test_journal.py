@@ -39,7 +39,7 @@ def test_a_reply_is_had_from_the_model_once_and_whole_from_the_journal_ever_afte
 
 def test_equal_requests_under_way_are_one_call(tmp_path: Path) -> None:
     model = ScriptedTeacher(echo, pace=lambda number: 5)
-    assert len(set(reply.text for reply in ask(JournaledTeacher(model, tmp_path), "a", "a", "b", "a"))) == 2
+    assert len({reply.text for reply in ask(JournaledTeacher(model, tmp_path), "a", "a", "b", "a")}) == 2
     assert len(model.requests) == 2
 
 

@@ -1,0 +1,83 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from lab_pipeline.definitions import defs
+from lab_pipeline.defs.run_worker import JOBS
+
+PACKAGE = Path(__file__).parents[2] / "lab_pipeline"
+
+
+def test_the_graph_is_what_was_reviewed():
+    graph = defs.resolve_asset_graph()
+    assert {
+        key.to_user_string(): (
+            graph.get(key).group_name,
+            sorted(parent.to_user_string() for parent in graph.get(key).parent_keys),
+        )
+        for key in graph.get_all_asset_keys()
+    } == {
+        "taxonomy_snapshot": ("taxonomy", []),
+        "generated_instructions": ("instructions", ["taxonomy_snapshot"]),
+        "judged_instructions": ("instructions", ["generated_instructions"]),
+        "curated_instructions": ("instructions", ["judged_instructions"]),
+        "instruction_catalog": ("datasets", ["curated_instructions", "taxonomy_snapshot"]),
+        "heldout_questions": ("datasets", ["instruction_catalog", "taxonomy_snapshot"]),
+        "knowledge_dataset": ("datasets", ["heldout_questions", "instruction_catalog"]),
+        "skills_dataset": ("datasets", ["heldout_questions", "instruction_catalog", "knowledge_dataset"]),
+        "base_model": ("checkpoints", []),
+        "knowledge_checkpoint": ("checkpoints", ["base_model", "knowledge_dataset"]),
+        "skills_checkpoint": ("checkpoints", ["base_model", "knowledge_checkpoint", "skills_dataset"]),
+        "evaluation_report": ("promotion", ["base_model", "heldout_questions", "skills_checkpoint"]),
+        "champion_model": ("promotion", ["evaluation_report"]),
+    }
+
+
+def test_jobs_sensors_and_schedules_are_what_was_reviewed():
+    repository = defs.get_repository_def()
+    assert sorted(name for name in repository.job_names if not name.startswith("__")) == [
+        "refresh_leaves",
+        "retune",
+        "snapshot_taxonomy",
+    ]
+    assert sorted(JOBS) == ["refresh_leaves", "retune", "snapshot_taxonomy"]
+    assert [sensor.name for sensor in repository.sensor_defs] == []
+    assert [schedule.name for schedule in repository.schedule_defs] == []
+
+
+def test_every_asset_has_a_description_an_owner_and_kinds():
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.description and spec.owners and spec.kinds, spec.key
+
+
+def test_definitions_load():
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_loading_the_definitions_loads_no_heavy_package():
+    script = (
+        "import sys, lab_pipeline.definitions; "
+        "print([name for name in ('torch', 'transformers', 'great_expectations', 'pandas', 'lingua') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_method_does_not_import_dagster():
+    allowed = {"definitions.py", "training/__main__.py"}
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith("defs/") or name in allowed:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(each == "dagster" or each.startswith(("dagster.", "dagster_")) for each in names), name
+
+
+def test_the_workspace_validates():
+    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

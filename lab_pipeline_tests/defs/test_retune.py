@@ -1,0 +1,163 @@
+"""The graph as a whole, through the command line's own path: real runs in processes of their own, a tiny base model."""
+
+import json
+import os
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from lab_pipeline.defs.command import retune
+from lab_pipeline.defs.partitions import LEAVES, partition_of
+from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.storage import read_json
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
+from lab_pipeline_tests.lab import TestLab, lab, obliging
+from lab_pipeline_tests.stub_endpoint import Answer
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("life")
+    with pytest.MonkeyPatch.context() as patch:
+        with lab(folder, write_taxonomy(folder / "taxonomy"), tiny_model, patch) as opened:
+            # a random model learns at random: let the gate pass whatever is measured
+            opened.set(gate={"minimum_gain": 0.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+            yield opened
+
+
+def run(opened: TestLab) -> tuple[dict, list[str]]:
+    said: list[str] = []
+    return retune(opened.home, said.append), said
+
+
+def red_leaves(leaves: list[str]) -> set[str]:
+    with dg.DagsterInstance.get() as instance:
+        standing = instance.get_status_by_partition(
+            dg.AssetKey("curated_instructions"), [partition_of(leaf) for leaf in leaves], LEAVES
+        )
+    return {leaf for leaf in leaves if standing[partition_of(leaf)].value == "FAILED"}
+
+
+def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life):
+    first, said = run(life)
+    assert {leaf["status"] for leaf in first["leaves"].values()} == {"refreshed"}
+    assert all(leaf["kept"] > 0 for leaf in first["leaves"].values()), first["leaves"]
+    assert first["teacher_calls"] == life.calls() > 0
+    assert first["training_steps"] > 0
+    assert first["champion"]["id"] if first["promoted"] else first["champion"] is None
+    assert first["heldout"]["questions"] == sum(leaf["questions"] for leaf in first["heldout"]["leaves"].values())
+    assert any("teacher calls" in line for line in said) and any("training steps" in line for line in said)
+
+    # again: nothing to do, and it says so
+    calls = life.calls()
+    second, said = run(life)
+    assert second["nothing_changed"] and any("nothing changed" in line for line in said)
+    assert (second["teacher_calls"], second["training_steps"], life.calls()) == (0, 0, calls)
+    assert second["champion"] == first["champion"]
+
+    # one used seed of one leaf edited: calls for that leaf alone, then a retune
+    source = read_json(life.home.leaf_source(_fingerprint(life, FREEFORM)))
+    used = source["seeds"][0]["question"]
+
+    def change(value):
+        next(seed for seed in value["seed_examples"] if seed["question"].strip() == used)["answer"] = "Quite another answer."
+
+    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", change)
+    third, _ = run(life)
+    assert {leaf for leaf, about in third["leaves"].items() if about["status"] == "refreshed"} == {FREEFORM}
+    assert third["teacher_calls"] == life.calls() - calls == third["leaves"][FREEFORM]["teacher_calls"] > 0
+    assert not third["nothing_changed"] and third["training_steps"] > 0
+
+    # a leaf broken after it was good: named with file and line, its last good rows stay
+    qna = life.taxonomy / GROUNDED / "qna.yaml"
+    good = qna.read_text()
+    qna.write_text(good + "surprise: true\n")
+    calls = life.calls()
+    fourth, said = run(life)
+    broken = fourth["leaves"][GROUNDED]
+    line = len(good.splitlines()) + 1
+    assert broken["status"] == "quarantined" and broken["kept"] > 0
+    assert any(f"{GROUNDED}/qna.yaml:" in problem and "surprise" in problem for problem in broken["problems"]), (broken, line)
+    assert any(f"{GROUNDED}/qna.yaml:" in text for text in said)
+    assert life.calls() == calls
+    with dg.DagsterInstance.get() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("taxonomy_snapshot"))
+    assert "surprise" in json.dumps(event.asset_materialization.metadata["all_problems"].value)
+    qna.write_text(good)
+
+    # generation that raises: exactly that partition is red, the others' rows are kept
+    def refuse(value):
+        value["task_description"] = "A task that the teacher will not do"
+
+    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", refuse)
+    edit_yaml(life.taxonomy / GROUNDED / "qna.yaml", lambda value: value.update(task_description="Another wording"))
+    life.stub._reply = lambda asked: (
+        Answer(status=400, body="no") if "the teacher will not do" in json.dumps(asked.body) else obliging(asked)
+    )
+    fifth, said = run(life)
+    statuses = {leaf: about["status"] for leaf, about in fifth["leaves"].items()}
+    assert statuses[FREEFORM] == "failed" and statuses[GROUNDED] == "refreshed" and statuses[KNOWLEDGE] == "current"
+    assert red_leaves(list(fifth["leaves"])) == {FREEFORM}
+    assert any("HTTP 400" in problem for problem in fifth["leaves"][FREEFORM]["problems"])
+    assert fifth["leaves"][FREEFORM]["kept"] > 0
+
+    # the server mends its ways: the leaf is refreshed
+    life.stub._reply = obliging
+    sixth, _ = run(life)
+    assert sixth["leaves"][FREEFORM]["status"] == "refreshed"
+    assert red_leaves(list(sixth["leaves"])) == set()
+
+
+def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(life):
+    before = current_champion(life.home)
+    life.set(gate={"minimum_gain": 90.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", lambda value: value.update(task_description="Yet another wording"))
+    rejected, said = run(life)
+    assert not rejected["promoted"]
+    assert current_champion(life.home) == before
+    assert any("not promoted" in line for line in said)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "dagster",
+            "asset",
+            "materialize",
+            "-m",
+            "lab_pipeline.definitions",
+            "--select",
+            "champion_model",
+        ],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert current_champion(life.home) == before
+
+    # after a rejection, too, an unchanged taxonomy is left alone
+    calls = life.calls()
+    again, _ = run(life)
+    assert again["nothing_changed"] and life.calls() == calls and again["training_steps"] == 0
+
+
+def test_the_command_line_shows_the_same_history_from_another_directory(life, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lab_pipeline.cli", "status", "--json", "--home", str(life.home.root)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    report = json.loads(done.stdout)
+    assert report["home"] == str(life.home.root)
+    assert set(report["leaves"]) == set(report["leaves"]) and report["behind"] == []
+    with dg.DagsterInstance.get() as instance:
+        assert {run.job_name for run in instance.get_runs()} >= {"snapshot_taxonomy", "refresh_leaves", "retune"}
+    assert not list(tmp_path.iterdir())
+
+
+def _fingerprint(opened: TestLab, leaf: str) -> str:
+    return read_json(opened.home.leaf(leaf) / "state.json")["source"]

@@ -1,0 +1,64 @@
+"""Small training runs: rows, a recipe that takes seconds, and specs that join them to the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA
+from lab_pipeline.storage import write_json, write_rows
+from lab_pipeline.training.recipe import Recipe
+from lab_pipeline.training.train import TrainingSpec
+from lab_pipeline_tests.builders import word
+
+
+def training_row(question: str, answer: str, unmask: bool = False, system: str | None = None) -> dict[str, Any]:
+    preamble = [{"role": "system", "content": system}] if system else []
+    return {
+        "id": f"{question}|{answer}",
+        "messages": [*preamble, {"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+        "metadata": json.dumps({}),
+        "unmask": unmask,
+        "leaf": "a/leaf",
+        "source": "curated",
+        "source_row": question,
+    }
+
+
+def twelve_rows() -> list[dict[str, Any]]:
+    return [training_row(f"Who founded {word(n)}?", f"{word(n, 'founder')} founded it.") for n in range(12)]
+
+
+def recipe(**changed: Any) -> Recipe:
+    """Two or three packs an epoch for the twelve rows; `epochs` counts for phase 1."""
+    phase = {"epochs": changed.pop("epochs", 4), "learning_rate": 5e-3}
+    values: dict[str, Any] = {
+        "lora": {"rank": 4, "alpha": 8},
+        "quantization": "none",
+        "pack_tokens": 256,
+        "packs_per_step": 1,
+        "save_every_steps": 4,
+        "knowledge": phase,
+        "skills": {**phase, "epochs": 1, "phase_1_replay": 0.5},
+    }
+    return Recipe.model_validate(values | changed)
+
+
+def training_spec(
+    output: Path, model: Path, rows: list[dict[str, Any]], wanted: Recipe, seed: int = 17, **changed: Any
+) -> TrainingSpec:
+    """A spec whose data set and `spec.json` are written beside its output."""
+    dataset = output.parent / f"{output.name}-data.parquet"
+    write_rows(dataset, rows, TRAINING_SCHEMA)
+    values: dict[str, Any] = {
+        "phase": "knowledge",
+        "base_model": str(model),
+        "dataset": str(dataset),
+        "continued": None,
+        "recipe": wanted.model_dump(),
+        "seed": seed,
+        "output": str(output),
+    }
+    write_json(output / "spec.json", values | changed)
+    return TrainingSpec(**(values | changed))
