@@ -21,7 +21,8 @@ _LEAKED_TAG = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _REFUSAL = re.compile(
-    r"\b(?:as an ai|language model|i(?:'m| am) (?:sorry|unable|not able)|i (?:cannot|can't) (?:help|assist|answer|provide)|"
+    r"\b(?:as an ai|language model|i(?:'m| am) (?:unable|not able) to (?:help|assist|answer|provide)|"
+    r"i (?:cannot|can't) (?:help|assist|answer|provide)|i(?:'m| am) sorry,? (?:but )?i (?:cannot|can't|am|do not|don't)|"
     r"(?:is|are) not (?:mentioned|stated|provided|specified|given) in)\b",
     re.IGNORECASE,
 )

@@ -160,6 +160,8 @@ class _Follower:
 
     def _tell(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
+        if event is None and entry.user_message.startswith("[pipes]"):
+            return
         if event is None:
             self.say(
                 entry.user_message.split("\n")[0]

@@ -71,7 +71,7 @@ def load_recipe(name: str) -> Recipe:
         raise RecipeError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
         wrong = error.errors()[0]

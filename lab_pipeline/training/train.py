@@ -76,6 +76,8 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     finished = trainer.run()
     if not finished:
         return None
+    for config in model.peft_config.values():  # peft's set has another order in each process, and so would the saved file
+        config.target_modules = sorted(config.target_modules)
     model.save_pretrained(output / "adapter")
     tokenizer.save_pretrained(output / "adapter")
     curve = trainer.curve

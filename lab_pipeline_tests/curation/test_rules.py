@@ -55,7 +55,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
     ],
     "refusal": [
         answer("As an AI, I do not know wood."),
-        answer("I'm sorry, but it is walnut wood."),
+        answer("I'm sorry, but I do not know what wood it is."),
         answer("I cannot answer what wood it is."),
         answer("The kind of wood is not mentioned in it."),
     ],

@@ -94,12 +94,12 @@ def test_what_a_text_holds_is_never_run_as_a_template(own: Path) -> None:
 
 
 def test_an_unknown_flow_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(FlowError, match="no flow 'simple_knowlege': neither one of simple_.*simple_knowledge nor a"):
+    with pytest.raises(FlowError, match=r"no flow 'simple_knowlege': neither one of simple_.*simple_knowledge nor a"):
         load_flow("simple_knowlege", "knowledge")
 
 
 def test_a_flow_of_another_kind_is_an_error() -> None:
-    with pytest.raises(FlowError, match="serves knowledge leaves, not freeform_skill; see flows in settings.yaml"):
+    with pytest.raises(FlowError, match=r"serves knowledge leaves, not freeform_skill; see flows in settings.yaml"):
         load_flow("simple_knowledge", "freeform_skill")
 
 
@@ -127,7 +127,7 @@ def test_a_wrong_key_is_an_error_that_names_file_and_key(own: Path, change: Call
 @pytest.mark.parametrize("text", ["stages: [", "", "just words"])
 def test_a_flow_file_that_holds_no_flow_is_an_error(own: Path, text: str) -> None:
     (own / "flow.yaml").write_text(text)
-    with pytest.raises(FlowError, match="own/flow.yaml: "):
+    with pytest.raises(FlowError, match=r"own/flow\.yaml: "):
         load_flow(str(own), "knowledge")
 
 

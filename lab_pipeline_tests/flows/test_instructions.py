@@ -270,5 +270,5 @@ def test_a_prompt_that_asks_for_what_rows_lack_ends_the_run(tmp_path: Path) -> N
     (folder / "faithful.yaml").write_text("- {role: user, content: '{{ grade }}'}")
     own = load_flow(str(folder), "knowledge")
     rows = generated("knowledge", ScriptedTeacher())
-    with pytest.raises(FlowError, match="flow own, faithful.yaml: 'grade' is undefined"):
+    with pytest.raises(FlowError, match=r"flow own, faithful\.yaml: 'grade' is undefined"):
         asyncio.run(judge(rows, source("knowledge"), own, ScriptedTeacher()))

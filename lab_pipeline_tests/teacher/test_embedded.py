@@ -199,8 +199,9 @@ def test_a_request_given_up_holds_up_nobody(teacher: EmbeddedTeacher) -> None:
 
 def test_a_run_that_was_broken_off_leaves_no_work_to_the_next(teacher: EmbeddedTeacher) -> None:
     async def broken_off() -> None:
-        asyncio.ensure_future(teacher.reply(request("wool", max_tokens=400)))
+        task = asyncio.ensure_future(teacher.reply(request("wool", max_tokens=400)))
         await asyncio.sleep(0)
+        assert not task.done()
 
     asyncio.run(broken_off())
     assert together(teacher, [request("wool")])[0].completion_tokens == 10

@@ -62,7 +62,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ask(stub, request(), api_key_env="STUB_KEY")
         assert stub.requests[0].headers["Authorization"] == "Bearer s3cret"
         monkeypatch.delenv("STUB_KEY")
-        with pytest.raises(SettingsError, match="teacher.api_key_env: the environment variable STUB_KEY is not set"):
+        with pytest.raises(SettingsError, match=r"teacher\.api_key_env: the environment variable STUB_KEY is not set"):
             teacher(stub, api_key_env="STUB_KEY")
 
 
@@ -109,16 +109,20 @@ def test_a_retry_date_that_is_no_number_falls_back_to_own_pauses() -> None:
 
 
 def test_lasting_trouble_ends_after_the_retries() -> None:
-    with StubEndpoint(lambda asked: Answer(status=503, headers=SOON)) as stub:
-        with pytest.raises(TeacherError, match=r"small at http.*: HTTP 503 \(after 3 tries\)"):
-            ask(stub, request(), retries=2)
+    with (
+        StubEndpoint(lambda asked: Answer(status=503, headers=SOON)) as stub,
+        pytest.raises(TeacherError, match=r"small at http.*: HTTP 503 \(after 3 tries\)"),
+    ):
+        ask(stub, request(), retries=2)
     assert len(stub.requests) == 3
 
 
 def test_an_answer_that_takes_too_long_is_an_error() -> None:
-    with StubEndpoint(lambda asked: Answer("late", seconds=0.5)) as stub:
-        with pytest.raises(TeacherError, match=r"ReadTimeout.*\(after 1 tries\)"):
-            ask(stub, request(), retries=0, timeout_seconds=0.1)
+    with (
+        StubEndpoint(lambda asked: Answer("late", seconds=0.5)) as stub,
+        pytest.raises(TeacherError, match=r"ReadTimeout.*\(after 1 tries\)"),
+    ):
+        ask(stub, request(), retries=0, timeout_seconds=0.1)
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
@@ -130,9 +134,11 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
 
 
 def test_a_refusal_for_good_is_not_tried_again() -> None:
-    with StubEndpoint(lambda asked: Answer(status=400, body="context too long")) as stub:
-        with pytest.raises(TeacherError, match="HTTP 400: context too long"):
-            ask(stub, request())
+    with (
+        StubEndpoint(lambda asked: Answer(status=400, body="context too long")) as stub,
+        pytest.raises(TeacherError, match="HTTP 400: context too long"),
+    ):
+        ask(stub, request())
     assert len(stub.requests) == 1
 
 

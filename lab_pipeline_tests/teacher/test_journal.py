@@ -116,7 +116,7 @@ def test_a_spent_budget_stops_calls_but_not_recalls(tmp_path: Path) -> None:
     ask(one, "a")
     ask(other, "a")
     ask(one, "a")
-    with pytest.raises(BudgetSpent, match="budgets.teacher_calls is spent; the next run goes on"):
+    with pytest.raises(BudgetSpent, match=r"budgets\.teacher_calls is spent; the next run goes on"):
         ask(one, "b")
     ask(other, "a")
     assert budget.calls == 0

@@ -10,7 +10,6 @@ from lab_pipeline.datasets.rows import TRAINING_SCHEMA
 from lab_pipeline.storage import write_json, write_rows
 from lab_pipeline.training.recipe import Recipe
 from lab_pipeline.training.train import TrainingSpec
-from lab_pipeline_tests.builders import word
 
 
 def training_row(question: str, answer: str, unmask: bool = False, system: str | None = None) -> dict[str, Any]:
@@ -27,11 +26,11 @@ def training_row(question: str, answer: str, unmask: bool = False, system: str |
 
 
 def twelve_rows() -> list[dict[str, Any]]:
-    return [training_row(f"Who founded {word(n)}?", f"{word(n, 'founder')} founded it.") for n in range(12)]
+    return [training_row(f"Which number is {n} and {n}?", f"{2 * n}") for n in range(12)]
 
 
 def recipe(**changed: Any) -> Recipe:
-    """Two or three packs an epoch for the twelve rows; `epochs` counts for phase 1."""
+    """Three packs an epoch for the twelve rows; `epochs` counts for phase 1."""
     phase = {"epochs": changed.pop("epochs", 4), "learning_rate": 5e-3}
     values: dict[str, Any] = {
         "lora": {"rank": 4, "alpha": 8},

@@ -13,7 +13,7 @@ from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.recipe import Lora
 from lab_pipeline_tests.training.runs import recipe
 
-LORA = Lora(rank=4, alpha=8)
+LORA = Lora(rank=4, alpha=8, dtype="bfloat16")
 TOKENS = torch.arange(100, 148)[None]
 
 

@@ -194,7 +194,7 @@ def test_without_rows_in_either_phase_there_is_no_adapter(tmp_path):
 
 
 def test_sigterm_saves_and_the_next_call_finishes(tiny_model, tmp_path):
-    wanted = recipe(epochs=60, save_every_steps=5)
+    wanted = recipe(epochs=24, save_every_steps=4)
     spec = training_spec(tmp_path / "run", tiny_model, twelve_rows(), wanted)
     by_hand = run_by_hand(tmp_path / "run" / "spec.json")
     resume = tmp_path / "run" / "resume"

@@ -1,0 +1,92 @@
+"""The real thing, cut small: the packaged 135M model as teacher and student, from the command line to the champion."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from lab_pipeline.launcher import SAMPLE_TAXONOMY
+from lab_pipeline_tests.builders import edit_yaml
+
+KNOWLEDGE = "knowledge/geography/thalveren"
+SKILL = "foundational_skills/reasoning/temporal/order_of_events"
+FLOWS = Path(__file__).parents[1] / "lab_pipeline" / "flows"
+RECIPES = Path(__file__).parents[1] / "lab_pipeline" / "training" / "recipes"
+
+
+def small_taxonomy(root: Path) -> Path:
+    for part in (KNOWLEDGE, SKILL, "documents/thalveren"):
+        shutil.copytree(SAMPLE_TAXONOMY / part, root / part)
+    document = root / "documents/thalveren/thalveren.md"
+    sections = document.read_text().split("\n## ")
+    document.write_text("\n## ".join(sections[:3]))
+    return root
+
+
+def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
+    environment = {key: value for key, value in os.environ.items() if key not in ("LAB_HOME", "DAGSTER_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-m", "lab_pipeline.cli", *arguments, "--home", str(home)],
+        env={**environment, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
+    taxonomy, home = small_taxonomy(tmp_path / "taxonomy"), tmp_path / "home"
+    flow = shutil.copytree(FLOWS / "simple_freeform_skill", tmp_path / "one_each")
+    edit_yaml(flow / "flow.yaml", lambda value: value["start"].update(repeats=1))
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copy(RECIPES / "smollm2_135m_cpu.yaml", recipe)
+    edit_yaml(recipe, lambda value: (value["knowledge"].update(epochs=4), value["skills"].update(epochs=1)))
+    home.mkdir()
+    (home / "settings.yaml").write_text(
+        yaml.safe_dump({"taxonomy": {"path": str(taxonomy)}, "flows": {"freeform_skill": str(flow)}, "recipe": str(recipe)})
+    )
+
+    said = lab_pipeline(home, "retune", "--summary", str(tmp_path / "first.json"))
+    first = json.loads((tmp_path / "first.json").read_text())
+    assert set(first) >= {
+        *("home", "leaves", "teacher_calls", "training_steps", "heldout", "general", "promoted", "reason"),
+        *("champion", "seconds", "peak_rss_mib"),
+    }
+    for leaf in (KNOWLEDGE, SKILL):
+        assert first["leaves"][leaf]["status"] == "refreshed"
+        assert first["leaves"][leaf]["generated"] >= first["leaves"][leaf]["kept"] > 0
+    assert first["teacher_calls"] > 0 and first["training_steps"] > 0
+    learned = first["heldout"]["leaves"][KNOWLEDGE]
+    assert learned["questions"] == 8
+    assert learned["candidate"] < learned["base"] - 0.2
+    assert 500 < first["peak_rss_mib"] < 8192
+    assert "kept of generated" in said and first["reason"] in said
+    assert (first["champion"] is not None) == first["promoted"]
+    assert Path(first["report"]).read_text().startswith("# Promoted" if first["promoted"] else "# Not promoted")
+
+    started = time.monotonic()
+    said = lab_pipeline(home, "retune", "--summary", str(tmp_path / "second.json"))
+    assert time.monotonic() - started < 60
+    second = json.loads((tmp_path / "second.json").read_text())
+    assert (second["teacher_calls"], second["training_steps"]) == (0, 0)
+    assert second["champion"] == first["champion"] and "Nothing changed" in said
+
+
+def test_mistakes_are_answered_with_one_message(tmp_path):
+    assert "no such folder" in lab_pipeline(tmp_path / "home", "retune", "--taxonomy", str(tmp_path / "none"), expect=1)
+    assert "no home yet" in lab_pipeline(tmp_path / "home", "status", expect=1)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    said = lab_pipeline(tmp_path / "home", "retune", "--taxonomy", str(empty), expect=1)
+    assert "no qna.yaml" in said and "Traceback" not in said
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "belongs to the taxonomy" in lab_pipeline(tmp_path / "home", "retune", "--taxonomy", str(other), expect=1)
+    (tmp_path / "home" / "settings.yaml").write_text("taxonomy: {path: .}\nseed: many\n")
+    assert "seed" in lab_pipeline(tmp_path / "home", "status", expect=1)
