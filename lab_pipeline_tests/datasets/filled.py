@@ -1,0 +1,71 @@
+"""A home whose leaves are refreshed by the scripted teacher, as data sets and evaluation find it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab_pipeline.datasets.catalog import Catalog, build_catalog
+from lab_pipeline.datasets.mix import build_heldout
+from lab_pipeline.flows.refresh import LeafPlan, plan_leaves, refresh_leaves
+from lab_pipeline.settings import Settings
+from lab_pipeline.storage import Home
+from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
+from lab_pipeline_tests.builders import settings_for, write_taxonomy
+from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
+
+GENERAL = [
+    {"id": f"g{n}", "category": "places", "question": f"What is the capital of {land}?", "answer": f"It is {city}."}
+    for n, (land, city) in enumerate([("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"), ("Peru", "Lima")])
+]
+
+
+@dataclass
+class FilledHome:
+    home: Home
+    settings: Settings
+
+    @property
+    def taxonomy(self) -> Path:
+        return Path(self.settings.taxonomy.path)
+
+    def snapshot(self) -> Snapshot:
+        return take_snapshot(self.home, self.settings)
+
+    def plans(self, snapshot: Snapshot) -> dict[str, LeafPlan]:
+        return plan_leaves(snapshot, self.settings, "scripted", "scripted")
+
+    def refresh(self, *leaves: str, teacher: ScriptedTeacher | None = None) -> None:
+        """Refresh these leaves, or all of them."""
+        plans = self.plans(self.snapshot())
+        wanted = [plan for leaf, plan in plans.items() if not leaves or leaf in leaves]
+        teacher = teacher or ScriptedTeacher()
+        refresh_leaves(self.home, wanted, self.settings, teacher, teacher, "c", lambda text: None, lambda done: None)
+
+    def catalog(self) -> Catalog:
+        snapshot = self.snapshot()
+        return build_catalog(self.home, snapshot, self.plans(snapshot))
+
+    def entry(self, leaf: str) -> dict[str, Any]:
+        (found,) = (entry for entry in self.catalog().leaves if entry["leaf"] == leaf)
+        return found
+
+    def heldout(self, general: list[dict[str, str]] | None = None) -> dict[str, Any]:
+        return build_heldout(self.home, self.catalog(), self.snapshot().rows, GENERAL if general is None else general)
+
+
+def filled_home(root: Path) -> FilledHome:
+    """One leaf of each kind, all refreshed."""
+    filled = FilledHome(Home.open(root / "home"), settings_for(write_taxonomy(root / "taxonomy")))
+    filled.refresh()
+    return filled
+
+
+def copied(filled: FilledHome, root: Path) -> FilledHome:
+    """The same home and taxonomy once more, to be changed at will."""
+    import shutil
+
+    shutil.copytree(filled.home.root, root / "home")
+    shutil.copytree(filled.taxonomy, root / "taxonomy")
+    return replace(filled, home=Home.open(root / "home"), settings=settings_for(root / "taxonomy"))

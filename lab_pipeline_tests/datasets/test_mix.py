@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_pipeline.datasets.catalog import curated_rows
+from lab_pipeline.datasets.heldout import LeakDetector
+from lab_pipeline.datasets.mix import (
+    Dataset,
+    asked_questions,
+    load_dataset,
+    load_heldout,
+    mix_knowledge,
+    mix_skills,
+)
+from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.errors import NotMaterialized
+from lab_pipeline.storage import Home, read_json, read_rows
+from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
+from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
+from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
+from lab_pipeline_tests.training.runs import recipe
+
+REPLAY = [
+    {"id": f"r{n}", "category": "words", "question": f"What is the opposite of {word}?", "answer": f"Not {word}."}
+    for n, word in enumerate("hot tall early heavy quiet bright".split())
+]
+RECIPE = recipe(
+    knowledge={"epochs": 1, "learning_rate": 1e-3, "general_replay": 3},
+    skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 2, "phase_1_replay": 0.5},
+)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
+    return filled_home(tmp_path_factory.mktemp("filled"))
+
+
+@pytest.fixture
+def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
+    return copied(untouched, tmp_path)
+
+
+def mixed(lab: FilledHome, heldout: dict[str, Any] | None = None, order: int | None = None) -> tuple[Dataset, Dataset]:
+    """Both phases' data; `order` shuffles the catalog's leaves."""
+    catalog = lab.catalog()
+    if order is not None:
+        catalog = replace(catalog, leaves=random.Random(order).sample(catalog.leaves, len(catalog.leaves)))
+    heldout = heldout or lab.heldout()
+    knowledge = mix_knowledge(lab.home, catalog, heldout, REPLAY, RECIPE, lab.settings)
+    return knowledge, mix_skills(lab.home, catalog, heldout, REPLAY, RECIPE, lab.settings, knowledge)
+
+
+def excluded(lab: FilledHome, dataset: Dataset) -> list[dict[str, Any]]:
+    return read_rows(lab.home.datasets / f"{dataset.phase}-{dataset.digest}-excluded.parquet")
+
+
+def test_the_same_leaves_give_the_same_bytes_in_whatever_order(lab):
+    first = [(dataset.path, dataset.path.read_bytes()) for dataset in mixed(lab)]
+    for order in range(4):
+        for path, _ in first:
+            path.unlink()
+        assert [(dataset.path, dataset.path.read_bytes()) for dataset in mixed(lab, order=order)] == first
+
+
+def test_another_seed_gives_another_order_and_another_choice(lab):
+    other = replace(lab, settings=lab.settings.model_copy(update={"seed": 18}))
+    assert {dataset.digest for dataset in mixed(lab)} & {dataset.digest for dataset in mixed(other)} == set()
+
+
+def test_each_phase_holds_its_kinds_of_leaf(lab):
+    knowledge, skills = mixed(lab)
+    kinds = {entry["leaf"]: entry["rows"] for entry in lab.catalog().in_use}
+    trained = [row for row in knowledge.read() if row["source"] == "curated"]
+    assert {row["leaf"] for row in trained} == {KNOWLEDGE}
+    assert len(trained) == kinds[KNOWLEDGE]
+    assert {row["leaf"] for row in skills.read() if row["source"] == "curated"} == {GROUNDED, FREEFORM, FOUNDATIONAL}
+    assert knowledge.rows == len(knowledge.read()) == sum(knowledge.by_source.values())
+    assert skills.by_leaf[FREEFORM] == kinds[FREEFORM]
+
+
+def test_documents_are_learned_whole_and_answers_alone_otherwise(lab):
+    knowledge, skills = mixed(lab)
+    source = read_json(lab.home.leaf_source(lab.entry(KNOWLEDGE)["source"]))
+    documents = [row for row in knowledge.read() if row["source"] == "document"]
+    assert sorted(row["messages"][-1]["content"] for row in documents) == sorted(
+        passage["text"] for passage in source["passages"]
+    )
+    for row in knowledge.read():
+        assert row["unmask"] == (row["source"] == "document")
+    for row in skills.read():
+        if row["source"] != "replay":
+            assert not row["unmask"]
+
+
+def test_phase_2_replays_its_share_of_phase_1s_leaves_but_not_of_its_general_questions(lab):
+    knowledge, skills = mixed(lab)
+    earlier = {row["id"]: row for row in knowledge.read() if row["source"] != "general"}
+    replayed = [row for row in skills.read() if row["source"] == "replay"]
+    assert len(replayed) == round(0.5 * len(earlier)) > 3
+    for row in replayed:
+        before = earlier[row["source_row"]]
+        assert (row["messages"], row["unmask"], row["leaf"]) == (before["messages"], before["unmask"], before["leaf"])
+    assert len({row["id"] for row in skills.read()}) == skills.rows
+
+
+def test_general_questions_are_replayed_in_number_and_never_one_that_the_test_asks(lab):
+    knowledge, skills = mixed(lab)
+    assert (knowledge.by_source["general"], skills.by_source["general"]) == (3, 2)
+    asked = [{**question, "question": question["question"].upper()} for question in REPLAY[:5]]
+    heldout = lab.heldout([*GENERAL, *asked])
+    test = LeakDetector(asked_questions(heldout))
+    for dataset in mixed(lab, heldout):
+        (replayed,) = (row["messages"][0]["content"] for row in dataset.read() if row["source"] == "general")
+        assert replayed == REPLAY[5]["question"]
+        assert test.leak(replayed) is None
+
+
+def test_a_row_that_repeats_a_question_of_the_test_is_left_out_and_listed(lab):
+    row = curated_rows(lab.home, lab.entry(FREEFORM))[0]
+    leak = instruction_row(row)["messages"][0]["content"]
+    _, skills = mixed(lab, lab.heldout([{"id": "g", "category": "c", "question": f"{leak.upper()}!", "answer": "A."}]))
+    left_out = excluded(lab, skills)
+    assert row["id"] in [each["id"] for each in left_out]
+    assert {each["rule"] for each in left_out} == {"held_out"}
+    assert skills.excluded == {"held_out": len(left_out)}
+    assert row["id"] not in [each["source_row"] for each in skills.read()]
+    test = LeakDetector(asked_questions(load_heldout(lab.home)))
+    assert not any(test.leak(each["messages"][0]["content"]) for each in skills.read())
+
+
+def test_a_question_that_two_leaves_ask_is_learned_once(lab):
+    def same(request: Any) -> Any:
+        new = request.messages[-1].content.startswith("Write a new exercise")
+        return "Reword this sentence about seven rivers politely." if new else copying(request)
+
+    for leaf in (FREEFORM, FOUNDATIONAL):
+        shutil.rmtree(lab.home.leaf(leaf))
+    lab.refresh(FREEFORM, FOUNDATIONAL, teacher=ScriptedTeacher(same))
+    _, skills = mixed(lab)
+    (left_out,) = excluded(lab, skills)
+    assert (left_out["leaf"], left_out["rule"]) == (FOUNDATIONAL, "duplicate_across_leaves")
+    assert FREEFORM in left_out["reason"]
+    assert skills.by_leaf[FREEFORM] == 1
+    assert FOUNDATIONAL not in skills.by_leaf
+
+
+def test_a_phase_without_leaves_is_empty_and_has_no_general_questions_either(lab):
+    shutil.rmtree(lab.taxonomy / "knowledge")
+    knowledge, skills = mixed(lab)
+    assert (knowledge.rows, knowledge.by_source) == (0, {})
+    assert "replay" not in skills.by_source and skills.rows > 0
+
+
+def test_the_test_asks_the_held_out_questions_of_the_leaves_in_use(lab):
+    heldout = lab.heldout()
+    rows = {row["leaf"]: row for row in lab.snapshot().rows}
+    assert {leaf: len(questions) for leaf, questions in heldout["leaves"].items()} == {
+        leaf: row["held_out"] for leaf, row in rows.items()
+    }
+    assert heldout["leaves"][GROUNDED][0]["context"] and not heldout["leaves"][KNOWLEDGE][0]["context"]
+    assert load_heldout(lab.home) == heldout
+    assert lab.heldout([])["digest"] != heldout["digest"]
+
+
+def test_the_data_mixed_last_are_the_current_ones(lab, tmp_path):
+    knowledge, skills = mixed(lab)
+    assert load_dataset(lab.home, "knowledge") == knowledge
+    assert load_dataset(lab.home, "skills") == skills
+    empty = Home.open(tmp_path / "empty")
+    for load in (lambda: load_dataset(empty, "skills"), lambda: load_heldout(empty)):
+        with pytest.raises(NotMaterialized):
+            load()

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lab_pipeline.datasets.catalog import Catalog
+from lab_pipeline.datasets.general import GeneralSets
+from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_changed, retune_inputs
+from lab_pipeline.evaluation.report import report_markdown
+from lab_pipeline.registry.base_model import BaseModel
+from lab_pipeline.registry.candidate import Candidate, load_candidate
+from lab_pipeline.registry.champion import current_champion, promote
+from lab_pipeline.storage import folder_digest, read_json, write_json
+from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
+from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
+from lab_pipeline_tests.training.runs import recipe
+
+PROVENANCE = {"datasets": {"knowledge": "k", "skills": "s"}, "recipe": {"name": "small"}, "seed": 17}
+ALL_LEAVES = sorted([KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL])
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny model with its guesses more modest or bolder, which for random weights is better or worse on every text."""
+    folders = {"base": tiny_model}
+    for name, boldness in {"better": 0.3, "best": 0.1, "worse": 2.0}.items():
+        model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+        model.lm_head.weight.data *= boldness
+        folders[name] = tmp_path_factory.mktemp("models") / name
+        model.save_pretrained(folders[name])
+        AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folders[name])
+    return folders
+
+
+class Bench:
+    """Evaluates one after another in a home; what it says tells which models were scored."""
+
+    def __init__(self, filled: FilledHome, models: dict[str, Path]) -> None:
+        self.filled = filled
+        self.home = filled.home
+        self.models = models
+        self.base = BaseModel(models["base"], "tiny", folder_digest(models["base"]))
+        self.said: list[str] = []
+
+    def candidate(self, name: str, model: str | None = None) -> Candidate:
+        """The candidate `name`, with that model or the one of the same name."""
+        folder = self.home.root / "candidates" / name
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / "model").symlink_to(self.models[model or name])
+            write_json(folder / "candidate.json", {"id": name, "digest": folder_digest(folder / "model")})
+        return load_candidate(self.home, name)
+
+    def evaluate(self, name: str, inputs: str = "inputs", model: str | None = None, leaves: Any = ()) -> dict[str, Any]:
+        """`leaves`: those that the catalog names; all by default."""
+        self.said.clear()
+        catalog = self.filled.catalog()
+        if leaves:
+            catalog = Catalog(catalog.snapshot, [entry for entry in catalog.leaves if entry["leaf"] in leaves])
+        heldout = self.filled.heldout()
+        heldout["leaves"] = {entry["leaf"]: heldout["leaves"][entry["leaf"]] for entry in catalog.in_use}
+        heldout["digest"] += str(len(leaves))
+        return evaluate(
+            self.home,
+            self.filled.settings,
+            inputs,
+            self.base,
+            self.candidate(name, model),
+            catalog,
+            self.filled.snapshot(),
+            heldout,
+            PROVENANCE,
+            self.said.append,
+        )
+
+    @property
+    def scored(self) -> int:
+        """Models scored by the last evaluation."""
+        return sum("scoring" in said for said in self.said)
+
+
+@pytest.fixture(scope="module")
+def scored_home(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
+    """A home in which nothing was evaluated yet, but all models' scores are known, for that is what takes time."""
+    bench = Bench(filled_home(tmp_path_factory.mktemp("filled")), models)
+    for name in models.keys() - {"base"}:
+        bench.evaluate(name)
+    (bench.home.evaluations / "last.json").unlink()
+    shutil.rmtree(bench.home.root / "candidates")
+    return bench.filled
+
+
+@pytest.fixture
+def bench(scored_home: FilledHome, models: dict[str, Path], tmp_path: Path) -> Bench:
+    return Bench(copied(scored_home, tmp_path), models)
+
+
+def test_the_first_candidate_is_measured_against_the_base_model_on_all_leaves(bench):
+    evaluation = bench.evaluate("better")
+    assert evaluation["reference"] == "base"
+    assert evaluation["changed"] == sorted(evaluation["heldout"]["leaves"]) == ALL_LEAVES
+    assert evaluation["verdict"]["outcome"] == "better"
+    heldout = evaluation["heldout"]
+    assert heldout["candidate"] < heldout["base"] and heldout["champion"] is None
+    assert heldout["difference"] == pytest.approx(heldout["candidate"] - heldout["base"])
+    assert heldout["questions"] == sum(each["questions"] for each in heldout["leaves"].values()) == 8
+    assert evaluation["general"]["questions"] == len(GENERAL)
+    assert evaluation["recipe"] == PROVENANCE["recipe"]
+    assert {leaf["contributor"] for leaf in evaluation["leaves"]} == {"tester"}
+
+
+def test_an_evaluation_is_stored_and_returned_again(bench):
+    evaluation = bench.evaluate("better")
+    assert last_evaluation(bench.home) == evaluation
+    assert read_json(Path(evaluation["report"]).parent / "evaluation.json") == evaluation
+    assert Path(evaluation["report"]).read_text(encoding="utf-8") == report_markdown(evaluation)
+    assert bench.evaluate("better") == evaluation
+    promote(bench.home, evaluation)
+    assert bench.evaluate("better") == evaluation
+    assert bench.scored == 0
+
+
+def test_a_rejected_evaluation_of_the_same_inputs_is_returned_as_it_was(bench):
+    evaluation = bench.evaluate("worse")
+    assert not evaluation["verdict"]["promoted"]
+    assert bench.evaluate("worse") == evaluation
+
+
+def test_a_model_is_scored_once_on_one_set_of_questions(bench):
+    shutil.rmtree(bench.home.evaluations / "scores")
+    bench.evaluate("better")
+    assert bench.scored == 2
+    bench.evaluate("better", inputs="others")
+    assert bench.scored == 0
+    bench.evaluate("worse")
+    assert bench.scored == 1
+    bench.evaluate("worse", "fewer", leaves=[KNOWLEDGE, FREEFORM])
+    assert bench.scored == 2
+
+
+def test_a_worse_candidate_is_rejected_for_the_general_questions_first(bench):
+    assert bench.evaluate("worse")["verdict"]["outcome"] == "forgetting"
+
+
+def test_a_later_candidate_is_measured_against_the_champion(bench):
+    promote(bench.home, bench.evaluate("better"))
+    evaluation = bench.evaluate("best", "more")
+    assert evaluation["reference"] == "better"
+    heldout = evaluation["heldout"]
+    assert heldout["candidate"] < heldout["champion"] < heldout["base"]
+    assert evaluation["changed"] == ALL_LEAVES, "no leaf changed nor left, so recipe or base did, and all leaves count"
+    assert evaluation["verdict"]["outcome"] == "better"
+    promote(bench.home, evaluation)
+    backwards = bench.evaluate("second", "again", model="better")
+    assert backwards["reference"] == "best" and not backwards["verdict"]["promoted"]
+
+
+def test_leaves_count_as_changed_whose_rows_the_champion_was_not_trained_on(bench):
+    promote(bench.home, bench.evaluate("better", leaves=[KNOWLEDGE, GROUNDED, FREEFORM]))
+    alias = bench.home.champions / "champion.json"
+    champion = read_json(alias)
+    write_json(alias, {**champion, "catalog": {**champion["catalog"], GROUNDED: "other rows"}})
+    evaluation = bench.evaluate("best", "more")
+    assert evaluation["changed"] == sorted([GROUNDED, FOUNDATIONAL])
+    assert f"Changed leaves: `{GROUNDED}`, `{FOUNDATIONAL}`." in report_markdown(evaluation)
+
+
+def test_after_a_mere_removal_no_leaf_counts_as_changed(bench):
+    promote(bench.home, bench.evaluate("better"))
+    evaluation = bench.evaluate("second", "less", model="better", leaves=[KNOWLEDGE, FREEFORM])
+    assert evaluation["changed"] == []
+    assert evaluation["verdict"]["outcome"] == "unchanged"
+    evaluation = bench.evaluate("best", "less", leaves=[KNOWLEDGE, FREEFORM])
+    assert evaluation["changed"] == []
+    assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("better", True)
+
+
+def test_a_champion_that_moved_meanwhile_makes_the_evaluation_stale(bench):
+    promising = bench.evaluate("better")
+    promote(bench.home, bench.evaluate("best", "others"))
+    write_json(bench.home.evaluations / "last.json", promising)
+    assert bench.evaluate("better")["reference"] == "best"
+
+
+def test_nothing_changed_before_the_first_evaluation_is_false(bench):
+    assert not nothing_changed(bench.home, "inputs")
+
+
+def test_nothing_changed_after_a_rejection(bench):
+    bench.evaluate("worse")
+    assert nothing_changed(bench.home, "inputs")
+    assert not nothing_changed(bench.home, "others")
+
+
+def test_something_is_left_to_do_until_a_promotion_is_carried_out(bench):
+    evaluation = bench.evaluate("better")
+    assert not nothing_changed(bench.home, "inputs")
+    promote(bench.home, evaluation)
+    assert nothing_changed(bench.home, "inputs")
+    promote(bench.home, bench.evaluate("best", "more"))
+    assert not nothing_changed(bench.home, "inputs"), "another candidate was evaluated since"
+    assert nothing_changed(bench.home, "more")
+
+
+def test_the_inputs_of_a_retune_are_all_that_its_outcome_depends_on(bench):
+    catalog, settings = bench.filled.catalog(), bench.filled.settings
+    sets = GeneralSets(GENERAL, GENERAL[:2])
+    base = retune_inputs(catalog, "h", sets, "model", recipe(), settings)
+    fewer = Catalog(catalog.snapshot, catalog.leaves[1:])
+    stricter = settings.model_copy(update={"gate": settings.gate.model_copy(update={"minimum_gain": 0.5})})
+    others = [
+        retune_inputs(fewer, "h", sets, "model", recipe(), settings),
+        retune_inputs(catalog, "h2", sets, "model", recipe(), settings),
+        retune_inputs(catalog, "h", GeneralSets(GENERAL, GENERAL[:1]), "model", recipe(), settings),
+        retune_inputs(catalog, "h", sets, "model 2", recipe(), settings),
+        retune_inputs(catalog, "h", sets, "model", recipe(epochs=9), settings),
+        retune_inputs(catalog, "h", sets, "model", recipe(), settings.model_copy(update={"seed": 18})),
+        retune_inputs(catalog, "h", sets, "model", recipe(), stricter),
+    ]
+    assert len({base, *others}) == 8
+    elsewhere = Catalog("another snapshot", [{**entry, "state": "behind", "note": "n"} for entry in catalog.leaves])
+    assert retune_inputs(elsewhere, "h", sets, "model", recipe(), settings) == base
+
+
+def test_the_report_shows_the_verdict_first_then_every_leaf(bench):
+    report = report_markdown(bench.evaluate("better"))
+    assert report.startswith("# Promoted: better\n")
+    for leaf in ALL_LEAVES:
+        assert f"| `{leaf}` |" in report
+    assert report_markdown(bench.evaluate("worse", "others")).startswith("# Not promoted: forgetting\n")
+
+
+def test_a_leaf_without_questions_is_not_measurable_and_the_data_are_plain_json(bench):
+    evaluation = json.loads(json.dumps(bench.evaluate("better")))
+    evaluation["heldout"]["leaves"]["a/leaf"] = {**evaluation["general"], "questions": 0, "interval": None, "difference": None}
+    assert "| `a/leaf` | 0 | - | - | - | - | not measurable |" in report_markdown(evaluation)
+
+
+def test_an_evaluation_moves_no_alias(bench):
+    bench.evaluate("better")
+    assert current_champion(bench.home) is None

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lab_pipeline.registry.base_model import BaseModel
+from lab_pipeline.registry.candidate import load_candidate, merge_candidate
+from lab_pipeline.storage import Home, folder_digest
+from lab_pipeline.training.checkpoint import Checkpoint
+from lab_pipeline.training.quantized import load_base, with_adapter
+from lab_pipeline.training.recipe import Lora
+from lab_pipeline_tests.training.runs import recipe
+
+TOKENS = torch.arange(100, 130)[None]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path / "home")
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> BaseModel:
+    return BaseModel(tiny_model, "tiny", folder_digest(tiny_model))
+
+
+@pytest.fixture
+def checkpoint(tiny_model: Path, tmp_path: Path) -> Checkpoint:
+    """A checkpoint whose adapter, without any training, changes much."""
+    model = with_adapter(load_base(tiny_model, recipe()), Lora(rank=4, alpha=8), None)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(tmp_path / "skills-1" / "adapter")
+    return Checkpoint("skills-1", tmp_path / "skills-1", {"adapter_digest": "d"})
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(input_ids=TOKENS).logits[0].float()
+
+
+def plain(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+
+
+def test_the_merged_model_says_what_base_model_and_adapter_say_together(home, base, checkpoint):
+    merged = logits(plain(merge_candidate(home, base, checkpoint).model))
+    together = logits(PeftModel.from_pretrained(plain(base.folder), checkpoint.adapter))
+    alone = logits(plain(base.folder))
+    assert (merged - together).norm() / together.norm() < 0.05
+    assert (merged - alone).norm() / alone.norm() > 0.5
+
+
+def test_a_candidate_is_a_whole_plain_model(home, base, checkpoint):
+    candidate = merge_candidate(home, base, checkpoint)
+    assert not list(candidate.model.glob("adapter*"))
+    assert {parameter.dtype for parameter in AutoModelForCausalLM.from_pretrained(candidate.model).parameters()} == {
+        torch.bfloat16
+    }
+    messages = [{"role": "user", "content": "Hello"}]
+    templates = [
+        AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
+        for folder in (candidate.model, base.folder)
+    ]
+    assert templates[0] == templates[1]
+
+
+def test_a_candidate_is_named_by_its_files_and_merged_once(home, base, checkpoint):
+    candidate = merge_candidate(home, base, checkpoint)
+    assert (candidate.id, candidate.digest) == ("skills-1", folder_digest(candidate.model))
+    written = (candidate.model / "model.safetensors").stat().st_mtime_ns
+    assert merge_candidate(home, base, checkpoint) == load_candidate(home, "skills-1") == candidate
+    assert (candidate.model / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_merge_that_was_cut_off_is_made_again(home, base, checkpoint):
+    whole = merge_candidate(home, base, checkpoint)
+    (whole.model.parent / "candidate.json").unlink()
+    (whole.model / "model.safetensors").write_bytes(b"half")
+    assert merge_candidate(home, base, checkpoint) == whole
+    assert folder_digest(whole.model) == whole.digest
+
+
+def test_without_an_adapter_the_candidate_is_the_base_model(home, base, tmp_path):
+    candidate = merge_candidate(home, base, Checkpoint("skills-0", tmp_path, {"adapter_digest": None}))
+    assert torch.equal(logits(plain(candidate.model)), logits(plain(base.folder)))
