@@ -124,7 +124,7 @@ def _teacher(settings: Settings) -> Finding:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         response = httpx.get(f"{teacher.url.rstrip('/')}/models", headers=headers, timeout=10)
         served = [model["id"] for model in response.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, KeyError, ValueError) as error:
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
         return Finding("teacher", False, f"{teacher.url} does not answer as an OpenAI-compatible server: {error}")
     fine = teacher.model in served
     return Finding("teacher", fine, f"{teacher.url} serves {', '.join(served)}; settings ask for {teacher.model}")

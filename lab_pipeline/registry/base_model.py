@@ -44,6 +44,8 @@ def model_identity(name: str) -> str:
         sizes = sorted((path.name, path.stat().st_size) for path in folder.glob("*.safetensors"))
         if not sizes:
             raise ModelError(f"{folder}: no *.safetensors; other weight formats are not read, for they can run code")
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: no config.json; give the folder of a whole Hugging Face model")
         return f"{folder.name}@{digest([file_digest(folder / 'config.json'), sizes])}"
     return name
 

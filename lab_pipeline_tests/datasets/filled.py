@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,6 @@ def filled_home(root: Path) -> FilledHome:
 
 def copied(filled: FilledHome, root: Path) -> FilledHome:
     """The same home and taxonomy once more, to be changed at will."""
-    import shutil
 
     shutil.copytree(filled.home.root, root / "home")
     shutil.copytree(filled.taxonomy, root / "taxonomy")

@@ -80,7 +80,9 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
 
 
 def test_a_finding_shows_examples_of_what_was_wrong():
-    findings = {finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), load_suite("training_rows"))}
+    findings = {
+        finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), load_suite("training_rows"))
+    }
     assert findings["sources_are_known"].observed == "1 of 12 rows unexpected, such as 'elsewhere'"
 
 

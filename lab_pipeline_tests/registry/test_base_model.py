@@ -49,6 +49,12 @@ def test_a_folder_without_safetensors_is_refused(home, own):
         fetch_model(home, str(own))
 
 
+def test_a_folder_without_configuration_is_refused(home, own):
+    (own / "config.json").unlink()
+    with pytest.raises(ModelError, match=re.escape(f"{own}: no config.json")):
+        fetch_model(home, str(own))
+
+
 def test_a_model_that_is_nowhere_is_refused_by_name(home, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"'nobody/nothing-at-all' is neither"):

@@ -30,7 +30,7 @@ def evaluation(home: Home, candidate: str, reference: str = "base", promoted: bo
         "reference": reference,
         "base_model": "tiny",
         "taxonomy_commit": "c0ffee",
-        "catalog": {leaf: "rows" for leaf in LEAVES},
+        "catalog": dict.fromkeys(LEAVES, "rows"),
         "verdict": {"promoted": promoted, "outcome": "better" if promoted else "not better", "reason": "the numbers say so"},
         "heldout": measured,
         "general": measured,
@@ -51,7 +51,7 @@ def test_a_verdict_in_favour_makes_the_candidate_champion(home):
     assert current_champion(home) is None
     champion = promote(home, evaluation(home, "one"))
     assert current_champion(home) == champion
-    assert (champion.id, champion.catalog) == ("one", {leaf: "rows" for leaf in LEAVES})
+    assert (champion.id, champion.catalog) == ("one", dict.fromkeys(LEAVES, "rows"))
     assert (champion.model / "model.safetensors").read_text(encoding="utf-8") == "weights of one"
 
 
