@@ -77,7 +77,10 @@ def _observed(result: dict[str, Any]) -> str:
 
 
 def training_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Training rows as the flat table that the suite `training_rows` speaks of."""
+    """Training rows as the flat table that the suite `training_rows` speaks of.
+
+    What is missing becomes an empty text, for Great Expectations passes over nulls.
+    """
     import pandas as pd
 
     columns = ["id", "leaf", "source", "prompt", "answer", "last_role"]
@@ -86,9 +89,9 @@ def training_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
             {
                 "id": row["id"],
                 "leaf": row["leaf"],
-                "source": row["source"],
-                "prompt": "\n".join(message["content"] for message in row["messages"][:-1]),
-                "answer": row["messages"][-1]["content"],
+                "source": row["source"] or "",
+                "prompt": "\n".join(message["content"] or "" for message in row["messages"][:-1]),
+                "answer": row["messages"][-1]["content"] or "",
                 "last_role": row["messages"][-1]["role"],
             }
             for row in rows

