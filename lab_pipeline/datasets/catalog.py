@@ -31,7 +31,7 @@ CATALOG_SCHEMA = pa.schema(
 )
 """One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
 *quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed). `content` is a hash
-of the rows' texts."""
+of the rows' texts and of the leaf's frozen source, which holds seeds and passages."""
 
 
 @dataclass(frozen=True)
@@ -107,5 +107,5 @@ def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None) -> dict[str, 
     if state:
         rows = curated_rows(home, entry)
         texts = [[kept["id"], kept["context"], kept["question"], kept["answer"]] for kept in rows]
-        entry |= {"rows": len(rows), "generated": state.funnel["generated"], "content": digest(texts)}
+        entry |= {"rows": len(rows), "generated": state.funnel["generated"], "content": digest([state.source, texts])}
     return entry

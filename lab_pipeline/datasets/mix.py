@@ -1,8 +1,9 @@
 """Mixing the curated leaves into the data of both training phases.
 
 Phase 1, *knowledge*: question-answer rows of the knowledge leaves and the documents' own text. Phase 2, *skills*: rows of
-the skill leaves with a replay of phase 1 (LAB paper, section 4). Both carry general questions against forgetting. What
-concerns several leaves at once happens here: rows that repeat a held-out question, and the same question in two leaves.
+the skill leaves, their seeds in use, and a replay of phase 1 (LAB paper, section 4). Both carry general questions against
+forgetting. What concerns several leaves at once happens here: rows that repeat a held-out question, and the same question
+in two leaves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow as pa
 from lab_pipeline.curation.rules import question_identity
 from lab_pipeline.datasets.catalog import Catalog, curated_rows
 from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt, document_row, general_row, instruction_row
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt, document_row, general_row, instruction_row, seed_row
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
@@ -106,6 +107,9 @@ def mix_skills(
 ) -> Dataset:
     """Build and store phase 2's data."""
     rows, excluded = _instructions(home, catalog, heldout, lambda kind: kind != "knowledge")
+    for entry in catalog.in_use:
+        if entry["kind"] != "knowledge":
+            rows += [seed_row(entry["leaf"], seed) for seed in read_json(home.leaf_source(entry["source"]))["seeds"]]
     earlier = [row for row in knowledge.read() if row["source"] != "general"]
     count = round(recipe.skills.phase_1_replay * len(earlier))
     replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)

@@ -21,7 +21,7 @@ TRAINING_SCHEMA = pa.schema(
     ]
 )
 """`unmask` true = the loss covers the whole text but the system message, else the answers only. `metadata` is JSON text, as
-upstream has it. `source` says where a row came from (curated, document, general, replay), `source_row` its id there."""
+upstream has it. `source` says where a row came from (curated, seed, document, general, replay), `source_row` its id there."""
 
 
 def as_prompt(question: str, context: str | None) -> list[dict[str, str]]:
@@ -40,6 +40,12 @@ def instruction_row(row: dict[str, Any]) -> dict[str, Any]:
         leaf=row["leaf"],
         source="curated",
     )
+
+
+def seed_row(leaf: str, seed: dict[str, str]) -> dict[str, Any]:
+    """A seed example in use as a training row: what a person wrote is the best row that a skill has."""
+    messages = [*as_prompt(seed["asked"], None), {"role": "assistant", "content": seed["answer"]}]
+    return _row(digest(seed["asked"]), messages, {}, leaf=leaf, source="seed")
 
 
 def document_row(leaf: str, domain: str, passage: dict[str, Any]) -> dict[str, Any]:
