@@ -81,7 +81,17 @@ def test_each_phase_holds_its_kinds_of_leaf(lab):
     assert len(trained) == kinds[KNOWLEDGE]
     assert {row["leaf"] for row in skills.read() if row["source"] == "curated"} == {GROUNDED, FREEFORM, FOUNDATIONAL}
     assert knowledge.rows == len(knowledge.read()) == sum(knowledge.by_source.values())
-    assert skills.by_leaf[FREEFORM] == kinds[FREEFORM]
+    seeds = read_json(lab.home.leaf_source(lab.entry(FREEFORM)["source"]))["seeds"]
+    assert skills.by_leaf[FREEFORM] == kinds[FREEFORM] + len(seeds)
+
+
+def test_a_skill_is_taught_by_its_own_seeds_too_but_never_by_one_held_out(lab):
+    _, skills = mixed(lab)
+    held_out = {question["question"] for several in load_heldout(lab.home)["leaves"].values() for question in several}
+    taught = [row["messages"][0]["content"] for row in skills.read() if row["source"] == "seed"]
+    seeds = read_json(lab.home.leaf_source(lab.entry(GROUNDED)["source"]))["seeds"]
+    assert {seed["asked"] for seed in seeds} <= set(taught)
+    assert held_out and not held_out & set(taught)
 
 
 def test_documents_are_learned_whole_and_answers_alone_otherwise(lab):
@@ -146,8 +156,7 @@ def test_a_question_that_two_leaves_ask_is_learned_once(lab):
     (left_out,) = excluded(lab, skills)
     assert (left_out["leaf"], left_out["rule"]) == (FOUNDATIONAL, "duplicate_across_leaves")
     assert FREEFORM in left_out["reason"]
-    assert skills.by_leaf[FREEFORM] == 1
-    assert FOUNDATIONAL not in skills.by_leaf
+    assert [row["leaf"] for row in skills.read() if row["source"] == "curated" and row["leaf"] != GROUNDED] == [FREEFORM]
 
 
 def test_a_phase_without_leaves_is_empty_and_has_no_general_questions_either(lab):

@@ -57,7 +57,7 @@ def test_every_prompt_of_a_shipped_flow_renders_with_what_a_row_has(kind: Kind) 
         messages = flow.render(stage.prompt, row)
         assert messages[-1].role == "user"
         roles = [message.role for message in messages]
-        assert roles.count("assistant") == flow.file.start.examples
+        assert roles.count("assistant") == min(flow.file.start.examples, len(SOURCE["seeds"]))
         row[stage.output] = f"WRITTEN {stage.output}"
     written = {name: row.get(name, f"STORED {name}") for name in GENERATED_SCHEMA.names}
     for judge in flow.file.judges:
