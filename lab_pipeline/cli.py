@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lab_pipeline.errors import LabError
+from lab_pipeline.evaluation.report import number
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, home_of, prepare
 
 app = typer.Typer(
@@ -105,7 +106,8 @@ def summary_text(result: dict[str, Any]) -> str:
         lines += [
             f"Held-out questions ({heldout['questions']}): base {heldout['base']:.3f}, candidate {heldout['candidate']:.3f} "
             f"nats per answer token (difference {heldout['difference']:+.3f}, interval {low:+.3f} to {high:+.3f})",
-            f"General questions ({general['questions']}): base {general['base']:.3f}, candidate {general['candidate']:.3f}",
+            f"General questions ({general['questions']}): "
+            f"base {number(general['base'])}, candidate {number(general['candidate'])}",
         ]
     if result["reason"]:
         lines.append(f"{'Promoted' if result['promoted'] else 'Not promoted'}: {result['reason']}")

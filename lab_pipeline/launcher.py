@@ -7,11 +7,10 @@ would be lost from another one.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from lab_pipeline.settings import initial_settings, load_settings
-from lab_pipeline.storage import Home, HomeError, digest
+from lab_pipeline.storage import Home, HomeError, digest, write_text
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE_TAXONOMY = PROJECT / "data" / "taxonomy"
@@ -51,7 +50,7 @@ def prepare(root: Path, taxonomy: Path | None) -> Home:
         )
     home.claim(settings.taxonomy.path)
     home.dagster.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROJECT / "dagster.yaml", home.dagster / "dagster.yaml")
+    write_text(home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8"))
     os.environ.update(
         LAB_HOME=str(home.root),
         DAGSTER_HOME=str(home.dagster),

@@ -70,7 +70,9 @@ class GateSettings(_Section):
 
 
 class BudgetSettings(_Section):
-    teacher_calls: int | None = Field(None, ge=1, description="Teacher calls one run may make; none = unlimited")
+    teacher_calls: int | None = Field(
+        None, ge=1, description="Teacher calls that one run of refresh_leaves may make; none = unlimited"
+    )
 
 
 class ScheduleSettings(_Section):

@@ -45,16 +45,24 @@ class Catalog:
         return [leaf for leaf in self.leaves if leaf["curated"]]
 
     @property
+    def contents(self) -> dict[str, str]:
+        """Content hash of each leaf in use, by key."""
+        return {leaf["leaf"]: leaf["content"] for leaf in self.in_use}
+
+    @property
     def behind(self) -> list[str]:
         return [leaf["leaf"] for leaf in self.leaves if leaf["state"] in ("behind", "missing")]
 
 
 def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan]) -> Catalog:
-    """The catalog of the snapshot's leaves, stored as the current one. Removed leaves are not in it."""
-    catalog = Catalog(snapshot.id, [_entry(home, row, plans.get(row["leaf"])) for row in snapshot.rows])
+    """The catalog of the snapshot's leaves. Removed leaves are not in it."""
+    return Catalog(snapshot.id, [_entry(home, row, plans.get(row["leaf"])) for row in snapshot.rows])
+
+
+def store_catalog(home: Home, catalog: Catalog) -> None:
+    """Make a catalog the current one."""
     write_rows(_path(home, catalog), catalog.leaves, CATALOG_SCHEMA)
-    write_json(home.datasets / "catalog.json", {"snapshot": snapshot.id, "file": _path(home, catalog).name})
-    return catalog
+    write_json(home.datasets / "catalog.json", {"snapshot": catalog.snapshot, "file": _path(home, catalog).name})
 
 
 def current_catalog(home: Home) -> Catalog:

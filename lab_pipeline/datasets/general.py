@@ -45,7 +45,11 @@ def _load(path: Path) -> list[dict[str, str]]:
             row = json.loads(line)
         except ValueError as error:
             raise GeneralSetError(f"{path}:{number}: not JSON: {error}") from None
-        if not isinstance(row, dict) or row.keys() != _KEYS or not all(isinstance(value, str) for value in row.values()):
-            raise GeneralSetError(f"{path}:{number}: expected the text keys {', '.join(sorted(_KEYS))}")
+        if (
+            not isinstance(row, dict)
+            or row.keys() != _KEYS
+            or not all(isinstance(value, str) and value.strip() for value in row.values())
+        ):
+            raise GeneralSetError(f"{path}:{number}: expected the keys, none of them blank, {', '.join(sorted(_KEYS))}")
         rows.append(row)
     return rows

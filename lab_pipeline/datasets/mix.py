@@ -9,29 +9,33 @@ in two leaves.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from lab_pipeline.curation.rules import question_identity
 from lab_pipeline.datasets.catalog import Catalog, curated_rows
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt, document_row, general_row, instruction_row, seed_row
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.taxonomy.leaf import normalised
 from lab_pipeline.training.recipe import Recipe
 
 Phase = Literal["knowledge", "skills"]
 
+_MARKUP = re.compile(r"<\|[^|>]{1,40}\|>")
+"""Special tokens of chat templates: as text in a row they would end or begin turns."""
+
 EXCLUDED_SCHEMA = pa.schema(
     [("id", pa.string()), ("leaf", pa.string()), ("question", pa.string()), ("rule", pa.string()), ("reason", pa.string())]
 )
-"""Curated rows that a data set left out, with the rule that excluded them."""
+"""Rows that a data set left out, with the rule that excluded them."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Dataset:
     """One phase's training data: a Parquet file named by the hash of its rows, with what it is made of."""
 
     phase: Phase
+    made_from: str
+    """See `origin`."""
     digest: str
     path: Path
     rows: int
@@ -50,8 +56,8 @@ class Dataset:
         return read_rows(self.path)
 
 
-def build_heldout(home: Home, catalog: Catalog, snapshot_rows: list[dict[str, Any]], general: list[dict[str, str]]) -> dict:
-    """The questions of the test: those held out of each leaf in use, and the general set. Stored as `heldout.json`."""
+def build_heldout(catalog: Catalog, snapshot_rows: list[dict[str, Any]], general: list[dict[str, str]]) -> dict[str, Any]:
+    """The questions of the test: those held out of each leaf in use, and the general set."""
     questions = {row["leaf"]: row["heldout_questions"] for row in snapshot_rows}
     leaves = {
         entry["leaf"]: [
@@ -60,9 +66,12 @@ def build_heldout(home: Home, catalog: Catalog, snapshot_rows: list[dict[str, An
         for entry in catalog.in_use
     }
     heldout = {"leaves": leaves, "general": general}
-    heldout["digest"] = digest(heldout)
+    return {**heldout, "digest": digest(heldout)}
+
+
+def store_heldout(home: Home, heldout: dict[str, Any]) -> None:
+    """Make a test the current one."""
     write_json(home.datasets / "heldout.json", heldout)
-    return heldout
 
 
 def load_heldout(home: Home) -> dict[str, Any]:
@@ -87,13 +96,12 @@ def mix_knowledge(
     home: Home, catalog: Catalog, heldout: dict[str, Any], replay: list[dict[str, str]], recipe: Recipe, settings: Settings
 ) -> Dataset:
     """Build and store phase 1's data."""
-    rows, excluded = _instructions(home, catalog, heldout, lambda kind: kind == "knowledge")
-    for entry in catalog.in_use:
-        if entry["kind"] == "knowledge":
-            source = read_json(home.leaf_source(entry["source"]))
-            rows += [document_row(entry["leaf"], source["domain"], passage) for passage in source["passages"]]
+    rows = _curated(home, catalog, lambda kind: kind == "knowledge")
+    for leaf, source in _sources(home, catalog, lambda kind: kind == "knowledge"):
+        rows += [document_row(leaf, source["domain"], passage) for passage in source["passages"]]
+    rows, excluded = _admit(rows, heldout)
     rows += _general(replay, recipe.knowledge.general_replay, "knowledge", heldout, settings.seed) if rows else []
-    return _store(home, "knowledge", rows, excluded, settings.seed)
+    return _store(home, "knowledge", rows, excluded, origin(catalog, heldout), settings.seed)
 
 
 def mix_skills(
@@ -106,16 +114,16 @@ def mix_skills(
     knowledge: Dataset,
 ) -> Dataset:
     """Build and store phase 2's data."""
-    rows, excluded = _instructions(home, catalog, heldout, lambda kind: kind != "knowledge")
-    for entry in catalog.in_use:
-        if entry["kind"] != "knowledge":
-            rows += [seed_row(entry["leaf"], seed) for seed in read_json(home.leaf_source(entry["source"]))["seeds"]]
+    rows = []
+    for leaf, source in _sources(home, catalog, lambda kind: kind != "knowledge"):
+        rows += [seed_row(leaf, seed) for seed in source["seeds"]]
+    rows, excluded = _admit(rows + _curated(home, catalog, lambda kind: kind != "knowledge"), heldout)
     earlier = [row for row in knowledge.read() if row["source"] != "general"]
     count = round(recipe.skills.phase_1_replay * len(earlier))
     replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)
     rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
     rows += _general(replay, recipe.skills.general_replay, "skills", heldout, settings.seed) if rows else []
-    return _store(home, "skills", rows, excluded, settings.seed)
+    return _store(home, "skills", rows, excluded, origin(catalog, heldout), settings.seed)
 
 
 def load_dataset(home: Home, phase: Phase) -> Dataset:
@@ -131,32 +139,42 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
     return Dataset(**{**described, "path": home.datasets / described["path"]})
 
 
-def _instructions(
-    home: Home, catalog: Catalog, heldout: dict[str, Any], wanted: Callable[[str], bool]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Curated rows of the wanted kinds as training rows, and those left out."""
-    leaks = _leaks(heldout)
-    rows, excluded = [], []
-    seen: dict[str, str] = {}
+def origin(catalog: Catalog, heldout: dict[str, Any]) -> str:
+    """What a data set was mixed from; an evaluation must find data sets, catalog and test in agreement."""
+    return digest([catalog.contents, heldout["digest"]])
+
+
+def _curated(home: Home, catalog: Catalog, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
+    return [instruction_row(row) for entry in catalog.in_use if wanted(entry["kind"]) for row in curated_rows(home, entry)]
+
+
+def _sources(home: Home, catalog: Catalog, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
     for entry in catalog.in_use:
-        if not wanted(entry["kind"]):
+        if wanted(entry["kind"]):
+            yield entry["leaf"], read_json(home.leaf_source(entry["source"]))
+
+
+def _admit(rows: list[dict[str, Any]], heldout: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(admitted, excluded): what the checks on data sets would stop the run for is left out here, row by row."""
+    leaks = _leaks(heldout)
+    admitted, excluded = [], []
+    seen: dict[str, str] = {}
+    for row in rows:
+        asked = row["messages"][0]["content"]
+        is_question = row["source"] != "document"
+        markup = next((found for message in row["messages"] if (found := _MARKUP.search(message["content"]))), None)
+        if markup:
+            rule, reason = "markup", f"holds the chat markup {markup.group()!r}"
+        elif is_question and (leak := leaks.leak(asked)):
+            rule, reason = "held_out", f"repeats the test question {leak!r}"
+        elif is_question and normalised(asked) in seen:
+            rule, reason = "duplicate", f"same question as a row of {seen[normalised(asked)]}"
+        else:
+            seen[normalised(asked)] = row["leaf"]
+            admitted.append(row)
             continue
-        for row in curated_rows(home, entry):
-            identity = question_identity(row)
-            training_row = instruction_row(row)
-            leak = leaks.leak(training_row["messages"][0]["content"])
-            if leak:
-                rule, reason = "held_out", f"repeats the held-out question {leak!r}"
-            elif identity in seen:
-                rule, reason = "duplicate_across_leaves", f"same question as a row of {seen[identity]}"
-            else:
-                seen[identity] = entry["leaf"]
-                rows.append(training_row)
-                continue
-            excluded.append(
-                {"id": row["id"], "leaf": entry["leaf"], "question": row["question"], "rule": rule, "reason": reason}
-            )
-    return rows, excluded
+        excluded.append({"id": row["source_row"], "leaf": row["leaf"], "question": asked, "rule": rule, "reason": reason})
+    return admitted, excluded
 
 
 def _general(
@@ -172,7 +190,9 @@ def _leaks(heldout: dict[str, Any]) -> LeakDetector:
     return LeakDetector(asked_questions(heldout))
 
 
-def _store(home: Home, phase: Phase, rows: list[dict[str, Any]], excluded: list[dict[str, Any]], seed: int) -> Dataset:
+def _store(
+    home: Home, phase: Phase, rows: list[dict[str, Any]], excluded: list[dict[str, Any]], made_from: str, seed: int
+) -> Dataset:
     """Shuffle (by hash, so the order is the rows' own) and write a data set and what it left out."""
     rows = sorted(rows, key=lambda row: digest([seed, row["id"]]))
     content = digest([[row["id"], row["messages"], row["unmask"]] for row in rows])
@@ -181,6 +201,7 @@ def _store(home: Home, phase: Phase, rows: list[dict[str, Any]], excluded: list[
     write_rows(home.datasets / f"{phase}-{content}-excluded.parquet", excluded, EXCLUDED_SCHEMA)
     dataset = Dataset(
         phase=phase,
+        made_from=made_from,
         digest=content,
         path=path,
         rows=len(rows),

@@ -23,6 +23,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import build_heldout
 from lab_pipeline.defs.datasets.assets import general_folder
 from lab_pipeline.defs.partitions import ranges
+from lab_pipeline.defs.reaping import reap_dead_runs
 from lab_pipeline.defs.run_worker import LAUNCH_TAG
 from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
@@ -50,6 +51,8 @@ class Standing:
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
     behind: list[str]
+    rows: int
+    """Kept rows of all leaves in use."""
     inputs: str
     unchanged: bool
 
@@ -59,10 +62,11 @@ class Standing:
         plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans)
         general = load_general(general_folder(settings))
-        heldout = build_heldout(home, catalog, snapshot.rows, general.questions)
+        heldout = build_heldout(catalog, snapshot.rows, general.questions)
         recipe = load_recipe(settings.recipe)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-        return cls(snapshot, plans, leaves_behind(home, plans), inputs, nothing_changed(home, inputs))
+        rows = sum(entry["rows"] for entry in catalog.in_use)
+        return cls(snapshot, plans, leaves_behind(home, plans), rows, inputs, nothing_changed(home, inputs))
 
 
 def retune(home: Home, say: Say) -> dict[str, Any]:
@@ -76,6 +80,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     try:
         with FileLock(home.root / "retune.lock", timeout=0), _peak_rss() as peak, dg.DagsterInstance.get() as instance:
+            reap_dead_runs(instance, say)
             _run(instance, home, "snapshot_taxonomy", say, seconds)
             standing = Standing.of(home, settings)
             refreshed = standing.behind
@@ -83,6 +88,8 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
                 _run(instance, home, "refresh_leaves", say, seconds, [first, last], may_fail=True)
             standing = Standing.of(home, settings)
             steps = 0
+            if not standing.rows:
+                raise LabError(_nothing_to_train_on(home, standing))
             if standing.unchanged:
                 say("nothing changed since the last evaluated candidate")
             else:
@@ -128,7 +135,8 @@ def _run(
     for step in instance.get_run_step_stats(follower.run_id):
         if step.start_time and step.end_time:
             seconds[step.step_key] = round(seconds.get(step.step_key, 0) + step.end_time - step.start_time, 1)
-    if worker.returncode and not may_fail:
+    killed = worker.returncode < 0
+    if killed or (worker.returncode and not may_fail):
         raise RunFailed(f"the job {job} failed; see run {follower.run_id} in the UI, and {log}")
     return follower.run_id
 
@@ -180,6 +188,14 @@ class _Follower:
                 self.say(f"check {check.check_name} of {check.asset_key.to_user_string()} failed ({check.severity.value})")
 
 
+def _nothing_to_train_on(home: Home, standing: Standing) -> str:
+    leaves = leaf_summary(home, standing.snapshot, standing.plans, set())
+    why = [
+        f"  {leaf}: {about['status']}: {'; '.join(about['problems']) or 'no row was kept'}" for leaf, about in leaves.items()
+    ]
+    return "no leaf has a row to train on:\n" + "\n".join(why)
+
+
 def _training_steps(instance: dg.DagsterInstance, run_id: str) -> int:
     steps = 0
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
@@ -216,16 +232,25 @@ def _peak_rss() -> Iterator[list[int]]:
 
 
 def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
-    """Each leaf's kind, status, counts, calls of this run, and problems."""
+    """Each leaf's kind, status, counts, calls of this run, and problems.
+
+    Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
+    *quarantined*. Rows of the last good state stay in use in the last three.
+    """
     leaves = {}
     for row in snapshot.rows:
         leaf = row["leaf"]
         state, failure = leaf_state(home, leaf), leaf_failure(home, leaf)
         current = state is not None and leaf in plans and state.curated == plans[leaf].curated
-        status = (
-            "quarantined" if not row["usable"] else "failed" if not current else "refreshed" if leaf in refreshed else "current"
-        )
-        problems = snapshot.problems[leaf] + ([failure["error"]] if failure and not current else [])
+        if failure and (leaf not in plans or failure["plan"] != plans[leaf].curated):
+            failure = None  # of an earlier state of the leaf
+        if not row["usable"]:
+            status = "quarantined"
+        elif current:
+            status = "refreshed" if leaf in refreshed else "current"
+        else:
+            status = "failed" if failure else "behind"
+        problems = snapshot.problems[leaf] + ([failure["error"]] if failure else [])
         leaves[leaf] = {
             "kind": row["kind"],
             "status": status,

@@ -7,6 +7,9 @@ import sys
 
 import dagster as dg
 
+from lab_pipeline.defs.reaping import PROCESS_TAG
+from lab_pipeline.processes import die_with_parent, this_process
+
 LAUNCH_TAG = "lab/launch"
 SUCCEEDED, FAILED = 0, 1
 
@@ -33,7 +36,8 @@ JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)
 
 
 def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
-    tags = {LAUNCH_TAG: launch}
+    die_with_parent()
+    tags = {LAUNCH_TAG: launch, PROCESS_TAG: this_process()}
     if first and last:
         tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -32,10 +32,9 @@ def retune_inputs(
     catalog: Catalog, heldout_digest: str, general: GeneralSets, base_identity: str, recipe: Recipe, settings: Settings
 ) -> str:
     """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed and policy."""
-    leaves = {entry["leaf"]: entry["content"] for entry in catalog.in_use}
     return digest(
         [
-            leaves,
+            catalog.contents,
             heldout_digest,
             general.replay,
             base_identity,
@@ -111,7 +110,7 @@ def evaluate(
         "base_model": base.identity,
         "taxonomy_commit": snapshot.taxonomy_commit,
         "snapshot": snapshot.id,
-        "catalog": {entry["leaf"]: entry["content"] for entry in catalog.in_use},
+        "catalog": catalog.contents,
         "changed": sorted(changed),
         "verdict": asdict(verdict),
         "heldout": {
@@ -140,7 +139,7 @@ def evaluate(
 def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
     """Leaves whose rows the reference was not trained on. Where none changed nor left, the recipe or the base model did,
     and all leaves count."""
-    now = {entry["leaf"]: entry["content"] for entry in catalog.in_use}
+    now = catalog.contents
     before = champion.catalog if champion else {}
     changed = {leaf for leaf, content in now.items() if before.get(leaf) != content}
     removed = before.keys() - now.keys()

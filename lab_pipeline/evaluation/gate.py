@@ -97,7 +97,7 @@ def decide(
     if identical:
         return Verdict(True, "unchanged", "the candidate is the champion, byte for byte")
     guard = compare({"general": general}, policy.confidence)
-    if guard and guard.interval[1] > policy.general_tolerance:
+    if guard and not guard.interval[1] <= policy.general_tolerance:  # so that NaN does not pass
         return Verdict(
             False,
             "forgetting",
@@ -105,7 +105,7 @@ def decide(
             f"({guard.difference:+.3f} measured), more than the {policy.general_tolerance:.2f} allowed",
         )
     others = compare(unchanged, policy.confidence)
-    if others and others.interval[1] > policy.unchanged_tolerance:
+    if others and not others.interval[1] <= policy.unchanged_tolerance:
         return Verdict(
             False,
             "worse elsewhere",

@@ -37,9 +37,10 @@ def _row(name: str, measured: dict[str, Any]) -> str:
     if not measured["questions"]:
         return f"| {name} | 0 | - | - | - | - | not measurable |"
     low, high = measured["interval"]
-    numbers = " | ".join(_number(measured[key]) for key in ("base", "champion", "candidate"))
+    numbers = " | ".join(number(measured[key]) for key in ("base", "champion", "candidate"))
     return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A loss as reports show it; '-' where nothing could be measured."""
     return "-" if value is None else f"{value:.3f}"

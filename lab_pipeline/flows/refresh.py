@@ -22,8 +22,11 @@ from lab_pipeline.progress import Progress, Say
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
-from lab_pipeline.teacher.journal import Budget, BudgetSpent, JournaledTeacher
+from lab_pipeline.teacher.journal import Budget, JournaledTeacher
 from lab_pipeline.teacher.protocol import Teacher
+
+_LEAVES_AT_ONCE = 200
+"""Each leaf under way holds a lock file open."""
 
 Table = Literal["generated", "judged", "curated", "rejected"]
 
@@ -116,7 +119,13 @@ def refresh_leaves(
     calls = sum(_calls(home, plan, sources[plan.leaf], settings.seed) for plan in plans)
     progress = Progress("teacher calls", calls, say)
 
+    at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
+
     async def one(plan: LeafPlan) -> None:
+        async with at_once:
+            await refreshed(plan)
+
+    async def refreshed(plan: LeafPlan) -> None:
         leaf = home.leaf(plan.leaf)
         asked = [JournaledTeacher(each, leaf / "journal", budget) for each in (teacher, judge_model)]
         by_teacher, by_judge = (_Counted(each, progress) for each in asked)
@@ -125,7 +134,7 @@ def refresh_leaves(
             with FileLock(leaf / "lock", timeout=0):
                 try:
                     counts = await _refresh(home, plan, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit)
-                except BudgetSpent:  # the calls under way are paid for
+                except Exception:  # the calls under way are paid for: wait for them, they end in the journal
                     await asyncio.gather(*(each.settle() for each in asked))
                     raise
                 state = LeafState(

@@ -68,6 +68,10 @@ def fetch_model(home: Home, name: str) -> BaseModel:
         ModelError: it is not there, or holds no safetensors.
     """
     identity = model_identity(name)
+    described = home.models / f"{digest(identity)}.json"
+    if described.exists() and Path(read_json(described)["folder"]).is_dir():
+        known = read_json(described)
+        return BaseModel(Path(known["folder"]), identity, known["digest"])
     kept = home.models / digest(identity)
     if name == PACKAGED:
         if not kept.exists():
@@ -78,10 +82,9 @@ def fetch_model(home: Home, name: str) -> BaseModel:
         folder = Path(name).resolve()
     else:
         folder = _download(name)
-    described = home.models / f"{digest(identity)}.json"
-    if not described.exists():
-        write_json(described, {"identity": identity, "folder": str(folder), "digest": folder_digest(folder)})
-    return BaseModel(folder, identity, read_json(described)["digest"])
+    model = BaseModel(folder, identity, folder_digest(folder))
+    write_json(described, {"identity": identity, "folder": str(folder), "digest": model.digest})
+    return model
 
 
 def _unpack(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from lab_pipeline.errors import LabError
+from lab_pipeline.evaluation.report import number
 from lab_pipeline.registry.candidate import load_candidate
 from lab_pipeline.storage import Home, append_line, folder_digest, read_json, read_lines, write_json, write_text
 
@@ -105,7 +106,7 @@ Tuned from **{evaluation["base_model"]}** by the LAB method (two-phase QLoRA) on
 
 Taxonomy commit: `{evaluation["taxonomy_commit"] or "not under version control"}`. Weights: `{evaluation["digest"]}`.
 
-Held-out questions, nats per answer token: base {heldout["base"]:.3f}, this model {heldout["candidate"]:.3f}.
-General questions: base {evaluation["general"]["base"]:.3f}, this model {evaluation["general"]["candidate"]:.3f}.
+Held-out questions, nats per answer token: base {number(heldout["base"])}, this model {number(heldout["candidate"])}.
+General questions: base {number(evaluation["general"]["base"])}, this model {number(evaluation["general"]["candidate"])}.
 Promoted because {evaluation["verdict"]["reason"]}.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock
 
 from lab_pipeline.datasets.heldout import Ledger, split_seeds
 from lab_pipeline.documents.passages import passages
@@ -50,6 +51,10 @@ SNAPSHOT_SCHEMA = pa.schema(
 )
 """`usable` false = quarantined; the held-out questions are then those of the leaf's last good state. `fingerprint`
 changes with whatever a prompt may show: seeds in use, description, passages."""
+
+
+_KEPT = ("held_out", "heldout_questions", "documents", "document_commit", "contributor", "attribution")
+"""Columns of a leaf's last usable state that its quarantined row carries on."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +96,18 @@ def take_snapshot(
         raise LabError(
             f"{taxonomy}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; check taxonomy.path"
         )
-    ledger = Ledger(home.heldout_ledger)
-    earlier = {row["leaf"]: row for row in current_snapshot(home).rows} if home.current_snapshot.exists() else {}
-    rows = []
-    for done, key in enumerate(keys):
-        on_progress(done, len(keys), key)
-        reading = read_leaf(taxonomy, key)
-        row = _row(home, settings, taxonomy, reading, ledger)
-        if not row["usable"] and key in earlier:  # its last good rows stay in use, so they must stay measurable
-            row |= {name: earlier[key][name] for name in ("held_out", "heldout_questions")}
-        rows.append(row)
+    home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.heldout_ledger.with_suffix(".lock")):  # two snapshots at once must not give one question two roles
+        ledger = Ledger(home.heldout_ledger)
+        earlier = {row["leaf"]: row for row in current_snapshot(home).rows} if home.current_snapshot.exists() else {}
+        rows = []
+        for done, key in enumerate(keys):
+            on_progress(done, len(keys), key)
+            reading = read_leaf(taxonomy, key)
+            row = _row(home, settings, taxonomy, reading, ledger)
+            if not row["usable"] and key in earlier:  # its last good rows stay in use, so they must stay measurable
+                row |= {name: earlier[key][name] for name in _KEPT}
+            rows.append(row)
     snapshot = Snapshot(digest(rows), _commit_of(taxonomy), datetime.now(UTC).isoformat(timespec="seconds"), rows)
     write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
     write_json(

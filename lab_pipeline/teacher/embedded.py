@@ -188,6 +188,10 @@ class EmbeddedTeacher:
         return replies
 
 
+_TOP_K = 50
+"""Samples come from the likeliest tokens only: the tail is noise with a small model, and most of the sampling's time."""
+
+
 class _SampleEachRow:
     """Turns greedy decoding into sampling at each row's own temperature and seed, by the Gumbel-max trick.
 
@@ -208,6 +212,9 @@ class _SampleEachRow:
         import torch
 
         for row, temperature, generator in self.rows:
-            noise = -torch.log(-torch.log(torch.rand(scores.shape[-1], generator=generator).clamp_min(1e-20)))
-            scores[row] = scores[row] / temperature + noise.to(scores.device)
+            likely = scores[row].float().topk(min(_TOP_K, scores.shape[-1]))
+            noise = -torch.log(-torch.log(torch.rand(len(likely.values), generator=generator).clamp_min(1e-20)))
+            drawn = likely.indices[(likely.values / temperature + noise.to(scores.device)).argmax()]
+            scores[row] = -torch.inf
+            scores[row, drawn] = 0.0
         return scores

@@ -1,12 +1,11 @@
 """Run one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
 
 The same folder given again resumes from the last saved step. SIGINT and SIGTERM save and exit with 75 (try again later).
-Set OMP_NUM_THREADS to use fewer cores; under `torchrun`, every process trains on its own GPU.
+It trains on one GPU, or on the CPU with as many threads as OMP_NUM_THREADS says.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from types import FrameType
 from dagster_pipes import PipesContext, open_dagster_pipes
 from filelock import FileLock, Timeout
 
+from lab_pipeline.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 
 INTERRUPTED = 75
@@ -26,7 +26,7 @@ BUSY = 73
 def main(path: str) -> int:
     spec = read_spec(Path(path))
     stop = _Stop()
-    _die_with_parent()
+    die_with_parent()
     try:
         with FileLock(Path(spec.output) / "lock", timeout=0), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
@@ -61,12 +61,6 @@ def _say(pipes: PipesContext) -> Callable[[str], None]:
     if "DAGSTER_PIPES_CONTEXT" in os.environ:
         return pipes.log.info
     return lambda text: print(text, flush=True)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent dies, so a killed run leaves no orphan on the GPU."""
-    parent_death_signal = 1
-    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
 
 
 if __name__ == "__main__":

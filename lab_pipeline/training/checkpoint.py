@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -59,8 +60,10 @@ def prepare_checkpoint(
         "seed": seed,
         "output": str(folder),
     }
-    write_json(folder / "spec.json", spec)
-    return load_checkpoint(folder), folder / "spec.json"
+    finished = load_checkpoint(folder)
+    if finished is None:
+        write_json(folder / "spec.json", spec)
+    return finished, folder / "spec.json"
 
 
 def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
@@ -68,8 +71,6 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
     folder = spec_path.parent
     inherited = before.adapter if before else None
     if inherited:
-        import shutil
-
         shutil.copytree(inherited, folder / "adapter", dirs_exist_ok=True)
     write_json(folder / "report.json", {"rows": 0, "tokens": 0, "steps": 0, "final_loss": None, "seconds": 0, "curve": []})
     _write_meta(folder, dataset.digest, inherited is not None)
@@ -85,10 +86,11 @@ def read_spec(path: Path) -> TrainingSpec:
 
 
 def finish_checkpoint(spec: TrainingSpec, report: TrainingReport) -> None:
-    """Write what marks a checkpoint as complete, last of all."""
+    """Write what marks a checkpoint as complete, last of all, and drop the optimizer's states."""
     folder = Path(spec.output)
     write_json(folder / "report.json", asdict(report))
-    _write_meta(folder, Path(spec.dataset).stem, trained=True)
+    _write_meta(folder, Path(spec.dataset).stem.split("-")[-1], trained=True)
+    shutil.rmtree(folder / "resume", ignore_errors=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

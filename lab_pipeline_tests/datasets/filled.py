@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.datasets.catalog import Catalog, build_catalog
-from lab_pipeline.datasets.mix import build_heldout
+from lab_pipeline.datasets.catalog import Catalog, build_catalog, store_catalog
+from lab_pipeline.datasets.mix import build_heldout, store_heldout
 from lab_pipeline.flows.refresh import LeafPlan, plan_leaves, refresh_leaves
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home
@@ -46,14 +46,18 @@ class FilledHome:
 
     def catalog(self) -> Catalog:
         snapshot = self.snapshot()
-        return build_catalog(self.home, snapshot, self.plans(snapshot))
+        catalog = build_catalog(self.home, snapshot, self.plans(snapshot))
+        store_catalog(self.home, catalog)
+        return catalog
 
     def entry(self, leaf: str) -> dict[str, Any]:
         (found,) = (entry for entry in self.catalog().leaves if entry["leaf"] == leaf)
         return found
 
     def heldout(self, general: list[dict[str, str]] | None = None) -> dict[str, Any]:
-        return build_heldout(self.home, self.catalog(), self.snapshot().rows, GENERAL if general is None else general)
+        heldout = build_heldout(self.catalog(), self.snapshot().rows, GENERAL if general is None else general)
+        store_heldout(self.home, heldout)
+        return heldout
 
 
 def filled_home(root: Path) -> FilledHome:

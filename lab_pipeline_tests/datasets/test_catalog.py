@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, curated_rows, current_catalog
+from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, curated_rows, current_catalog, store_catalog
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.storage import Home
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
@@ -101,6 +101,7 @@ def test_the_content_changes_with_the_rows_only(lab):
 def test_the_current_catalog_is_the_one_built_last(lab, tmp_path):
     snapshot = lab.snapshot()
     built = build_catalog(lab.home, snapshot, lab.plans(snapshot))
+    store_catalog(lab.home, built)
     assert current_catalog(lab.home) == built
     with pytest.raises(NotMaterialized):
         current_catalog(Home.open(tmp_path / "empty"))

@@ -154,7 +154,7 @@ def test_a_question_that_two_leaves_ask_is_learned_once(lab):
     lab.refresh(FREEFORM, FOUNDATIONAL, teacher=ScriptedTeacher(same))
     _, skills = mixed(lab)
     (left_out,) = excluded(lab, skills)
-    assert (left_out["leaf"], left_out["rule"]) == (FOUNDATIONAL, "duplicate_across_leaves")
+    assert (left_out["leaf"], left_out["rule"]) == (FOUNDATIONAL, "duplicate")
     assert FREEFORM in left_out["reason"]
     assert [row["leaf"] for row in skills.read() if row["source"] == "curated" and row["leaf"] != GROUNDED] == [FREEFORM]
 

@@ -84,7 +84,7 @@ def _train(
         trainer.run(
             context=context,
             command=[sys.executable, "-m", "lab_pipeline.training", str(spec)],
-            env={**os.environ, **_MALLOC, "PYTHONUNBUFFERED": "1"},
+            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
         )
         finished = load_checkpoint(spec.parent)
         assert finished, "the trainer exited without an error, yet left no checkpoint"
@@ -92,6 +92,11 @@ def _train(
     else:
         context.log.info(f"{finished.id}: trained before from equal inputs, nothing to do")
     return _described(finished, steps)
+
+
+def _one_gpu() -> str:
+    """The first visible GPU: transformers' Trainer would otherwise spread one pack over all of them."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:

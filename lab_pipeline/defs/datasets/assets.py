@@ -2,9 +2,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, current_catalog
+from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, current_catalog, store_catalog
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import Dataset, build_heldout, load_dataset, load_heldout, mix_knowledge, mix_skills
+from lab_pipeline.datasets.mix import (
+    Dataset,
+    build_heldout,
+    load_dataset,
+    load_heldout,
+    mix_knowledge,
+    mix_skills,
+    store_heldout,
+)
 from lab_pipeline.datasets.rows import TRAINING_SCHEMA
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.resources import Lab, mendable
@@ -38,8 +46,9 @@ def instruction_catalog(lab: Lab) -> dg.MaterializeResult:
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
         catalog = build_catalog(home, snapshot, plan_leaves(snapshot, settings, *teacher_identities(settings)))
+        store_catalog(home, catalog)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest([[entry["leaf"], entry["content"]] for entry in catalog.in_use])),
+        data_version=dg.DataVersion(digest(catalog.contents)),
         metadata={
             "dagster/row_count": len(catalog.leaves),
             "dagster/column_schema": column_schema(CATALOG_SCHEMA),
@@ -58,7 +67,8 @@ def heldout_questions(lab: Lab) -> dg.MaterializeResult:
     with mendable():
         home, settings = lab.home, lab.settings
         general = load_general(general_folder(settings))
-        heldout = build_heldout(home, current_catalog(home), current_snapshot(home).rows, general.questions)
+        heldout = build_heldout(current_catalog(home), current_snapshot(home).rows, general.questions)
+        store_heldout(home, heldout)
     by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
     questions = [{"leaf": leaf, **question} for leaf, several in heldout["leaves"].items() for question in several]
     return dg.MaterializeResult(

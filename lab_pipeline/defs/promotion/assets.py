@@ -4,7 +4,7 @@ import dagster as dg
 
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import load_dataset, load_heldout
+from lab_pipeline.datasets.mix import load_dataset, load_heldout, origin
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import general_folder, heldout_questions
 from lab_pipeline.defs.metadata import preview
@@ -39,6 +39,10 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
         if checkpoint is None:
             raise NotMaterialized("no skills checkpoint for the current data; materialize skills_checkpoint first")
         catalog, heldout = current_catalog(home), load_heldout(home)
+        if not catalog.in_use:
+            raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
+        if {knowledge.made_from, skills.made_from} != {origin(catalog, heldout)}:
+            raise NotMaterialized("the data sets are older than the catalog; materialize knowledge_dataset and skills_dataset")
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         evaluation = evaluate(
             home,
