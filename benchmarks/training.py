@@ -37,6 +37,8 @@ def main(folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp())
 
     packs = [flatten(each) for each in pack(rows, recipe.pack_tokens)]
+    warm = with_adapter(load_base(folder, recipe), recipe.lora, None)  # memory touched for the first time is slow
+    make_trainer(warm, packs[:2], recipe, phase, 0, scratch / "warm", lambda: False).run()
     model = with_adapter(load_base(folder, recipe), recipe.lora, None)
     run = make_trainer(model, packs, recipe, phase, 0, scratch / "packed", lambda: False)
     started = time.perf_counter()

@@ -10,6 +10,7 @@ import pytest
 
 from lab_pipeline.defs.command import retune
 from lab_pipeline.defs.partitions import LEAVES, partition_of
+from lab_pipeline.errors import LabError
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.storage import read_json
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
@@ -141,6 +142,17 @@ def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(
     calls = life.calls()
     again, _ = run(life)
     assert again["nothing_changed"] and life.calls() == calls and again["training_steps"] == 0
+
+
+def test_a_first_run_without_a_teacher_promotes_nothing_and_says_why(tmp_path, tiny_model):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        lab(tmp_path, write_taxonomy(tmp_path / "taxonomy"), tiny_model, patch) as opened,
+    ):
+        opened.stub._reply = lambda asked: Answer(status=401, body="who are you")
+        with pytest.raises(LabError, match="(?s)no leaf has a row to train on.*HTTP 401"):
+            run(opened)
+        assert current_champion(opened.home) is None
 
 
 def test_the_command_line_shows_the_same_history_from_another_directory(life, tmp_path):
