@@ -89,7 +89,7 @@ def finish_checkpoint(spec: TrainingSpec, report: TrainingReport) -> None:
     """Write what marks a checkpoint as complete, last of all, and drop the optimizer's states."""
     folder = Path(spec.output)
     write_json(folder / "report.json", asdict(report))
-    _write_meta(folder, Path(spec.dataset).stem.split("-")[-1], trained=True)
+    _write_meta(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
     shutil.rmtree(folder / "resume", ignore_errors=True)
 
 
