@@ -1,7 +1,7 @@
 """transformers' Trainer for packed rows: it computes logits only where the loss needs them.
 
-Answers are a fraction of the tokens, and a vocabulary's width of logits for each of the others is the largest waste of
-time and memory in tuning a small model (measured in `benchmarks/training.py`).
+Answers are a fraction of the tokens, and a vocabulary's width of logits for each of the others would take much of a small
+model's memory and time (`benchmarks/training.py` compares).
 """
 
 from __future__ import annotations
