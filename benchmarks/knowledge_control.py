@@ -33,7 +33,7 @@ def say(text: str) -> None:
 def main(home: Home) -> None:
     settings = load_settings(home.settings_file)
     recipe = load_recipe(settings.recipe)
-    general = load_general(Path(settings.general) if settings.general else None)
+    general = load_general(settings.general)
     base = fetch_model(home, settings.base_model)
     catalog, heldout = current_catalog(home), load_heldout(home)
     aside = Home.open(home.root / "control")  # data sets and checkpoints of the control must not become the home's own

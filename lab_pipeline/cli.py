@@ -59,7 +59,7 @@ def retune(
 def status(home: HomeOption = None, as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
     """How the leaves stand, what the last candidate scored, and which model is the champion."""
     opened = prepare(home or default_home(), None)
-    from lab_pipeline.defs.command import standing_report
+    from lab_pipeline.standing import standing_report
 
     report = standing_report(opened)
     typer.echo(json.dumps(report, indent=2) if as_json else summary_text(report))

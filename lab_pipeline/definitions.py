@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from lab_pipeline.defs.automation import nightly_retune, stale_leaves, taxonomy_changes, waiting_retunes
 from lab_pipeline.defs.checkpoints import assets as checkpoints
 from lab_pipeline.defs.datasets import assets as datasets
 from lab_pipeline.defs.datasets import checks as dataset_checks
@@ -11,7 +12,7 @@ from lab_pipeline.defs.instructions import assets as instructions
 from lab_pipeline.defs.jobs import JOBS
 from lab_pipeline.defs.promotion import assets as promotion
 from lab_pipeline.defs.promotion import checks as promotion_checks
-from lab_pipeline.defs.resources import Lab
+from lab_pipeline.defs.resources import Lab, TailLock
 from lab_pipeline.defs.taxonomy import assets as taxonomy
 from lab_pipeline.defs.taxonomy import checks as taxonomy_checks
 from lab_pipeline.launcher import default_home
@@ -20,8 +21,11 @@ defs = dg.Definitions(
     assets=dg.load_assets_from_modules([taxonomy, instructions, datasets, checkpoints, promotion]),
     asset_checks=dg.load_asset_checks_from_modules([taxonomy_checks, dataset_checks, promotion_checks]),
     jobs=JOBS,
+    sensors=[taxonomy_changes, stale_leaves, waiting_retunes],
+    schedules=[nightly_retune],
     resources={
-        "lab": Lab(root=str(default_home())),
+        "lab": Lab.configure_at_launch(root=str(default_home())),
+        "tail": TailLock(root=str(default_home())),
         "trainer": dg.PipesSubprocessClient(forward_termination=True),
     },
     # A run has a process of its own, and training another; a process for each step would only add seconds to it.

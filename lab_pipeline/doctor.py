@@ -106,7 +106,7 @@ def _flow(settings: Settings, kind: str) -> Finding:
 
 
 def _general(settings: Settings) -> str:
-    sets = load_general(Path(settings.general) if settings.general else None)
+    sets = load_general(settings.general)
     return f"{len(sets.questions)} to measure, {len(sets.replay)} to replay"
 
 

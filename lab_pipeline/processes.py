@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
-
-import psutil
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def die_with_parent() -> None:
-    """Ask Linux to send this process SIGTERM when its parent dies, so that a killed run leaves nothing running."""
+    """Ask Linux to send this process SIGTERM when its parent dies, so that a killed run leaves nothing running.
+
+    The parent is the *thread* that started this process: start it from one that lives as long as its process.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def name_of(pid: int) -> str | None:
+    """A name that no other process ever has: pid, start in clock ticks since boot, boot. None if there is no such process.
+
+    No time of day is in it, for that may jump.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *rest = stat.rpartition(")")[2].split()  # proc(5): the name in parentheses may hold anything
+    ended = state in "ZX"
+    return None if ended else f"{pid}@{rest[18]}.{_BOOT.read_text()[:8]}"
+
+
 def this_process() -> str:
-    """A name of this process that no later one will have: pid and start time."""
-    me = psutil.Process()
-    return f"{me.pid}@{me.create_time():.2f}"
+    name = name_of(os.getpid())
+    assert name
+    return name
 
 
 def is_alive(name: str) -> bool:
-    """Whether the process that `this_process` named so still runs."""
-    pid, _, started = name.partition("@")
-    try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" == started and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    """Whether the process of that name still runs."""
+    pid = name.partition("@")[0]
+    return pid.isdigit() and name_of(int(pid)) == name
+
+
+def interrupt(name: str) -> bool:
+    """Send SIGINT to the process of that name; False if it is gone."""
+    if not is_alive(name):
         return False
+    os.kill(int(name.partition("@")[0]), signal.SIGINT)
+    return True

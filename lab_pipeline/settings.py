@@ -80,6 +80,12 @@ class ScheduleSettings(_Section):
     timezone: str = Field("UTC", description="IANA name of the cron's time zone")
 
 
+class SensorSettings(_Section):
+    interval_seconds: int = Field(30, ge=1, description="Time between two looks at the taxonomy and the leaves")
+    attempts: int = Field(3, ge=1, le=20, description="Failed tries after which a leaf is left to a person")
+    retry_seconds: int = Field(120, ge=1, description="Wait after a leaf's first failure; doubled after each further one")
+
+
 class Settings(_Section):
     taxonomy: TaxonomySettings
     documents: DocumentSettings = DocumentSettings()
@@ -92,6 +98,7 @@ class Settings(_Section):
     gate: GateSettings = GateSettings()
     budgets: BudgetSettings = BudgetSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    sensors: SensorSettings = SensorSettings()
     seed: int = Field(17, ge=0, description="The one seed from which all random choices derive")
 
 
@@ -109,15 +116,30 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
         raise SettingsError(f"{path}: not valid YAML: {error}") from None
+    return _anchored(_validated(values, str(path)), path.parent)
+
+
+def overridden(settings: Settings, values: dict[str, Any], where: str) -> Settings:
+    """The settings with other values for some keys: `{"seed": 3, "gate": {"confidence": 0.9}}`.
+
+    Raises:
+        SettingsError: a value is wrong; the message begins with `where`.
+    """
+    merged = settings.model_dump()
+    for key, value in values.items():
+        merged[key] = {**merged[key], **value} if isinstance(value, dict) else value
+    return _validated(merged, where)
+
+
+def _validated(values: Any, where: str) -> Settings:
     try:
-        settings = Settings.model_validate(values)
+        return Settings.model_validate(values)
     except ValidationError as error:
         problems = [
-            f"{path}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
+            f"{where}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
             for problem in error.errors()
         ]
         raise SettingsError("\n".join(problems)) from None
-    return _anchored(settings, path.parent)
 
 
 def _found(problem: Any) -> str:

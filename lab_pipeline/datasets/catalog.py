@@ -90,7 +90,7 @@ def _path(home: Home, catalog: Catalog) -> Path:
 def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None) -> dict[str, Any]:
     leaf = row["leaf"]
     state = leaf_state(home, leaf)
-    failure = leaf_failure(home, leaf)
+    failure = leaf_failure(home, plan) if plan else None
     note = None
     if not row["usable"]:
         standing = "quarantined"

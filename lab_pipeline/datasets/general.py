@@ -24,13 +24,13 @@ class GeneralSets:
     """Trained on."""
 
 
-def load_general(folder: Path | None) -> GeneralSets:
+def load_general(folder: str | Path | None) -> GeneralSets:
     """Read `questions.jsonl` and `replay.jsonl` of a folder; None is the shipped set.
 
     Raises:
         GeneralSetError: a file is missing, or a line of it is wrong.
     """
-    folder = folder or SHIPPED
+    folder = Path(folder) if folder else SHIPPED
     return GeneralSets(_load(folder / "questions.jsonl"), _load(folder / "replay.jsonl"))
 
 

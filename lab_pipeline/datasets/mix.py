@@ -1,9 +1,9 @@
 """Mixing the curated leaves into the data of both training phases.
 
 Phase 1, *knowledge*: question-answer rows of the knowledge leaves and the documents' own text. Phase 2, *skills*: rows of
-the skill leaves, their seeds in use, and a replay of phase 1 (LAB paper, section 4). Both carry general questions against
-forgetting. What concerns several leaves at once happens here: rows that repeat a held-out question, and the same question
-in two leaves.
+the skill leaves, their seeds in use, and a replay of phase 1 (LAB paper, section 4), or all of it where the recipe stacks
+both. Both carry general questions against forgetting. What concerns several leaves at once happens here: rows that repeat
+a held-out question, and the same question in two leaves.
 """
 
 from __future__ import annotations
@@ -119,10 +119,13 @@ def mix_skills(
         rows += [seed_row(leaf, seed) for seed in source["seeds"]]
     rows, excluded = _admit(rows + _curated(home, catalog, lambda kind: kind != "knowledge"), heldout)
     earlier = [row for row in knowledge.read() if row["source"] != "general"]
-    count = round(recipe.skills.phase_1_replay * len(earlier))
-    replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)
-    rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
-    rows += _general(replay, recipe.skills.general_replay, "skills", heldout, settings.seed) if rows else []
+    if recipe.stacked:
+        rows += earlier
+    else:
+        count = round(recipe.skills.phase_1_replay * len(earlier))
+        replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)
+        rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
+    rows += _general(replay, recipe.phase("skills").general_replay, "skills", heldout, settings.seed) if rows else []
     return _store(home, "skills", rows, excluded, origin(catalog, heldout), settings.seed)
 
 

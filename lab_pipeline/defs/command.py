@@ -18,55 +18,20 @@ import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
-from lab_pipeline.datasets.catalog import build_catalog
-from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import build_heldout
-from lab_pipeline.defs.datasets.assets import general_folder
 from lab_pipeline.defs.partitions import ranges
 from lab_pipeline.defs.reaping import reap_dead_runs
 from lab_pipeline.defs.run_worker import LAUNCH_TAG
 from lab_pipeline.errors import LabError
-from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
-from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
 from lab_pipeline.progress import Say
-from lab_pipeline.registry.base_model import model_identity
-from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.settings import Settings, load_settings
+from lab_pipeline.settings import load_settings
+from lab_pipeline.standing import Standing, leaf_summary, summary
 from lab_pipeline.storage import Home
-from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
-from lab_pipeline.teacher.choose import teacher_identities
-from lab_pipeline.training.recipe import load_recipe
 
 _POLL_SECONDS = 0.5
 
 
 class RunFailed(LabError):
     """A job's run failed; the message names the run and its log."""
-
-
-@dataclass
-class Standing:
-    """What the home needs, as its files say; nothing is run to find out."""
-
-    snapshot: Snapshot
-    plans: dict[str, LeafPlan]
-    behind: list[str]
-    rows: int
-    """Kept rows of all leaves in use."""
-    inputs: str
-    unchanged: bool
-
-    @classmethod
-    def of(cls, home: Home, settings: Settings) -> Standing:
-        snapshot = current_snapshot(home)
-        plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
-        catalog = build_catalog(home, snapshot, plans)
-        general = load_general(general_folder(settings))
-        heldout = build_heldout(catalog, snapshot.rows, general.questions)
-        recipe = load_recipe(settings.recipe)
-        inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-        rows = sum(entry["rows"] for entry in catalog.in_use)
-        return cls(snapshot, plans, leaves_behind(home, plans), rows, inputs, nothing_changed(home, inputs))
 
 
 def retune(home: Home, say: Say) -> dict[str, Any]:
@@ -96,7 +61,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
                 run_id = _run(instance, home, "retune", say, seconds)
                 steps = _training_steps(instance, run_id)
             seconds["total"] = time.time() - started
-            return _summary(home, standing, set(refreshed), steps, seconds, peak)
+            return summary(home, standing, set(refreshed), steps, seconds, peak[0])
     except Timeout:
         raise LabError(f"{home.root}: another retune is running on this home; wait for it to end") from None
 
@@ -229,70 +194,3 @@ def _peak_rss() -> Iterator[list[int]]:
     finally:
         over.set()
         watcher.join()
-
-
-def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
-    """Each leaf's kind, status, counts, calls of this run, and problems.
-
-    Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
-    *quarantined*. Rows of the last good state stay in use in the last three.
-    """
-    leaves = {}
-    for row in snapshot.rows:
-        leaf = row["leaf"]
-        state, failure = leaf_state(home, leaf), leaf_failure(home, leaf)
-        current = state is not None and leaf in plans and state.curated == plans[leaf].curated
-        if failure and (leaf not in plans or failure["plan"] != plans[leaf].curated):
-            failure = None  # of an earlier state of the leaf
-        if not row["usable"]:
-            status = "quarantined"
-        elif current:
-            status = "refreshed" if leaf in refreshed else "current"
-        else:
-            status = "failed" if failure else "behind"
-        problems = snapshot.problems[leaf] + ([failure["error"]] if failure else [])
-        leaves[leaf] = {
-            "kind": row["kind"],
-            "status": status,
-            "generated": state.funnel["generated"] if state else 0,
-            "kept": state.funnel["kept"] if state else 0,
-            "teacher_calls": _calls_now(state, failure, current) if leaf in refreshed else 0,
-            "problems": problems,
-        }
-    return leaves
-
-
-def _calls_now(state: Any, failure: dict[str, Any] | None, current: bool) -> int:
-    if current:
-        return int(state.teacher_calls)
-    return int(failure["teacher_calls"]) if failure else 0
-
-
-def _summary(
-    home: Home, standing: Standing, refreshed: set[str], steps: int, seconds: dict[str, float], peak: list[int]
-) -> dict[str, Any]:
-    leaves = leaf_summary(home, standing.snapshot, standing.plans, refreshed)
-    evaluation = last_evaluation(home)
-    champion = current_champion(home)
-    measured = ("base", "champion", "candidate", "difference", "interval", "questions")
-    return {
-        "home": str(home.root),
-        "leaves": leaves,
-        "teacher_calls": sum(leaf["teacher_calls"] for leaf in leaves.values()),
-        "training_steps": steps,
-        "nothing_changed": standing.unchanged,
-        "heldout": evaluation["heldout"] if evaluation else None,
-        "general": {key: evaluation["general"][key] for key in measured} if evaluation else None,
-        "promoted": evaluation["verdict"]["promoted"] if evaluation else False,
-        "reason": evaluation["verdict"]["reason"] if evaluation else None,
-        "report": evaluation["report"] if evaluation else None,
-        "champion": {"id": champion.id, "folder": str(champion.model)} if champion else None,
-        "seconds": {stage: round(taken, 1) for stage, taken in seconds.items()},
-        "peak_rss_mib": peak[0],
-    }
-
-
-def standing_report(home: Home) -> dict[str, Any]:
-    """How the home stands now, with the keys of the summary."""
-    standing = Standing.of(home, load_settings(home.settings_file))
-    return {**_summary(home, standing, set(), 0, {}, [0]), "behind": standing.behind}

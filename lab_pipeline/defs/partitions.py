@@ -32,8 +32,10 @@ def register(instance: dg.DagsterInstance, leaves: list[str]) -> None:
 def ranges(instance: dg.DagsterInstance, leaves: list[str]) -> list[tuple[str, str]]:
     """The leaves as the fewest contiguous ranges (first and last partition) that hold no other leaf.
 
-    A run takes one range, and ranges go by the order in which partitions were added.
+    A run takes one range, and ranges go by the order in which partitions were added. Leaves that are no partitions yet
+    become some: a snapshot may have been cut off before it registered them.
     """
+    register(instance, leaves)
     wanted = set(map(partition_of, leaves))
     found: list[tuple[str, str]] = []
     extends = False

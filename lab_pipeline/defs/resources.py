@@ -1,22 +1,65 @@
-"""The one resource of the graph: the home, with its settings."""
+"""What assets, sensors and schedules are given: the home with its settings, and the lock on its model."""
 
-from __future__ import annotations
-
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field
 
 from lab_pipeline.errors import LabError
-from lab_pipeline.settings import Settings, load_settings
+from lab_pipeline.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
 from lab_pipeline.storage import Home
+from lab_pipeline.training.recipe import Recipe, Strategy, load_recipe
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _as_setting(section: type[BaseModel], name: str) -> Any:
+    """A launchpad field that overrides the setting of that name; the setting's own bounds hold for it."""
+    setting = section.model_fields[name]
+    bounds = ", ".join(f"{_BOUNDS[kind]} {limit}" for bound in setting.metadata for kind, limit in asdict(bound).items())
+    return Field(None, description=f"{setting.description}{f'; {bounds}' if bounds else ''}. Left out: as in settings.yaml")
+
+
+class ThisRun(dg.Config):
+    """What one run does differently from `settings.yaml`."""
+
+    recipe: str | None = _as_setting(Settings, "recipe")
+    strategy: Strategy | None = Field(
+        default=None,
+        description="phased: knowledge, then skills with a replay; stacked: one run over both. Left out: as in the recipe",
+    )
+    seed: int | None = _as_setting(Settings, "seed")
+    teacher_calls: int | None = _as_setting(BudgetSettings, "teacher_calls")
+    minimum_gain: float | None = _as_setting(GateSettings, "minimum_gain")
+    unchanged_tolerance: float | None = _as_setting(GateSettings, "unchanged_tolerance")
+    general_tolerance: float | None = _as_setting(GateSettings, "general_tolerance")
+    minimum_questions: int | None = _as_setting(GateSettings, "minimum_questions")
+    confidence: float | None = _as_setting(GateSettings, "confidence")
+
+    def applied_to(self, settings: Settings) -> Settings:
+        """The settings with this run's differences.
+
+        Raises:
+            SettingsError: a value is out of its bounds.
+        """
+        given = {name: value for name, value in self if value is not None}
+        values = {name: given[name] for name in given.keys() & {"recipe", "seed"}}
+        values["gate"] = {name: given[name] for name in given.keys() & GateSettings.model_fields.keys()}
+        values["budgets"] = {name: given[name] for name in given.keys() & BudgetSettings.model_fields.keys()}
+        return overridden(settings, values, "launchpad, this_run")
 
 
 class Lab(dg.ConfigurableResource):
     """A home folder; `LAB_HOME` names it, the launcher sets it."""
 
-    root: str
+    root: str = Field(description="Folder of the home; set by the launcher")
+    this_run: ThisRun = ThisRun()
 
     @property
     def home(self) -> Home:
@@ -24,7 +67,42 @@ class Lab(dg.ConfigurableResource):
 
     @property
     def settings(self) -> Settings:
-        return load_settings(self.home.settings_file)
+        return self.this_run.applied_to(load_settings(self.home.settings_file))
+
+    @property
+    def recipe(self) -> Recipe:
+        recipe = load_recipe(self.settings.recipe)
+        return recipe.model_copy(update={"strategy": self.this_run.strategy}) if self.this_run.strategy else recipe
+
+
+class TailLock(dg.ConfigurableResource):
+    """Held by every run that mixes, trains, evaluates or promotes: one at a time on a home, whoever started it.
+
+    The kernel frees it when the run's process ends, however that ends.
+    """
+
+    root: str
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["TailLock"]:
+        assert context.log
+        lock = FileLock(Home.open(Path(self.root)).root / "tail.lock")
+        waiting_since = time.monotonic()
+        said = False
+        while True:
+            try:
+                lock.acquire(timeout=1)
+                break
+            except Timeout:
+                if not said:
+                    context.log.info("another run works on this home's data sets or model: this one waits for it to end")
+                said = True
+        if said:
+            context.log.info(f"waited {time.monotonic() - waiting_since:.0f} s for another run to end")
+        try:
+            yield self
+        finally:
+            lock.release()
 
 
 @contextmanager

@@ -1,8 +1,11 @@
-"""One run of one job in a process of its own: `python -m lab_pipeline.defs.run_worker JOB LAUNCH [FIRST LAST]`.
+"""One run in a process of its own, which ends with the process that started it.
 
-LAUNCH is a tag by which the launching process finds the run's events; FIRST and LAST name a range of leaf partitions.
+`python -m lab_pipeline.defs.run_worker JOB LAUNCH [FIRST LAST]` is how the command line starts one. LAUNCH is a tag by which it
+finds the run's events; FIRST and LAST name a range of leaf partitions.
+`python -m lab_pipeline.defs.run_worker api execute_run ...` is how the daemon does: Dagster's own command follows.
 """
 
+import runpy
 import sys
 
 import dagster as dg
@@ -36,7 +39,6 @@ JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)
 
 
 def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
-    die_with_parent()
     tags = {LAUNCH_TAG: launch, PROCESS_TAG: this_process()}
     if first and last:
         tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
@@ -53,4 +55,7 @@ def main(job: str, launch: str, first: str | None = None, last: str | None = Non
 
 
 if __name__ == "__main__":
+    die_with_parent()
+    if sys.argv[1] == "api":
+        runpy.run_module("dagster", run_name="__main__", alter_sys=True)
     sys.exit(main(*sys.argv[1:]))

@@ -19,7 +19,7 @@ from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
 from lab_pipeline.progress import Progress, Say
-from lab_pipeline.settings import Settings
+from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.teacher.journal import Budget, JournaledTeacher
@@ -84,10 +84,11 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
     return LeafState(**read_json(path)) if path.exists() else None
 
 
-def leaf_failure(home: Home, leaf: str) -> dict[str, Any] | None:
-    """The leaf's last failure, with `plan`, `attempts` and `error`, unless it succeeded since."""
-    path = home.leaf(leaf) / "failure.json"
-    return read_json(path) if path.exists() else None
+def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
+    """The last failure to carry out this plan, with `attempts`, `error` and `failed_at`, unless it succeeded since."""
+    path = home.leaf(plan.leaf) / "failure.json"
+    failure = read_json(path) if path.exists() else None
+    return failure if failure and failure["plan"] == plan.curated else None
 
 
 def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
@@ -98,6 +99,43 @@ def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
         if state is None or state.curated != plan.curated:
             behind.append(leaf)
     return behind
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The leaves that are behind, by what shall become of them."""
+
+    due: list[str]
+    """To be refreshed now."""
+    waiting: dict[str, float]
+    """Failed, with the seconds until they are tried again."""
+    left: dict[str, str]
+    """Failed too often, with the last error: left to a person, until their plan changes."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.due)} to refresh"] if self.due else []
+        parts += [f"{leaf}: failed, tried again in {seconds:.0f} s" for leaf, seconds in sorted(self.waiting.items())]
+        parts += [f"{leaf}: needs attention: {error}" for leaf, error in sorted(self.left.items())]
+        return "; ".join(parts) or "all leaves are current"
+
+
+def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now: datetime) -> Backlog:
+    """What is behind, and how each leaf that failed waits: `policy.retry_seconds`, doubled after each further failure."""
+    found = Backlog([], {}, {})
+    for leaf in leaves_behind(home, plans):
+        failure = leaf_failure(home, plans[leaf])
+        if failure is None:
+            found.due.append(leaf)
+        elif failure["attempts"] >= policy.attempts:
+            found.left[leaf] = failure["error"]
+        else:
+            since = (now - datetime.fromisoformat(failure["failed_at"])).total_seconds()
+            wait = policy.retry_seconds * 2 ** (failure["attempts"] - 1)
+            if 0 <= since < wait:  # a clock that was set back makes nothing wait
+                found.waiting[leaf] = wait - since
+            else:
+                found.due.append(leaf)
+    return found
 
 
 def refresh_leaves(
@@ -172,8 +210,8 @@ class LeafFailure:
 
 
 def _failed(home: Home, plan: LeafPlan, error: str, asked: list[JournaledTeacher]) -> LeafFailure:
-    before = leaf_failure(home, plan.leaf)
-    attempts = before["attempts"] + 1 if before and before["plan"] == plan.curated else 1
+    before = leaf_failure(home, plan)
+    attempts = before["attempts"] + 1 if before else 1
     failure = LeafFailure(plan.leaf, error, attempts, sum(each.calls for each in asked))
     failed_at = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(home.leaf(plan.leaf) / "failure.json", {**asdict(failure), "plan": plan.curated, "failed_at": failed_at})

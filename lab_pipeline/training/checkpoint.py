@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lab_pipeline.datasets.mix import Dataset
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.storage import Home, digest, folder_digest, read_json, write_json
-from lab_pipeline.training.recipe import Phase, Recipe
+from lab_pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from lab_pipeline.training.train import TrainingReport, TrainingSpec
@@ -40,9 +40,9 @@ class Checkpoint:
 
 def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe: Recipe, seed: int) -> str:
     """Name of the checkpoint that these inputs give: equal inputs, one checkpoint."""
-    phase: Phase = getattr(recipe, dataset.phase)
     common = recipe.model_dump(exclude={"knowledge", "skills"})
-    return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase.model_dump(), seed])}"
+    phase = recipe.phase(dataset.phase).model_dump()
+    return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase, seed])}"
 
 
 def prepare_checkpoint(

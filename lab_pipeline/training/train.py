@@ -54,7 +54,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
 
     started = time.monotonic()
     recipe = Recipe.model_validate(spec.recipe)
-    phase = recipe.knowledge if spec.phase == "knowledge" else recipe.skills
+    phase = recipe.phase(spec.phase)
     output = Path(spec.output)
     set_seed(spec.seed)
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model)

@@ -44,8 +44,8 @@ def test_jobs_sensors_and_schedules_are_what_was_reviewed():
         "snapshot_taxonomy",
     ]
     assert sorted(JOBS) == ["refresh_leaves", "retune", "snapshot_taxonomy"]
-    assert [sensor.name for sensor in repository.sensor_defs] == []
-    assert [schedule.name for schedule in repository.schedule_defs] == []
+    assert sorted(sensor.name for sensor in repository.sensor_defs) == ["stale_leaves", "taxonomy_changes", "waiting_retunes"]
+    assert [schedule.name for schedule in repository.schedule_defs] == ["nightly_retune"]
 
 
 def test_every_asset_has_a_description_an_owner_and_kinds():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,17 +12,19 @@ from filelock import FileLock
 
 from lab_pipeline.flows.flow import SHIPPED, FlowError
 from lab_pipeline.flows.refresh import (
+    Backlog,
     LeafFailure,
     LeafPlan,
     LeafState,
     Table,
+    backlog,
     leaf_failure,
     leaf_state,
     leaves_behind,
     plan_leaves,
     refresh_leaves,
 )
-from lab_pipeline.settings import BudgetSettings, FlowSettings, Settings
+from lab_pipeline.settings import BudgetSettings, FlowSettings, SensorSettings, Settings
 from lab_pipeline.storage import Home, read_json, read_rows, write_json
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot, take_snapshot
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
@@ -303,10 +306,10 @@ def test_a_failing_leaf_stops_no_other_and_its_record_counts_the_attempts(lab: L
     failure = outcome.failures[GROUNDED]
     assert (failure.error, failure.attempts, failure.teacher_calls) == ("TeacherError: out of paper", 1, 0)
     assert lab.refresh().failures[GROUNDED].attempts == 2
-    recorded = leaf_failure(lab.home, GROUNDED)
+    recorded = leaf_failure(lab.home, lab.plans()[GROUNDED])
     assert recorded is not None
     assert (recorded["plan"], recorded["attempts"]) == (lab.plans()[GROUNDED].curated, 2)
-    assert leaf_failure(lab.home, FREEFORM) is None
+    assert leaf_failure(lab.home, lab.plans()[FREEFORM]) is None
 
 
 def test_attempts_are_counted_anew_when_the_plan_changes(lab: Lab) -> None:
@@ -317,12 +320,36 @@ def test_attempts_are_counted_anew_when_the_plan_changes(lab: Lab) -> None:
     assert lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].attempts == 1
 
 
+def test_the_backlog_says_what_is_due_what_waits_and_what_is_left_to_a_person(lab: Lab) -> None:
+    policy = SensorSettings(attempts=3, retry_seconds=100)
+
+    def behind(seconds_later: float) -> Backlog:
+        return backlog(lab.home, lab.plans(), policy, datetime.now(UTC) + timedelta(seconds=seconds_later))
+
+    assert behind(0) == Backlog([GROUNDED, FREEFORM, KNOWLEDGE], {}, {})
+    lab.teacher.script = failing_on(GROUNDED)
+    lab.refresh()
+    assert behind(0).due == [] and 90 < behind(0).waiting[GROUNDED] <= 100
+    assert behind(101).due == [GROUNDED]
+    assert behind(-3600).due == [GROUNDED], "a clock that was set back makes nothing wait"
+    lab.refresh()
+    assert 190 < behind(0).waiting[GROUNDED] <= 200, "twice as long after the second failure"
+    lab.refresh()
+    assert behind(10_000) == Backlog([], {}, {GROUNDED: "TeacherError: out of paper"})
+    assert "needs attention: TeacherError: out of paper" in str(behind(0))
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["start"].update(examples=2))
+    assert behind(0).left == {GROUNDED: "TeacherError: out of paper"}, "another leaf's flow"
+    lab.teacher.script = copying
+    lab.refresh(GROUNDED)
+    assert GROUNDED not in behind(0).due and behind(0).left == {}
+
+
 def test_a_success_clears_the_failure(lab: Lab) -> None:
     lab.teacher.script = failing_on(GROUNDED)
     lab.refresh()
     lab.teacher.script = copying
     assert set(lab.refresh(GROUNDED).states) == {GROUNDED}
-    assert leaf_failure(lab.home, GROUNDED) is None
+    assert leaf_failure(lab.home, lab.plans()[GROUNDED]) is None
     assert leaves_behind(lab.home, lab.plans()) == []
 
 

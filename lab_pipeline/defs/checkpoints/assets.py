@@ -6,12 +6,11 @@ import dagster as dg
 from lab_pipeline.datasets.mix import Phase, load_dataset
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.metadata import picture
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
-from lab_pipeline.training.recipe import load_recipe
 
 _MALLOC = {
     # glibc gives freed tensors back to the system and asks for them again at every step; keeping them is 7 % faster.
@@ -40,7 +39,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     pool="gpu",
 )
 def knowledge_checkpoint(
-    context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient
+    context: dg.AssetExecutionContext, lab: Lab, tail: TailLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
     """Phase 1: a QLoRA adapter that knows the documents. Trained in a process of its own; equal inputs are trained once."""
     return _train(context, lab, trainer, "knowledge")
@@ -53,14 +52,16 @@ def knowledge_checkpoint(
     deps=[base_model, knowledge_checkpoint, skills_dataset],
     pool="gpu",
 )
-def skills_checkpoint(context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient) -> dg.MaterializeResult:
+def skills_checkpoint(
+    context: dg.AssetExecutionContext, lab: Lab, tail: TailLock, trainer: dg.PipesSubprocessClient
+) -> dg.MaterializeResult:
     """Phase 2: phase 1's adapter, taught the skills with a replay of phase 1."""
     return _train(context, lab, trainer, "skills")
 
 
 def phase_1_checkpoint(home: Home, base: BaseModel, lab: Lab) -> Checkpoint:
     """The finished phase 1 checkpoint of the current data."""
-    recipe = load_recipe(lab.settings.recipe)
+    recipe = lab.recipe
     found, _ = prepare_checkpoint(home, base, load_dataset(home, "knowledge"), None, recipe, lab.settings.seed)
     if found is None:
         raise dg.Failure("no knowledge checkpoint for the current data; materialize knowledge_checkpoint first")
@@ -75,10 +76,10 @@ def _train(
         base = fetch_model(home, settings.base_model)
         dataset = load_dataset(home, phase)
         before = phase_1_checkpoint(home, base, lab) if phase == "skills" else None
-        recipe = load_recipe(settings.recipe)
+        recipe = lab.recipe
         finished, spec = prepare_checkpoint(home, base, dataset, before, recipe, settings.seed)
     steps = 0
-    if finished is None and dataset.rows == 0:
+    if finished is None and (dataset.rows == 0 or (phase == "knowledge" and recipe.stacked)):
         finished = pass_through(home, dataset, before, spec)
     elif finished is None:
         trainer.run(

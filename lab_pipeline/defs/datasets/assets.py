@@ -1,8 +1,8 @@
-from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, current_catalog, store_catalog
+from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, Catalog, build_catalog, current_catalog, store_catalog
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import (
     Dataset,
@@ -15,20 +15,16 @@ from lab_pipeline.datasets.mix import (
 )
 from lab_pipeline.datasets.rows import TRAINING_SCHEMA
 from lab_pipeline.defs.metadata import column_schema, counts, preview
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.flows.refresh import plan_leaves
 from lab_pipeline.settings import Settings
-from lab_pipeline.storage import digest
+from lab_pipeline.storage import Home, digest
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
-from lab_pipeline.training.recipe import load_recipe
+from lab_pipeline.training.recipe import Recipe
 
 CURATED = dg.AssetKey("curated_instructions")
-
-
-def general_folder(settings: Settings) -> Path | None:
-    return Path(settings.general) if settings.general else None
 
 
 @dg.asset(
@@ -37,7 +33,7 @@ def general_folder(settings: Settings) -> Path | None:
     owners=["team:lab"],
     deps=[taxonomy_snapshot, dg.AssetDep(CURATED, partition_mapping=dg.AllPartitionMapping())],
 )
-def instruction_catalog(lab: Lab) -> dg.MaterializeResult:
+def instruction_catalog(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """Which leaves' rows go into the next model: current, behind, or last good rows of a broken leaf.
 
     Stands between the leaves and the data sets, so the graph stays small however many leaves there are.
@@ -62,11 +58,11 @@ def instruction_catalog(lab: Lab) -> dg.MaterializeResult:
 
 
 @dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
-def heldout_questions(lab: Lab) -> dg.MaterializeResult:
+def heldout_questions(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """The test: seed questions that no prompt ever saw, per leaf, and general questions that guard against forgetting."""
     with mendable():
         home, settings = lab.home, lab.settings
-        general = load_general(general_folder(settings))
+        general = load_general(settings.general)
         heldout = build_heldout(current_catalog(home), current_snapshot(home).rows, general.questions)
         store_heldout(home, heldout)
     by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
@@ -85,18 +81,10 @@ def heldout_questions(lab: Lab) -> dg.MaterializeResult:
 
 
 @dg.asset(group_name="datasets", kinds={"parquet"}, owners=["team:lab"], deps=[instruction_catalog, heldout_questions])
-def knowledge_dataset(lab: Lab) -> dg.MaterializeResult:
+def knowledge_dataset(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """Phase 1's data: knowledge rows and the documents' own text, with general questions against forgetting."""
     with mendable():
-        home, settings = lab.home, lab.settings
-        dataset = mix_knowledge(
-            home,
-            current_catalog(home),
-            load_heldout(home),
-            load_general(general_folder(settings)).replay,
-            load_recipe(settings.recipe),
-            settings,
-        )
+        dataset = mix_knowledge(*_mixing(lab))
     return _described(dataset)
 
 
@@ -106,20 +94,17 @@ def knowledge_dataset(lab: Lab) -> dg.MaterializeResult:
     owners=["team:lab"],
     deps=[instruction_catalog, heldout_questions, knowledge_dataset],
 )
-def skills_dataset(lab: Lab) -> dg.MaterializeResult:
+def skills_dataset(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """Phase 2's data: rows of the skill leaves, with a replay of phase 1 and general questions."""
     with mendable():
-        home, settings = lab.home, lab.settings
-        dataset = mix_skills(
-            home,
-            current_catalog(home),
-            load_heldout(home),
-            load_general(general_folder(settings)).replay,
-            load_recipe(settings.recipe),
-            settings,
-            load_dataset(home, "knowledge"),
-        )
+        dataset = mix_skills(*_mixing(lab), load_dataset(lab.home, "knowledge"))
     return _described(dataset)
+
+
+def _mixing(lab: Lab) -> tuple[Home, Catalog, dict[str, Any], list[dict[str, str]], Recipe, Settings]:
+    """What both phases are mixed from."""
+    home, settings = lab.home, lab.settings
+    return home, current_catalog(home), load_heldout(home), load_general(settings.general).replay, lab.recipe, settings
 
 
 def _described(dataset: Dataset) -> dg.MaterializeResult:

@@ -6,9 +6,9 @@ from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import load_dataset, load_heldout, origin
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
-from lab_pipeline.defs.datasets.assets import general_folder, heldout_questions
+from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.metadata import preview
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
 from lab_pipeline.registry.base_model import fetch_model, model_identity
@@ -16,7 +16,6 @@ from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.training.checkpoint import prepare_checkpoint
-from lab_pipeline.training.recipe import load_recipe
 
 
 @dg.asset(
@@ -26,13 +25,13 @@ from lab_pipeline.training.recipe import load_recipe
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool="gpu",
 )
-def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
+def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """The candidate against base model and champion on held-out questions, with the gate's verdict in the data."""
     with mendable():
         home, settings = lab.home, lab.settings
         base = fetch_model(home, settings.base_model)
-        recipe = load_recipe(settings.recipe)
-        general = load_general(general_folder(settings))
+        recipe = lab.recipe
+        general = load_general(settings.general)
         knowledge, skills = load_dataset(home, "knowledge"), load_dataset(home, "skills")
         before = phase_1_checkpoint(home, base, lab)
         checkpoint, _ = prepare_checkpoint(home, base, skills, before, recipe, settings.seed)
@@ -89,7 +88,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
     deps=[evaluation_report],
     output_required=False,
 )
-def champion_model(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.MaterializeResult]:
+def champion_model(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> Iterator[dg.MaterializeResult]:
     """The promoted model: merged bf16 safetensors with tokenizer, model card and lineage.
 
     It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.

@@ -1,0 +1,114 @@
+"""How a home stands, as its files say: what is behind, whether a retune has anything to do, and the summary of both.
+
+Nothing is run to find out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lab_pipeline.datasets.catalog import build_catalog
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.mix import build_heldout
+from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
+from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
+from lab_pipeline.registry.base_model import model_identity
+from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.settings import Settings, load_settings
+from lab_pipeline.storage import Home
+from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
+from lab_pipeline.teacher.choose import teacher_identities
+from lab_pipeline.training.recipe import load_recipe
+
+
+@dataclass
+class Standing:
+    """What the home needs."""
+
+    snapshot: Snapshot
+    plans: dict[str, LeafPlan]
+    behind: list[str]
+    rows: int
+    """Kept rows of all leaves in use."""
+    inputs: str
+    unchanged: bool
+
+    @classmethod
+    def of(cls, home: Home, settings: Settings) -> Standing:
+        snapshot = current_snapshot(home)
+        plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
+        catalog = build_catalog(home, snapshot, plans)
+        general = load_general(settings.general)
+        heldout = build_heldout(catalog, snapshot.rows, general.questions)
+        recipe = load_recipe(settings.recipe)
+        inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
+        rows = sum(entry["rows"] for entry in catalog.in_use)
+        return cls(snapshot, plans, leaves_behind(home, plans), rows, inputs, nothing_changed(home, inputs))
+
+
+def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
+    """Each leaf's kind, status, counts, calls of this run, and problems.
+
+    Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
+    *quarantined*. Rows of the last good state stay in use in the last three.
+    """
+    leaves = {}
+    for row in snapshot.rows:
+        leaf = row["leaf"]
+        state = leaf_state(home, leaf)
+        failure = leaf_failure(home, plans[leaf]) if leaf in plans else None
+        current = state is not None and leaf in plans and state.curated == plans[leaf].curated
+        if not row["usable"]:
+            status = "quarantined"
+        elif current:
+            status = "refreshed" if leaf in refreshed else "current"
+        else:
+            status = "failed" if failure else "behind"
+        problems = snapshot.problems[leaf] + ([failure["error"]] if failure else [])
+        leaves[leaf] = {
+            "kind": row["kind"],
+            "status": status,
+            "generated": state.funnel["generated"] if state else 0,
+            "kept": state.funnel["kept"] if state else 0,
+            "teacher_calls": _calls_now(state, failure, current) if leaf in refreshed else 0,
+            "problems": problems,
+        }
+    return leaves
+
+
+def _calls_now(state: Any, failure: dict[str, Any] | None, current: bool) -> int:
+    if current:
+        return int(state.teacher_calls)
+    return int(failure["teacher_calls"]) if failure else 0
+
+
+def summary(
+    home: Home, standing: Standing, refreshed: set[str], steps: int, seconds: dict[str, float], peak: int
+) -> dict[str, Any]:
+    """What a retune did: `refreshed` leaves, training `steps`, `seconds` by stage, `peak` RSS in MiB; and where it led."""
+    leaves = leaf_summary(home, standing.snapshot, standing.plans, refreshed)
+    evaluation = last_evaluation(home)
+    champion = current_champion(home)
+    measured = ("base", "champion", "candidate", "difference", "interval", "questions")
+    return {
+        "home": str(home.root),
+        "leaves": leaves,
+        "teacher_calls": sum(leaf["teacher_calls"] for leaf in leaves.values()),
+        "training_steps": steps,
+        "nothing_changed": standing.unchanged,
+        "heldout": evaluation["heldout"] if evaluation else None,
+        "general": {key: evaluation["general"][key] for key in measured} if evaluation else None,
+        "promoted": evaluation["verdict"]["promoted"] if evaluation else False,
+        "reason": evaluation["verdict"]["reason"] if evaluation else None,
+        "report": evaluation["report"] if evaluation else None,
+        "champion": {"id": champion.id, "folder": str(champion.model)} if champion else None,
+        "seconds": {stage: round(taken, 1) for stage, taken in seconds.items()},
+        "peak_rss_mib": peak,
+    }
+
+
+def standing_report(home: Home) -> dict[str, Any]:
+    """How the home stands now, with the keys of the summary."""
+    standing = Standing.of(home, load_settings(home.settings_file))
+    return {**summary(home, standing, set(), 0, {}, 0), "behind": standing.behind}

@@ -1,0 +1,74 @@
+import threading
+import time
+
+import dagster as dg
+import pytest
+from filelock import FileLock
+
+from lab_pipeline.defs.resources import Lab, TailLock, ThisRun
+from lab_pipeline.settings import SettingsError
+from lab_pipeline.storage import Home
+from lab_pipeline.training.recipe import Strategy
+from lab_pipeline_tests.builders import settings_for
+
+
+def test_what_a_run_leaves_out_stays_as_the_settings_say(tmp_path):
+    settings = settings_for(tmp_path, seed=5)
+    assert ThisRun().applied_to(settings) == settings
+
+
+def test_what_a_run_gives_holds_for_it(tmp_path):
+    settings = settings_for(tmp_path)
+    changed = ThisRun(recipe="other", seed=3, teacher_calls=7, confidence=0.9, minimum_gain=0.5).applied_to(settings)
+    assert (changed.recipe, changed.seed, changed.budgets.teacher_calls) == ("other", 3, 7)
+    assert (changed.gate.confidence, changed.gate.minimum_gain) == (0.9, 0.5)
+    assert changed.gate.general_tolerance == settings.gate.general_tolerance
+    assert changed.teacher == settings.teacher
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0, found -1"),
+        ({"confidence": 1.5}, "gate.confidence: Input should be less than 1"),
+        ({"teacher_calls": 0}, "budgets.teacher_calls: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused_by_name(tmp_path, wrong, said):
+    with pytest.raises(SettingsError, match=f"launchpad, this_run: {said}"):
+        ThisRun(**wrong).applied_to(settings_for(tmp_path))
+
+
+def test_every_launchpad_field_is_described_with_its_bounds():
+    for name, field in ThisRun.model_fields.items():
+        assert field.description and "Left out" in field.description, name
+    assert "more than 0.5, less than 1" in ThisRun.model_fields["confidence"].description
+
+
+def test_a_strategy_given_at_launch_changes_the_recipe(tmp_path):
+    home = Home.open(tmp_path / "home")
+    home.settings_file.write_text("taxonomy: {path: .}\n")
+    assert Lab(root=str(home.root)).recipe.strategy == Strategy.phased
+    assert Lab(root=str(home.root), this_run=ThisRun(strategy=Strategy.stacked)).recipe.stacked
+
+
+def test_one_run_at_a_time_holds_the_tail(tmp_path):
+    held: list[str] = []
+
+    @dg.asset
+    def late(tail: TailLock) -> None:
+        held.append("late")
+
+    with (
+        FileLock(Home.open(tmp_path).root / "tail.lock", thread_local=False) as other,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+
+        def end_soon() -> None:
+            time.sleep(1.5)
+            held.append("other")
+            other.release()
+
+        threading.Thread(target=end_soon).start()
+        assert dg.materialize([late], resources={"tail": TailLock(root=str(tmp_path))}, instance=instance).success
+    assert held == ["other", "late"]
