@@ -100,7 +100,7 @@ def _taxonomy(home: Home, settings: Settings) -> str:
     source = settings.taxonomy
     if reads_git(settings):
         tip = find_tip(home, settings)
-        return f"{source.path}, {tip.branch} at {tip.commit[:12]}"
+        return f"{source.path}, {tip.branch} at {tip.id[:12]}"
     leaves = len(find_leaves(Path(source.path)))
     if not leaves:
         raise LabError(f"no leaf in {source.path}; check taxonomy.path")

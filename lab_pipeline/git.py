@@ -27,8 +27,8 @@ _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "https_proxy", "HTTPS_PROXY", "no
 """What of the environment git may see: where keys and proxies are."""
 
 _MOST_OUTPUT = 1 << 30
-_MOST_LISTED = 1 << 25
-"""Bytes of a tree's listing, some 300,000 files: a few kilobytes of nested trees can stand for billions."""
+_MOST_LISTED = 1 << 24
+"""Bytes of a tree's listing, some 150,000 files: a few kilobytes of nested trees can stand for billions."""
 
 
 class GitError(LabError):
@@ -43,7 +43,8 @@ class Tip:
     """Full name, '' for a commit id."""
     branch: str
     """The ref in short, the branch where it is HEAD."""
-    commit: str
+    id: str
+    """Of the commit; of the tag itself where a bundle has an annotated one."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ class Git:
             assert process.stdout
 
             def stop() -> None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                if process.returncode is None:  # once it is reaped, its id may be another's
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
 
             def stop_late() -> None:
                 late.set()
@@ -200,6 +202,8 @@ class Git:
             head, _, path = entry.partition(b"\t")
             if head.startswith(b"100"):
                 _, _, blob, size = head.split()
+                if not size.isdigit():
+                    raise GitError(f"{self.mirror} is damaged; remove this folder, and it is fetched again")
                 found.append(Blob(os.fsdecode(path), blob.decode(), int(size)))
         return found
 

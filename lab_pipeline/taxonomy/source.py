@@ -83,37 +83,43 @@ def open_taxonomy(home: Home, settings: Settings) -> Taxonomy:
     Raises:
         LabError: it is not there, cannot be reached, lacks the ref, or is too large.
     """
+    return _open_ref(home, settings) if reads_git(settings) else _open_folder(home, settings)
+
+
+def _open_folder(home: Home, settings: Settings) -> Taxonomy:
+    state = _own_state(home, settings)
+    folder = Path(settings.taxonomy.path).resolve()
+    commit, branch = _own_git(folder, "rev-parse", "HEAD"), _own_git(folder, "symbolic-ref", "--short", "HEAD")
+    before = _commit_before(home)
+    notes = _notes(home, branch, commit, not before or _own_git(folder, "merge-base", before, "HEAD") == before)
+    changes = "+changes" if commit and _own_git(folder, "status", "--porcelain", "--", ".") else ""
+    return Taxonomy(folder, commit + changes, branch, state, False, None, notes)
+
+
+def _open_ref(home: Home, settings: Settings) -> Taxonomy:
     source = settings.taxonomy
-    if not reads_git(settings):
-        folder = Path(source.path).resolve()
-        state = _own_state(home, settings)
-        commit, branch = _own_git(folder, "rev-parse", "HEAD"), _own_git(folder, "symbolic-ref", "--short", "HEAD")
-        base = _commit_before(home)
-        descends = not base or _own_git(folder, "merge-base", base, "HEAD") == base
-        notes = _notes(home, branch, commit, descends)
-        if commit and _own_git(folder, "status", "--porcelain", "--", "."):
-            commit += "+changes"
-        return Taxonomy(folder, commit, branch, state, False, None, notes)
     tip = find_tip(home, settings)
     git = Git(home.taxonomy_mirror, source.path, settings.documents.timeout_seconds)
     home.taxonomies.mkdir(parents=True, exist_ok=True)
     with FileLock(home.taxonomies / ".lock"):
-        if git.commit(tip.commit) is None:
+        commit = git.commit(tip.id)
+        if commit is None:
             try:
-                git.fetch(f"+{tip.name or tip.commit}:{_FETCHED}")
+                git.fetch(f"+{tip.name or tip.id}:{_FETCHED}")
             except GitError as error:
                 raise _unreachable(settings, error) from None
-        if git.commit(tip.commit) is None:
+            commit = git.commit(tip.id)
+        if commit is None:
             raise LabError(f"{source.path}: {tip.branch} moved while it was fetched; run again")
-        folder = _export(home, settings, git, tip.commit)
-    base = _commit_before(home)
-    notes = _notes(home, tip.branch, tip.commit, not base or git.descends(tip.commit, base))
+        folder = _export(home, settings, git, commit)
+    before = _commit_before(home)
+    notes = _notes(home, tip.branch, commit, not before or git.descends(commit, before))
     origin = None if is_remote(source.path) else Path(source.path)
-    return Taxonomy(folder, tip.commit, tip.branch, tip.commit, True, origin, notes)
+    return Taxonomy(folder, commit, tip.branch, tip.id, True, origin, notes)
 
 
 def find_tip(home: Home, settings: Settings) -> Tip:
-    """The commit that a repository's ref stands for now.
+    """What the ref of a taxonomy in git stands for now.
 
     Raises:
         LabError: the repository cannot be reached, or has no such ref.
@@ -161,7 +167,7 @@ def scan(folder: Path) -> str:
 
 def _own_state(home: Home, settings: Settings) -> str:
     if reads_git(settings):
-        return find_tip(home, settings).commit
+        return find_tip(home, settings).id
     folder = Path(settings.taxonomy.path)
     if folder.is_file():
         raise LabError(f"{folder}: no folder; to read a git bundle, set taxonomy.ref")

@@ -433,8 +433,21 @@ def test_a_tree_that_stands_for_billions_of_files_is_refused(tmp_path):
         tree = tree_by_hand(repository, [("40000", b"%d" % n, tree) for n in range(10)])
     commit = git(repository, "commit-tree", tree, "-m", "bomb")
     git(repository, "update-ref", "refs/heads/bomb", commit)
-    with pytest.raises(LabError, match="git ls-tree printed more than 32 MiB"):
+    with pytest.raises(LabError, match="git ls-tree printed more than 16 MiB"):
         Source(tmp_path, repository, "bomb").open()
+
+
+@pytest.mark.parametrize("what", ["a.md", "."])
+def test_a_damaged_mirror_is_an_error_not_another_text(tmp_path, what):
+    repository = tmp_path / "taxonomy"
+    commit = commit_files(repository, {"a.md": "text", "b.md": "more"})
+    source = Source(tmp_path, repository, "main")
+    shutil.rmtree(source.open().folder)
+    lost = git(repository, "rev-parse", f"HEAD:{what}".removesuffix("."))
+    (source.home.taxonomy_mirror / "objects" / lost[:2] / lost[2:]).unlink()
+    with pytest.raises(LabError, match="git"):
+        source.open()
+    assert git(repository, "rev-parse", "HEAD") == commit
 
 
 def test_only_the_last_few_exports_are_kept_and_one_in_use_again_counts_as_new(tmp_path):
