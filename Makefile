@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 retune: install
-	$(BIN)/lab-pipeline retune $(if $(TAXONOMY),--taxonomy "$(TAXONOMY)") $(if $(SUMMARY),--summary "$(SUMMARY)")
+	$(BIN)/lab-pipeline retune $(if $(TAXONOMY),--taxonomy "$(TAXONOMY)") $(if $(REF),--ref "$(REF)") $(if $(SUMMARY),--summary "$(SUMMARY)")
 
 ui: install
 	$(BIN)/lab-pipeline ui

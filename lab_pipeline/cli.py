@@ -13,6 +13,7 @@ import typer
 
 from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.report import number
+from lab_pipeline.git import is_remote
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, home_of, prepare
 
 app = typer.Typer(
@@ -28,18 +29,26 @@ HomeOption = Annotated[Path | None, typer.Option(help="The home; default LAB_HOM
 @app.command()
 def retune(
     taxonomy: Annotated[
-        Path | None, typer.Option(help="Folder of the taxonomy; default: the home's own, else the sample")
+        str | None, typer.Option(help="Folder, git repository or URL of the taxonomy; default: the home's own, else the sample")
+    ] = None,
+    ref: Annotated[
+        str | None, typer.Option(help="Branch, tag or full commit id to read; default: a folder as it stands, a URL's HEAD")
     ] = None,
     home: HomeOption = None,
     summary: Annotated[Path | None, typer.Option(help="Write the summary as JSON to this file")] = None,
 ) -> None:
     """From taxonomy to champion: refresh the leaves that changed, tune, evaluate, promote if better."""
-    if taxonomy and not taxonomy.is_dir():
-        raise LabError(f"{taxonomy}: no such folder; give the folder that holds knowledge/ and compositional_skills/")
+    if ref and not taxonomy:
+        raise LabError("--ref goes with --taxonomy; an existing home keeps its ref in settings.yaml (taxonomy.ref)")
+    if taxonomy and not is_remote(taxonomy) and not (Path(taxonomy).exists() if ref else Path(taxonomy).is_dir()):
+        raise LabError(
+            f"{taxonomy}: no such folder; give the folder that holds knowledge/ and compositional_skills/, "
+            "or with --ref a git repository or bundle"
+        )
     root = home or (home_of(taxonomy) if taxonomy else default_home())
     if taxonomy is None and not (root / "settings.yaml").exists():
-        taxonomy = SAMPLE_TAXONOMY
-    opened = prepare(root, taxonomy)
+        taxonomy = str(SAMPLE_TAXONOMY)
+    opened = prepare(root, taxonomy, ref)
     started = time.monotonic()
 
     def say(text: str) -> None:

@@ -15,7 +15,9 @@ from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.registry.base_model import model_identity
 from lab_pipeline.settings import EndpointTeacherSettings, Settings, load_settings
+from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.leaf import find_leaves
+from lab_pipeline.taxonomy.source import find_tip, reads_git
 from lab_pipeline.training.recipe import load_recipe
 
 _FREE_GIB = 5
@@ -42,7 +44,7 @@ def examine(home: Path) -> list[Finding]:
     return [
         *findings,
         Finding("settings", True, str(home / "settings.yaml")),
-        _taxonomy(settings),
+        _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
         _tried("base model", lambda: model_identity(settings.base_model)),
         _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
         *(_flow(settings, kind) for kind in ("knowledge", "grounded_skill", "freeform_skill")),
@@ -94,10 +96,15 @@ def _disk(home: Path) -> Finding:
     return Finding("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are wanted")
 
 
-def _taxonomy(settings: Settings) -> Finding:
-    folder = Path(settings.taxonomy.path)
-    leaves = len(find_leaves(folder)) if folder.is_dir() else 0
-    return Finding("taxonomy", leaves > 0, f"{leaves} leaves in {folder}" if leaves else f"no leaf in {folder}")
+def _taxonomy(home: Home, settings: Settings) -> str:
+    source = settings.taxonomy
+    if reads_git(settings):
+        tip = find_tip(home, settings)
+        return f"{source.path}, {tip.branch} at {tip.id[:12]}"
+    leaves = len(find_leaves(Path(source.path)))
+    if not leaves:
+        raise LabError(f"no leaf in {source.path}; check taxonomy.path")
+    return f"{leaves} leaves in {source.path}"
 
 
 def _flow(settings: Settings, kind: str) -> Finding:

@@ -7,9 +7,11 @@ would be lost from another one.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from lab_pipeline.settings import initial_settings, load_settings
+from lab_pipeline.git import is_remote
+from lab_pipeline.settings import initial_settings, load_settings, taxonomy_address
 from lab_pipeline.storage import Home, HomeError, digest, write_text
 
 PROJECT = Path(__file__).parents[1]
@@ -21,32 +23,39 @@ def default_home() -> Path:
     return Path(os.environ.get("LAB_HOME") or PROJECT / "data" / "lab").resolve()
 
 
-def home_of(taxonomy: Path) -> Path:
-    """The home that a taxonomy gets by itself: the default one for the sample, one of its own for any other."""
-    taxonomy = taxonomy.resolve()
-    if "LAB_HOME" in os.environ or taxonomy == SAMPLE_TAXONOMY:
+def home_of(taxonomy: str | Path) -> Path:
+    """The home that a taxonomy gets by itself: the default one for the sample, one of its own for any other path or URL."""
+    address = taxonomy_address(str(taxonomy), Path.cwd())
+    if "LAB_HOME" in os.environ or address == str(SAMPLE_TAXONOMY):
         return default_home()
-    return PROJECT / "data" / "homes" / f"{taxonomy.name}-{digest(str(taxonomy))[:8]}"
+    name = re.split("[/:]", address.rstrip("/"))[-1].removesuffix(".git") if is_remote(address) else Path(address).name
+    return PROJECT / "data" / "homes" / f"{name}-{digest(address)[:8]}"
 
 
-def prepare(root: Path, taxonomy: Path | None) -> Home:
+def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> Home:
     """Open a home, make its settings file if it has none, and set the process's environment for Dagster on it.
 
     Raises:
-        HomeError: the home belongs to another taxonomy, or does not exist and no taxonomy is given.
+        HomeError: the home belongs to another taxonomy or reads another ref, or does not exist and no taxonomy is given.
         SettingsError: the settings file is wrong.
     """
     if taxonomy is None and not (root / "settings.yaml").exists():
-        raise HomeError(f"{root}: no home yet; run `lab-pipeline retune --taxonomy FOLDER` to start one")
+        raise HomeError(f"{root}: no home yet; run `lab-pipeline retune --taxonomy PATH_OR_URL` to start one")
+    address = taxonomy_address(str(taxonomy), Path.cwd()) if taxonomy else None
     home = Home.open(root)
     if not home.settings_file.exists():
-        assert taxonomy
-        home.settings_file.write_text(initial_settings(taxonomy.resolve()), encoding="utf-8")
+        assert address
+        home.settings_file.write_text(initial_settings(address, ref), encoding="utf-8")
     settings = load_settings(home.settings_file)
-    if taxonomy and taxonomy.resolve() != Path(settings.taxonomy.path):
+    if address and address != settings.taxonomy.path:
         raise HomeError(
-            f"{home.root}: belongs to the taxonomy {settings.taxonomy.path}, not {taxonomy.resolve()}; "
+            f"{home.root}: belongs to the taxonomy {settings.taxonomy.path}, not {address}; "
             "give the other one its own home with --home"
+        )
+    if ref and ref != settings.taxonomy.ref:
+        raise HomeError(
+            f"{home.root}: reads {settings.taxonomy.ref or 'no ref'} of its taxonomy, not {ref}; "
+            f"to read another one, edit taxonomy.ref in {home.settings_file}"
         )
     home.claim(settings.taxonomy.path)
     home.dagster.mkdir(parents=True, exist_ok=True)

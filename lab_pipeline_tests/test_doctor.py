@@ -12,6 +12,7 @@ import pytest
 from lab_pipeline import doctor
 from lab_pipeline.doctor import Finding, examine
 from lab_pipeline_tests.builders import as_yaml, write_taxonomy
+from lab_pipeline_tests.repositories import commit_files
 
 
 @pytest.fixture
@@ -88,6 +89,17 @@ def test_a_wrong_setting_is_found_and_all_the_rest_is_still_examined(home, what,
     assert said in wrong[what].said
     assert wrong.keys() == fine.keys()
     assert all(wrong[other].fine for other in wrong.keys() - {what, "memory", "disk"})
+
+
+def test_a_taxonomy_in_git_is_fine_if_its_ref_can_be_had(home):
+    commit = commit_files(home.parent / "taxonomy", {})
+    finding = examined(home, taxonomy={"path": "../taxonomy", "ref": "main"})["taxonomy"]
+    assert finding.fine and finding.said.endswith(f"main at {commit[:12]}")
+    finding = examined(home, taxonomy={"path": "../taxonomy", "ref": "gone"})["taxonomy"]
+    assert not finding.fine and "no branch or tag 'gone'" in finding.said
+    finding = examined(home, taxonomy={"path": "https://127.0.0.1:1/t.git"})["taxonomy"]
+    assert not finding.fine and "https://127.0.0.1:1/t.git cannot be reached" in finding.said
+    assert [path.name for path in home.iterdir()] == ["settings.yaml"]
 
 
 def test_unreadable_settings_are_a_finding(home):

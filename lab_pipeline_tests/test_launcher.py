@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipeline import launcher
+from lab_pipeline.errors import LabError
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, home_of, prepare
 from lab_pipeline.settings import SettingsError, load_settings
 from lab_pipeline.storage import HomeError
@@ -33,6 +34,31 @@ def test_the_sample_taxonomy_has_the_default_home_and_every_other_one_its_own(tm
     one, other = home_of(tmp_path / "a" / "taxonomy"), home_of(tmp_path / "b" / "taxonomy")
     assert one != other and one.name.startswith("taxonomy-")
     assert home_of(tmp_path / "a" / ".." / "a" / "taxonomy") == one
+
+
+def test_each_url_has_a_home_named_after_its_repository():
+    homes = [home_of(url) for url in ("https://a.org/our/taxonomy.git", "https://b.org/our/taxonomy/", "git@a.org:taxonomy")]
+    assert len(set(homes)) == 3
+    assert all(home.name.startswith("taxonomy-") for home in homes)
+
+
+def test_a_home_of_a_url_keeps_url_and_ref(tmp_path):
+    url = "https://example.org/taxonomy.git"
+    home = prepare(tmp_path / "home", url, "release")
+    assert prepare(home.root, None) == prepare(home.root, url) == prepare(home.root, url, "release") == home
+    settings = load_settings(home.settings_file)
+    assert (settings.taxonomy.path, settings.taxonomy.ref) == (url, "release")
+    with pytest.raises(HomeError, match=r"reads release .*, not main; .*edit taxonomy\.ref in .*settings\.yaml"):
+        prepare(home.root, url, "main")
+    assert load_settings(home.settings_file) == settings
+
+
+@pytest.mark.parametrize("url", ["file:///t", "https://me:secret@example.org/t.git"])
+def test_an_address_that_git_is_not_given_makes_no_home(tmp_path, url):
+    with pytest.raises(LabError) as caught:
+        prepare(tmp_path / "home", url)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "home").exists()
 
 
 def test_lab_home_is_the_home_of_whatever_taxonomy(tmp_path, monkeypatch):

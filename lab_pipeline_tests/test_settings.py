@@ -45,6 +45,23 @@ def test_the_taxonomy_starts_at_the_files_folder(tmp_path, monkeypatch):
     assert load_settings(path).taxonomy.path == str(tmp_path.parent / "taxonomy")
 
 
+@pytest.mark.parametrize("url", ["https://example.org/t.git", "ssh://git@example.org/t", "git@example.org:t.git"])
+def test_a_url_of_a_taxonomy_stays_as_it_is(tmp_path, url):
+    settings = load_settings(written(tmp_path, initial_settings(url, "release")))
+    assert settings.taxonomy == TaxonomySettings(path=url, ref="release")
+
+
+@pytest.mark.parametrize("url", ["file:///t", "git://host/t", "ext::touch hacked", "-x", "https://[::1"])
+def test_an_address_that_git_is_not_given_is_refused(tmp_path, url):
+    (line,) = said(tmp_path, f"taxonomy: {{path: '{url}'}}")
+    assert line.startswith("taxonomy.path: ") and url in line
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown(tmp_path):
+    (line,) = said(tmp_path, "taxonomy: {path: 'https://me:secret@example.org/t.git'}")
+    assert "password" in line and "example.org" in line and "secret" not in line
+
+
 def test_every_path_starts_at_the_files_folder(tmp_path, monkeypatch):
     for folder in ("base/model", "teacher", "judge", "flow", "general"):
         (tmp_path / folder).mkdir(parents=True)
@@ -134,8 +151,8 @@ def test_an_unknown_teacher_is_told_which_there_are(tmp_path):
 
 
 def test_all_wrong_keys_are_named_at_once(tmp_path):
-    lines = said(tmp_path, "{taxonomy: {path: t, ref: x}, seed: -1, gate: {minimum_gain: -1}}")
-    assert [line.split(": ")[0] for line in lines] == ["taxonomy.ref", "gate.minimum_gain", "seed"]
+    lines = said(tmp_path, "{taxonomy: {path: t, refs: x}, seed: -1, gate: {minimum_gain: -1}}")
+    assert [line.split(": ")[0] for line in lines] == ["taxonomy.refs", "gate.minimum_gain", "seed"]
 
 
 def uncommented(text: str) -> str:

@@ -113,8 +113,8 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
     job=refresh_leaves,
     minimum_interval_seconds=_sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.STOPPED if _costs_money else dg.DefaultSensorStatus.RUNNING,
-    description="Refreshes the leaves that are behind their taxonomy folder, flow, teacher or judge. A leaf that fails is tried "
-    "again with back-off, then left to a person. Off by default with a teacher endpoint and no budget, for calls may cost money.",
+    description="Refreshes the leaves that are behind their taxonomy folder, flow, teacher or judge. A leaf that fails is "
+    "tried again with back-off, then left to a person. Off by default with a teacher endpoint and no budget: calls may cost.",
 )
 @_said
 def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
@@ -144,7 +144,7 @@ def _refresh_request(first: str, last: str, run_key: str, tags: dict[str, str]) 
     cron_schedule=_schedule.cron,
     execution_timezone=_schedule.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Retunes if anything changed since the last evaluated candidate: data, recipe, base model, seed or gate policy. "
+    description="Retunes if anything changed since the last evaluated candidate: data, recipe, base model, seed, gate policy. "
     "While leaves are being refreshed it waits: the sensor waiting_retunes then starts the run.",
 )
 @_said
@@ -160,8 +160,8 @@ def nightly_retune(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunReq
     job=retune,
     minimum_interval_seconds=_sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts the nightly retune that had to wait, and the tail of a 'Materialize all' whose failed leaves made Dagster "
-    "stop before it.",
+    description="Starts the nightly retune that had to wait, and the tail of a 'Materialize all' whose failed leaves made "
+    "Dagster stop before it.",
 )
 @_said
 def waiting_retunes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:

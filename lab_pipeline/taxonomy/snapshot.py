@@ -5,11 +5,9 @@ Everything after the snapshot reads the frozen content, so a commit in the middl
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +15,12 @@ from filelock import FileLock
 
 from lab_pipeline.datasets.heldout import Ledger, split_seeds
 from lab_pipeline.documents.passages import passages
-from lab_pipeline.documents.repository import DocumentProblem, fetch_documents
+from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.errors import LabError, NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.leaf import QNA, Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
 
 SNAPSHOT_SCHEMA = pa.schema(
     [
@@ -66,7 +65,16 @@ class Snapshot:
     taxonomy_commit: str
     """Commit of the repository around the taxonomy, with `+changes` for an unclean work tree; '' outside of git."""
     taken_at: str
+    """ISO 8601 with milliseconds, UTC."""
     rows: list[dict[str, Any]]
+    state: str = ""
+    """`taxonomy_state` of what was read, found before it was read; '' if an older release took the snapshot."""
+    branch: str = ""
+    """Branch or other ref of the repository, '' outside of git."""
+    notes: list[str] = field(default_factory=list)
+    """What happened to branch and history since the snapshot before."""
+    document_folders: list[str] = field(default_factory=list)
+    """Plain folders outside of the taxonomy that leaves refer to."""
 
     @property
     def usable(self) -> dict[str, str]:
@@ -88,32 +96,42 @@ def take_snapshot(
     """Read the whole taxonomy, freeze its usable leaves in `home`, and make the result the current snapshot.
 
     Raises:
-        LabError: the taxonomy's folder does not exist or holds no leaf at all.
+        LabError: the taxonomy cannot be had, or holds no leaf at all.
     """
-    taxonomy = Path(settings.taxonomy.path)
-    keys = find_leaves(taxonomy)
-    if not keys:
-        raise LabError(
-            f"{taxonomy}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; check taxonomy.path"
-        )
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.heldout_ledger.with_suffix(".lock")):  # two snapshots at once must not give one question two roles
+        taxonomy = open_taxonomy(home, settings)
+        keys = find_leaves(taxonomy.folder)
+        if not keys:
+            raise LabError(
+                f"{settings.taxonomy.path}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; "
+                "check taxonomy.path (for a bare repository, set taxonomy.ref)"
+            )
         ledger = Ledger(home.heldout_ledger)
         earlier = {row["leaf"]: row for row in current_snapshot(home).rows} if home.current_snapshot.exists() else {}
         rows = []
+        scans: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            reading = read_leaf(taxonomy, key)
-            row = _row(home, settings, taxonomy, reading, ledger)
+            reading = read_leaf(taxonomy.folder, key)
+            row = _row(home, settings, taxonomy, reading, ledger, scans)
             if not row["usable"] and key in earlier:  # its last good rows stay in use, so they must stay measurable
                 row |= {name: earlier[key][name] for name in _KEPT}
             rows.append(row)
-    snapshot = Snapshot(digest(rows), _commit_of(taxonomy), datetime.now(UTC).isoformat(timespec="seconds"), rows)
-    write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
-    write_json(
-        home.current_snapshot,
-        {"id": snapshot.id, "taxonomy_commit": snapshot.taxonomy_commit, "taken_at": snapshot.taken_at},
-    )
+        snapshot = Snapshot(
+            id=digest(rows),
+            taxonomy_commit=taxonomy.commit,
+            taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            rows=rows,
+            state=whole_state(taxonomy.state, scans),
+            branch=taxonomy.branch,
+            notes=taxonomy.notes,
+            document_folders=sorted(scans),
+        )
+        write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
+        facts = {name: value for name, value in vars(snapshot).items() if name != "rows"}
+        write_json(home.snapshot_facts(snapshot.id), facts)
+        write_json(home.current_snapshot, facts)
     return snapshot
 
 
@@ -129,12 +147,28 @@ def current_snapshot(home: Home) -> Snapshot:
     return Snapshot(rows=read_rows(home.snapshot(current["id"])), **current)
 
 
-def _row(home: Home, settings: Settings, taxonomy: Path, reading: LeafReading, ledger: Ledger) -> dict[str, Any]:
+def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
+    """An earlier snapshot, with the facts of the last time that its rows were found.
+
+    Raises:
+        NotMaterialized: the home does not hold it.
+    """
+    if not home.snapshot(snapshot_id).exists():
+        raise NotMaterialized(f"no taxonomy snapshot {snapshot_id}; materialize taxonomy_snapshot and instruction_catalog")
+    if not home.snapshot_facts(snapshot_id).exists():  # of a release that kept them for the latest one only
+        current = current_snapshot(home)
+        return current if current.id == snapshot_id else Snapshot(snapshot_id, "", "", read_rows(home.snapshot(snapshot_id)))
+    return Snapshot(rows=read_rows(home.snapshot(snapshot_id)), **read_json(home.snapshot_facts(snapshot_id)))
+
+
+def _row(
+    home: Home, settings: Settings, taxonomy: Taxonomy, reading: LeafReading, ledger: Ledger, scans: dict[str, str]
+) -> dict[str, Any]:
     leaf = reading.leaf
     frozen: dict[str, Any] | None = None
     held_out: list[Seed] = []
     if leaf and reading.usable:
-        documents = _documents(home, settings, taxonomy, leaf, reading)
+        documents = _documents(home, settings, taxonomy, leaf, reading, scans)
         if reading.usable:
             used, held_out = split_seeds(leaf, ledger, settings.seed)
             frozen = _frozen(leaf, used, documents)
@@ -168,13 +202,27 @@ def _row(home: Home, settings: Settings, taxonomy: Path, reading: LeafReading, l
     }
 
 
-def _documents(home: Home, settings: Settings, taxonomy: Path, leaf: Leaf, reading: LeafReading) -> list[dict[str, Any]]:
-    """Passages of the leaf's documents; what cannot be had is added to the reading's problems."""
+def _documents(
+    home: Home, settings: Settings, taxonomy: Taxonomy, leaf: Leaf, reading: LeafReading, scans: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Passages of the leaf's documents; what cannot be had is added to the reading's problems.
+
+    A plain folder outside of the taxonomy is scanned first, and the scan put into `scans`.
+    """
     if leaf.document is None:
         return []
     try:
-        documents = fetch_documents(leaf.document, taxonomy, home.documents, settings.documents)
-    except (DocumentProblem, OSError) as error:
+        local = local_path(leaf.document.repo, taxonomy.folder, taxonomy.origin)
+        inside = local is not None and local.is_relative_to(taxonomy.folder)
+        allowed = settings.documents.allow_local
+        if allowed is None:
+            allowed = not taxonomy.remote
+        allowed = allowed or (taxonomy.exported and inside)
+        if allowed and local and not inside and leaf.document.commit == WORKTREE and str(local) not in scans:
+            scans[str(local)] = scan(local)
+        policy = settings.documents.model_copy(update={"allow_local": allowed})
+        documents = fetch_documents(leaf.document, taxonomy.folder, home.documents, policy, taxonomy.origin)
+    except (LabError, OSError) as error:
         reading.problems.append(Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", str(error)))
         return []
     found = [passage.as_dict() for document in documents for passage in passages(document)]
@@ -197,12 +245,3 @@ def _frozen(leaf: Leaf, used: list[Seed], documents: list[dict[str, Any]]) -> di
         ],
         "passages": documents,
     }
-
-
-def _commit_of(taxonomy: Path) -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(taxonomy), *arguments], capture_output=True, text=True, timeout=60)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}+changes" if commit and git("status", "--porcelain", "--", ".") else commit

@@ -20,7 +20,7 @@ from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.flows.refresh import plan_leaves
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest
-from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.taxonomy.snapshot import current_snapshot, load_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
 from lab_pipeline.training.recipe import Recipe
 
@@ -63,7 +63,8 @@ def heldout_questions(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     with mendable():
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
-        heldout = build_heldout(current_catalog(home), current_snapshot(home).rows, general.questions)
+        catalog = current_catalog(home)
+        heldout = build_heldout(catalog, load_snapshot(home, catalog.snapshot).rows, general.questions)
         store_heldout(home, heldout)
     by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
     questions = [{"leaf": leaf, **question} for leaf, several in heldout["leaves"].items() for question in several]

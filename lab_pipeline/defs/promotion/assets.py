@@ -14,7 +14,7 @@ from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_i
 from lab_pipeline.registry.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
-from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.taxonomy.snapshot import load_snapshot
 from lab_pipeline.training.checkpoint import prepare_checkpoint
 
 
@@ -50,7 +50,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
             base,
             merge_candidate(home, base, checkpoint),
             catalog,
-            current_snapshot(home),
+            load_snapshot(home, catalog.snapshot),
             heldout,
             {
                 "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},

@@ -24,6 +24,8 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
 
         snapshot = take_snapshot(home, settings, on_progress)
     register(context.instance, list(snapshot.usable))
+    for note in snapshot.notes:
+        context.log.warning(note)
     problems = [{"leaf": leaf, "problem": problem} for leaf, found in sorted(snapshot.problems.items()) for problem in found]
     for problem in problems:
         context.log.warning(problem["problem"])
@@ -41,6 +43,8 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             "all_problems": dg.MetadataValue.json(snapshot.problems),
             "snapshot": snapshot.id,
             "taxonomy_commit": snapshot.taxonomy_commit or "not under version control",
+            "branch": snapshot.branch or "none",
+            "notes": "\n".join(snapshot.notes) or "none",
             "preview": preview(snapshot.rows, ["leaf", "kind", "usable", "seeds", "held_out", "document_commit"]),
             "path": dg.MetadataValue.path(home.snapshot(snapshot.id)),
         },
