@@ -80,6 +80,12 @@ class ScheduleSettings(_Section):
     timezone: str = Field("UTC", description="IANA name of the cron's time zone")
 
 
+class NotificationSettings(_Section):
+    webhook_env: str | None = Field(
+        None, description="Name of the environment variable that holds a Slack-compatible webhook's URL; none = off"
+    )
+
+
 class Settings(_Section):
     taxonomy: TaxonomySettings
     documents: DocumentSettings = DocumentSettings()
@@ -92,6 +98,7 @@ class Settings(_Section):
     gate: GateSettings = GateSettings()
     budgets: BudgetSettings = BudgetSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    notifications: NotificationSettings = NotificationSettings()
     seed: int = Field(17, ge=0, description="The one seed from which all random choices derive")
 
 

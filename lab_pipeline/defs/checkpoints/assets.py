@@ -5,6 +5,7 @@ import dagster as dg
 
 from lab_pipeline.datasets.mix import Phase, load_dataset
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
+from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture
 from lab_pipeline.defs.resources import Lab, mendable
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
@@ -38,6 +39,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     owners=["team:lab"],
     deps=[base_model, knowledge_dataset],
     pool="gpu",
+    op_tags=gpu_op_tags(),
 )
 def knowledge_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient
@@ -52,6 +54,7 @@ def knowledge_checkpoint(
     owners=["team:lab"],
     deps=[base_model, knowledge_checkpoint, skills_dataset],
     pool="gpu",
+    op_tags=gpu_op_tags(),
 )
 def skills_checkpoint(context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient) -> dg.MaterializeResult:
     """Phase 2: phase 1's adapter, taught the skills with a replay of phase 1."""
