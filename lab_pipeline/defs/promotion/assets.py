@@ -47,7 +47,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
         if {knowledge.made_from, skills.made_from} != {origin(catalog, heldout)}:
             raise NotMaterialized("the data sets are older than the catalog; materialize knowledge_dataset and skills_dataset")
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-        before_it = last_evaluation(home)
+        last = last_evaluation(home)
         evaluation = evaluate(
             home,
             settings,
@@ -65,8 +65,8 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             },
             context.log.info,
         )
-    new = before_it is None or before_it["evaluated_at"] != evaluation["evaluated_at"]
-    if new and not evaluation["verdict"]["promoted"]:
+    is_new = last is None or last["evaluated_at"] != evaluation["evaluated_at"]
+    if is_new and not evaluation["verdict"]["promoted"]:
         notify(settings, rejected(evaluation), context.log.warning)
     context.log.info(f"{evaluation['verdict']['outcome']}: {evaluation['verdict']['reason']}")
     measured = {
@@ -102,7 +102,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.M
     It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.
     """
     with mendable():
-        home = lab.home
+        home, settings = lab.home, lab.settings
         evaluation = last_evaluation(home)
         if evaluation is None:
             raise NotMaterialized("no evaluation yet; materialize evaluation_report first")
@@ -116,7 +116,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.M
     if before and before.id == champion.id:
         context.log.info(f"{champion.id} is the champion already")
     else:
-        notify(lab.settings, promoted(champion, evaluation), context.log.warning)
+        notify(settings, promoted(champion, evaluation), context.log.warning)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(champion.digest),
         metadata={
