@@ -14,7 +14,7 @@ import typer
 from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.report import number
 from lab_pipeline.git import is_remote
-from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, home_of, prepare
+from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, deployment, home_of, prepare
 
 app = typer.Typer(
     help="Keep a language model in step with a taxonomy, by the LAB method.",
@@ -38,6 +38,7 @@ def retune(
     summary: Annotated[Path | None, typer.Option(help="Write the summary as JSON to this file")] = None,
 ) -> None:
     """From taxonomy to champion: refresh the leaves that changed, tune, evaluate, promote if better."""
+    _only_local()
     if ref and not taxonomy:
         raise LabError("--ref goes with --taxonomy; an existing home keeps its ref in settings.yaml (taxonomy.ref)")
     if taxonomy and not is_remote(taxonomy) and not (Path(taxonomy).exists() if ref else Path(taxonomy).is_dir()):
@@ -88,6 +89,7 @@ def doctor(home: HomeOption = None) -> None:
 @app.command()
 def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000) -> None:
     """Open the Dagster UI with its daemon, on this machine only."""
+    _only_local()
     root = home or default_home()
     opened = prepare(root, None if (root / "settings.yaml").exists() else SAMPLE_TAXONOMY)
     typer.echo(f"home: {opened.root}\nUI:   http://127.0.0.1:{port}")
@@ -96,6 +98,11 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
         sys.executable,
         [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
     )
+
+
+def _only_local() -> None:
+    if deployment() == "k8s":
+        raise LabError("LAB_DEPLOYMENT=k8s: jobs are launched in the cluster's Dagster UI; unset it to run on this machine")
 
 
 def summary_text(result: dict[str, Any]) -> str:

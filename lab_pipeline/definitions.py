@@ -10,6 +10,8 @@ from lab_pipeline.defs.datasets import assets as datasets
 from lab_pipeline.defs.datasets import checks as dataset_checks
 from lab_pipeline.defs.instructions import assets as instructions
 from lab_pipeline.defs.jobs import JOBS
+from lab_pipeline.defs.kubernetes import executor
+from lab_pipeline.defs.notifications import crashed_runs
 from lab_pipeline.defs.promotion import assets as promotion
 from lab_pipeline.defs.promotion import checks as promotion_checks
 from lab_pipeline.defs.resources import Lab, TailLock
@@ -21,13 +23,12 @@ defs = dg.Definitions(
     assets=dg.load_assets_from_modules([taxonomy, instructions, datasets, checkpoints, promotion]),
     asset_checks=dg.load_asset_checks_from_modules([taxonomy_checks, dataset_checks, promotion_checks]),
     jobs=JOBS,
-    sensors=[taxonomy_changes, stale_leaves, waiting_retunes],
+    sensors=[taxonomy_changes, stale_leaves, waiting_retunes, crashed_runs],
     schedules=[nightly_retune],
     resources={
         "lab": Lab.configure_at_launch(root=str(default_home())),
         "tail": TailLock(root=str(default_home())),
         "trainer": dg.PipesSubprocessClient(forward_termination=True),
     },
-    # A run has a process of its own, and training another; a process for each step would only add seconds to it.
-    executor=dg.in_process_executor,
+    executor=executor(),
 )

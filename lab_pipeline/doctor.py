@@ -13,6 +13,7 @@ from pathlib import Path
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import load_flow
+from lab_pipeline.notifications import webhook_url
 from lab_pipeline.registry.base_model import model_identity
 from lab_pipeline.settings import EndpointTeacherSettings, Settings, load_settings
 from lab_pipeline.storage import Home
@@ -50,6 +51,7 @@ def examine(home: Path) -> list[Finding]:
         *(_flow(settings, kind) for kind in ("knowledge", "grounded_skill", "freeform_skill")),
         _tried("general questions", lambda: _general(settings)),
         _teacher(settings),
+        _tried("notifications", lambda: _notifications(settings)),
     ]
 
 
@@ -115,6 +117,10 @@ def _flow(settings: Settings, kind: str) -> Finding:
 def _general(settings: Settings) -> str:
     sets = load_general(settings.general)
     return f"{len(sets.questions)} to measure, {len(sets.replay)} to replay"
+
+
+def _notifications(settings: Settings) -> str:
+    return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
 def _teacher(settings: Settings) -> Finding:

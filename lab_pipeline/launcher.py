@@ -10,12 +10,25 @@ import os
 import re
 from pathlib import Path
 
+from lab_pipeline.errors import LabError
 from lab_pipeline.git import is_remote
 from lab_pipeline.settings import initial_settings, load_settings, taxonomy_address
 from lab_pipeline.storage import Home, HomeError, digest, write_text
 
 PROJECT = Path(__file__).parents[1]
 SAMPLE_TAXONOMY = PROJECT / "data" / "taxonomy"
+
+
+def deployment() -> str:
+    """`LAB_DEPLOYMENT`: 'local' (the default), all on this machine, or 'k8s', each step a pod.
+
+    Raises:
+        LabError: it is neither.
+    """
+    found = os.environ.get("LAB_DEPLOYMENT") or "local"
+    if found not in ("local", "k8s"):
+        raise LabError(f"LAB_DEPLOYMENT: expected 'local' or 'k8s', found {found!r}; unset it to run on this machine")
+    return found
 
 
 def default_home() -> Path:

@@ -105,6 +105,12 @@ class SensorSettings(_Section):
     retry_seconds: int = Field(120, ge=1, description="Wait after a leaf's first failure; doubled after each further one")
 
 
+class NotificationSettings(_Section):
+    webhook_env: str | None = Field(
+        None, description="Name of the environment variable that holds a Slack-compatible webhook's URL; none = off"
+    )
+
+
 class Settings(_Section):
     taxonomy: TaxonomySettings
     documents: DocumentSettings = DocumentSettings()
@@ -118,6 +124,7 @@ class Settings(_Section):
     budgets: BudgetSettings = BudgetSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     sensors: SensorSettings = SensorSettings()
+    notifications: NotificationSettings = NotificationSettings()
     seed: int = Field(17, ge=0, description="The one seed from which all random choices derive")
 
 

@@ -145,6 +145,20 @@ def test_a_key_that_is_not_set_is_named(home, monkeypatch):
     assert not finding.fine and "TEACHER_KEY" in finding.said
 
 
+def test_a_webhook_needs_its_variable_and_a_url_in_it(home, monkeypatch):
+    monkeypatch.delenv("LAB_TEST_WEBHOOK", raising=False)
+    assert examined(home)["notifications"] == Finding("notifications", True, "off")
+    named = {"webhook_env": "LAB_TEST_WEBHOOK"}
+    finding = examined(home, notifications=named)["notifications"]
+    assert not finding.fine and "LAB_TEST_WEBHOOK is not set" in finding.said
+    monkeypatch.setenv("LAB_TEST_WEBHOOK", "hooks.example.org/secret")
+    finding = examined(home, notifications=named)["notifications"]
+    assert not finding.fine and "LAB_TEST_WEBHOOK holds no http(s) URL" in finding.said and "secret" not in finding.said
+    monkeypatch.setenv("LAB_TEST_WEBHOOK", "https://hooks.example.org/secret")
+    finding = examined(home, notifications=named)["notifications"]
+    assert finding.fine and "secret" not in finding.said
+
+
 def test_a_missing_package_says_how_to_install_it():
     finding = doctor._package("no-such-package")
     assert not finding.fine and "make install" in finding.said

@@ -27,7 +27,7 @@ from dagster._core.storage.tags import (
 )
 
 from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
-from lab_pipeline.defs.partitions import LEAVES, leaf_of, ranges
+from lab_pipeline.defs.partitions import leaf_of, ranges
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.refresh import Backlog, LeafPlan, backlog, plan_leaves
@@ -123,7 +123,7 @@ def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRe
     if run := _unfinished(instance, job):
         return dg.SkipReason(f"run {run.run_id} is refreshing leaves; {behind}")
     requests = []
-    order = instance.get_dynamic_partitions(LEAVES.name) if behind.due else []
+    order = instance.get_dynamic_partitions("leaves") if behind.due else []
     for first, last in ranges(instance, behind.due)[:_RUNS_AT_A_TICK]:
         keys = order[order.index(first) : order.index(last) + 1]
         wants = digest([[key, plans[leaf_of(key)].curated] for key in keys])

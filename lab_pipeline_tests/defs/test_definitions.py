@@ -44,7 +44,12 @@ def test_jobs_sensors_and_schedules_are_what_was_reviewed():
         "snapshot_taxonomy",
     ]
     assert sorted(JOBS) == ["refresh_leaves", "retune", "snapshot_taxonomy"]
-    assert sorted(sensor.name for sensor in repository.sensor_defs) == ["stale_leaves", "taxonomy_changes", "waiting_retunes"]
+    assert sorted(sensor.name for sensor in repository.sensor_defs) == [
+        "crashed_runs",
+        "stale_leaves",
+        "taxonomy_changes",
+        "waiting_retunes",
+    ]
     assert [schedule.name for schedule in repository.schedule_defs] == ["nightly_retune"]
 
 
@@ -60,7 +65,8 @@ def test_definitions_load():
 def test_loading_the_definitions_loads_no_heavy_package():
     script = (
         "import sys, lab_pipeline.definitions; "
-        "print([name for name in ('torch', 'transformers', 'great_expectations', 'pandas', 'lingua') if name in sys.modules])"
+        "heavy = ('torch', 'transformers', 'great_expectations', 'pandas', 'lingua', 'kubernetes', 'dagster_k8s'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

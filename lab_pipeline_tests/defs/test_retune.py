@@ -1,5 +1,6 @@
 """The graph as a whole, through the command line's own path: real runs in processes of their own, a tiny base model."""
 
+import html
 import json
 import os
 import subprocess
@@ -16,15 +17,24 @@ from lab_pipeline.storage import read_json
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
 from lab_pipeline_tests.lab import TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
+from lab_pipeline_tests.webhook import webhook
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory, tiny_model):
+def hook():
+    with webhook() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory, tiny_model, hook):
     folder = tmp_path_factory.mktemp("life")
     with pytest.MonkeyPatch.context() as patch:
         with lab(folder, write_taxonomy(folder / "taxonomy"), tiny_model, patch) as opened:
             # a random model learns at random: let the gate pass whatever is measured
             opened.set(gate={"minimum_gain": 0.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+            opened.set(notifications={"webhook_env": "LAB_TEST_WEBHOOK"})
+            patch.setenv("LAB_TEST_WEBHOOK", hook.url)
             yield opened
 
 
@@ -41,7 +51,7 @@ def red_leaves(leaves: list[str]) -> set[str]:
     return {leaf for leaf in leaves if standing[partition_of(leaf)].value == "FAILED"}
 
 
-def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life):
+def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, hook):
     first, said = run(life)
     assert {leaf["status"] for leaf in first["leaves"].values()} == {"refreshed"}
     assert all(leaf["kept"] > 0 for leaf in first["leaves"].values()), first["leaves"]
@@ -51,12 +61,15 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life):
     assert first["heldout"]["questions"] == sum(leaf["questions"] for leaf in first["heldout"]["leaves"].values())
     assert any("teacher calls" in line for line in said) and any("training steps" in line for line in said)
 
+    champion = first["champion"]
+    assert hook.texts == [f"New champion {champion['id']}: {first['reason']}"] if first["promoted"] else len(hook.texts) == 1
+
     # again: nothing to do, and it says so
-    calls = life.calls()
+    calls, told = life.calls(), len(hook.texts)
     second, said = run(life)
     assert second["nothing_changed"] and any("nothing changed" in line for line in said)
     assert (second["teacher_calls"], second["training_steps"], life.calls()) == (0, 0, calls)
-    assert second["champion"] == first["champion"]
+    assert second["champion"] == champion and len(hook.texts) == told
 
     # one used seed of one leaf edited: calls for that leaf alone, then a retune
     source = read_json(life.home.leaf_source(_fingerprint(life, FREEFORM)))
@@ -82,6 +95,7 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life):
     assert broken["status"] == "quarantined" and broken["kept"] > 0
     assert any(f"{GROUNDED}/qna.yaml:" in problem and "surprise" in problem for problem in broken["problems"]), (broken, line)
     assert any(f"{GROUNDED}/qna.yaml:" in text for text in said)
+    assert len([text for text in hook.texts if text.startswith("Quarantined") and f"{GROUNDED}/qna.yaml:" in text]) == 1
     assert life.calls() == calls
     with dg.DagsterInstance.get() as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("taxonomy_snapshot"))
@@ -111,14 +125,17 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life):
     assert red_leaves(list(sixth["leaves"])) == set()
 
 
-def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(life):
+def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(life, hook):
     before = current_champion(life.home)
+    hook.requests.clear()
     life.set(gate={"minimum_gain": 90.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
     edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", lambda value: value.update(task_description="Yet another wording"))
     rejected, said = run(life)
     assert not rejected["promoted"]
     assert current_champion(life.home) == before
     assert any("not promoted" in line for line in said)
+    (told,) = hook.texts
+    assert "not promoted" in told and rejected["reason"] in html.unescape(told) and rejected["report"] in told
     done = subprocess.run(
         [
             sys.executable,
@@ -142,6 +159,7 @@ def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(
     calls = life.calls()
     again, _ = run(life)
     assert again["nothing_changed"] and life.calls() == calls and again["training_steps"] == 0
+    assert hook.texts == [told]
 
 
 def test_a_first_run_without_a_teacher_promotes_nothing_and_says_why(tmp_path, tiny_model):

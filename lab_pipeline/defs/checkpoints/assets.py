@@ -5,6 +5,7 @@ import dagster as dg
 
 from lab_pipeline.datasets.mix import Phase, load_dataset
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
+from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
@@ -37,6 +38,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     owners=["team:lab"],
     deps=[base_model, knowledge_dataset],
     pool="gpu",
+    op_tags=gpu_op_tags(),
 )
 def knowledge_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, tail: TailLock, trainer: dg.PipesSubprocessClient
@@ -51,6 +53,7 @@ def knowledge_checkpoint(
     owners=["team:lab"],
     deps=[base_model, knowledge_checkpoint, skills_dataset],
     pool="gpu",
+    op_tags=gpu_op_tags(),
 )
 def skills_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, tail: TailLock, trainer: dg.PipesSubprocessClient

@@ -9,6 +9,7 @@ from lab_pipeline.defs.resources import Lab, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, plan_leaves, refresh_leaves
+from lab_pipeline.notifications import needs_attention, notify
 from lab_pipeline.storage import Home, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
@@ -41,6 +42,10 @@ SPECS = [
 ]
 
 
+class LeavesFailed(dg.Failure):
+    """Leaves of a batch failed, and nothing else did."""
+
+
 @dg.multi_asset(
     specs=SPECS, can_subset=True, backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200), pool="teacher"
 )
@@ -60,8 +65,11 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             context.log.error(f"{leaf}: {why}")
         wanted = {key.to_user_string() for key in context.selected_asset_keys}
 
+        failures: list[LeafFailure] = []
+
         def on_done(outcome: LeafState | LeafFailure) -> None:
             if isinstance(outcome, LeafFailure):
+                failures.append(outcome)
                 failed[outcome.leaf] = outcome.error
                 context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
                 return
@@ -83,8 +91,10 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             context.log.info,
             on_done,
         )
+    if news := needs_attention(failures, settings.sensors.attempts):
+        notify(settings, news, context.log.warning)
     if failed:
-        raise dg.Failure(
+        raise LeavesFailed(
             f"{len(failed)} of {len(leaves)} leaves failed; the others are done",
             metadata={leaf: why[:1000] for leaf, why in failed.items()},
             allow_retries=False,

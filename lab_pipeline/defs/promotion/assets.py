@@ -7,10 +7,12 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import load_dataset, load_heldout, origin
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
+from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
+from lab_pipeline.notifications import notify, promoted, rejected
 from lab_pipeline.registry.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
@@ -24,6 +26,7 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     owners=["team:lab"],
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool="gpu",
+    op_tags=gpu_op_tags(),
 )
 def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """The candidate against base model and champion on held-out questions, with the gate's verdict in the data."""
@@ -43,6 +46,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
         if {knowledge.made_from, skills.made_from} != {origin(catalog, heldout)}:
             raise NotMaterialized("the data sets are older than the catalog; materialize knowledge_dataset and skills_dataset")
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
+        last = last_evaluation(home)
         evaluation = evaluate(
             home,
             settings,
@@ -60,6 +64,9 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
             },
             context.log.info,
         )
+    is_new = last is None or last["evaluated_at"] != evaluation["evaluated_at"]
+    if is_new and not evaluation["verdict"]["promoted"]:
+        notify(settings, rejected(evaluation), context.log.warning)
     context.log.info(f"{evaluation['verdict']['outcome']}: {evaluation['verdict']['reason']}")
     measured = {
         f"{group}_{model}": evaluation[group][model]
@@ -94,7 +101,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) 
     It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.
     """
     with mendable():
-        home = lab.home
+        home, settings = lab.home, lab.settings
         evaluation = last_evaluation(home)
         if evaluation is None:
             raise NotMaterialized("no evaluation yet; materialize evaluation_report first")
@@ -107,6 +114,8 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) 
             return
     if before and before.id == champion.id:
         context.log.info(f"{champion.id} is the champion already")
+    else:
+        notify(settings, promoted(champion, evaluation), context.log.warning)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(champion.digest),
         metadata={

@@ -3,8 +3,9 @@ import dagster as dg
 from lab_pipeline.defs.metadata import column_schema, preview
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.notifications import newly_quarantined, notify
 from lab_pipeline.progress import Progress
-from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA, take_snapshot
+from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA, current_snapshot, take_snapshot
 
 
 @dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
@@ -22,7 +23,10 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             progress.total = total
             progress.advance(note=leaf)
 
+        before = current_snapshot(home) if home.current_snapshot.exists() else None
         snapshot = take_snapshot(home, settings, on_progress)
+    if news := newly_quarantined(before, snapshot):
+        notify(settings, news, context.log.warning)
     register(context.instance, list(snapshot.usable))
     for note in snapshot.notes:
         context.log.warning(note)
