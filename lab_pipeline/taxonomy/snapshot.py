@@ -219,7 +219,7 @@ def _documents(
             allowed = not taxonomy.remote
         allowed = allowed or (taxonomy.exported and inside)
         if allowed and local and not inside and leaf.document.commit == WORKTREE and str(local) not in scans:
-            scans[str(local)] = scan(local)
+            scans[str(local)] = scan(home, local)
         policy = settings.documents.model_copy(update={"allow_local": allowed})
         documents = fetch_documents(leaf.document, taxonomy.folder, home.documents, policy, taxonomy.origin)
     except (LabError, OSError) as error:

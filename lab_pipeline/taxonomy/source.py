@@ -42,7 +42,7 @@ class Taxonomy:
     branch: str
     """The branch or other ref that was read, '' outside of git."""
     state: str
-    """See `taxonomy_state`; found before anything is read."""
+    """Its own part of `taxonomy_state`, found before anything is read."""
     exported: bool
     origin: Path | None
     """The local repository it was exported from."""
@@ -69,7 +69,7 @@ def taxonomy_state(home: Home, settings: Settings) -> str:
         LabError: the taxonomy is not there, or cannot be reached.
     """
     outside = _current(home).get("document_folders", [])
-    return whole_state(_own_state(home, settings), {folder: scan(Path(folder)) for folder in outside})
+    return whole_state(_own_state(home, settings), {folder: scan(home, Path(folder)) for folder in outside})
 
 
 def whole_state(taxonomy: str, document_folders: dict[str, str]) -> str:
@@ -139,8 +139,8 @@ def find_tip(home: Home, settings: Settings) -> Tip:
     return tip
 
 
-def scan(folder: Path) -> str:
-    """Hash of path, size, time and mode of every file below a folder, but for `.git`; no link is followed.
+def scan(home: Home, folder: Path) -> str:
+    """Hash of path, size, time and mode of every file below a folder, but for `.git` and the home; no link is followed.
 
     Raises:
         LabError: there are too many files.
@@ -151,7 +151,7 @@ def scan(folder: Path) -> str:
         try:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
-                    if entry.name == ".git":
+                    if entry.name == ".git" or entry.path == str(home.root):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
@@ -173,7 +173,7 @@ def _own_state(home: Home, settings: Settings) -> str:
         raise LabError(f"{folder}: no folder; to read a git bundle, set taxonomy.ref")
     if not folder.is_dir():
         raise LabError(f"{folder}: no such folder; check taxonomy.path")
-    return scan(folder)
+    return scan(home, folder)
 
 
 def _unreachable(settings: Settings, error: GitError) -> LabError:

@@ -125,6 +125,13 @@ def test_what_git_keeps_for_itself_is_not_part_of_a_folder(tmp_path, repository)
     assert source.state() == before
 
 
+def test_a_home_inside_of_the_folder_is_not_part_of_it(tmp_path):
+    write_taxonomy(tmp_path)
+    source = Source(tmp_path, tmp_path)
+    before = source.state()
+    assert source.take().state == source.state() == before
+
+
 def test_a_link_out_of_a_folder_is_not_followed_and_odd_names_are_no_trouble(tmp_path):
     taxonomy = write_taxonomy(tmp_path / "taxonomy")
     write_files(tmp_path, {"outside/file": "x"})
@@ -354,7 +361,7 @@ def test_a_remote_that_is_silent_is_given_up_with_its_ssh(tmp_path, monkeypatch)
     start = time.monotonic()
     with pytest.raises(LabError, match="took more than 1 s"):
         Source(tmp_path, "me@host:taxonomy.git").state()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
             os.kill(int((tmp_path / "pid").read_text()), 0)
