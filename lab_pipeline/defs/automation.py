@@ -67,7 +67,10 @@ _settings = _own_settings()
 _sensors = _settings.sensors if _settings else SensorSettings()
 _schedule = _settings.schedule if _settings else ScheduleSettings()
 _costs_money = (
-    _settings is not None and isinstance(_settings.teacher, EndpointTeacherSettings) and _settings.budgets.teacher_calls is None
+    _settings is not None
+    and isinstance(_settings.teacher, EndpointTeacherSettings)
+    and _settings.teacher.api_key_env is not None
+    and _settings.budgets.teacher_calls is None
 )
 
 
@@ -114,7 +117,7 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
     minimum_interval_seconds=_sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.STOPPED if _costs_money else dg.DefaultSensorStatus.RUNNING,
     description="Refreshes the leaves that are behind their taxonomy folder, flow, teacher or judge. A leaf that fails is "
-    "tried again with back-off, then left to a person. Off by default with a teacher endpoint and no budget: calls may cost.",
+    "tried again with back-off, then left to a person. Off by default if the teacher wants a key and no budget is set.",
 )
 @_said
 def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
