@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab_pipeline.errors import LabError
+from lab_pipeline.processes import is_alive, this_process
 
 SCHEMA_VERSION = 1
 """Version of the home's layout and tables. Raise it together with a migration in `Home.open`."""
 
 _LONGEST_FILE_NAME = 200
+_SCRATCH = ".writing-"
 
 
 class HomeError(LabError):
@@ -54,7 +56,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Works for a file, and for a folder that does not exist yet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch_folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    scratch_folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{this_process()}-", dir=path.parent))
     scratch = scratch_folder / path.name
     try:
         yield scratch
@@ -70,6 +72,14 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.close(folder)
     finally:
         shutil.rmtree(scratch_folder, ignore_errors=True)
+
+
+def clear_scratch(root: Path) -> None:
+    """Remove what killed processes left half-written below a folder."""
+    for scratch in root.rglob(f"{_SCRATCH}*"):
+        writer = scratch.name.removeprefix(_SCRATCH).rpartition("-")[0]
+        if not is_alive(writer):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from lab_pipeline.documents.passages import passages
 from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.errors import LabError, NotMaterialized
 from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.storage import Home, clear_scratch, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.leaf import QNA, Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
 
@@ -98,6 +98,7 @@ def take_snapshot(
     Raises:
         LabError: the taxonomy cannot be had, or holds no leaf at all.
     """
+    clear_scratch(home.root)
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.heldout_ledger.with_suffix(".lock")):  # two snapshots at once must not give one question two roles
         taxonomy = open_taxonomy(home, settings)

@@ -21,6 +21,8 @@ from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 
 INTERRUPTED = 75
 BUSY = 73
+_LONGEST_STEP_SECONDS = 120
+"""A trainer whose run was killed ends after the step in progress; the next one waits for it."""
 
 
 def main(path: str) -> int:
@@ -28,7 +30,7 @@ def main(path: str) -> int:
     stop = _Stop()
     die_with_parent()
     try:
-        with FileLock(Path(spec.output) / "lock", timeout=0), open_dagster_pipes() as pipes:
+        with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
 
             report = train(spec, _say(pipes), stop)

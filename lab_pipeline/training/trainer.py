@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from lab_pipeline.storage import read_json, write_json
 from lab_pipeline.training.packing import IGNORED
 from lab_pipeline.training.recipe import Phase, Recipe
 
@@ -38,8 +38,12 @@ class PackedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
 
+_COMPLETE = "complete.json"
+"""Last file of a saved state: a process may be killed while transformers saves, which it does file by file."""
+
+
 class _Watcher(TrainerCallback):
-    """Records the curve, reports steps, and ends the run (with a save) when it is interrupted."""
+    """Reports steps, marks saved states as complete, and ends the run (with a save) when it is interrupted."""
 
     def __init__(self, interrupted: Callable[[], bool]) -> None:
         self.interrupted = interrupted
@@ -48,6 +52,10 @@ class _Watcher(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.on_step(float(logs["loss"]))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert args.output_dir
+        write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE, {"step": state.global_step})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.interrupted():
@@ -83,8 +91,8 @@ class Run:
 
     def run(self) -> bool:
         """Train to the end; False if interrupted before it."""
-        last = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
-        self.trainer.train(resume_from_checkpoint=last)
+        saved = sorted(read_json(marker)["step"] for marker in self.folder.glob(f"checkpoint-*/{_COMPLETE}"))
+        self.trainer.train(resume_from_checkpoint=str(self.folder / f"checkpoint-{saved[-1]}") if saved else None)
         return self.trainer.state.global_step >= self.planned_steps
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lab_pipeline.datasets.mix import Dataset
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.storage import Home, file_digest, folder_digest, read_json
-from lab_pipeline.training.__main__ import BUSY, INTERRUPTED
+from lab_pipeline.training.__main__ import INTERRUPTED
 from lab_pipeline.training.checkpoint import (
     checkpoint_id,
     finish_checkpoint,
@@ -231,5 +232,21 @@ def test_a_checkpoint_is_trained_by_one_process_at_a_time(tiny_model, tmp_path):
     training_spec(tmp_path / "run", tiny_model, twelve_rows(), recipe())
     with FileLock(tmp_path / "run" / "lock"):
         by_hand = run_by_hand(tmp_path / "run" / "spec.json")
-        assert "another process" in by_hand.communicate(timeout=60)[1]
-    assert by_hand.returncode == BUSY
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits
+            by_hand.wait(timeout=10)
+        assert load_checkpoint(tmp_path / "run") is None
+    assert by_hand.wait(timeout=60) == 0
+    assert load_checkpoint(tmp_path / "run")
+
+
+def test_a_state_that_was_torn_while_it_was_saved_is_not_resumed_from(tiny_model, tmp_path):
+    whole, torn = (training_spec(tmp_path / name, tiny_model, twelve_rows(), recipe(epochs=4)) for name in ("whole", "torn"))
+    trained(whole)
+    assert train(torn, lambda text: None, asked_at(3)) is None
+    (state,) = (tmp_path / "torn" / "resume").glob("checkpoint-*")
+    later = state.with_name("checkpoint-999")
+    shutil.copytree(state, later)
+    (later / "complete.json").unlink()
+    (later / "trainer_state.json").write_text("{")
+    trained(torn)
+    assert adapter_file(torn) == adapter_file(whole)
