@@ -51,7 +51,7 @@ def main(home: Home) -> None:
             spec = read_spec(spec_path)
             report = train(spec, say)
             assert report
-            finish_checkpoint(spec, report)
+            finish_checkpoint(spec)
             checkpoint = load_checkpoint(spec_path.parent)
             assert checkpoint
         model = merge_candidate(aside, base, checkpoint).model

@@ -51,7 +51,7 @@ def lab(folder: Path, taxonomy: Path, model: Path, patch: pytest.MonkeyPatch) ->
     """A prepared home on `taxonomy`; the environment is put back at the end."""
     for name in ENVIRONMENT:
         patch.setenv(name, "")
-    patch.setenv("OMP_NUM_THREADS", "1")  # a tiny model gains nothing from more, and threads that spin starve the other processes
+    patch.setenv("OMP_NUM_THREADS", "1")  # a tiny model gains nothing from more, and spinning threads starve other processes
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     home = folder / "home"

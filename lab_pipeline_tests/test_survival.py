@@ -21,10 +21,13 @@ import pytest
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from lab_pipeline.datasets.mix import load_dataset
+from lab_pipeline.processes import name_of
 from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.storage import Home, folder_digest, read_json
+from lab_pipeline.settings import load_settings
+from lab_pipeline.standing import Standing
+from lab_pipeline.storage import Home, folder_digest, read_json, write_json
 from lab_pipeline.training.checkpoint import load_checkpoint
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, edit_yaml, write_taxonomy
 from lab_pipeline_tests.daemon import daemon, kill_tree, tree, wait_for
 from lab_pipeline_tests.lab import RECIPE, TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer, Asked
@@ -83,22 +86,20 @@ class Survivor:
         process = self.start()
         assert process.wait(timeout=400) == 0, (self.home.root / "said.txt").read_text()[-3000:]
 
-    def at(self, phase: str, alive: Callable[[], bool]) -> bool:
-        """Wait for a random moment within the phase; False if all ended before it came."""
+    def at(self, phase: str, pid: int, seconds: float = 300) -> bool:
+        """Wait for a random moment within the phase; False if the process ended before it came."""
         begins = PHASES[phase]
         before = begins(self)
-        while alive():
+        deadline = time.monotonic() + seconds
+        while name_of(pid) and time.monotonic() < deadline:
             if begins(self) != before:
                 time.sleep(self.moments.uniform(0, 0.05 if phase == "promotion" else 0.8))
-                return alive()
+                return name_of(pid) is not None
             time.sleep(0.002)
         return False
 
     def count(self, pattern: str) -> int:
         return sum(1 for _ in self.home.root.glob(pattern))
-
-    def trainings(self) -> set[str]:
-        return {path.name for path in self.home.checkpoints.glob("*/lock")} if self.home.checkpoints.exists() else set()
 
 
 PHASES: dict[str, Callable[[Survivor], object]] = {
@@ -136,9 +137,9 @@ def processes_of(home: Home) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get("LAB_HOME") == str(home.root):
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline()))
+            mine = process.pid != os.getpid() and process.environ().get("LAB_HOME") == str(home.root)
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
@@ -147,8 +148,8 @@ def processes_of(home: Home) -> list[str]:
 def assert_at_rest(home: Home) -> None:
     """No process, no unfinished run, no slot taken, no call twice in the journal, no scratch."""
     wait_for("all processes to end", lambda: not processes_of(home), 20)
+    assert not unfinished()
     with dg.DagsterInstance.get() as instance:
-        assert not instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
         for pool in ("teacher", "gpu"):
             assert instance.event_log_storage.get_concurrency_info(pool).active_slot_count == 0
     for leaf in home.root.glob("leaves/*"):
@@ -160,6 +161,10 @@ def assert_at_rest(home: Home) -> None:
         )
         assert not [request for request, times in asked.items() if times > 1], leaf
     assert not list(home.root.rglob(".writing-*"))
+
+
+def unchanged(home: Home) -> bool:
+    return Standing.of(home, load_settings(home.settings_file)).unchanged
 
 
 def outcome(home: Home) -> dict[str, str]:
@@ -191,7 +196,7 @@ def test_killed_twice_and_the_outcome_is_that_of_an_undisturbed_run(tmp_path, ti
         one = Survivor(life, random.Random(7))
         for phase, kill in (("generation", kill_tree), ("training", kill_worker)):
             process = one.start()
-            assert one.at(phase, lambda: process.poll() is None), phase
+            assert one.at(phase, process.pid), phase
             assert kill(process.pid)
             process.wait(timeout=60)
             assert_sound(one.home)
@@ -205,3 +210,68 @@ def test_killed_twice_and_the_outcome_is_that_of_an_undisturbed_run(tmp_path, ti
     with survivor(tmp_path / "undisturbed", taxonomy, tiny_model) as life:
         Survivor(life, random.Random()).finish()
         assert outcome(life.home) == disturbed
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_thirty_kills(tmp_path, tiny_model):
+    """Twenty from the command line, ten under the daemon; of the whole tree of processes, or of the run's worker alone."""
+    taxonomy = write_taxonomy(tmp_path / "taxonomy")
+    killed: Counter[str] = Counter()
+    with survivor(tmp_path / "disturbed", taxonomy, tiny_model) as life:
+        one = Survivor(life, random.Random(2026))
+        killed += from_the_command_line(one, 20)
+        one.finish()
+        assert_at_rest(one.home)
+        killed += under_the_daemon(one, 10, tmp_path / "daemon.log")
+        one.finish()
+        assert_at_rest(one.home)
+        disturbed = outcome(one.home)
+        asked = life.calls()
+        journaled = sum(len(segment.read_bytes().splitlines()) for segment in one.home.root.glob("leaves/*/journal/*.jsonl"))
+    print(f"killed: {dict(killed)}; {asked} calls asked, {journaled} journaled")
+    assert sum(killed.values()) == 30
+    with survivor(tmp_path / "undisturbed", taxonomy, tiny_model) as life:
+        Survivor(life, random.Random()).finish()
+        assert outcome(life.home) == disturbed
+
+
+def from_the_command_line(one: Survivor, kills: int) -> Counter[str]:
+    killed: Counter[str] = Counter()
+    phases = [phase for phase in PHASES for _ in range(3)]
+    while killed.total() < kills:
+        phase, whole = one.moments.choice(phases), one.moments.random() < 0.6
+        process = one.start()
+        if one.at(phase, process.pid) and (kill_tree(process.pid) if whole else kill_worker(process.pid)):
+            killed[f"{phase}, {'tree' if whole else 'worker'}"] += 1
+        else:
+            one.give_work()  # all was done before the moment came
+        process.wait(timeout=60)
+        assert_sound(one.home)
+    return killed
+
+
+def under_the_daemon(one: Survivor, kills: int, log: Path) -> Counter[str]:
+    killed: Counter[str] = Counter()
+    while killed.total() < kills:
+        with daemon(log) as process:
+            while killed.total() < kills:
+                phase, whole = one.moments.choice(list(PHASES)), one.moments.random() < 0.4
+                one.give_work()
+                write_json(one.home.root / "retune-due.json", {"night": f"kill {killed.total()} {one.edits}"})
+                if not one.at(phase, process.pid, seconds=90):
+                    continue
+                if whole:
+                    killed[f"daemon: {phase}, tree"] += bool(kill_tree(process.pid))
+                    break
+                killed[f"daemon: {phase}, worker"] += kill_worker(process.pid)
+            assert_sound(one.home)
+    with daemon(log):
+        wait_for("the daemon to bring all up to date", lambda: unchanged(one.home) or None, 400, every=2)
+        wait_for("its runs to end", lambda: not unfinished() or None, 60)
+    return killed
+
+
+def unfinished() -> list[dg.DagsterRun]:
+    with dg.DagsterInstance.get() as instance:
+        return list(instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)))

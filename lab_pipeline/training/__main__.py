@@ -33,10 +33,9 @@ def main(path: str) -> int:
         with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
 
-            report = train(spec, _say(pipes), stop)
-            if report is None:
+            if train(spec, _say(pipes), stop) is None:
                 return INTERRUPTED
-            finish_checkpoint(spec, report)
+            finish_checkpoint(spec)
             return 0
     except Timeout:
         print(f"{spec.output}: another process is training this checkpoint", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from lab_pipeline.storage import Home, digest, folder_digest, read_json, write_j
 from lab_pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lab_pipeline.training.train import TrainingReport, TrainingSpec
+    from lab_pipeline.training.train import TrainingSpec
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -85,10 +85,9 @@ def read_spec(path: Path) -> TrainingSpec:
     return TrainingSpec(**read_json(path))
 
 
-def finish_checkpoint(spec: TrainingSpec, report: TrainingReport) -> None:
+def finish_checkpoint(spec: TrainingSpec) -> None:
     """Write what marks a checkpoint as complete, last of all, and drop the optimizer's states."""
     folder = Path(spec.output)
-    write_json(folder / "report.json", asdict(report))
     _write_meta(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
     shutil.rmtree(folder / "resume", ignore_errors=True)
 

@@ -42,7 +42,7 @@ class TrainingReport:
 
 
 def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda: False) -> TrainingReport | None:
-    """Tune an adapter as `spec` says and leave it in `spec.output`, resuming from that folder's last saved step.
+    """Tune an adapter as `spec` says; leave it and `report.json` in `spec.output`, resuming from its last saved step.
 
     Returns None if `interrupted` asked for an end; the state is then saved and the next call goes on from it.
     """

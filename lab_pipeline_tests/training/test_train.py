@@ -174,7 +174,8 @@ def test_a_checkpoints_name_does_not_depend_on_the_other_phase_nor_on_places():
 def test_a_phase_without_rows_passes_on_the_checkpoint_before(tiny_model, tmp_path):
     home = Home.open(tmp_path)
     spec = training_spec(tmp_path / "first", tiny_model, twelve_rows()[:2], recipe(epochs=1))
-    finish_checkpoint(spec, trained(spec))
+    trained(spec)
+    finish_checkpoint(spec)
     before = load_checkpoint(tmp_path / "first")
     found, spec_path = prepare_checkpoint(home, BASE, dataset("skills"), before, recipe(), 17)
     assert found is None

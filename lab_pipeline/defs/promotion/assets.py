@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -27,6 +28,8 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool="gpu",
     op_tags=gpu_op_tags(),
+    # Nights without a change evaluate nothing, so only a report older than any usual quiet spell is worth a look.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
 )
 def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     """The candidate against base model and champion on held-out questions, with the gate's verdict in the data."""
