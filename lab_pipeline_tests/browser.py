@@ -54,15 +54,28 @@ class Ui:
             expect(self.page.locator("body")).to_contain_text(text)
 
     def launch(self, button: str, ends: str) -> str:
-        """Click a button that launches a run or backfill, follow it to its page, and wait until it ends with this status.
+        """Click a button that launches a run, follow it to its page, and wait until it ends with this status.
 
         Returns its id.
         """
-        self.button(button).click()
-        self.page.locator("[data-sonner-toast] a").last.click()  # the notice of the launch leads there
-        self.page.wait_for_url("**/runs/**")
-        expect(self.page.get_by_text(ends, exact=True).first).to_be_visible(timeout=_RUN_SECONDS * 1000)
+        self._launch(button)
+        expect(self.page.locator(".BaseTag").get_by_text(ends, exact=True)).to_be_visible(timeout=_RUN_SECONDS * 1000)
         return self.page.url.rsplit("/", 1)[1]
+
+    def launch_backfill(self, ends: str) -> None:
+        """The same for a backfill over all partitions of the assets on the page."""
+        self.button("Materialize all…").click()
+        self.button("All").click()
+        self._launch("Launch backfill")
+        status = self.page.locator("//*[text()='Status']/following::*[contains(@class, 'BaseTag')][1]")
+        expect(status).to_have_text(ends, timeout=_RUN_SECONDS * 1000)
+
+    def _launch(self, button: str) -> None:
+        self.button(button).click()
+        notice = self.page.locator("[data-sonner-toast] a").last
+        notice.click()
+        self.page.wait_for_url("**/runs/**")
+        self.page.mouse.move(0, 0)  # under the mouse the notice would stay
 
     def choose_partition(self, partition: str) -> None:
         """In the dialog that asks for partitions."""

@@ -98,9 +98,7 @@ def test_one_leaf_is_materialized_by_clicking(ui, life):
 def test_materialize_all_leaves_exactly_the_refused_leaf_red(ui, life):
     life.stub._reply = lambda asked: Answer(status=400, body="no") if NOTES_TASK in json.dumps(asked.body) else obliging(asked)
     ui.open("/asset-groups")
-    ui.button("Materialize all…").click()
-    ui.button("All").click()
-    ui.launch("Launch backfill", ends="Failed")
+    ui.launch_backfill(ends="Failed")
     ui.picture("backfill")
     ui.open(f"/assets/curated_instructions?view=partitions&partition={NOTES}")
     ui.shows("Failed (1)", "Materialized (2)", "Missing (0)")
@@ -133,7 +131,7 @@ def test_a_failed_expectation_stops_the_rest(ui, life):
     ui.page.locator("[aria-label=gantt_waterfall]").click()
     ui.page.locator("[aria-label=expand_arrows]").first.click()
     skipped = ui.page.get_by_text("Not executed (").locator("xpath=../../..").inner_text().splitlines()
-    ui.picture("check")
+    ui.picture("check", height=700)
     unchecked = {"knowledge_checkpoint", "skills_dataset", "skills_checkpoint", "evaluation_report", "champion_model"}
     assert unchecked <= set(skipped), skipped
     with dg.DagsterInstance.get() as instance:
@@ -141,7 +139,8 @@ def test_a_failed_expectation_stops_the_rest(ui, life):
     assert started & unchecked == set() and "knowledge_rows_meet_expectations" in started
 
     ui.open("/assets/knowledge_dataset?view=checks&checkDetail=no_markup_leaks_into_answers")
-    ui.shows("This is a blocking asset check.", "Failed", "4 of ")
+    ui.shows("This is a blocking asset check.", "4 of ")
+    ui.page.locator(".BaseTag").get_by_text("Failed", exact=True).wait_for()
     replay.write_text(clean)
 
 
