@@ -92,6 +92,7 @@ class Ui:
         self.page.locator(".CodeMirror textarea").last.focus()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(config)
+        expect(self.page.get_by_text("No errors")).to_be_hidden()
         expect(self.button("Materialize")).to_be_disabled()
         return self.page.get_by_text("Errors", exact=True).first.locator("xpath=../..").inner_text()
 

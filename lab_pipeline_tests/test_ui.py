@@ -46,7 +46,10 @@ def life(tmp_path_factory, tiny_model):
     shutil.copytree(SHIPPED, folder / "general")
     with pytest.MonkeyPatch.context() as patch:
         with lab(folder, folder / "taxonomy", tiny_model, patch) as opened:
-            opened.set(general=str(folder / "general"))
+            # a learning rate at which even a random model gains, and a gate that does not mind what it forgets
+            for phase in ("knowledge", "skills"):
+                edit_yaml(folder / "recipe.yaml", lambda recipe, phase=phase: recipe[phase].update(learning_rate=0.02))
+            opened.set(general=str(folder / "general"), gate={"general_tolerance": 50.0, "unchanged_tolerance": 50.0})
             yield opened
 
 
@@ -145,23 +148,16 @@ def test_a_failed_expectation_stops_the_rest(ui, life):
 
 
 def test_scores_are_plotted_over_retunes(ui, life):
-    qna = life.taxonomy / REWORDING / "qna.yaml"
-
-    def politer(value):
-        for seed in value["seed_examples"]:
-            seed["answer"] += " Thank you."
-
-    for _ in range(3):
-        edit_yaml(qna, politer)
+    for sentence in ("Move your car.", "Close the window.", "Answer me."):
+        seed = {"question": f'Reword this sentence politely: "{sentence}"', "answer": f"Could you please do this: {sentence}"}
+        edit_yaml(life.taxonomy / REWORDING / "qna.yaml", lambda leaf, seed=seed: leaf["seed_examples"].append(seed))
         retune(life.home, lambda said: None)
-    ui.open("/assets/evaluation_report?view=events")
-    assert ui.page.get_by_text("Materialized in run").count() >= 1
     ui.open("/assets/evaluation_report")
     ui.button("Plots").click()
     ui.shows("heldout_base", "heldout_candidate", "general_candidate")
     plots = ui.page.locator("canvas")
     plots.first.wait_for()
-    plots.last.scroll_into_view_if_needed()
+    ui.page.get_by_text("heldout_base", exact=True).evaluate("title => title.scrollIntoView()")
     ui.picture("scores")
     colors = """plot => {
         const pixels = plot.getContext("2d").getImageData(0, 0, plot.width, plot.height).data
@@ -169,10 +165,15 @@ def test_scores_are_plotted_over_retunes(ui, life):
     }"""
     assert plots.count() >= 6 and all(plot.evaluate(colors) > 2 for plot in plots.all())
 
-    ui.page.set_viewport_size({"width": 1500, "height": 600})
+    ui.page.set_viewport_size({"width": 1500, "height": 650})
     ui.open("/asset-groups")
     expand_all_groups(ui)
-    ui.picture("graph", 1500, 600)
+    ui.shows("champion_model")
+    ui.page.mouse.move(500, 150)  # else the zoom buttons would cover the last asset
+    ui.page.mouse.down()
+    ui.page.mouse.move(470, 150, steps=5)
+    ui.page.mouse.up()
+    ui.picture("graph", 1500, 650)
 
 
 def test_the_launchpad_refuses_a_wrong_value(ui):
