@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +131,8 @@ def open_ui(home: Home, pictures: Path) -> Iterator[Ui]:
             browser.close()
     finally:
         for process in [*server.children(recursive=True), server]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         server.wait()
 
 

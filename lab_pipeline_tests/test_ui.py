@@ -1,6 +1,7 @@
 """The pipeline in the Dagster UI, by clicking: the tests are steps of one home's life, in their order.
 
-`LAB_PICTURES=docs/pictures pytest lab_pipeline_tests/test_ui.py` makes the README's pictures anew.
+`LAB_PICTURES=docs/pictures pytest --basetemp /tmp/lab lab_pipeline_tests/test_ui.py` makes the README's pictures anew (paths of
+the home are seen in them, hence the short one).
 """
 
 import json
