@@ -184,7 +184,10 @@ def test_the_launchpad_refuses_a_wrong_value(ui):
 
 
 def expand_all_groups(ui):
-    """With room for the graph: by the shortcut, which fits the graph into the window as well."""
+    """With room for the graph, which is then fitted into the window."""
+    ui.page.locator("svg foreignObject").first.wait_for(state="attached")
     ui.page.locator("[aria-label=panel_show_right]").first.click()
-    ui.page.get_by_text("promotion", exact=True).first.wait_for()
-    ui.page.keyboard.press("Alt+e")
+    while not ui.page.get_by_text("heldout_questions", exact=True).count():
+        ui.page.wait_for_timeout(2000)  # the shortcut is not heard before the graph is ready
+        ui.page.keyboard.press("Alt+e")
+        ui.page.wait_for_timeout(2000)
