@@ -170,6 +170,8 @@ def test_scores_are_plotted_over_retunes(ui, life):
     ui.open("/asset-groups")
     expand_all_groups(ui)
     ui.shows("champion_model")
+    ui.page.mouse.dblclick(500, 150)  # fits it into the window again
+    ui.page.wait_for_timeout(1000)
     ui.page.mouse.move(500, 150)  # else the zoom buttons would cover the last asset
     ui.page.mouse.down()
     ui.page.mouse.move(470, 150, steps=5)
@@ -184,7 +186,7 @@ def test_the_launchpad_refuses_a_wrong_value(ui):
 
 
 def expand_all_groups(ui):
-    """With room for the graph, which is then fitted into the window."""
+    """With room for the graph; the browser remembers what was expanded."""
     ui.page.locator("svg foreignObject").first.wait_for(state="attached")
     ui.page.locator("[aria-label=panel_show_right]").first.click()
     while not ui.page.get_by_text("heldout_questions", exact=True).count():
