@@ -12,15 +12,15 @@ from typing import Any
 
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
+from lab_pipeline.evaluation.details import write_report
 from lab_pipeline.evaluation.gate import Comparison, Losses, compare, decide
 from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.evaluation.report import report_markdown
 from lab_pipeline.progress import Say
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate
 from lab_pipeline.registry.champion import Champion, current_champion
 from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, write_json, write_text
+from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.training.recipe import Recipe
 
@@ -130,7 +130,8 @@ def evaluate(
     }
     stored = home.evaluations / f"{digest([inputs, candidate.id, evaluation['reference']])}"
     evaluation["report"] = str(stored / "report.md")
-    write_text(stored / "report.md", report_markdown(evaluation))
+    models = {BASE: base.folder, "candidate": candidate.model} | ({"champion": champion.model} if champion else {})
+    write_report(home, evaluation, heldout, scores, models, settings.gate.confidence, say)
     write_json(stored / "evaluation.json", evaluation)
     write_json(home.evaluations / "last.json", evaluation)
     return evaluation

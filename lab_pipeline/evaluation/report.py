@@ -1,23 +1,38 @@
-"""The evaluation as Markdown: verdict first, then the table by leaf."""
+"""The evaluation for people: as Markdown for the Dagster UI, and as one HTML file that stands by itself."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,  # leaves, questions and answers are contributors' text
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_POINTS = 400
+"""Points drawn of a training curve at most."""
 
 
 def report_markdown(evaluation: dict[str, Any]) -> str:
     """A report for people, from the evaluation's own data."""
-    verdict = evaluation["verdict"]
-    word = "Promoted" if verdict["promoted"] else "Not promoted"
     groups = {
         "**all leaves**": evaluation["heldout"],
-        **{f"`{leaf}`": measured for leaf, measured in sorted(evaluation["heldout"]["leaves"].items())},
+        **{_code(leaf): measured for leaf, measured in sorted(evaluation["heldout"]["leaves"].items())},
         "**general questions**": evaluation["general"],
     }
     lines = [
-        f"# {word}: {verdict['outcome']}",
+        f"# {_title(evaluation)}",
         "",
-        f"{verdict['reason']}.",
+        f"{evaluation['verdict']['reason']}.",
         "",
         f"Candidate `{evaluation['candidate']}` against `{evaluation['reference']}`; base model {evaluation['base_model']}. "
         "Mean negative log-likelihood in nats per answer token, lower is better; difference and interval are candidate minus "
@@ -27,10 +42,47 @@ def report_markdown(evaluation: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
         *(_row(name, measured) for name, measured in groups.items()),
         "",
-        f"Changed leaves: {', '.join(f'`{leaf}`' for leaf in evaluation['changed']) or 'none'}.",
+        f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
+    """The whole report as one HTML document that loads nothing and runs nothing.
+
+    `details` are those of `lab_pipeline.evaluation.details.report_details`.
+    """
+    reference = "base" if evaluation["reference"] == "base" else "champion"
+    reason = evaluation["verdict"]["reason"]
+    return _TEMPLATES.get_template("report.html.jinja").render(
+        evaluation=evaluation,
+        details=details,
+        verdict=_title(evaluation),
+        reason=f"{reason[:1].upper()}{reason[1:]}.",
+        reference=reference,
+        models=["base", "candidate"] if reference == "base" else ["base", "champion", "candidate"],
+        leaves=[{**row, "changed": row["name"] in evaluation["changed"]} for row in details["leaves"]],
+        leaf_scale=_Scale.of(details["leaves"]),
+        general=[{**row, "name": row["name"].replace("_", " ")} for row in details["general"]],
+        general_scale=_Scale.of(details["general"]),
+        curves={phase: _curve(report["curve"]) for phase, report in details["training"].items()},
+        recipe=yaml.safe_dump(evaluation["recipe"], sort_keys=False, allow_unicode=True),
+        number=number,
+        signed=_signed,
+        breakable=_breakable,
+        duration=_duration,
+    )
+
+
+def number(value: float | None) -> str:
+    """A loss as reports show it; '-' where nothing could be measured."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _title(evaluation: dict[str, Any]) -> str:
+    verdict = evaluation["verdict"]
+    return f"{'Promoted' if verdict['promoted'] else 'Not promoted'}: {verdict['outcome']}"
 
 
 def _row(name: str, measured: dict[str, Any]) -> str:
@@ -41,6 +93,74 @@ def _row(name: str, measured: dict[str, Any]) -> str:
     return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
 
 
-def number(value: float | None) -> str:
-    """A loss as reports show it; '-' where nothing could be measured."""
-    return "-" if value is None else f"{value:.3f}"
+def _code(text: str) -> str:
+    """Text as Markdown code that ends neither itself nor a table's cell."""
+    return f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', '¦')}`"
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _breakable(leaf: str) -> Markup:
+    """A leaf's key that may go on in a new line after each slash."""
+    return Markup("/<wbr>").join(leaf.split("/"))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The common axis of a table's interval plots, zero always on it."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> _Scale:
+        ends = [end for row in rows if row["interval"] for end in row["interval"] if math.isfinite(end)]
+        low, high = min([0.0, *ends]), max([0.0, *ends])
+        low, high = 1.1 * min(low, -high / 3) or -1.0, 1.1 * max(high, -low / 3) or 1.0  # room on both sides of zero
+        return cls(low, high)
+
+    def at(self, value: float) -> float:
+        """Position in percent."""
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+    @staticmethod
+    def holds(row: dict[str, Any]) -> bool:
+        """Can the row be drawn? A broken model's losses are not numbers."""
+        return all(math.isfinite(value) for value in (row["difference"], *row["interval"]))
+
+
+def _curve(points: list[dict[str, float]]) -> dict[str, Any] | None:
+    """A training curve as polylines in a square of 100, None without points; NaN is left out."""
+    points = [point for point in points if math.isfinite(point["loss"])]
+    if not points:
+        return None
+    every = math.ceil(len(points) / _POINTS)
+    losses = [_mean([point["loss"] for point in points[at : at + every]]) for at in range(0, len(points), every)]
+    window = max(1, len(losses) // 20)
+    smooth = [_mean(losses[max(0, at - window) : at + window + 1]) for at in range(len(losses))]
+    top = max(losses)
+    return {
+        "raw": _polyline(losses, top),
+        "smooth": _polyline(smooth, top),
+        "top": top,
+        "steps": int(points[-1]["step"]),
+    }
+
+
+def _polyline(values: list[float], top: float) -> str:
+    across = 100 / max(1, len(values) - 1)
+    return " ".join(f"{at * across:.2f},{100 - 100 * value / (top or 1):.2f}" for at, value in enumerate(values))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

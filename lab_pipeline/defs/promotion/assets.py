@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
 
@@ -23,7 +24,7 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
 
 @dg.asset(
     group_name="promotion",
-    kinds={"pytorch", "markdown"},
+    kinds={"pytorch", "html"},
     owners=["team:lab"],
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool="gpu",
@@ -87,6 +88,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
             "outcome": evaluation["verdict"]["outcome"],
             "report": dg.MetadataValue.md(report),
             "path": dg.MetadataValue.path(evaluation["report"]),
+            "page": dg.MetadataValue.path(Path(evaluation["report"]).with_suffix(".html")),
         },
     )
 

@@ -1,0 +1,35 @@
+"""What models answer: the side of an evaluation that a person can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab_pipeline.datasets.rows import as_prompt
+
+
+def greedy_answers(model_folder: Path, questions: list[dict[str, Any]], max_new_tokens: int = 64) -> list[str]:
+    """The likeliest answer to each question, token by token, cut after `max_new_tokens`.
+
+    The model runs in bf16, prompted by its own chat template as in training. Questions have `question` and perhaps
+    `context`; all are answered in one batch.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not questions:
+        return []
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
+    model = model.to(device).eval()
+    prompts = tokenizer.apply_chat_template(
+        [as_prompt(question["question"], question.get("context")) for question in questions],
+        add_generation_prompt=True,
+        padding=True,
+        return_tensors="pt",
+        return_dict=True,
+    ).to(device)
+    written = model.generate(**prompts, do_sample=False, max_new_tokens=max_new_tokens)
+    answers = tokenizer.batch_decode(written[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [answer.strip() for answer in answers]

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from lab_pipeline.evaluation.report import report_html, report_markdown
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</td></table><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}{% raw %}",
+    '" onmouseover="alert(1)',
+    "a" * 3000,
+    "שלום \u202e gnihtyreve esrever",
+    "| pipe ` tick\nline",
+]
+VOID = {"meta", "img", "br", "wbr", "line", "polyline", "circle"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; an element that is not closed where it should be is an error."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "wbr":
+            self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def compared(name: str, questions: int = 4, difference: float = -0.5, champion: bool = True) -> dict[str, Any]:
+    losses: dict[str, Any] = {"base": 2.0, "candidate": 1.0} | ({"champion": 1.5} if champion else {})
+    return {
+        "name": name,
+        "questions": questions,
+        "losses": losses if questions else dict.fromkeys(losses),
+        "difference": difference if questions else None,
+        "interval": [difference - 0.25, difference + 0.25] if questions else None,
+    }
+
+
+def asked(text: str, models: list[str], difference: float = -0.5) -> dict[str, Any]:
+    return {
+        "leaf": text,
+        "question": text,
+        "answer": text,
+        "context": text,
+        "difference": difference,
+        "losses": dict.fromkeys(models, 1.0),
+        "answers": dict.fromkeys(models, text),
+    }
+
+
+def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An evaluation with its details; every text of it is the name of a leaf."""
+    models = ["base", "champion", "candidate"] if champion else ["base", "candidate"]
+    questions = 4 if measurable else 0
+    measured = {
+        "base": 2.0,
+        "champion": 1.5 if champion else None,
+        "candidate": 1.0,
+        "difference": -1.0,
+        "interval": [-1.5, -0.5],
+        "questions": 4,
+    }
+    empty = {**dict.fromkeys(measured), "questions": 0}
+    evaluation = {
+        "candidate": "skills-1",
+        "digest": "d1",
+        "reference": "skills-0" if champion else "base",
+        "base_model": leaves[0],
+        "taxonomy_commit": "",
+        "snapshot": "s1",
+        "changed": leaves[:2],
+        "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0]},
+        "heldout": {**(measured if measurable else empty), "leaves": dict.fromkeys(leaves, measured if measurable else empty)},
+        "general": measured if measurable else empty,
+        "leaves": [
+            {"leaf": leaf, "kind": "knowledge", "rows": 7, "state": "current", "contributor": leaf, "document_commit": leaf}
+            for leaf in leaves
+        ],
+        "datasets": {"knowledge": "k1", "skills": "k2"},
+        "checkpoints": {"knowledge": "knowledge-1", "skills": "skills-1"},
+        "recipe": {"name": leaves[0]},
+        "seed": 17,
+        "evaluated_at": "2026-02-03T04:05:06+00:00",
+    }
+    points = [{"step": step, "loss": 3 / step, "learning_rate": 0.1} for step in range(1, 1001)]
+    report = {"rows": 3, "tokens": 70_000, "steps": 1000, "final_loss": 0.1, "seconds": 4000.0, "peak_rss_mib": 900}
+    details = {
+        "confidence": 0.95,
+        "leaves": [compared(leaf, questions, champion=champion) for leaf in leaves],
+        "general": [compared("everyday_life", champion=champion)] if measurable else [],
+        "gained": [asked(leaf, models) for leaf in leaves[:3]] if measurable else [],
+        "lost": [asked(leaf, models, 0.5) for leaf in leaves[3:6]] if measurable else [],
+        "training": {
+            "knowledge": {**report, "curve": points},
+            "skills": {"rows": 0, "tokens": 0, "steps": 0, "final_loss": None, "seconds": 0, "curve": []},
+        },
+        "versions": {"torch": "2.13"},
+        "teacher": {"calls": 1234, "prompt_tokens": 5, "completion_tokens": 6},
+    }
+    return evaluation, details
+
+
+@pytest.mark.parametrize("champion", [True, False])
+def test_hostile_text_is_shown_and_never_run(champion):
+    plain = Page(report_html(*evaluated([f"leaf {n}" for n in range(len(HOSTILE))], champion)))
+    page = Page(report_html(*evaluated(HOSTILE, champion)))
+    assert page.tags == plain.tags
+    assert {name for name, _ in page.attributes} == {name for name, _ in plain.attributes}
+    for text in HOSTILE:
+        assert text in page.text
+
+
+def test_the_page_loads_nothing():
+    page = Page(report_html(*evaluated(["a/leaf"])))
+    assert not {"script", "img", "link", "iframe", "object"} & set(page.tags)
+    assert not {"src", "href", "xlink:href", "data"} & {name for name, _ in page.attributes}
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+
+
+def test_the_verdict_comes_first_with_its_reason():
+    page = Page(report_html(*evaluated(["the reason", "other"])))
+    body = page.text[page.text.index("@media print") :]
+    order = ["Not promoted: not better", "The reason.", "By leaf", "Answers", "Forgetting", "Training", "Costs", "Lineage"]
+    places = [body.index(said) for said in order]
+    assert places == sorted(places)
+
+
+def test_three_hundred_leaves_stand_in_two_tables_the_changed_ones_open():
+    leaves = [f"knowledge/leaf_{n:03}" for n in range(300)]
+    page = report_html(*evaluated(leaves))
+    parsed = Page(page)
+    assert "2 changed leaves" in parsed.text and "298 other leaves" in parsed.text
+    assert page.index("<details open>") < page.index("2 changed leaves")
+    assert page.count("<details open>") == 1
+    assert page.count("<wbr>leaf_299") == 2, "once with its scores, once with its lineage"
+
+
+def test_nothing_measurable_is_said():
+    page = Page(report_html(*evaluated(["a/leaf"], champion=False, measurable=False)))
+    for said in ("not measurable", "No leaf has a held-out question.", "There are no general questions."):
+        assert said in page.text
+
+
+def test_figures_are_written_for_people():
+    page = Page(report_html(*evaluated(["a/leaf"])))
+    for said in ("1,234 calls", "1,000 steps over 3 rows (70,000 tokens) in 1 h 6 min", "−0.500", "−0.750 to −0.250"):
+        assert said in page.text
+    assert "Nothing to learn in this phase." in page.text
+
+
+def test_losses_that_are_no_numbers_break_no_plot():
+    evaluation, details = evaluated(["a/leaf"])
+    details["leaves"] = [compared("a/leaf", difference=float("nan"))]
+    details["training"]["knowledge"]["curve"][3]["loss"] = float("nan")
+    page = Page(report_html(evaluation, details))
+    assert "not measurable" in page.text
+    assert not [value for _, value in page.attributes if "nan" in value]
+
+
+def test_plots_stay_in_their_frame():
+    evaluation, details = evaluated(["a/leaf", "b/leaf"])
+    details["leaves"] = [compared("a/leaf", difference=-40.0), compared("b/leaf", difference=2.0)]
+    page = Page(report_html(evaluation, details))
+    places = [float(value.rstrip("%")) for name, value in page.attributes if name in ("x1", "x2", "cx")]
+    assert places and 0 < min(places) and max(places) < 100
+    for name, value in page.attributes:
+        if name == "points":
+            assert all(0 <= float(place) <= 100 for point in value.split() for place in point.split(","))
+
+
+def test_hostile_leaf_names_break_no_markdown_table():
+    text = report_markdown(evaluated(HOSTILE)[0])
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 2 + len(HOSTILE)
+    assert all(row.count("|") == 8 for row in rows)
