@@ -135,6 +135,37 @@ def summary_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@app.command()
+def chat(
+    model: Annotated[str, typer.Option(help="champion, base, or the id of a candidate")] = "champion",
+    home: HomeOption = None,
+) -> None:
+    """Talk with a model; /exit or Ctrl-D ends, Ctrl-C stops an answer. From a pipe, each line is a question."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline.chat import Conversation, find_model
+    from lab_pipeline.chat import chat as talk
+
+    talk(Conversation(find_model(opened, model)))
+
+
+@app.command()
+def compare(question: str, home: HomeOption = None) -> None:
+    """Ask base model, champion and last candidate the same question, and show their answers side by side."""
+    opened = prepare(home or default_home(), None)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lab_pipeline.chat import compare as ask_all
+
+    answers = ask_all(opened, question)
+    table = Table(expand=True)
+    for said in answers:
+        table.add_column(Text(said), ratio=1, overflow="fold")
+    table.add_row(*(Text(answer) for answer in answers.values()))
+    Console().print(table)
+
+
 def main() -> None:
     """Entry point: what a person can mend is shown as one message, with exit code 1."""
     try:

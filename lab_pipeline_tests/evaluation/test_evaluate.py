@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
+from lab_pipeline.evaluation import details
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_changed, retune_inputs
-from lab_pipeline.evaluation.report import report_markdown
+from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.champion import current_champion, promote
@@ -21,8 +23,16 @@ from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.training.runs import recipe
 
-PROVENANCE = {"datasets": {"knowledge": "k", "skills": "s"}, "recipe": {"name": "small"}, "seed": 17}
+PROVENANCE = {"datasets": {"knowledge": "k", "skills": "s"}, "checkpoints": {}, "recipe": {"name": "small"}, "seed": 17}
 ALL_LEAVES = sorted([KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answers() -> Iterator[None]:
+    """The reports' answers cost the most time, and have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(details, "greedy_answers", lambda folder, questions: ["an answer"] * len(questions))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +130,10 @@ def test_an_evaluation_is_stored_and_returned_again(bench):
     assert last_evaluation(bench.home) == evaluation
     assert read_json(Path(evaluation["report"]).parent / "evaluation.json") == evaluation
     assert Path(evaluation["report"]).read_text(encoding="utf-8") == report_markdown(evaluation)
+    found = read_json(Path(evaluation["report"]).with_name("details.json"))
+    assert Path(evaluation["report"]).with_suffix(".html").read_text(encoding="utf-8") == report_html(evaluation, found)
+    assert {row["name"] for row in found["general"]} == {"places"}
+    assert len(found["gained"]) == len(found["lost"]) == 3
     assert bench.evaluate("better") == evaluation
     promote(bench.home, evaluation)
     assert bench.evaluate("better") == evaluation

@@ -186,7 +186,7 @@ def test_plots_stay_in_their_frame():
     details["leaves"] = [compared("a/leaf", difference=-40.0), compared("b/leaf", difference=2.0)]
     page = Page(report_html(evaluation, details))
     places = [float(value.rstrip("%")) for name, value in page.attributes if name in ("x1", "x2", "cx")]
-    assert places and 0 < min(places) and max(places) < 100
+    assert places and min(places) > 0 and max(places) < 100
     for name, value in page.attributes:
         if name == "points":
             assert all(0 <= float(place) <= 100 for point in value.split() for place in point.split(","))

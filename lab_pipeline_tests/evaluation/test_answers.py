@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from lab_pipeline.evaluation.answers import greedy_answers
+
+QUESTIONS = [
+    {"question": "Who?"},
+    {"question": "What is the colour of the third lamp?", "context": "A hall. " * 20},
+]
+
+
+def test_answers_come_in_the_order_of_the_questions(tiny_model):
+    one, other = greedy_answers(tiny_model, QUESTIONS, 8)
+    assert one and other and one != other
+    assert greedy_answers(tiny_model, QUESTIONS[::-1], 8) == [other, one]
+
+
+def test_answers_are_no_longer_than_asked_for(tiny_model):
+    short, long = (greedy_answers(tiny_model, QUESTIONS[:1], tokens)[0] for tokens in (2, 8))
+    assert long.startswith(short) and len(short) < len(long)
+
+
+def test_no_question_needs_no_model(tmp_path):
+    assert greedy_answers(tmp_path / "nowhere", []) == []
