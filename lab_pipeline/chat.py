@@ -46,7 +46,9 @@ class Conversation:
     def __init__(self, folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # a bar for loading has no place in a talk
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
@@ -136,6 +138,9 @@ def compare(home: Home, question: str) -> dict[str, str]:
     Raises:
         LabError: there is nothing but the base model.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     champion, last = current_champion(home), last_evaluation(home)
     if not champion and not last:
         raise LabError("nothing to compare with the base model yet: run `lab-pipeline retune`, or use `chat --model base`")

@@ -128,7 +128,7 @@ def summary_text(result: dict[str, Any]) -> str:
     if result["reason"]:
         lines.append(f"{'Promoted' if result['promoted'] else 'Not promoted'}: {result['reason']}")
     if result["report"]:
-        lines.append(f"Report: {result['report']}")
+        lines.append(f"Report: {Path(result['report']).with_suffix('.html')}")
     if result["champion"]:
         lines.append(f"Champion: {result['champion']['folder']}")
     lines.append(f"UI: make ui, or: lab-pipeline ui --home {result['home']}")
