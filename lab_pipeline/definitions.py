@@ -9,7 +9,6 @@ from lab_pipeline.defs.checkpoints import assets as checkpoints
 from lab_pipeline.defs.datasets import assets as datasets
 from lab_pipeline.defs.datasets import checks as dataset_checks
 from lab_pipeline.defs.instructions import assets as instructions
-from lab_pipeline.defs.instructions import checks as instruction_checks
 from lab_pipeline.defs.jobs import JOBS
 from lab_pipeline.defs.kubernetes import executor
 from lab_pipeline.defs.notifications import crashed_runs
@@ -22,7 +21,7 @@ from lab_pipeline.launcher import default_home
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([taxonomy, instructions, datasets, checkpoints, promotion]),
-    asset_checks=dg.load_asset_checks_from_modules([taxonomy_checks, instruction_checks, dataset_checks, promotion_checks]),
+    asset_checks=dg.load_asset_checks_from_modules([taxonomy_checks, dataset_checks, promotion_checks]),
     jobs=JOBS,
     sensors=[taxonomy_changes, stale_leaves, waiting_retunes, crashed_runs],
     schedules=[nightly_retune],

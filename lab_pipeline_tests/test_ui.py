@@ -96,7 +96,7 @@ def test_one_leaf_is_materialized_by_clicking(ui, life):
     assert life.calls() > 0
 
     ui.open("/assets/curated_instructions?view=checks&checkDetail=funnels_add_up")
-    ui.shows("Checks (2)", "every_leaf_keeps_rows", "Passed")
+    ui.shows("Checks (2)", "leaves_keep_rows", "Passed")
 
     # what leaves have in common is checked where they come together
     ui.open("/assets/instruction_catalog")
