@@ -1,9 +1,12 @@
 """What does the pipeline itself cost when there are many leaves?
 
-A taxonomy of small skill leaves and a stub teacher that answers at once, in a process of its own; so what is left is
-overhead: files, journal, HTTP, Dagster. Measured on a fresh home: the first import, which is the runs of `snapshot_taxonomy` and
-`refresh_leaves` as the command line starts them, start of their processes included, by wall time; then ticks of each sensor
-when nothing changed, in a process that has loaded the definitions; then the growth of that process over 300 rounds of ticks.
+A taxonomy of small skill leaves (48 teacher calls each) and a stub teacher that answers at once, in a process of its own; so
+what is left is overhead: files, journal, HTTP, Dagster. Measured on a fresh home:
+
+- `seconds_a_leaf`: the first import, which is the runs of `snapshot_taxonomy` and `refresh_leaves` as the command line starts
+  them, by wall time, starts of their processes included, over the number of leaves; `steps` are the steps' seconds.
+- `tick_ms`: a tick of each sensor when nothing changed, in a process that has loaded the definitions; median of 300.
+- `growth_mib`: what that process's resident size gained between the 50th round of ticks and the 300th.
 
     python benchmarks/leaves.py [LEAVES]
 """
@@ -46,7 +49,7 @@ def main(leaves: int) -> None:
 
         import dagster as dg  # after `prepare`, for the definitions read the home's settings
 
-        from lab_pipeline.defs.automation import nightly_retune, stale_leaves, taxonomy_changes, waiting_retunes
+        from lab_pipeline.defs.automation import stale_leaves, taxonomy_changes, waiting_retunes
         from lab_pipeline.defs.command import _run
         from lab_pipeline.defs.partitions import ranges
         from lab_pipeline.defs.resources import Lab
@@ -57,13 +60,14 @@ def main(leaves: int) -> None:
             seconds: dict[str, float] = {}
             started = time.monotonic()
             _run(instance, home, "snapshot_taxonomy", say, seconds)
-            snapshot = time.monotonic() - started
             standing = Standing.of(home, load_settings(home.settings_file))
             ((first, last),) = ranges(instance, standing.behind)
             _run(instance, home, "refresh_leaves", say, seconds, [first, last])
             wall = time.monotonic() - started
             behind = Standing.of(home, load_settings(home.settings_file)).behind
-            print(json.dumps({"leaves": leaves, "snapshot_s": snapshot, "wall_s": wall, "behind": len(behind), "steps": seconds}))
+            print(
+                json.dumps({"leaves": leaves, "snapshot_s": snapshot, "wall_s": wall, "behind": len(behind), "steps": seconds})
+            )
 
             resources = {"lab": Lab(root=str(home.root))}
             ticks = {sensor.name: sensor for sensor in (taxonomy_changes, stale_leaves, waiting_retunes)}

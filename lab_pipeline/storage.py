@@ -181,10 +181,11 @@ class Home:
         """
         marker = self.root / "home.json"
         state = read_json(marker)
-        owner = state.setdefault("taxonomy", taxonomy)
+        owner = state.get("taxonomy", taxonomy)
         if owner != taxonomy:
             raise HomeError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
-        write_json(marker, state)
+        if "taxonomy" not in state:
+            write_json(marker, {**state, "taxonomy": taxonomy})
 
     @property
     def settings_file(self) -> Path:

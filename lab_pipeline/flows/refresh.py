@@ -16,8 +16,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
+from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
@@ -191,6 +193,8 @@ def refresh_leaves(
         except Timeout:
             on_done(_failed(home, plan, "another process is refreshing this leaf", asked))
         except Exception as error:  # whatever it was, it is this leaf's outcome, and the others go on
+            if not isinstance(error, LabError) and refusal(error):  # but a full disk is no leaf's fault, and no attempt of it
+                raise
             on_done(_failed(home, plan, f"{type(error).__name__}: {error}", asked))
         else:
             on_done(state)

@@ -73,7 +73,8 @@ class JournaledTeacher:
         try:
             reply = await self.teacher.reply(request)
             self.calls += 1
-            append_line(self._segment, {"request": key, "reply": asdict(reply)})
+            entry = {"request": key, "reply": asdict(reply)}
+            await asyncio.to_thread(append_line, self._segment, entry)  # flushing takes milliseconds: others go on
             self._replies[key] = reply
             return reply
         finally:
