@@ -65,9 +65,6 @@ def main(leaves: int) -> None:
             _run(instance, home, "refresh_leaves", say, seconds, [first, last])
             wall = time.monotonic() - started
             behind = Standing.of(home, load_settings(home.settings_file)).behind
-            print(
-                json.dumps({"leaves": leaves, "snapshot_s": snapshot, "wall_s": wall, "behind": len(behind), "steps": seconds})
-            )
 
             resources = {"lab": Lab(root=str(home.root))}
             ticks = {sensor.name: sensor for sensor in (taxonomy_changes, stale_leaves, waiting_retunes)}
@@ -86,6 +83,7 @@ def main(leaves: int) -> None:
                         "leaves": leaves,
                         "teacher_calls": calls(),
                         "seconds_a_leaf": round(wall / leaves, 3),
+                        "steps": seconds,
                         "left_behind": len(behind),
                         "tick_ms": {name: round(1000 * statistics.median(each), 1) for name, each in taken.items()},
                         "growth_mib": round(resident[-1] - resident[WARM_UP - 1], 1),

@@ -36,9 +36,8 @@ def refusal(error: BaseException) -> LabError | None:
         number = link.errno if isinstance(link, OSError) else None
         number = number or next((each for message, each in _MESSAGES.items() if message in str(link)), None)
         if number in _REFUSED:
-            file = link.filename if isinstance(link, OSError) else None
-            inside = not isinstance(file, str) or Path(file).is_relative_to(home)
-            return _refused(home if inside else Path(file), number)
+            file = Path(str(link.filename)) if isinstance(link, OSError) and link.filename else home
+            return _refused(home if file.is_relative_to(home) else file, number)
         link = link.__cause__ or link.__context__
     return full_disk(home)  # torch does not say why it could not write
 

@@ -153,6 +153,9 @@ def refresh_leaves(
     """Refresh the given leaves side by side, so that an embedded teacher's batches stay full.
 
     A leaf that fails stops no other: its failure is recorded and passed to `on_done` like any outcome.
+
+    Raises:
+        OSError: the machine refuses to write, which is no leaf's failure.
     """
     budget = Budget(settings.budgets.teacher_calls)
     sources = {plan.leaf: read_json(home.leaf_source(plan.source)) for plan in plans}
@@ -174,8 +177,9 @@ def refresh_leaves(
             with FileLock(leaf / "lock", timeout=0):
                 try:
                     counts = await _refresh(home, plan, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit)
-                except Exception:  # the calls under way are paid for: wait for them, they end in the journal
-                    await asyncio.gather(*(each.settle() for each in asked))
+                except Exception as error:
+                    if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
+                        await asyncio.gather(*(each.settle() for each in asked))
                     raise
                 state = LeafState(
                     leaf=plan.leaf,
@@ -193,7 +197,7 @@ def refresh_leaves(
         except Timeout:
             on_done(_failed(home, plan, "another process is refreshing this leaf", asked))
         except Exception as error:  # whatever it was, it is this leaf's outcome, and the others go on
-            if not isinstance(error, LabError) and refusal(error):  # but a full disk is no leaf's fault, and no attempt of it
+            if _refused(error):
                 raise
             on_done(_failed(home, plan, f"{type(error).__name__}: {error}", asked))
         else:
@@ -203,6 +207,11 @@ def refresh_leaves(
         await asyncio.gather(*(one(plan) for plan in plans))
 
     asyncio.run(everyone())
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the machine is at fault, such as a full disk: that ends the refresh, and counts as no leaf's attempt."""
+    return not isinstance(error, LabError) and refusal(error) is not None
 
 
 @dataclass(frozen=True)
