@@ -97,19 +97,29 @@ def command_line(home: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def run_command(home: Path, *arguments: str) -> tuple[str, str, int]:
+    """What a command says, its errors and its exit code."""
+    with command_line(home, *arguments) as process:
+        try:
+            said, error = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            said, error = process.communicate()
+            pytest.fail(f"{arguments}: not done within 240 s\n{said[-3000:]}{error[-3000:]}")
+    return said, error, process.returncode
+
+
 def refused(home: Path, *arguments: str) -> str:
     """The one message with which a command ends that the machine refused."""
-    process = command_line(home, *arguments)
-    said, error = process.communicate(timeout=300)
-    assert process.returncode == 1, said[-2000:] + error[-2000:]
+    said, error, code = run_command(home, *arguments)
+    assert code == 1, said[-2000:] + error[-2000:]
     assert "Traceback" not in said + error, said[-3000:] + error[-3000:]
     return error[error.index("error: ") :].strip()
 
 
 def retuned(home: Path) -> dict:
-    process = command_line(home, "retune", "--summary", str(home.parent / "summary.json"))
-    said, error = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-3000:] + error[-3000:]
+    said, error, code = run_command(home, "retune", "--summary", str(home.parent / "summary.json"))
+    assert code == 0, said[-3000:] + error[-3000:]
     return read_json(home.parent / "summary.json")
 
 
@@ -180,9 +190,8 @@ def test_a_read_only_home_is_named_with_what_to_do_and_can_still_be_looked_at(pl
     remount(plain.root.parent, "ro")
     message = refused(plain.root, "retune")
     assert f"{plain.root}: the disk is read-only; mount it for writing" in message
-    process = command_line(plain.root, "status", "--json")
-    said, error = process.communicate(timeout=60)
-    assert process.returncode == 0, error
+    said, error, code = run_command(plain.root, "status", "--json")
+    assert code == 0, error
     assert {leaf["status"] for leaf in json.loads(said)["leaves"].values()} == {"behind"}
 
 

@@ -24,4 +24,8 @@ def reap_dead_runs(instance: dg.DagsterInstance, say: Say) -> int:
         instance.report_run_failed(run, "its process was killed")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         say(f"run {run.run_id} of {run.job_name} had been killed: marked as failed, its pool slot freed")
+    for run_id in instance.event_log_storage.get_concurrency_run_ids():  # ended on a full disk, a run could not free its slot
+        holder = instance.get_run_by_id(run_id)
+        if holder is None or holder.is_finished:
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
     return len(dead)
