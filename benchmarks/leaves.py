@@ -4,8 +4,8 @@ A taxonomy of small skill leaves (48 teacher calls each) and a stub teacher that
 what is left is overhead: files, journal, HTTP, Dagster. Measured on a fresh home:
 
 - `seconds_a_leaf`: the first import, which is the runs of `snapshot_taxonomy` and `refresh_leaves` as the command line starts
-  them, by wall time, starts of their processes included, over the number of leaves; `cpu_seconds_a_leaf`: the same in processor time,
-  which neighbours on the machine disturb less; `steps` are the steps' seconds.
+  them, by wall time, starts of their processes included, over the number of leaves; `cpu_seconds_a_leaf` is the same in
+  processor time, which neighbours on the machine disturb less; `steps` are the steps' seconds.
 - `tick_ms`: a tick of each sensor when nothing changed, in a process that has loaded the definitions; median of 300.
 - `growth_mib`: what that process's resident size gained between the 50th round of ticks and the 300th.
 
