@@ -48,16 +48,13 @@ def test_a_run_whose_process_is_gone_is_failed_and_one_that_runs_is_left_alone()
         assert reap_dead_runs(instance, said.append) == 0
 
 
-def test_a_slot_that_an_ended_run_still_holds_is_freed():
-    with dg.instance_for_test() as instance:
+def test_a_slot_that_an_ended_run_could_not_free_is_freed():
+    with dg.DagsterInstance.ephemeral() as instance:
         instance.event_log_storage.set_concurrency_slots("gpu", 1)
-        ended, living = (instance.create_run_for_job(some_job, tags={PROCESS_TAG: this_process()}).run_id for _ in range(2))
-        claim = instance.event_log_storage.claim_concurrency_slot
-        assert claim("gpu", ended, "train").is_claimed
+        ended, living = (unfinished_run(instance, this_process()) for _ in range(2))
+        instance.event_log_storage.claim_concurrency_slot("gpu", ended, "train")
         instance.report_run_failed(instance.get_run_by_id(ended))
-        assert not claim("gpu", living, "train").is_claimed
-        reap_dead_runs(instance, print)
-        assert claim("gpu", living, "train").is_claimed
-        instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, some_job.name), run_id=living)
-        reap_dead_runs(instance, print)
-        assert not claim("gpu", ended, "train").is_claimed
+        assert reap_dead_runs(instance, print) == 0
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", living, "train").is_claimed
+        assert reap_dead_runs(instance, print) == 0
+        assert instance.event_log_storage.get_concurrency_run_ids() == {living}
