@@ -61,3 +61,11 @@ def test_a_slot_that_an_ended_run_still_holds_is_freed():
         instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, some_job.name), run_id=living)
         reap_dead_runs(instance, print)
         assert not claim("gpu", ended, "train").is_claimed
+
+
+def test_a_run_whose_process_was_killed_before_it_could_start_it_is_failed_too():
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(some_job, tags={PROCESS_TAG: name_of_a_dead_process()})
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.NOT_STARTED
+        assert reap_dead_runs(instance, print) == 1
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
