@@ -10,7 +10,12 @@ from lab_pipeline.progress import Say
 PROCESS_TAG = "lab/process"
 """Tag of a run with the process that executes it; nothing else in a local instance tells that a worker is dead."""
 
-_UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def reap_dead_runs(instance: dg.DagsterInstance, say: Say) -> int:

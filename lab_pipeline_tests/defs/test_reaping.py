@@ -58,3 +58,11 @@ def test_a_slot_that_an_ended_run_could_not_free_is_freed():
         assert instance.event_log_storage.claim_concurrency_slot("gpu", living, "train").is_claimed
         assert reap_dead_runs(instance, print) == 0
         assert instance.event_log_storage.get_concurrency_run_ids() == {living}
+
+
+def test_a_run_whose_process_was_killed_before_it_could_start_it_is_failed_too():
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(some_job, tags={PROCESS_TAG: name_of_a_dead_process()})
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.NOT_STARTED
+        assert reap_dead_runs(instance, print) == 1
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
