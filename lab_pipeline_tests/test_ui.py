@@ -186,7 +186,8 @@ def test_scores_are_plotted_over_retunes(ui, life):
 
 
 def test_the_launchpad_refuses_a_wrong_value(ui):
-    said = ui.launchpad_errors("retune", "resources:\n  lab:\n    config:\n      this_run:\n        seed: many\n")
+    said = ui.launchpad_errors("retune", "resources:\n  lab:\n    config:\n      this_run:\n        seed: many")
+    ui.shows("The one seed from which all random choices derive; at least 0")
     ui.picture("launchpad")
     assert "this_run:seed" in said and '"many"' in said and "Int" in said
 
