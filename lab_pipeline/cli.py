@@ -15,6 +15,7 @@ from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.report import number
 from lab_pipeline.git import is_remote
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, deployment, home_of, prepare
+from lab_pipeline.machine import as_lab_error
 
 app = typer.Typer(
     help="Keep a language model in step with a taxonomy, by the LAB method.",
@@ -170,12 +171,15 @@ def main() -> None:
     """Entry point: what a person can mend is shown as one message, with exit code 1."""
     try:
         app()
-    except LabError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("interrupted; what was finished is kept, and the next retune goes on from here", err=True)
         sys.exit(130)
+    except Exception as error:
+        mendable = as_lab_error(error)
+        if mendable is None:
+            raise
+        typer.echo(f"error: {mendable}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
     home = Home.open(root)
     if not home.settings_file.exists():
         assert address
-        home.settings_file.write_text(initial_settings(address, ref), encoding="utf-8")
+        write_text(home.settings_file, initial_settings(address, ref))
     settings = load_settings(home.settings_file)
     if address and address != settings.taxonomy.path:
         raise HomeError(
@@ -71,8 +71,9 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
             f"to read another one, edit taxonomy.ref in {home.settings_file}"
         )
     home.claim(settings.taxonomy.path)
-    home.dagster.mkdir(parents=True, exist_ok=True)
-    write_text(home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8"))
+    ours, wanted = home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+    if not ours.exists() or ours.read_text(encoding="utf-8") != wanted:
+        write_text(ours, wanted)
     os.environ.update(
         LAB_HOME=str(home.root),
         DAGSTER_HOME=str(home.dagster),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -94,9 +96,42 @@ class BudgetSettings(_Section):
     )
 
 
+_CRON_LIMITS = [(0, 59), (0, 23), (1, 28), (1, 12), (0, 6)]
+"""Of minute, hour, day, month and weekday; every month has 28 days."""
+
+
 class ScheduleSettings(_Section):
     cron: str = Field("0 2 * * *", description="When the nightly retune looks for changes")
     timezone: str = Field("UTC", description="IANA name of the cron's time zone")
+
+    @field_validator("cron")
+    @classmethod
+    def _is_a_cron(cls, cron: str) -> str:
+        fields = cron.split(" ")
+        if len(fields) != 5 or not all(map(_is_cron_field, fields, _CRON_LIMITS)):
+            raise ValueError(
+                "expected minute, hour, day (1 to 28), month and weekday (0 to 6) by numbers, as in '0 2 * * 1-5', "
+                f"found {cron!r:.40}"
+            )
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_timezone(cls, timezone: str) -> str:
+        if timezone not in available_timezones():
+            raise ValueError(f"expected an IANA name such as UTC or Europe/Berlin, found {timezone!r:.40}")
+        return timezone
+
+
+def _is_cron_field(field: str, limits: tuple[int, int]) -> bool:
+    """Whether it is `*`, `4` or `1-5`, or several with commas between them; `*` and `1-5` may have a step, as in `*/2`."""
+    lowest, highest = limits
+    for part in field.split(","):
+        found = re.fullmatch("[0-9]{1,2}|([*]|[0-9]{1,2}-[0-9]{1,2})(/[1-9][0-9]?)?", part)
+        numbers = [int(number) for number in re.findall("[0-9]+", part.partition("/")[0])]
+        if not found or numbers != sorted(numbers) or not all(lowest <= number <= highest for number in numbers):
+            return False
+    return True
 
 
 class SensorSettings(_Section):

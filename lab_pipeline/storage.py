@@ -62,8 +62,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield scratch
         for written in [scratch, *scratch.rglob("*")]:
             if written.is_file():
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
+                flush(written)
         scratch.rename(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -114,7 +113,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line and flush it to disk; a line torn by a crash is completed away by the next append."""
+    """Append one JSON line and flush it to disk; a line torn by a crash or a full disk is completed away by the next append."""
+    add_line(path, value)
+    flush(path)
+
+
+def add_line(path: Path, value: Any) -> None:
+    """`append_line` without the flush: what is added survives the process, not a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
@@ -122,7 +127,11 @@ def append_line(path: Path, value: Any) -> None:
             if file.read(1) != b"\n":
                 file.write(b"\n")
         file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
-        file.flush()
+
+
+def flush(path: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
@@ -181,10 +190,11 @@ class Home:
         """
         marker = self.root / "home.json"
         state = read_json(marker)
-        owner = state.setdefault("taxonomy", taxonomy)
+        owner = state.get("taxonomy", taxonomy)
         if owner != taxonomy:
             raise HomeError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
-        write_json(marker, state)
+        if "taxonomy" not in state:
+            write_json(marker, {**state, "taxonomy": taxonomy})
 
     @property
     def settings_file(self) -> Path:

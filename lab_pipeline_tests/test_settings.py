@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dagster._utils.schedules import is_valid_cron_schedule
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lab_pipeline.settings import (
     EmbeddedTeacherSettings,
     EndpointTeacherSettings,
+    ScheduleSettings,
     Settings,
     SettingsError,
     TaxonomySettings,
@@ -142,6 +147,40 @@ def test_a_wrong_value_is_shown_with_its_key(tmp_path, text, key, found):
     (line,) = said(tmp_path, f"taxonomy: {{path: t}}\n{text}")
     assert line.startswith(f"{key}: Input should be ")
     assert line.endswith(f", found {found}")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "key"),
+    [
+        ("cron: every night", "cron"),
+        ("cron: 0 2 * *", "cron"),
+        ("cron: 60 2 * * *", "cron"),
+        ("cron: 0 2 30 2 *", "cron"),
+        ("cron: 0 5-2 * * *", "cron"),
+        ("cron: 0 2 * * * *", "cron"),
+        ("timezone: Middle/Earth", "timezone"),
+        ("timezone: /etc/passwd", "timezone"),
+    ],
+)
+def test_a_schedule_that_no_clock_can_keep_is_refused(tmp_path, schedule, key):
+    (line,) = said(tmp_path, f"taxonomy: {{path: t}}\nschedule: {{{schedule}}}")
+    assert line.startswith(f"schedule.{key}: ") and line.endswith(f", found {schedule.partition(': ')[2]!r}")
+
+
+FIELDS = [
+    st.one_of(st.just("*"), st.from_regex(r"(\*|[0-9]{1,2}(-[0-9]{1,2})?)(,[0-9]{1,2}){0,2}(/[0-9]{1,2})?", fullmatch=True))
+] * 5
+
+
+@given(st.tuples(*FIELDS).map(" ".join))
+@example("0 2 * * *")
+@example("*/15 0,12 1-28/7 1-6,12 1-5")
+def test_what_is_a_cron_here_is_one_to_dagster(cron):
+    try:
+        ScheduleSettings(cron=cron)
+    except ValidationError:
+        return
+    assert is_valid_cron_schedule(cron)
 
 
 def test_an_unknown_teacher_is_told_which_there_are(tmp_path):

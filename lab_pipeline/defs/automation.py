@@ -30,7 +30,7 @@ from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
 from lab_pipeline.defs.partitions import leaf_of, ranges
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import Backlog, LeafPlan, backlog, plan_leaves
+from lab_pipeline.flows.refresh import Backlog, backlog, plan_leaves
 from lab_pipeline.launcher import default_home
 from lab_pipeline.settings import (
     EndpointTeacherSettings,
@@ -51,6 +51,9 @@ WANTS_TAG = "lab/wants"
 
 CURATED, CATALOG, CHAMPION = map(dg.AssetKey, ("curated_instructions", "instruction_catalog", "champion_model"))
 
+_UNDER_WAY = [status for status in NOT_FINISHED_STATUSES if status != dg.DagsterRunStatus.NOT_STARTED]
+"""A run stays "not started" for a moment only, or for ever if its process was killed just then: nothing waits for it."""
+
 _LONGEST_WAIT_SECONDS = 3600
 _RUNS_AT_A_TICK = 25
 
@@ -63,15 +66,15 @@ def _own_settings() -> Settings | None:
         return None
 
 
+def unlimited_costs(settings: Settings) -> bool:
+    """Whether refreshing leaves may cost money, as much as it may: a model wants a key, and no budget is set."""
+    keys = [model.api_key_env for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
+    return any(keys) and settings.budgets.teacher_calls is None
+
+
 _settings = _own_settings()
 _sensors = _settings.sensors if _settings else SensorSettings()
 _schedule = _settings.schedule if _settings else ScheduleSettings()
-_costs_money = (
-    _settings is not None
-    and isinstance(_settings.teacher, EndpointTeacherSettings)
-    and _settings.teacher.api_key_env is not None
-    and _settings.budgets.teacher_calls is None
-)
 
 
 def _said(tick: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,10 +107,11 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
         snapshot = current_snapshot(home)
         quarantined = len(snapshot.rows) - len(snapshot.usable)
         age = time.time() - datetime.fromisoformat(snapshot.taken_at).timestamp()
-        if snapshot.state == state and not (quarantined and age > _LONGEST_WAIT_SECONDS):
+        fresh = 0 <= age <= _LONGEST_WAIT_SECONDS  # not if the clock was set back
+        if snapshot.state == state and (fresh or not quarantined):
             return dg.SkipReason(f"the taxonomy is as in snapshot {snapshot.id} of {snapshot.taken_at}")
     wants = digest(["snapshot", state])
-    if wait := _wait_after_crashes(context.instance, snapshot_taxonomy.name, wants):
+    if wait := _wait_after_crashes(context.instance, snapshot_taxonomy.name, wants, settings.sensors.retry_seconds):
         return dg.SkipReason(f"the last snapshot failed; tried again in {wait:.0f} s")
     return dg.RunRequest(_run_key(context.instance, snapshot_taxonomy.name, wants), tags=_tags(wants))
 
@@ -115,24 +119,36 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
 @dg.sensor(
     job=refresh_leaves,
     minimum_interval_seconds=_sensors.interval_seconds,
-    default_status=dg.DefaultSensorStatus.STOPPED if _costs_money else dg.DefaultSensorStatus.RUNNING,
+    default_status=dg.DefaultSensorStatus.STOPPED
+    if _settings and unlimited_costs(_settings)
+    else dg.DefaultSensorStatus.RUNNING,
     description="Refreshes the leaves that are behind their taxonomy folder, flow, teacher or judge. A leaf that fails is "
-    "tried again with back-off, then left to a person. Off by default if the teacher wants a key and no budget is set.",
+    "tried again with back-off, then left to a person. Off by default if a model wants a key and no budget is set.",
 )
 @_said
 def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
-    instance, job = context.instance, refresh_leaves.name
-    plans, behind = _backlog(lab)
-    if run := _unfinished(instance, job):
-        return dg.SkipReason(f"run {run.run_id} is refreshing leaves; {behind}")
-    requests = []
+    requests, _, said = _refreshes(context.instance, lab)
+    if run := _unfinished(context.instance, refresh_leaves.name):
+        return dg.SkipReason(f"run {run.run_id} is refreshing leaves; {said}")
+    return requests or dg.SkipReason(said)
+
+
+def _refreshes(instance: dg.DagsterInstance, lab: Lab) -> tuple[list[dg.RunRequest], Backlog, str]:
+    """What to run now for the leaves that are behind, and how they stand."""
+    home, settings, job = lab.home, lab.settings, refresh_leaves.name
+    plans = plan_leaves(current_snapshot(home), settings, *teacher_identities(settings))
+    behind = backlog(home, plans, settings.sensors, datetime.now(UTC))
+    requests, waits = [], []
     order = instance.get_dynamic_partitions("leaves") if behind.due else []
     for first, last in ranges(instance, behind.due)[:_RUNS_AT_A_TICK]:
         keys = order[order.index(first) : order.index(last) + 1]
         wants = digest([[key, plans[leaf_of(key)].curated] for key in keys])
-        if not _wait_after_crashes(instance, job, wants):
+        if wait := _wait_after_crashes(instance, job, wants, settings.sensors.retry_seconds):
+            waits.append(wait)
+        else:
             requests.append(_refresh_request(first, last, _run_key(instance, job, wants), _tags(wants)))
-    return requests or dg.SkipReason(str(behind))
+    cut_off = f"; the run was cut off, tried again in {min(waits):.0f} s" if waits else ""
+    return requests, behind, f"{behind}{cut_off}"
 
 
 def _refresh_request(first: str, last: str, run_key: str, tags: dict[str, str]) -> dg.RunRequest:
@@ -174,11 +190,11 @@ def waiting_retunes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequ
     if not _due(home).exists():
         return dg.SkipReason("no retune is waiting")
     run_key = f"night:{read_json(_due(home))['night']}"
-    if reason := _must_wait(instance, lab):
-        return dg.SkipReason(f"the retune waits: {reason}")
     if _was_launched(instance, run_key):
         _due(home).unlink()
         return dg.SkipReason("the retune that waited was started")
+    if reason := _must_wait(instance, lab):
+        return dg.SkipReason(f"the retune waits: {reason}")
     asked = _retune_if_changed(lab, run_key)
     if isinstance(asked, dg.SkipReason):
         _due(home).unlink()
@@ -199,16 +215,11 @@ def _must_wait(instance: dg.DagsterInstance, lab: Lab) -> str | None:
     for job in (retune.name, refresh_leaves.name, snapshot_taxonomy.name):
         if run := _unfinished(instance, job):
             return f"run {run.run_id} of {job} is not finished"
-    _, behind = _backlog(lab)
-    if (behind.due or behind.waiting) and _is_on(instance, stale_leaves.name):
-        return str(behind)
+    requests, behind, said = _refreshes(instance, lab)
+    # Not for leaves whose run is killed again and again: no leaf keeps the model waiting for ever.
+    if (requests or behind.waiting) and _is_on(instance, stale_leaves):
+        return said
     return None
-
-
-def _backlog(lab: Lab) -> tuple[dict[str, LeafPlan], Backlog]:
-    home, settings = lab.home, lab.settings
-    plans = plan_leaves(current_snapshot(home), settings, *teacher_identities(settings))
-    return plans, backlog(home, plans, settings.sensors, datetime.now(UTC))
 
 
 def _due(home: Home) -> Path:
@@ -236,12 +247,15 @@ def _was_launched(instance: dg.DagsterInstance, run_key: str) -> bool:
 
 
 def _unfinished(instance: dg.DagsterInstance, job: str) -> dg.DagsterRun | None:
-    return next(iter(instance.get_runs(dg.RunsFilter(job_name=job, statuses=NOT_FINISHED_STATUSES), limit=1)), None)
+    return next(iter(instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNDER_WAY), limit=1)), None)
 
 
-def _is_on(instance: dg.DagsterInstance, sensor: str) -> bool:
-    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    return any(state.name == sensor and state.status != InstigatorStatus.STOPPED for state in states)
+def _is_on(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> bool:
+    """Whether a person, else the definition, lets the sensor run."""
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        if state.name == sensor.name and state.status != InstigatorStatus.DECLARED_IN_CODE:
+            return state.status == InstigatorStatus.RUNNING
+    return sensor.default_status == dg.DefaultSensorStatus.RUNNING
 
 
 def _run_key(instance: dg.DagsterInstance, job: str, wants: str) -> str:
@@ -253,12 +267,12 @@ def _tags(wants: str) -> dict[str, str]:
     return {WANTS_TAG: wants, MAX_RETRIES_TAG: "0"}  # the sensor itself tries again
 
 
-def _wait_after_crashes(instance: dg.DagsterInstance, job: str, wants: str) -> float:
+def _wait_after_crashes(instance: dg.DagsterInstance, job: str, wants: str, retry_seconds: int) -> float:
     """Seconds until the same work may be tried again: at once after one crash, then with doubled waits."""
     tries = instance.get_run_records(dg.RunsFilter(job_name=job, tags={WANTS_TAG: wants}), limit=10)
     crashed = list(takewhile(lambda record: record.dagster_run.status != dg.DagsterRunStatus.SUCCESS, tries))
     if len(crashed) < 2:
         return 0
     since = time.time() - (crashed[0].end_time or 0)
-    wait = min(_sensors.retry_seconds * 2 ** (len(crashed) - 2), _LONGEST_WAIT_SECONDS)
+    wait = min(retry_seconds * 2 ** (len(crashed) - 2), _LONGEST_WAIT_SECONDS)
     return wait - since if 0 <= since < wait else 0

@@ -11,17 +11,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import psutil
 from filelock import FileLock, Timeout
 
+from lab_pipeline.defs.instructions.assets import LeavesFailed
 from lab_pipeline.defs.partitions import ranges
 from lab_pipeline.defs.reaping import reap_dead_runs
 from lab_pipeline.defs.run_worker import LAUNCH_TAG
 from lab_pipeline.errors import LabError
+from lab_pipeline.machine import full_disk
 from lab_pipeline.progress import Say
 from lab_pipeline.settings import load_settings
 from lab_pipeline.standing import Standing, leaf_summary, summary
@@ -41,7 +43,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
         LabError: another retune runs on this home, or a run failed in a way that leaves nothing to go on with.
     """
     settings = load_settings(home.settings_file)
-    started = time.time()
+    started = time.monotonic()
     seconds: dict[str, float] = {}
     try:
         with FileLock(home.root / "retune.lock", timeout=0), _peak_rss() as peak, dg.DagsterInstance.get() as instance:
@@ -50,7 +52,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
             standing = Standing.of(home, settings)
             refreshed = standing.behind
             for first, last in ranges(instance, refreshed):
-                _run(instance, home, "refresh_leaves", say, seconds, [first, last], may_fail=True)
+                _run(instance, home, "refresh_leaves", say, seconds, [first, last], leaves_may_fail=True)
             standing = Standing.of(home, settings)
             steps = 0
             if not standing.rows:
@@ -60,7 +62,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
             else:
                 run_id = _run(instance, home, "retune", say, seconds)
                 steps = _training_steps(instance, run_id)
-            seconds["total"] = time.time() - started
+            seconds["total"] = time.monotonic() - started
             return summary(home, standing, set(refreshed), steps, seconds, peak[0])
     except Timeout:
         raise LabError(f"{home.root}: another retune is running on this home; wait for it to end") from None
@@ -73,11 +75,11 @@ def _run(
     say: Say,
     seconds: dict[str, float],
     partitions: list[str] | None = None,
-    may_fail: bool = False,
+    leaves_may_fail: bool = False,
 ) -> str:
     """Run a job in a process of its own, saying what its event log says; returns the run's id."""
     launch = uuid.uuid4().hex
-    log = home.root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}.log"
+    log = home.root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}-{launch[:8]}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         worker = subprocess.Popen(
@@ -100,9 +102,9 @@ def _run(
     for step in instance.get_run_step_stats(follower.run_id):
         if step.start_time and step.end_time:
             seconds[step.step_key] = round(seconds.get(step.step_key, 0) + step.end_time - step.start_time, 1)
-    killed = worker.returncode < 0
-    if killed or (worker.returncode and not may_fail):
-        raise RunFailed(f"the job {job} failed; see run {follower.run_id} in the UI, and {log}")
+    if worker.returncode and not (leaves_may_fail and follower.failure == LeavesFailed.__name__):
+        why = full_disk(home.root) or follower.failure or "its process was killed"
+        raise RunFailed(f"the job {job} failed: {why}; see run {follower.run_id} in the UI, and {log}")
     return follower.run_id
 
 
@@ -115,7 +117,8 @@ class _Follower:
     say: Say
     run_id: str | None = None
     cursor: str | None = None
-    _steps: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    """Why a step failed; `LeavesFailed` if only leaves did."""
 
     def catch_up(self) -> None:
         if self.run_id is None:
@@ -146,7 +149,9 @@ class _Follower:
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.user_failure_data
             cause = event.step_failure_data.error
-            self.say(f"[{event.step_key}] failed: {error.description if error else cause.to_string() if cause else ''}")
+            said = (error and error.description) or (cause.to_string() if cause else "")
+            self.say(f"[{event.step_key}] failed: {said}")
+            self.failure = cause.cls_name if cause and cause.cls_name == LeavesFailed.__name__ else said.split("\n")[0]
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:

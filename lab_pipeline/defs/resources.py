@@ -11,7 +11,7 @@ import dagster as dg
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.machine import as_lab_error
 from lab_pipeline.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
 from lab_pipeline.storage import Home
 from lab_pipeline.training.recipe import Recipe, Strategy, load_recipe
@@ -110,5 +110,8 @@ def mendable() -> Iterator[None]:
     """Turn what a person can mend into a step failure that shows the message, not a traceback."""
     try:
         yield
-    except LabError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None
+    except Exception as error:
+        told = as_lab_error(error)
+        if told is None:
+            raise
+        raise dg.Failure(description=str(told), allow_retries=False) from None

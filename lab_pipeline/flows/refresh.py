@@ -16,8 +16,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
+from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
@@ -151,6 +153,9 @@ def refresh_leaves(
     """Refresh the given leaves side by side, so that an embedded teacher's batches stay full.
 
     A leaf that fails stops no other: its failure is recorded and passed to `on_done` like any outcome.
+
+    Raises:
+        OSError: the machine refuses to write, which is no leaf's failure.
     """
     budget = Budget(settings.budgets.teacher_calls)
     sources = {plan.leaf: read_json(home.leaf_source(plan.source)) for plan in plans}
@@ -172,8 +177,9 @@ def refresh_leaves(
             with FileLock(leaf / "lock", timeout=0):
                 try:
                     counts = await _refresh(home, plan, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit)
-                except Exception:  # the calls under way are paid for: wait for them, they end in the journal
-                    await asyncio.gather(*(each.settle() for each in asked))
+                except Exception as error:
+                    if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
+                        await asyncio.gather(*(each.settle() for each in asked))
                     raise
                 state = LeafState(
                     leaf=plan.leaf,
@@ -191,6 +197,8 @@ def refresh_leaves(
         except Timeout:
             on_done(_failed(home, plan, "another process is refreshing this leaf", asked))
         except Exception as error:  # whatever it was, it is this leaf's outcome, and the others go on
+            if _refused(error):
+                raise
             on_done(_failed(home, plan, f"{type(error).__name__}: {error}", asked))
         else:
             on_done(state)
@@ -199,6 +207,11 @@ def refresh_leaves(
         await asyncio.gather(*(one(plan) for plan in plans))
 
     asyncio.run(everyone())
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the machine is at fault, such as a full disk: that ends the refresh, and counts as no leaf's attempt."""
+    return not isinstance(error, LabError) and refusal(error) is not None
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,8 @@ def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
             scratch.mkdir()
             _write(scratch, blobs, git.contents(blobs))
     os.utime(folder)
-    exports = sorted((path for path in home.taxonomies.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    for old in exports[:-_EXPORTS_KEPT]:
+    others = [path for path in home.taxonomies.iterdir() if path.is_dir() and path != folder]  # by name: a clock may jump
+    for old in sorted(others, key=lambda path: path.stat().st_mtime)[: 1 - _EXPORTS_KEPT]:
         with tempfile.TemporaryDirectory(dir=home.taxonomies) as bin:  # moved first, so that no half of it is ever found
             old.rename(Path(bin) / old.name)
     return folder

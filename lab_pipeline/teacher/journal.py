@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab_pipeline.storage import append_line, digest, read_lines
+from lab_pipeline.storage import add_line, digest, flush, read_lines
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError
 
 
@@ -73,8 +73,9 @@ class JournaledTeacher:
         try:
             reply = await self.teacher.reply(request)
             self.calls += 1
-            append_line(self._segment, {"request": key, "reply": asdict(reply)})
+            add_line(self._segment, {"request": key, "reply": asdict(reply)})
             self._replies[key] = reply
+            await asyncio.to_thread(flush, self._segment)  # takes milliseconds, in which others go on
             return reply
         finally:
             del self._under_way[key]

@@ -21,6 +21,7 @@ from lab_pipeline.datasets.mix import (
 from lab_pipeline.datasets.rows import instruction_row
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.storage import Home, read_json, read_rows
+from lab_pipeline.training.recipe import Strategy
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
@@ -117,6 +118,17 @@ def test_phase_2_replays_its_share_of_phase_1s_leaves_but_not_of_its_general_que
         before = earlier[row["source_row"]]
         assert (row["messages"], row["unmask"], row["leaf"]) == (before["messages"], before["unmask"], before["leaf"])
     assert len({row["id"] for row in skills.read()}) == skills.rows
+
+
+def test_a_stacked_recipe_learns_all_of_phase_1_with_the_skills(lab):
+    stacked = RECIPE.model_copy(update={"strategy": Strategy.stacked})
+    catalog, heldout = lab.catalog(), lab.heldout()
+    knowledge = mix_knowledge(lab.home, catalog, heldout, REPLAY, stacked, lab.settings)
+    skills = mix_skills(lab.home, catalog, heldout, REPLAY, stacked, lab.settings, knowledge)
+    of_phase_1 = {row["id"] for row in knowledge.read() if row["source"] != "general"}
+    assert of_phase_1 and of_phase_1 <= {row["id"] for row in skills.read()}
+    assert "replay" not in skills.by_source
+    assert skills.by_source["general"] == stacked.knowledge.general_replay
 
 
 def test_general_questions_are_replayed_in_number_and_never_one_that_the_test_asks(lab):

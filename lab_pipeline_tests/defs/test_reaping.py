@@ -46,3 +46,23 @@ def test_a_run_whose_process_is_gone_is_failed_and_one_that_runs_is_left_alone()
         assert instance.get_run_by_id(living).status == dg.DagsterRunStatus.STARTED
         assert dead in said[0]
         assert reap_dead_runs(instance, said.append) == 0
+
+
+def test_a_slot_that_an_ended_run_could_not_free_is_freed():
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.event_log_storage.set_concurrency_slots("gpu", 1)
+        ended, living = (unfinished_run(instance, this_process()) for _ in range(2))
+        instance.event_log_storage.claim_concurrency_slot("gpu", ended, "train")
+        instance.report_run_failed(instance.get_run_by_id(ended))
+        assert reap_dead_runs(instance, print) == 0
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", living, "train").is_claimed
+        assert reap_dead_runs(instance, print) == 0
+        assert instance.event_log_storage.get_concurrency_run_ids() == {living}
+
+
+def test_a_run_whose_process_was_killed_before_it_could_start_it_is_failed_too():
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.create_run_for_job(some_job, tags={PROCESS_TAG: name_of_a_dead_process()})
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.NOT_STARTED
+        assert reap_dead_runs(instance, print) == 1
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE

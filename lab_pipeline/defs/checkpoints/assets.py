@@ -85,11 +85,12 @@ def _train(
     if finished is None and (dataset.rows == 0 or (phase == "knowledge" and recipe.stacked)):
         finished = pass_through(home, dataset, before, spec)
     elif finished is None:
-        trainer.run(
-            context=context,
-            command=[sys.executable, "-m", "lab_pipeline.training", str(spec)],
-            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
-        )
+        with mendable():
+            trainer.run(
+                context=context,
+                command=[sys.executable, "-m", "lab_pipeline.training", str(spec)],
+                env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
+            )
         finished = load_checkpoint(spec.parent)
         assert finished, "the trainer exited without an error, yet left no checkpoint"
         steps = finished.report["steps"]

@@ -3,6 +3,7 @@ from typing import Any
 
 import dagster as dg
 
+from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, LEAVES_KEEP_ROWS, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, mendable
@@ -47,9 +48,13 @@ class LeavesFailed(dg.Failure):
 
 
 @dg.multi_asset(
-    specs=SPECS, can_subset=True, backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200), pool="teacher"
+    specs=SPECS,
+    check_specs=[FUNNELS_ADD_UP, LEAVES_KEEP_ROWS],
+    can_subset=True,
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200),
+    pool="teacher",
 )
-def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.MaterializeResult]:
+def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Instructions of a batch of leaves: generated, judged, curated.
 
     One step for the whole batch: each leaf's materializations are reported as it finishes, what is stored under the right
@@ -65,6 +70,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             context.log.error(f"{leaf}: {why}")
         wanted = {key.to_user_string() for key in context.selected_asset_keys}
 
+        states: list[LeafState] = []
         failures: list[LeafFailure] = []
 
         def on_done(outcome: LeafState | LeafFailure) -> None:
@@ -73,6 +79,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
                 failed[outcome.leaf] = outcome.error
                 context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
                 return
+            states.append(outcome)
             context.log.info(
                 f"{outcome.leaf}: kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows "
                 f"({outcome.teacher_calls} teacher calls)"
@@ -93,13 +100,14 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         )
     if news := needs_attention(failures, settings.sensors.attempts):
         notify(settings, news, context.log.warning)
+    asked = {key.name for key in context.selected_asset_check_keys}
+    yield from (result for result in leaf_checks(states) if result.check_name in asked)
     if failed:
         raise LeavesFailed(
             f"{len(failed)} of {len(leaves)} leaves failed; the others are done",
             metadata={leaf: why[:1000] for leaf, why in failed.items()},
             allow_retries=False,
         )
-    yield from ()
 
 
 def _why_not(problems: list[str] | None) -> str:
