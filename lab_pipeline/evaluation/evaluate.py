@@ -169,6 +169,6 @@ def _measured(questions: dict[str, list[Any]], scores: dict[str, dict[str, list[
         "champion": sum(champion) / len(champion) if champion else None,
         "candidate": compared.candidate if compared else None,
         "difference": compared.difference if compared else None,
-        "interval": list(compared.interval) if compared else None,
+        "interval": list(compared.interval) if compared and compared.interval else None,
         "questions": compared.questions if compared else 0,
     }
