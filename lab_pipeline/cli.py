@@ -119,7 +119,7 @@ def summary_text(result: dict[str, Any]) -> str:
         lines.append("Nothing changed since the last evaluated candidate.")
     heldout, general = result["heldout"], result["general"]
     if heldout and heldout["questions"]:
-        low, high = heldout["interval"]
+        low, high = heldout["interval"] or (float("-inf"), float("inf"))
         lines += [
             f"Held-out questions ({heldout['questions']}): base {heldout['base']:.3f}, candidate {heldout['candidate']:.3f} "
             f"nats per answer token (difference {heldout['difference']:+.3f}, interval {low:+.3f} to {high:+.3f})",

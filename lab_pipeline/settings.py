@@ -83,10 +83,17 @@ class FlowSettings(_Section):
 class GateSettings(_Section):
     """When a candidate is better. Margins are nats per answer token; see `lab_pipeline.evaluation.gate`."""
 
-    minimum_gain: float = Field(0.02, ge=0, description="Least improvement on the changed leaves")
-    unchanged_tolerance: float = Field(0.10, ge=0, description="Most that unchanged leaves may worsen")
+    minimum_gain: float = Field(0.05, ge=0, description="Least improvement on the changed leaves, against churn")
+    unchanged_tolerance: float = Field(0.20, ge=0, description="Most that the unchanged leaves together may worsen")
+    leaf_tolerance: float = Field(0.30, ge=0, description="Most that any one leaf may worsen for sure")
     general_tolerance: float = Field(0.10, ge=0, description="Most that the general questions may worsen")
     minimum_questions: int = Field(5, ge=2, description="Fewer held-out questions are not enough evidence")
+    allowed_regressions: list[str] = Field(
+        [], description="Leaves, by key, that no decision looks at, for instance while they are rewritten"
+    )
+    retrain_noise: float = Field(
+        0.20, gt=0, description="How much a mere retrain moves a leaf's mean (standard deviation), where too few leaves show it"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the two-sided intervals")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
+from lab_pipeline.evaluation.choices import Rank, answer_ranks, draw_distractors, summarised
 from lab_pipeline.evaluation.details import write_report
 from lab_pipeline.evaluation.gate import Comparison, Losses, compare, decide
 from lab_pipeline.evaluation.likelihood import answer_losses
@@ -85,12 +86,14 @@ def evaluate(
         if champion and champion.id == candidate.id:
             return last
     questions = {**heldout["leaves"], GENERAL: heldout["general"]}
-    scores = {
-        BASE: _scores(home, base.folder, base.digest, heldout["digest"], questions, say),
-        "candidate": _scores(home, candidate.model, candidate.digest, heldout["digest"], questions, say),
-    }
+    distractors = _distractors(home, catalog, heldout["leaves"], settings.seed)
+    models = {BASE: (base.folder, base.digest), "candidate": (candidate.model, candidate.digest)}
     if champion:
-        scores["champion"] = _scores(home, champion.model, champion.digest, heldout["digest"], questions, say)
+        models["champion"] = (champion.model, champion.digest)
+    scores = {name: _scores(home, *model, heldout["digest"], questions, say) for name, model in models.items()}
+    ranks = {name: _ranks(home, *model, heldout["leaves"], distractors, say) for name, model in models.items()}
+    for leaf in set(settings.gate.allowed_regressions) - questions.keys():
+        say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
     reference = "champion" if champion else BASE
     changed = _changed_leaves(catalog, champion)
     pairs: Losses = {leaf: list(zip(scores["candidate"][leaf], scores[reference][leaf], strict=True)) for leaf in questions}
@@ -114,8 +117,12 @@ def evaluate(
         "changed": sorted(changed),
         "verdict": asdict(verdict),
         "heldout": {
-            **_measured({leaf: heldout["leaves"][leaf] for leaf in heldout["leaves"]}, scores, settings),
-            "leaves": {leaf: _measured({leaf: heldout["leaves"][leaf]}, scores, settings) for leaf in heldout["leaves"]},
+            **_measured(heldout["leaves"], scores, settings),
+            "ranks": _ranked(heldout["leaves"], ranks),
+            "leaves": {
+                leaf: {**_measured({leaf: asked}, scores, settings), "ranks": _ranked({leaf: asked}, ranks)}
+                for leaf, asked in heldout["leaves"].items()
+            },
         },
         "general": _measured({GENERAL: heldout["general"]}, scores, settings),
         "leaves": [
@@ -130,11 +137,11 @@ def evaluate(
     }
     stored = home.evaluations / f"{digest([inputs, candidate.id, evaluation['reference']])}"
     evaluation["report"] = str(stored / "report.md")
-    models = {BASE: base.folder, "candidate": candidate.model} | ({"champion": champion.model} if champion else {})
-    write_report(home, evaluation, heldout, scores, models, settings.gate.confidence, say)
+    folders = {name: folder for name, (folder, _) in models.items()}
+    write_report(home, evaluation, heldout, scores, folders, settings.gate.confidence, say)
     write_json(stored / "evaluation.json", evaluation)
     write_json(home.evaluations / "last.json", evaluation)
-    return evaluation
+    return read_json(home.evaluations / "last.json")
 
 
 def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
@@ -160,6 +167,44 @@ def _scores(
     return read_json(path)
 
 
+def _distractors(
+    home: Home, catalog: Catalog, questions: dict[str, list[dict[str, Any]]], seed: int
+) -> dict[str, list[list[str]]]:
+    """What each question's reference is ranked among, by leaf: the leaf's other answers, of seeds held out and used."""
+    drawn = {}
+    for entry in catalog.in_use:
+        leaf = entry["leaf"]
+        used = read_json(home.leaf_source(entry["source"]))["seeds"]
+        answers = [question["answer"] for question in (*questions[leaf], *used)]
+        drawn[leaf] = [draw_distractors(question, answers, seed) for question in questions[leaf]]
+    return drawn
+
+
+def _ranks(
+    home: Home,
+    model: Path,
+    model_digest: str,
+    questions: dict[str, list[dict[str, Any]]],
+    distractors: dict[str, list[list[str]]],
+    say: Say,
+) -> dict[str, list[Rank | None]]:
+    """Rank of every question's reference by leaf; a model is asked once to choose among the same answers."""
+    path = home.evaluations / "ranks" / f"{model_digest}-{digest([questions, distractors])}.json"
+    if not path.exists():
+        flat = [question for leaf in questions for question in questions[leaf]]
+        ranks = iter(answer_ranks(model, flat, [others for leaf in questions for others in distractors[leaf]], say))
+        write_json(path, {leaf: [next(ranks) for _ in questions[leaf]] for leaf in questions})
+    return read_json(path)
+
+
+def _ranked(questions: dict[str, list[Any]], ranks: dict[str, dict[str, list[Rank | None]]]) -> dict[str, Any]:
+    """Accuracy and mean reciprocal rank of all models over some leaves; None for a model that is not there."""
+    return {
+        name: summarised([rank for leaf in questions for rank in ranks[name][leaf]]) if name in ranks else None
+        for name in (BASE, "champion", "candidate")
+    }
+
+
 def _measured(questions: dict[str, list[Any]], scores: dict[str, dict[str, list[float]]], settings: Settings) -> dict[str, Any]:
     """Means of all models over the questions of some leaves, and the candidate's difference from the base model."""
     pairs = {leaf: list(zip(scores["candidate"][leaf], scores[BASE][leaf], strict=True)) for leaf in questions}
@@ -170,6 +215,6 @@ def _measured(questions: dict[str, list[Any]], scores: dict[str, dict[str, list[
         "champion": sum(champion) / len(champion) if champion else None,
         "candidate": compared.candidate if compared else None,
         "difference": compared.difference if compared else None,
-        "interval": list(compared.interval) if compared else None,
+        "interval": list(compared.interval) if compared and compared.interval else None,
         "questions": compared.questions if compared else 0,
     }

@@ -20,15 +20,11 @@ def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say)
     perhaps `context`.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not questions:
         return []
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
-    model = model.to(device).eval()
-    rows = [_without_end(encode(_as_row(question), tokenizer), tokenizer.eos_token_id) for question in questions]
+    model, tokenizer, device = load_model(model_folder)
+    rows = [without_end(encode(as_row(question), tokenizer), tokenizer.eos_token_id) for question in questions]
     losses = [float("nan")] * len(rows)
     progress = Progress("questions scored", len(rows), say)
     for indices in _packs(rows):
@@ -50,13 +46,25 @@ def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say)
     return losses
 
 
-def _as_row(question: dict[str, Any]) -> dict[str, Any]:
+def load_model(folder: Path) -> tuple[Any, Any, str]:
+    """Model in bf16, as it would ship, its tokenizer, and the device that it is on."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder), device
+
+
+def as_row(question: dict[str, Any]) -> dict[str, Any]:
+    """A question with its answer as a row for `encode`."""
     prompt = as_prompt(question["question"], question.get("context"))
     answer = {"role": "assistant", "content": question["answer"]}
     return {"id": question["question"], "messages": [*prompt, answer], "unmask": False}
 
 
-def _without_end(row: TokenRow, end_token: int) -> TokenRow:
+def without_end(row: TokenRow, end_token: int) -> TokenRow:
+    """The row without loss on the end token, which says nothing about what an answer says."""
     labels = [IGNORED if label == end_token else label for label in row.labels]
     return TokenRow(row.tokens, labels)
 

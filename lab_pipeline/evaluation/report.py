@@ -88,7 +88,7 @@ def _title(evaluation: dict[str, Any]) -> str:
 def _row(name: str, measured: dict[str, Any]) -> str:
     if not measured["questions"]:
         return f"| {name} | 0 | - | - | - | - | not measurable |"
-    low, high = measured["interval"]
+    low, high = measured["interval"] or (float("-inf"), float("inf"))
     numbers = " | ".join(number(measured[key]) for key in ("base", "champion", "candidate"))
     return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
 

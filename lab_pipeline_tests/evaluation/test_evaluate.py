@@ -39,7 +39,7 @@ def answers() -> Iterator[None]:
 def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny model with its guesses more modest or bolder, which for random weights is better or worse on every text."""
     folders = {"base": tiny_model}
-    for name, boldness in {"better": 0.3, "best": 0.1, "worse": 2.0}.items():
+    for name, boldness in {"better": 0.6, "best": 0.1, "worse": 2.0}.items():
         model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
         model.lm_head.weight.data *= boldness
         folders[name] = tmp_path_factory.mktemp("models") / name
@@ -140,6 +140,27 @@ def test_an_evaluation_is_stored_and_returned_again(bench):
     assert bench.scored == 0
 
 
+def test_every_leaf_has_its_verdict_and_its_ranks(bench):
+    promote(bench.home, bench.evaluate("better"))
+    evaluation = bench.evaluate("best", "more")
+    assert [leaf["leaf"] for leaf in evaluation["verdict"]["leaves"]] == ALL_LEAVES
+    assert {leaf["role"] for leaf in evaluation["verdict"]["leaves"]} == {"changed"}
+    assert evaluation["verdict"]["gain"]["difference"] < 0
+    knowledge = evaluation["heldout"]["leaves"][KNOWLEDGE]
+    for model in ("base", "champion", "candidate"):
+        assert knowledge["ranks"][model]["questions"] == knowledge["questions"]
+        assert 0 < knowledge["ranks"][model]["by_guessing"] < 1
+    assert evaluation["heldout"]["ranks"]["candidate"]["questions"] >= knowledge["questions"]
+
+
+def test_a_model_is_asked_to_choose_once_among_the_same_answers(bench):
+    evaluation = bench.evaluate("better")
+    assert evaluation["heldout"]["ranks"]["champion"] is None
+    asked = set((bench.home.evaluations / "ranks").iterdir())
+    bench.evaluate("better", inputs="others")
+    assert set((bench.home.evaluations / "ranks").iterdir()) == asked
+
+
 def test_a_rejected_evaluation_of_the_same_inputs_is_returned_as_it_was(bench):
     evaluation = bench.evaluate("worse")
     assert not evaluation["verdict"]["promoted"]
@@ -192,7 +213,7 @@ def test_after_a_mere_removal_no_leaf_counts_as_changed(bench):
     assert evaluation["verdict"]["outcome"] == "unchanged"
     evaluation = bench.evaluate("best", "less", leaves=[KNOWLEDGE, FREEFORM])
     assert evaluation["changed"] == []
-    assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("better", True)
+    assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("no worse", True)
 
 
 def test_a_champion_that_moved_meanwhile_makes_the_evaluation_stale(bench):

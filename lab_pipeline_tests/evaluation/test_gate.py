@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lab_pipeline.evaluation.gate import Losses, Verdict, compare, decide
+from benchmarks.gate import promoted
+from lab_pipeline.evaluation.gate import Losses, Verdict, compare, decide, measure_gain
 from lab_pipeline.settings import GateSettings
 
 POLICY = GateSettings()
 
 
-def shifted(difference: float, leaves: int = 4, questions: int = 6, seed: int = 0) -> Losses:
+def shifted(difference: float, leaves: int = 4, questions: int = 6, seed: int = 0, name: str = "leaf") -> Losses:
     """Losses of a candidate that differs from the reference by about `difference` on each question."""
     random = np.random.default_rng(seed)
     return {
-        f"leaf{leaf}": [
+        f"{name}{leaf}": [
             (float(loss + difference + random.normal(0, 0.005)), float(loss)) for loss in random.uniform(1, 3, questions)
         ]
         for leaf in range(leaves)
@@ -21,14 +24,18 @@ def shifted(difference: float, leaves: int = 4, questions: int = 6, seed: int = 
 
 
 def verdict(
-    changed: float | None = -0.5, unchanged: float | None = 0.0, general: float = 0.0, identical: bool = False
+    changed: float | None = -0.5,
+    unchanged: float | None = 0.0,
+    general: float = 0.0,
+    identical: bool = False,
+    policy: GateSettings = POLICY,
 ) -> Verdict:
     return decide(
         changed={} if changed is None else shifted(changed),
-        unchanged={} if unchanged is None else shifted(unchanged),
+        unchanged={} if unchanged is None else shifted(unchanged, name="other"),
         general=shifted(general, leaves=1, questions=40)["leaf0"],
         identical=identical,
-        policy=POLICY,
+        policy=policy,
     )
 
 
@@ -39,9 +46,9 @@ def verdict(
         (verdict(unchanged=None), True, "better"),
         (verdict(changed=0.0), False, "not better"),
         (verdict(changed=0.5), False, "not better"),
-        (verdict(changed=-0.5, unchanged=0.3), False, "worse elsewhere"),
+        (verdict(changed=-0.5, unchanged=0.4), False, "worse elsewhere"),
         (verdict(changed=-0.5, general=0.3), False, "forgetting"),
-        (verdict(changed=-0.5, unchanged=0.3, general=0.3), False, "forgetting"),
+        (verdict(changed=-0.5, unchanged=0.4, general=0.3), False, "forgetting"),
         (verdict(changed=-0.5, unchanged=0.05, general=0.05), True, "better"),
     ],
 )
@@ -51,8 +58,9 @@ def test_each_outcome(found: Verdict, promoted: bool, outcome: str):
 
 
 def test_a_gain_that_is_certain_but_below_the_least_one_is_not_better():
-    assert compare(shifted(-0.015), POLICY.confidence).interval[1] < 0  # type: ignore[union-attr]
-    assert verdict(changed=-0.015).outcome == "not better"
+    gain = measure_gain(shifted(-0.03), {}, POLICY)
+    assert gain and gain.interval[1] < 0
+    assert verdict(changed=-0.03, unchanged=None).outcome == "not better"
 
 
 def test_a_gain_that_chance_explains_is_not_better():
@@ -68,8 +76,9 @@ def test_an_identical_candidate_is_promoted_whatever_it_scores():
 
 
 def test_a_removal_alone_is_promoted_unless_something_that_remains_gets_worse():
+    assert verdict(changed=None).outcome == "no worse"
     assert verdict(changed=None).promoted
-    assert verdict(changed=None, unchanged=0.3).outcome == "worse elsewhere"
+    assert verdict(changed=None, unchanged=0.4).outcome == "worse elsewhere"
     assert verdict(changed=None, general=0.3).outcome == "forgetting"
 
 
@@ -84,51 +93,130 @@ def test_few_questions_are_not_enough_evidence(questions, outcome):
 def test_nothing_asked_compares_to_nothing():
     assert compare({}, 0.95) is None
     assert compare({"leaf": []}, 0.95) is None
+    assert measure_gain({"leaf": []}, {}, POLICY) is None
 
 
-def test_a_comparison_counts_questions_with_equal_weight_and_is_the_same_each_time():
-    losses: Losses = {"small": [(1.0, 2.0)], "large": [(3.0, 3.0)] * 3, "empty": []}
-    found = compare(losses, 0.95)
-    assert found and (found.questions, found.leaves) == (4, 2)
-    assert (found.candidate, found.reference, found.difference) == (2.5, 2.75, -0.25)
-    assert found.interval[0] <= -0.25 <= found.interval[1]
-    assert compare(losses, 0.95) == found
+def test_means_are_over_questions_and_the_interval_is_students():
+    found = compare({"leaf": [(1.0, 2.0), (2.0, 4.0), (1.0, 4.0)]}, 0.95)
+    assert found
+    assert (found.questions, found.leaves) == (3, 1)
+    assert (found.candidate, found.reference, found.difference) == pytest.approx((4 / 3, 10 / 3, -2.0))
+    half = 4.302653 / np.sqrt(3)  # t with 2 degrees of freedom, spread 1
+    assert found.interval == pytest.approx((-2 - half, -2 + half))
 
 
-def test_the_interval_covers_no_impossible_mean():
-    found = compare({f"leaf{n}": [(1.0, 1.0 + n)] * (n + 1) for n in range(5)}, 0.95)
-    assert found and -4.0 <= found.interval[0] < found.interval[1] <= 0.0
+def test_a_single_question_has_no_interval_and_is_judged_as_measured():
+    assert compare({"leaf": [(1.0, 2.0)]}, 0.95).interval is None  # type: ignore[union-attr]
+    assert decide({}, {"leaf": [(2.0, 1.0)]}, [], identical=False, policy=POLICY).outcome == "worse elsewhere"
+    assert decide({}, {"leaf": [(1.0, 1.0)]}, [], identical=False, policy=POLICY).promoted
 
 
-def simulated(random: np.random.Generator, leaves: int, effect: float) -> Losses:
-    """Differences whose noise is half of the leaf, half of the question: questions of one leaf fail together."""
-    return {
-        f"leaf{leaf}": [(float(effect + shared + own), 0.0) for own in random.normal(0, 0.1, 8)]
-        for leaf, shared in enumerate(random.normal(0, 0.1, leaves))
+def test_questions_of_a_group_spread_about_their_own_leafs_mean():
+    found = compare({"one": [(1.0, 1.0), (1.0, 1.0)], "two": [(9.0, 1.0), (9.0, 1.0)]}, 0.95)
+    assert found and found.interval == pytest.approx((4.0, 4.0))
+
+
+def test_the_gain_is_the_t_test_on_leaf_means():
+    leaves = {"a": [(1.0, 2.0)] * 5, "b": [(1.0, 3.0)], "c": [(1.0, 4.0)]}
+    gain = measure_gain(leaves, {}, POLICY)
+    assert gain
+    half = 4.302653 / np.sqrt(3)
+    assert (gain.difference, gain.retrain_noise, gain.degrees_of_freedom) == (-2.0, 1.0, 2)
+    assert gain.interval == pytest.approx((-2 - half, -2 + half))
+
+
+def test_knowledge_and_skills_gain_by_their_own_measure():
+    """The figures of the sample taxonomy's first candidate against its base model."""
+    shares = {"knowledge/loom": (-1.49, 8), "knowledge/thalveren": (-2.38, 8), "s/tone": (-0.14, 2), "s/notes": (-0.14, 2)}
+    leaves: Losses = {
+        leaf: [(5.0 + mean + wave, 5.0) for wave in np.resize([0.9, -0.9], count)] for leaf, (mean, count) in shares.items()
+    } | {"s/order": [(1.98, 2.0)]}
+    assert decide(leaves, {}, [], identical=False, policy=POLICY).outcome == "better"
+    in_one = {leaf.replace("knowledge", "other"): pairs for leaf, pairs in leaves.items()}
+    assert decide(in_one, {}, [], identical=False, policy=POLICY).outcome == "not better", "the spread would be all noise"
+
+
+def test_one_new_leaf_among_twenty_that_stayed_equal_is_promoted():
+    new, rest = shifted(-0.6, leaves=1), shifted(0.0, leaves=20, name="other")
+    assert decide(new, rest, [], identical=False, policy=POLICY).outcome == "better"
+
+
+def test_a_gain_on_one_leaf_must_stand_out_from_what_unchanged_leaves_do():
+    random = np.random.default_rng(3)
+    restless = {f"other{n}": shifted(shift, leaves=1)["leaf0"] for n, shift in enumerate(random.normal(-0.1, 0.4, 20))}
+    assert decide(shifted(-0.6, leaves=1), restless, [], identical=False, policy=POLICY).outcome == "not better"
+
+
+def test_unchanged_leaves_of_the_other_kind_say_nothing_about_a_leafs_noise():
+    new = shifted(-0.6, leaves=1, name="knowledge/new")
+    alone = measure_gain(new, {}, POLICY)
+    assert measure_gain(new, shifted(0.0, leaves=20, name="skill"), POLICY) == alone
+    assert measure_gain(new, shifted(0.0, leaves=20, name="knowledge/"), POLICY) != alone
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(-0.3, "not better"), (-0.6, "better")])
+def test_a_taxonomy_of_one_leaf_is_judged_by_the_known_noise(gain, outcome):
+    assert decide(shifted(gain, leaves=1), {}, [], identical=False, policy=POLICY).outcome == outcome
+
+
+def test_one_leaf_that_surely_collapsed_has_a_veto_and_is_named():
+    changed, unchanged = shifted(-0.5), shifted(0.0, leaves=20, name="other")
+    unchanged |= {"knowledge/lost": shifted(1.5, leaves=1)["leaf0"]}
+    found = decide(changed, unchanged, [], identical=False, policy=POLICY)
+    assert (found.promoted, found.outcome) == (False, "leaf got worse")
+    assert "knowledge/lost by +1.5" in found.reason
+    assert [leaf.leaf for leaf in found.leaves if leaf.veto] == ["knowledge/lost"]
+    assert decide({}, unchanged, [], identical=False, policy=POLICY).outcome == "leaf got worse"
+
+
+def test_an_allowed_regression_is_looked_at_by_no_decision():
+    lost = {"lost": shifted(1.5, leaves=1)["leaf0"]}
+    policy = GateSettings(allowed_regressions=["lost"])
+    assert decide(shifted(-0.5), lost, [], identical=False, policy=policy).outcome == "better"
+    found = decide(shifted(-0.5) | lost, {}, [], identical=False, policy=policy)
+    assert found.outcome == "better"
+    (told,) = (leaf for leaf in found.leaves if leaf.leaf == "lost")
+    assert (told.role, told.finding, told.veto) == ("allowed", "worse", False)
+    assert decide(lost, {}, [], identical=False, policy=policy).outcome == "no worse"
+
+
+def test_every_leaf_says_what_it_found():
+    changed = {"better": shifted(-0.5)["leaf0"], "silent": []}
+    unchanged = {"worse": shifted(0.1)["leaf0"], "same": [(1.0, 1.1), (1.0, 0.9)], "single": [(1.0, 2.0)]}
+    found = decide(changed, unchanged, [], identical=False, policy=POLICY)
+    assert {leaf.leaf: (leaf.role, leaf.finding) for leaf in found.leaves} == {
+        "better": ("changed", "better"),
+        "silent": ("changed", "not measurable"),
+        "worse": ("unchanged", "worse"),
+        "same": ("unchanged", "no clear change"),
+        "single": ("unchanged", "not measurable"),
     }
 
 
-def promoted(leaves: int, effect: float, runs: int, as_one_leaf: bool = False) -> float:
-    """Share of promotions among `runs` simulated comparisons of eight questions a leaf."""
-    random = np.random.default_rng(2024)
-    count = 0
-    for _ in range(runs):
-        losses = simulated(random, leaves, effect)
-        if as_one_leaf:
-            losses = {"all": [pair for pairs in losses.values() for pair in pairs]}
-        count += decide(losses, {}, [], False, POLICY).promoted
-    return count / runs
+def test_what_cannot_be_measured_never_passes():
+    broken = [(float("nan"), 1.0)] * 5
+    assert decide({"leaf": broken}, {}, [], identical=False, policy=POLICY).outcome == "not better"
+    assert decide({}, {"leaf": broken}, [], identical=False, policy=POLICY).outcome == "worse elsewhere"
+    assert decide(shifted(-0.5), {}, broken, identical=False, policy=POLICY).outcome == "forgetting"
 
 
-@pytest.mark.parametrize("leaves", [5, 10])
-def test_noise_that_leaves_share_is_seldom_promoted(leaves):
-    """Nominal 2.5 % on this side. 1000 null comparisons gave 7.1 % with 5 leaves (95 % interval 5.7 to 8.9 %) and 4.1 % with
-    10 (3.0 to 5.5 %): a bootstrap of few leaves is too sure of itself, one that ignores leaves much more so."""
-    rate = promoted(leaves, effect=0.0, runs=400)
-    assert rate <= 0.08
-    assert rate < promoted(leaves, effect=0.0, runs=400, as_one_leaf=True) / 2
+LEAVES = st.dictionaries(
+    st.sampled_from(["knowledge/a", "knowledge/b", "s/a", "s/b", "s/c"]),
+    st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), max_size=6),
+)
 
 
-@pytest.mark.parametrize("leaves", [5, 10])
-def test_an_effect_of_twice_the_noise_is_promoted(leaves):
-    assert promoted(leaves, effect=-0.2, runs=100) >= 0.95
+@given(changed=LEAVES, unchanged=LEAVES, general=st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), max_size=6))
+def test_whatever_was_measured_there_is_a_verdict_and_only_gains_are_called_better(changed, unchanged, general):
+    unchanged = {leaf: pairs for leaf, pairs in unchanged.items() if leaf not in changed}
+    found = decide(changed, unchanged, general, identical=False, policy=POLICY)
+    assert len(found.leaves) == len(changed) + len(unchanged)
+    if found.outcome == "better":
+        assert found.promoted and found.gain and found.gain.difference <= -POLICY.minimum_gain
+        assert not any(leaf.veto for leaf in found.leaves)
+
+
+@pytest.mark.parametrize(("changed", "unchanged"), [(3, 0), (5, 0), (20, 0), (1, 19), (3, 17)])
+def test_leaf_correlated_noise_is_rarely_promoted(changed, unchanged):
+    """`benchmarks/gate.py` measures it closely."""
+    assert promoted(300, 5, changed=changed, unchanged=unchanged, leaf_noise=0.3) <= 0.05

@@ -1,0 +1,90 @@
+"""Whom does the gate let pass? Null comparisons must fail, planted effects should pass.
+
+Each comparison is drawn as a retrain is thought to differ from its champion: a normal shift of each leaf (`leaf_noise`)
+and one of each question (`QUESTION_NOISE`), 2 to 12 questions a leaf, two leaves of five being knowledge. All is in nats per
+answer token; the general questions play no part.
+
+    python benchmarks/gate.py [COMPARISONS]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+from lab_pipeline.evaluation.gate import Losses, decide
+from lab_pipeline.settings import GateSettings
+
+POLICY = GateSettings()
+QUESTION_NOISE = 0.4
+SIZES = [(3, 0), (5, 0), (10, 0), (20, 0), (40, 0), (1, 19), (2, 18), (3, 17)]
+"""(changed, unchanged) leaves."""
+
+
+def drawn(
+    random: np.random.Generator,
+    changed: int,
+    unchanged: int,
+    leaf_noise: float,
+    effect: float = 0.0,
+    questions: int | None = None,
+    knowledge_factor: float = 1.0,
+) -> tuple[Losses, Losses]:
+    """One comparison; `questions` None = 2 to 12 a leaf; `knowledge_factor` = how much noisier knowledge leaves are."""
+    leaves = {}
+    for number in range(changed + unchanged):
+        knowledge = number % 5 < 2
+        factor = knowledge_factor if knowledge else 1.0
+        count = questions or int(random.integers(2, 13))
+        shift = factor * random.normal(0, leaf_noise) - (effect if number < changed else 0.0)
+        differences = shift + factor * random.normal(0, QUESTION_NOISE, count)
+        leaves[f"{'knowledge' if knowledge else 'compositional_skills'}/{number}"] = [(3.0 + each, 3.0) for each in differences]
+    names = list(leaves)
+    return {name: leaves[name] for name in names[:changed]}, {name: leaves[name] for name in names[changed:]}
+
+
+def promoted(comparisons: int, seed: int, **how: float) -> float:
+    """Share of comparisons that are promoted."""
+    random = np.random.default_rng(seed)
+    passed = [decide(*drawn(random, **how), [], identical=False, policy=POLICY).promoted for _ in range(comparisons)]  # type: ignore[arg-type]
+    return float(np.mean(passed))
+
+
+def wilson(share: float, number: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson, JASA 1927)."""
+    z = 1.96
+    middle = (share + z * z / (2 * number)) / (1 + z * z / number)
+    half = z / (1 + z * z / number) * float(np.sqrt(share * (1 - share) / number + z * z / (4 * number**2)))
+    return max(0.0, middle - half), middle + half
+
+
+def main(comparisons: int) -> None:
+    null, power = [], []
+    print("False promotions, by leaves and by leaf noise; last column: knowledge three times as noisy as skills")
+    for changed, unchanged in SIZES:
+        cells = []
+        for leaf_noise, factor in [(0.0, 1.0), (0.1, 1.0), (0.3, 1.0), (0.6, 1.0), (0.1, 3.0)]:
+            share = promoted(
+                comparisons, 1, changed=changed, unchanged=unchanged, leaf_noise=leaf_noise, knowledge_factor=factor
+            )
+            low, high = wilson(share, comparisons)
+            cells.append(f"{share:.1%} ({low:.1%}-{high:.1%})")
+            case = {"changed": changed, "unchanged": unchanged, "leaf_noise": leaf_noise, "knowledge_factor": factor}
+            null.append({**case, "promoted": share, "interval": [low, high]})
+        print(f"| {changed} of {changed + unchanged} | " + " | ".join(cells) + " |", flush=True)
+    print("Power at leaf noise 0.1, by leaves, questions each and effect")
+    effects = (0.05, 0.1, 0.2, 0.5, 1.0)
+    for changed, unchanged in [(1, 19), (2, 18), (3, 0), (5, 0), (10, 0), (20, 0), (40, 0)]:
+        for questions in (5, 8, 12):
+            case = {"changed": changed, "unchanged": unchanged, "questions": questions}
+            shares = {effect: promoted(comparisons // 4, 2, leaf_noise=0.1, effect=effect, **case) for effect in effects}
+            row = " | ".join(f"{share:.0%}" for share in shares.values())
+            print(f"| {changed} of {changed + unchanged} | {questions} | {row} |", flush=True)
+            power.append({**case, "promoted": shares})
+    print(json.dumps({"comparisons": comparisons, "question_noise": QUESTION_NOISE, "null": null, "power": power}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
