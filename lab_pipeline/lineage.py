@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 import pyarrow.parquet as pq
@@ -134,8 +134,8 @@ def row_lineage(home: Home, row_id: str) -> dict[str, Any]:
     return {**found, "leaf": row["leaf"], **_origin(home, row)}
 
 
-def as_text(kind: Literal["model", "leaf", "row"], answer: dict[str, Any]) -> str:
-    """The answer to one of the three questions for a terminal."""
+def as_text(kind: str, answer: dict[str, Any]) -> str:
+    """The answer to a question for a terminal; `kind` is model, leaf or row."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("lineage.txt.jinja").read_text(encoding="utf-8"))
     return template.render(kind=kind, **answer).rstrip("\n")
