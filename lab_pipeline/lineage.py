@@ -207,12 +207,12 @@ def _is_in(made: dict[str, str], data_sets: list[str]) -> bool:
 
 
 def _catalog_entries(home: Home, leaf: str) -> list[dict[str, Any]]:
-    """The entries by which catalogs ever took rows of a leaf, each once."""
-    entries = {}
-    for path in sorted(home.datasets.glob("catalog-*.parquet")):
+    """The entries by which catalogs ever took rows of a leaf, each once, oldest first."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in sorted(home.datasets.glob("catalog-*.parquet"), key=lambda each: each.stat().st_mtime):
         for entry in pq.read_table(path, filters=[("leaf", "=", leaf)]).to_pylist():
             if entry["curated"]:
-                entries[entry["curated"], entry["source"]] = entry
+                entries.setdefault((entry["curated"], entry["source"]), entry)
     return list(entries.values())
 
 

@@ -192,7 +192,7 @@ def refresh_leaves(
                     raise
                 write_json(
                     made_from(home, plan.leaf, plan.curated),
-                    {**plan.recipe, "source": plan.source, "teacher": teacher.identity, "judge": judge_model.identity},
+                    {**plan.recipe, "frozen_source": plan.source, "teacher": teacher.identity, "judge": judge_model.identity},
                 )
                 state = LeafState(
                     leaf=plan.leaf,
