@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import load_candidate, merge_candidate
+from lab_pipeline.registry.champion import promote
 from lab_pipeline.storage import Home, folder_digest
 from lab_pipeline.training.checkpoint import Checkpoint
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.recipe import Lora
+from lab_pipeline_tests.registry.promotions import evaluation
 from lab_pipeline_tests.training.runs import recipe
 
 TOKENS = torch.arange(100, 130)[None]
@@ -115,3 +118,16 @@ def test_a_merge_that_was_cut_off_is_made_again(home, base, checkpoint):
 def test_without_an_adapter_the_candidate_is_the_base_model(home, base, tmp_path):
     candidate = merge_candidate(home, base, Checkpoint("skills-0", tmp_path, {"adapter_digest": None}))
     assert torch.equal(logits(plain(candidate.model)), logits(plain(base.folder)))
+
+
+def test_transformers_and_peft_open_a_champions_folder(home, base, checkpoint):
+    evaluated = evaluation(home, "skills-1")
+    for folder in (home.root / "candidates" / "skills-1", home.checkpoints / "skills-1" / "adapter"):
+        shutil.rmtree(folder)
+    shutil.copytree(checkpoint.adapter, home.checkpoints / "skills-1" / "adapter")
+    candidate = merge_candidate(home, base, checkpoint)
+    folder = promote(home, {**evaluated, "digest": candidate.digest}).model
+    assert torch.equal(logits(plain(folder)), logits(plain(candidate.model)))
+    assert AutoTokenizer.from_pretrained(folder).chat_template == AutoTokenizer.from_pretrained(base.folder).chat_template
+    again = PeftModel.from_pretrained(plain(base.folder), folder / "adapters" / "skills")
+    assert torch.equal(logits(again), logits(PeftModel.from_pretrained(plain(base.folder), checkpoint.adapter)))
