@@ -25,6 +25,9 @@ app = typer.Typer(
 )
 
 HomeOption = Annotated[Path | None, typer.Option(help="The home; default LAB_HOME, else data/lab of the project")]
+Author = Annotated[str, typer.Option(help="Your name, kept for ever")]
+Reason = Annotated[str, typer.Option(help="Why, kept for ever")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs")]
 
 
 @app.command()
@@ -67,7 +70,7 @@ def retune(
 
 
 @app.command()
-def status(home: HomeOption = None, as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
+def status(home: HomeOption = None, as_json: AsJson = False) -> None:
     """How the leaves stand, what the last candidate scored, and which model is the champion."""
     opened = prepare(home or default_home(), None)
     from lab_pipeline.standing import standing_report
@@ -99,6 +102,98 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
         sys.executable,
         [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
     )
+
+
+@app.command()
+def promote(
+    candidate: Annotated[str, typer.Argument(help="Id of an evaluated candidate")],
+    author: Author,
+    reason: Reason,
+    home: HomeOption = None,
+) -> None:
+    """Make a candidate the champion that the gate rejected, on a person's word; history, lineage and card name it."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline.lineage import evaluation_of
+    from lab_pipeline.registry import champion
+
+    promoted = champion.promote(opened, evaluation_of(opened, candidate), champion.Signed(author, reason))
+    typer.echo(f"Champion: {promoted.model}")
+
+
+@app.command()
+def rollback(
+    author: Author,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option(help="Id of an earlier champion; default: the one before the current one")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Make an earlier champion the champion again. The one rolled back is not promoted again by itself."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline.registry import champion
+
+    typer.echo(f"Champion: {champion.rollback(opened, champion.Signed(author, reason), to).model}")
+
+
+@app.command()
+def lineage(
+    what: Annotated[str, typer.Argument(help="'champion' or a model's id, a leaf's key, or 'row'")],
+    row: Annotated[str | None, typer.Argument(help="After 'row': its id in a data set, or the id's beginning")] = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a model was taught by, which models hold a leaf, or where a training row comes from."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline import lineage as questions
+    from lab_pipeline.taxonomy.leaf import BRANCHES
+
+    if (what == "row") != (row is not None):
+        raise LabError("expected one of: lineage champion, lineage MODEL_ID, lineage LEAF, lineage row ROW_ID")
+    if row is not None:
+        kind, answer = "row", questions.row_lineage(opened, row)
+    elif what.split("/")[0] in BRANCHES:
+        kind, answer = "leaf", questions.leaf_lineage(opened, what.rstrip("/"))
+    else:
+        kind, answer = "model", questions.model_lineage(opened, what)
+    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else questions.as_text(kind, answer))
+
+
+@app.command()
+def withdraw(
+    leaf: Annotated[str, typer.Argument(help="Key of the leaf: its folder in the taxonomy")],
+    author: Author,
+    reason: Reason,
+    undo: Annotated[bool, typer.Option("--undo", help="Take an earlier withdrawal back")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Take a leaf out of all later data sets and models; the models that hold it say so."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline import lineage as questions
+
+    questions.withdraw(opened, leaf.rstrip("/"), author, reason, undo)
+    typer.echo(questions.as_text("leaf", questions.leaf_lineage(opened, leaf.rstrip("/"))))
+    typer.echo("The next retune will use it again." if undo else "The next retune will leave it out.")
+
+
+@app.command()
+def gc(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Champions to keep, the current one included; default: all there ever were")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it, they are only listed")] = False,
+    home: HomeOption = None,
+) -> None:
+    """List, and with --delete remove, weights of candidates that did not win and states of abandoned trainings."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline.registry.cleanup import clean_up, dispensable, freed_bytes
+
+    folders = dispensable(opened, keep)
+    freed = freed_bytes(folders)
+    if delete:
+        folders = clean_up(opened, keep)
+    for folder in folders:
+        typer.echo(str(folder))
+    mib = f"{freed / 2**20:,.1f} MiB ({freed:,} bytes) in {len(folders)} folders"
+    typer.echo(f"Removed {mib}." if delete else f"To be freed: {mib}. Nothing was removed; add --delete.")
 
 
 def _only_local() -> None:

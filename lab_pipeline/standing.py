@@ -20,6 +20,7 @@ from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
 from lab_pipeline.training.recipe import load_recipe
+from lab_pipeline.withdrawals import withdrawals
 
 
 @dataclass
@@ -51,21 +52,26 @@ def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ref
     """Each leaf's kind, status, counts, calls of this run, and problems.
 
     Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
-    *quarantined*. Rows of the last good state stay in use in the last three.
+    *quarantined*. Rows of the last good state stay in use in the last three. *withdrawn*: no row is used any more.
     """
     leaves = {}
+    withdrawn = withdrawals(home)
     for row in snapshot.rows:
         leaf = row["leaf"]
         state = leaf_state(home, leaf)
         failure = leaf_failure(home, plans[leaf]) if leaf in plans else None
         current = state is not None and leaf in plans and state.curated == plans[leaf].curated
-        if not row["usable"]:
+        if leaf in withdrawn:
+            status = "withdrawn"
+        elif not row["usable"]:
             status = "quarantined"
         elif current:
             status = "refreshed" if leaf in refreshed else "current"
         else:
             status = "failed" if failure else "behind"
         problems = snapshot.problems[leaf] + ([failure["error"]] if failure else [])
+        if leaf in withdrawn:
+            problems = [str(withdrawn[leaf])]
         leaves[leaf] = {
             "kind": row["kind"],
             "status": status,

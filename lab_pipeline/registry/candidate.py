@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab_pipeline.errors import LabError
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.storage import Home, folder_digest, read_json, write_json, written_whole
 from lab_pipeline.training.checkpoint import Checkpoint
@@ -35,7 +36,14 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Cand
 
 
 def load_candidate(home: Home, candidate_id: str) -> Candidate:
+    """The candidate of that id.
+
+    Raises:
+        LabError: its merged weights are not there.
+    """
     folder = home.root / "candidates" / candidate_id
+    if not (folder / "candidate.json").exists():
+        raise LabError(f"{folder}: no merged weights of this candidate (`lab-pipeline gc` may have removed them); retune again")
     return Candidate(candidate_id, folder / "model", read_json(folder / "candidate.json")["digest"])
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, curated_rows, current_catalog, store_catalog
 from lab_pipeline.errors import NotMaterialized
+from lab_pipeline.flows.refresh import leaves_behind
 from lab_pipeline.storage import Home
+from lab_pipeline.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
@@ -86,6 +88,21 @@ def test_a_removed_leaf_is_not_in_the_catalog_though_its_rows_are_kept(lab):
     shutil.rmtree(lab.taxonomy / KNOWLEDGE)
     assert KNOWLEDGE not in [entry["leaf"] for entry in lab.catalog().leaves]
     assert list(lab.home.leaf(KNOWLEDGE).glob("curated-*.parquet"))
+
+
+def test_a_withdrawn_leaf_gives_no_rows_and_no_questions_and_is_not_refreshed_until_that_is_undone(lab):
+    before, contents = lab.entry(FREEFORM), lab.catalog().contents
+    record_withdrawal(lab.home, FREEFORM, "Anna", "wrong licence")
+    edit_yaml(qna(lab, FREEFORM), lambda value: value.update(task_description="Do it otherwise."))
+    entry, catalog = lab.entry(FREEFORM), lab.catalog()
+    assert (entry["state"], entry["rows"], entry["curated"], entry["content"]) == ("withdrawn", 0, None, None)
+    assert entry["note"].startswith("withdrawn by Anna on") and entry["note"].endswith("wrong licence")
+    assert catalog.behind == leaves_behind(lab.home, lab.plans(lab.snapshot())) == []
+    assert catalog.contents == {leaf: content for leaf, content in contents.items() if leaf != FREEFORM}
+    assert FREEFORM not in lab.heldout()["leaves"]
+    record_withdrawal(lab.home, FREEFORM, "Anna", "it was right", withdrawn=False)
+    assert lab.entry(FREEFORM) == {**before, "state": "behind", "note": "not refreshed yet"}
+    assert leaves_behind(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
 
 
 def test_the_content_changes_with_the_rows_only(lab):

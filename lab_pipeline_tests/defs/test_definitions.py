@@ -41,6 +41,7 @@ def test_jobs_sensors_and_schedules_are_what_was_reviewed():
     assert sorted(name for name in repository.job_names if not name.startswith("__")) == [
         "refresh_leaves",
         "retune",
+        "rollback",
         "snapshot_taxonomy",
     ]
     assert sorted(JOBS) == ["refresh_leaves", "retune", "snapshot_taxonomy"]

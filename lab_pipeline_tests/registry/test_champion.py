@@ -1,46 +1,41 @@
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab_pipeline.registry.champion import PromotionRefused, current_champion, history, model_card, promote
-from lab_pipeline.storage import Home, folder_digest, read_json, write_json, write_text
+from lab_pipeline.errors import LabError
+from lab_pipeline.registry.card import model_card
+from lab_pipeline.registry.champion import (
+    BESIDE,
+    PromotionRefused,
+    Signed,
+    current_champion,
+    history,
+    model_digest,
+    promote,
+    rollback,
+)
+from lab_pipeline.registry.lineage import build_lineage
+from lab_pipeline.storage import Home, append_line, folder_digest, read_json, read_lines, write_json, write_text
+from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
 
-LEAVES = ["knowledge/islands", "compositional_skills/notes"]
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+SIGNED = Signed("Anna", "it is needed tonight")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.open(tmp_path)
-
-
-def evaluation(home: Home, candidate: str, reference: str = "base", promoted: bool = True) -> dict[str, Any]:
-    """What an evaluation of a candidate would say; the candidate's files are written."""
-    folder = home.root / "candidates" / candidate
-    write_text(folder / "model" / "model.safetensors", f"weights of {candidate}")
-    digest = folder_digest(folder / "model")
-    write_json(folder / "candidate.json", {"id": candidate, "digest": digest})
-    measured = {"base": 2.0, "candidate": 1.5}
-    return {
-        "candidate": candidate,
-        "digest": digest,
-        "reference": reference,
-        "base_model": "tiny",
-        "taxonomy_commit": "c0ffee",
-        "catalog": dict.fromkeys(LEAVES, "rows"),
-        "verdict": {"promoted": promoted, "outcome": "better" if promoted else "not better", "reason": "the numbers say so"},
-        "heldout": measured,
-        "general": measured,
-        "leaves": [
-            {"leaf": leaf, "kind": "knowledge", "contributor": "anna", "rows": 7, "document_commit": None} for leaf in LEAVES
-        ],
-        "datasets": {"knowledge": "k"},
-        "recipe": {"lora": {}},
-        "seed": 17,
-    }
 
 
 def files(home: Home) -> dict[str, bytes]:
@@ -113,16 +108,205 @@ def test_the_history_grows_by_each_promotion(home):
     assert current_champion(home).id == "three"
 
 
-def test_the_card_names_every_leaf_its_contributor_and_the_measures(home):
-    text = model_card(evaluation(home, "one"))
-    for said in (*LEAVES, "anna", "tiny", "c0ffee", "2.000", "1.500", "the numbers say so"):
-        assert said in text
-
-
-def test_card_and_lineage_lie_beside_the_model(home):
+def test_the_champions_folder_is_the_measured_files_and_what_is_said_of_them(home):
     one = evaluation(home, "one")
-    folder = promote(home, one).model.parent
-    assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(one)
+    folder = promote(home, one).model
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["config.json", "model.safetensors", *BESIDE])
+    assert model_digest(folder) == one["digest"] == folder_digest(home.root / "candidates" / "one" / "model")
+    assert {str(path.relative_to(folder)) for path in folder.rglob("adapters/*/*")} == {
+        "adapters/skills/adapter_model.safetensors"
+    }
     lineage = read_json(folder / "lineage.json")
-    assert lineage == {key: one[key] for key in lineage}
-    assert {"digest", "base_model", "datasets", "leaves", "recipe", "seed"} <= lineage.keys()
+    assert lineage == build_lineage(home, one, [])
+    assert (folder / "README.md").read_text(encoding="utf-8") == model_card(lineage, {})
+
+
+def test_a_rejected_candidate_is_promoted_on_a_persons_word_which_is_kept_for_ever(home):
+    promote(home, evaluation(home, "one"))
+    against = evaluation(home, "two", "one", promoted=False)
+    champion = promote(home, against, SIGNED)
+    assert current_champion(home) == champion and champion.id == "two"
+    assert history(home)[-1].items() >= {"event": "override", "author": "Anna", "reason": SIGNED.reason}.items()
+    (override,) = read_json(champion.model / "lineage.json")["overrides"]
+    assert (override["author"], override["reason"]) == ("Anna", SIGNED.reason)
+    promote(home, evaluation(home, "three", "two"))
+    promote(home, against, Signed("Bert", "once more"))
+    assert [each["author"] for each in read_json(champion.model / "lineage.json")["overrides"]] == ["Anna", "Bert"]
+    card = (champion.model / "README.md").read_text(encoding="utf-8")
+    assert "The gate said *not better*" in card and "Anna" in card and SIGNED.reason in card and "Bert" in card
+
+
+def test_an_override_does_not_stand_above_the_files_hash(home):
+    against = evaluation(home, "one", promoted=False)
+    write_text(home.root / "candidates" / "one" / "model" / "config.json", "other")
+    with pytest.raises(PromotionRefused, match="files changed since"):
+        promote(home, against, SIGNED)
+    assert current_champion(home) is None
+
+
+@pytest.mark.parametrize(("author", "reason"), [("", "why"), ("Anna", "  ")])
+def test_nobody_moves_the_alias_without_a_name_and_a_reason(author, reason):
+    with pytest.raises(LabError, match="author and reason"):
+        Signed(author, reason)
+
+
+def champions(home: Home, *names: str) -> None:
+    for name, reference in zip(names, ["base", *names], strict=False):
+        promote(home, evaluation(home, name, reference))
+
+
+def test_rollbacks_go_back_one_champion_after_the_other(home):
+    champions(home, "one", "two", "three")
+    before = current_champion(home)
+    assert [rollback(home, SIGNED).id for _ in range(2)] == ["two", "one"]
+    assert current_champion(home).verified and current_champion(home).id == "one"
+    assert before.verified, "what was rolled back stays, for the way forward"
+    assert [(move["event"], move["before"], move["id"]) for move in history(home)][3:] == [
+        ("rollback", "three", "two"),
+        ("rollback", "two", "one"),
+    ]
+    assert history(home)[-1].items() >= {"author": "Anna", "reason": SIGNED.reason}.items()
+    with pytest.raises(LabError, match="no earlier champion to go back to"):
+        rollback(home, SIGNED)
+    assert rollback(home, SIGNED, "three").id == "three"
+
+
+def test_a_rollback_passes_over_a_champion_whose_files_changed_and_refuses_it_by_name(home):
+    champions(home, "one", "two", "three")
+    (home.champions / "two" / "model.safetensors").unlink()
+    with pytest.raises(LabError, match="champions/two: its files are not those that were measured"):
+        rollback(home, SIGNED, "two")
+    assert rollback(home, SIGNED).id == "one"
+    with pytest.raises(LabError, match="nobody: no earlier champion; there are: two, three"):
+        rollback(home, SIGNED, "nobody")
+
+
+def test_a_model_rolled_back_is_not_promoted_again_by_itself(home):
+    champions(home, "one", "two")
+    rollback(home, SIGNED)
+    again = evaluation(home, "two", "one")
+    with pytest.raises(PromotionRefused, match="Anna rolled it back .it is needed tonight.; .* lab-pipeline promote two"):
+        promote(home, again)
+    assert promote(home, again, Signed("Bert", "mended")).id == "two"
+    assert rollback(home, SIGNED).id == "one"
+
+
+def test_a_champion_of_an_earlier_release_is_read_and_gone_back_to(home):
+    one = evaluation(home, "one")
+    move = {"id": "one", "model": str(home.root / "candidates" / "one" / "model"), "digest": one["digest"]}
+    move |= {"promoted_at": "2026-01-01T00:00:00+00:00", "catalog": one["catalog"], "reason": "better", "before": None}
+    write_json(home.champions / "champion.json", move)
+    append_line(home.champions / "history.jsonl", move)
+    assert current_champion(home).verified and len(history(home)) == 1
+    promote(home, evaluation(home, "two", "one"))
+    assert rollback(home, SIGNED).model == home.root / "candidates" / "one" / "model"
+    assert [move["id"] for move in history(home)] == ["one", "two", "one"]
+
+
+# --- killed, and two at once ---
+
+
+def killed_at(step: int, work: Callable[[], Any]) -> bool:
+    """Do the work in another process that is killed before its `step`-th change of a file; was it?"""
+
+    def dying() -> None:
+        left = step
+
+        def count(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal left
+            changes = event in ("os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "tempfile.mkdtemp")
+            left -= changes or (event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & WRITING))
+            if left == 0:
+                left = -1  # for killing is an event as well
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=dying)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+MOVES: dict[str, Callable[[Home], Any]] = {
+    "the first promotion": lambda home: promote(home, read_json(home.evaluations / "one" / "evaluation.json")),
+    "a promotion": lambda home: promote(home, read_json(home.evaluations / "two" / "evaluation.json")),
+    "an override": lambda home: promote(home, read_json(home.evaluations / "bad" / "evaluation.json"), SIGNED),
+    "a rollback": lambda home: rollback(home, SIGNED),
+}
+
+
+@pytest.mark.parametrize(
+    ("stride", "at_least"), [(9, 10), pytest.param(1, 100, marks=pytest.mark.long)], ids=["some steps", "every step"]
+)
+def test_killed_at_any_step_the_alias_names_one_whole_model_and_the_next_move_goes_on(tmp_path, stride, at_least):
+    kills = 0
+    for name, move in MOVES.items():
+        for step in itertools.count(1, stride):
+            home = Home.open(tmp_path / f"{name}-{step}")
+            evaluation(home, "one")
+            if name != "the first promotion":
+                champions(home, "one", *(["zero"] if name == "a rollback" else []))
+            evaluation(home, "two", "one")
+            evaluation(home, "bad", "one", promoted=False)
+            before = current_champion(home)
+            killed = killed_at(step, lambda home=home, move=move: move(home))
+            champion = current_champion(home)
+            assert champion == before or champion.verified
+            assert [entry["id"] for entry in history(home)][-1:] == ([champion.id] if champion else [])
+            if champion and champion != before:
+                assert (champion.model / "README.md").exists() and (champion.model / "lineage.json").exists()
+            if champion == before:
+                move(home)
+            done = current_champion(home)
+            assert done.verified and done.id == {"the first promotion": "one", "a promotion": "two", "an override": "bad"}.get(
+                name, "one"
+            )
+            # the next move repairs the written history, whatever the killed one left
+            promote(home, evaluation(home, "next", done.id))
+            written = [entry["id"] for entry in read_lines(home.champions / "history.jsonl")]
+            assert written == [entry["id"] for entry in history(home)]
+            assert written[-2:] == [done.id, "next"]
+            assert len(written) == len(set(map(tuple, zip(written, [None, *written], strict=False)))), "no move stands twice"
+            if not killed:
+                break
+            kills += 1
+    assert kills >= at_least
+
+
+def test_a_torn_line_of_the_history_is_written_anew(home):
+    champions(home, "one", "two")
+    moves = home.champions / "history.jsonl"
+    moves.write_bytes(moves.read_bytes()[:-40])
+    assert [move["id"] for move in history(home)] == ["one", "two"]
+    promote(home, evaluation(home, "three", "two"))
+    assert [move["id"] for move in read_lines(moves)] == ["one", "two", "three"]
+
+
+def test_of_two_processes_promoting_at_once_one_wins_and_the_other_is_told(tmp_path):
+    for turn in range(10):
+        home = Home.open(tmp_path / str(turn))
+        promote(home, evaluation(home, "one"))
+        rivals = [evaluation(home, name, "one") for name in ("two", "three")]
+        fork = multiprocessing.get_context("fork")
+        start, told = fork.Event(), fork.Queue()
+
+        def contend(rival: dict[str, Any], home: Home = home, start: Any = start, told: Any = told) -> None:
+            start.wait()
+            try:
+                told.put(promote(home, rival).id)
+            except PromotionRefused as refusal:
+                told.put(str(refusal))
+
+        processes = [fork.Process(target=contend, args=(rival,)) for rival in rivals]
+        for process in processes:
+            process.start()
+        start.set()
+        said = sorted((told.get(timeout=60) for _ in rivals), key=len)
+        for process in processes:
+            process.join()
+        champion = current_champion(home)
+        assert said[0] == champion.id and "measured against one, but the champion is" in said[1]
+        assert champion.verified and [move["id"] for move in history(home)] == ["one", champion.id]

@@ -14,6 +14,7 @@ from lab_pipeline.notifications import needs_attention, notify
 from lab_pipeline.storage import Home, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
+from lab_pipeline.withdrawals import withdrawals
 
 _COMMON: dict[str, Any] = {"group_name": "instructions", "partitions_def": LEAVES, "owners": ["team:lab"], "skippable": True}
 
@@ -64,7 +65,11 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
         plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
-        leaves = [leaf_of(partition) for partition in context.partition_keys]
+        asked = [leaf_of(partition) for partition in context.partition_keys]
+        withdrawn = withdrawals(home)
+        for leaf in withdrawn.keys() & set(asked):
+            context.log.warning(f"{leaf}: {withdrawn[leaf]}; not refreshed")
+        leaves = [leaf for leaf in asked if leaf not in withdrawn]
         failed = {leaf: _why_not(snapshot.problems.get(leaf)) for leaf in leaves if leaf not in plans}
         for leaf, why in failed.items():
             context.log.error(f"{leaf}: {why}")

@@ -101,7 +101,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
     output_required=False,
 )
 def champion_model(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> Iterator[dg.MaterializeResult]:
-    """The promoted model: merged bf16 safetensors with tokenizer, model card and lineage.
+    """The promoted model in one folder: merged bf16 safetensors, tokenizer, model card, lineage and adapters.
 
     It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.
     """
@@ -130,6 +130,6 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) 
             "heldout": evaluation["heldout"]["candidate"] or 0.0,
             "leaves": preview(evaluation["leaves"], ["leaf", "kind", "rows", "contributor"]),
             "path": dg.MetadataValue.path(champion.model),
-            "model_card": dg.MetadataValue.path(champion.model.parent / "MODEL_CARD.md"),
+            "model_card": dg.MetadataValue.md((champion.model / "README.md").read_text(encoding="utf-8")),
         },
     )

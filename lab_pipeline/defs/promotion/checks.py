@@ -3,8 +3,7 @@ import dagster as dg
 from lab_pipeline.defs.promotion.assets import champion_model, evaluation_report
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.storage import folder_digest
+from lab_pipeline.registry.champion import current_champion, model_digest
 
 
 @dg.asset_check(asset=evaluation_report)
@@ -26,5 +25,5 @@ def files_are_those_measured(lab: Lab) -> dg.AssetCheckResult:
     """The champion's files have the hash that the evaluation wrote down."""
     champion = current_champion(lab.home)
     assert champion
-    found = folder_digest(champion.model)
+    found = model_digest(champion.model)
     return dg.AssetCheckResult(passed=found == champion.digest, metadata={"expected": champion.digest, "found": found})

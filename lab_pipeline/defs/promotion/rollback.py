@@ -1,0 +1,36 @@
+import dagster as dg
+from pydantic import Field
+
+from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.registry import champion as registry
+
+
+class Rollback(dg.Config):
+    """Who rolls back, why, and to which champion."""
+
+    author: str = Field(description="Your name, kept for ever in the history")
+    reason: str = Field(description="Why, kept for ever in the history")
+    to: str | None = Field(None, description="Id of an earlier champion. Left out: the one before the current one")
+
+
+@dg.op
+def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> None:
+    """The alias moves to an earlier champion whose files are still the ones that were measured."""
+    with mendable():
+        signed = registry.Signed(config.author, config.reason)
+        champion = registry.rollback(lab.home, signed, config.to)
+    context.log.info(f"the champion is {champion.id} again: {champion.model}")
+    context.log_event(
+        dg.AssetMaterialization(
+            "champion_model",
+            description=f"rolled back by {config.author}: {config.reason}",
+            metadata={"champion": champion.id, "digest": champion.digest, "path": dg.MetadataValue.path(champion.model)},
+            tags={"dagster/data_version": champion.digest},
+        )
+    )
+
+
+# It waits for no retune under way: what that measured against the champion of before is refused when it promotes.
+@dg.job(description="Make an earlier champion the champion again. A model rolled back is not promoted again by itself.")
+def rollback() -> None:
+    move_alias()

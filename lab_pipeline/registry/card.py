@@ -1,0 +1,44 @@
+"""The model card: `README.md` as the Hugging Face hub wants it, from a model's lineage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lab_pipeline.evaluation.report import number
+from lab_pipeline.withdrawals import Withdrawal
+
+_TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
+
+
+def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str:
+    """The card's text.
+
+    Args:
+        lineage: see `build_lineage`.
+        withdrawn: the leaves that are withdrawn now; those that the model holds are named.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        base_model=lineage["base_model_id"],
+        license=lineage["base_licence"],
+        license_name="unknown" if lineage["base_licence"] == "other" else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=_TAGS,
+    )
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(cell=_cell, number=number)
+    template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
+    held = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
+    return template.render(front_matter=data.to_yaml(), withdrawn=held, **lineage) + "\n"
+
+
+def _cell(value: Any) -> str:
+    """A contributor's text as one line that can neither leave its table cell nor be markup."""
+    text = " ".join(str(value if value is not None else "-").split())
+    return re.sub(r"([\\`\[\]|])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")

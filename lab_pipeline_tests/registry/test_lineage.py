@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from lab_pipeline.registry.base_model import base_licence, hub_id, model_identity
+from lab_pipeline.registry.card import model_card
+from lab_pipeline.registry.lineage import build_lineage, works
+from lab_pipeline.settings import PACKAGED
+from lab_pipeline.storage import Home, digest, write_json, write_text
+from lab_pipeline.withdrawals import Withdrawal
+from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
+
+WITHDRAWN = {
+    leaf: Withdrawal(leaf, True, "Bert", "wrong licence", "2026-02-03T00:00:00+00:00") for leaf in [LEAVES[0], "other"]
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path)
+
+
+@pytest.fixture
+def lineage(home: Home) -> dict[str, Any]:
+    made = {
+        "flow": "simple_knowledge",
+        "version": 3,
+        "prompts": {"answer.yaml": "abc"},
+        "teacher": "t",
+        "judge": "j",
+        "source": "s",
+    }
+    write_json(home.leaf(LEAVES[0]) / "made-c.json", made)
+    return build_lineage(home, evaluation(home, "one"), [])
+
+
+def test_an_attribution_names_its_works_one_after_the_other():
+    text = (
+        "Title of work: One\nLicense of the work: CC-BY-4.0\nCreator names: A, B\n\n"
+        "title of work:Two\nLink to work: https://example.org/a\nRevision: 1\nLicence of the work:  MIT \n"
+    )
+    assert works(text) == [
+        {"title": "One", "licence": "CC-BY-4.0", "creators": "A, B"},
+        {"title": "Two", "link": "https://example.org/a", "licence": "MIT"},
+    ]
+    assert works(None) == works("nothing of the kind") == []
+
+
+@given(st.text())
+def test_any_attribution_is_read(text):
+    assert all(found for found in works(text))
+
+
+def test_the_lineage_says_how_each_leafs_rows_were_made_where_that_was_written_down(lineage):
+    first, second = lineage["leaves"]
+    assert first["made_from"]["prompts"] == {"answer.yaml": "abc"} and second["made_from"] is None
+    assert first["works"][0]["licence"] == "CC-BY-4.0" and "attribution" not in first
+
+
+def test_the_card_is_one_that_the_hubs_library_reads(home, lineage, tmp_path):
+    """What it checks without the network: the front matter is a YAML block, a dictionary, of the fields that it knows. The
+    hub's check of the values (`RepoCard.validate`) asks huggingface.co, so it is not made here."""
+    path = tmp_path / "README.md"
+    path.write_text(model_card({**lineage, "base_model_id": "some/model"}, {}), encoding="utf-8")
+    card = ModelCard.load(path)
+    assert isinstance(card.data, ModelCardData)
+    assert metadata_load(path) == card.data.to_dict()
+    assert card.data.to_dict() == {
+        "base_model": "some/model",
+        "library_name": "transformers",
+        "license": "other",
+        "license_name": "unknown",
+        "pipeline_tag": "text-generation",
+        "tags": ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"],
+    }
+
+
+def test_the_card_says_what_it_was_taught_by_and_how_well_it_learned(lineage):
+    text = model_card(lineage, {})
+    said = (*LEAVES, "anna", "tiny", "c0ffee", "2.000", "1.500", "-0.700 to -0.300", "not measurable", "the numbers say so")
+    for each in (*said, "CC-BY-4.0", "simple_knowledge 3", "islands.md", '"rank": 4', lineage["digest"]):
+        assert each in text, each
+    assert "Withdrawn" not in text and "against the gate" not in text
+
+
+def test_the_card_names_the_withdrawn_leaves_that_the_model_holds(lineage):
+    text = model_card(lineage, WITHDRAWN)
+    assert f"- {LEAVES[0]}: withdrawn by Bert on 2026-02-03: wrong licence" in text
+    assert "- other" not in text
+
+
+@given(st.text(alphabet=st.sampled_from("|<>&`[]()!\\\n\r# -{}%ab"), min_size=1))
+def test_no_contributor_breaks_the_cards_tables_or_smuggles_markup_in(lineage_of_one, text):
+    leaf = {**lineage_of_one["leaves"][0], "contributor": text}
+    parsed = MarkdownIt("commonmark").enable("table").parse(model_card({**lineage_of_one, "leaves": [leaf]}, {}))
+    kinds = {child.type for token in parsed for child in token.children or []} | {token.type for token in parsed}
+    assert not kinds & {"html_inline", "html_block", "image"}
+    tables = [token.type for token in parsed if token.type in ("tr_open", "td_open")]
+    assert tables[:9] == ["tr_open", "tr_open", *["td_open"] * 6, "tr_open"]
+
+
+@pytest.fixture(scope="module")
+def lineage_of_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    home = Home.open(tmp_path_factory.mktemp("home"))
+    return build_lineage(home, evaluation(home, "one"), [])
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [("org/model", "org/model"), ("folder@abc", None), (model_identity(PACKAGED), "HuggingFaceTB/SmolLM2-135M-Instruct")],
+)
+def test_the_base_model_is_named_as_the_hub_knows_it(identity, expected):
+    assert hub_id(identity) == expected
+
+
+def test_the_licence_is_what_the_base_models_own_card_states(home):
+    folder = home.root / "base"
+    write_text(folder / "README.md", "---\nlicense: mit\n---\n# Base\n")
+    write_json(home.models / f"{digest('base@1')}.json", {"folder": str(folder)})
+    assert base_licence(home, "base@1") == "mit"
+    write_text(folder / "README.md", "# no front matter\n")
+    assert base_licence(home, "base@1") == base_licence(home, "unheard/of") == "other"
+    assert base_licence(home, model_identity(PACKAGED)) == "apache-2.0"
