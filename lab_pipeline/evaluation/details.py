@@ -100,7 +100,7 @@ def _compared(name: str, scores: dict[str, dict[str, list[float]]], confidence: 
         "questions": len(losses["candidate"]),
         "losses": {model: sum(values) / len(values) if values else None for model, values in losses.items()},
         "difference": compared.difference if compared else None,
-        "interval": list(compared.interval) if compared else None,
+        "interval": list(compared.interval or (compared.difference, compared.difference)) if compared else None,
     }
 
 

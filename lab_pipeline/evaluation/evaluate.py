@@ -19,7 +19,7 @@ from lab_pipeline.evaluation.likelihood import answer_losses
 from lab_pipeline.progress import Say
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate
-from lab_pipeline.registry.champion import Champion, current_champion
+from lab_pipeline.registry.champion import Champion, current_champion, history
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.taxonomy.snapshot import Snapshot
@@ -57,8 +57,7 @@ def nothing_changed(home: Home, inputs: str) -> bool:
     last = last_evaluation(home)
     if last is None or last["inputs"] != inputs:
         return False
-    champion = current_champion(home)
-    return not last["verdict"]["promoted"] or (champion is not None and champion.id == last["candidate"])
+    return not last["verdict"]["promoted"] or last["candidate"] in {move["id"] for move in history(home)}
 
 
 def evaluate(

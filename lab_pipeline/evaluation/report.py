@@ -42,6 +42,7 @@ def report_markdown(evaluation: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
         *(_row(name, measured) for name, measured in groups.items()),
         "",
+        *_ranks(evaluation["heldout"]["ranks"]),
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
@@ -69,6 +70,7 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
         curves={phase: _curve(report["curve"]) for phase, report in details["training"].items()},
         recipe=yaml.safe_dump(evaluation["recipe"], sort_keys=False, allow_unicode=True),
         number=number,
+        percent=lambda share: f"{share:.0%}",
         signed=_signed,
         breakable=_breakable,
         duration=_duration,
@@ -88,9 +90,19 @@ def _title(evaluation: dict[str, Any]) -> str:
 def _row(name: str, measured: dict[str, Any]) -> str:
     if not measured["questions"]:
         return f"| {name} | 0 | - | - | - | - | not measurable |"
-    low, high = measured["interval"] or (float("-inf"), float("inf"))
+    interval = "{:+.3f} to {:+.3f}".format(*measured["interval"]) if measured["interval"] else "one question"
     numbers = " | ".join(number(measured[key]) for key in ("base", "champion", "candidate"))
-    return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {low:+.3f} to {high:+.3f} |"
+    return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {interval} |"
+
+
+def _ranks(ranks: dict[str, Any]) -> list[str]:
+    if not ranks["candidate"]:
+        return []
+    said = ", ".join(f"{model} {found['accuracy']:.0%}" for model, found in ranks.items() if found)
+    return [
+        f"The reference is the likeliest of several answers: {said} (by guessing {ranks['candidate']['by_guessing']:.0%}).",
+        "",
+    ]
 
 
 def _code(text: str) -> str:

@@ -84,7 +84,10 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "interval": [-1.5, -0.5],
         "questions": 4,
     }
-    empty = {**dict.fromkeys(measured), "questions": 0}
+    ranked = {"questions": 4, "accuracy": 0.5, "reciprocal_rank": 0.7, "by_guessing": 0.2}
+    measured["ranks"] = {"base": ranked, "champion": ranked if champion else None, "candidate": ranked}
+    empty = {**dict.fromkeys(measured), "questions": 0, "ranks": dict.fromkeys(["base", "champion", "candidate"])}
+    says = [{"leaf": leaf, "role": "changed", "finding": "worse", "veto": leaf == leaves[0]} for leaf in leaves]
     evaluation = {
         "candidate": "skills-1",
         "digest": "d1",
@@ -93,7 +96,7 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "taxonomy_commit": "",
         "snapshot": "s1",
         "changed": leaves[:2],
-        "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0]},
+        "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0], "leaves": says},
         "heldout": {**(measured if measurable else empty), "leaves": dict.fromkeys(leaves, measured if measurable else empty)},
         "general": measured if measurable else empty,
         "leaves": [
@@ -149,14 +152,14 @@ def test_the_verdict_comes_first_with_its_reason():
     assert places == sorted(places)
 
 
-def test_three_hundred_leaves_stand_in_two_tables_the_changed_ones_open():
+def test_three_hundred_leaves_stand_in_tables_the_changed_ones_open():
     leaves = [f"knowledge/leaf_{n:03}" for n in range(300)]
     page = report_html(*evaluated(leaves))
     parsed = Page(page)
     assert "2 changed leaves" in parsed.text and "298 other leaves" in parsed.text
     assert page.index("<details open>") < page.index("2 changed leaves")
     assert page.count("<details open>") == 1
-    assert page.count("<wbr>leaf_299") == 2, "once with its scores, once with its lineage"
+    assert page.count("<wbr>leaf_299") == 3, "with its scores, its ranks, its lineage"
 
 
 def test_nothing_measurable_is_said():
@@ -197,3 +200,12 @@ def test_hostile_leaf_names_break_no_markdown_table():
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + 2 + len(HOSTILE)
     assert all(row.count("|") == 8 for row in rows)
+
+
+def test_ranks_and_vetoes_are_told():
+    evaluation, details = evaluated(["a/leaf", "b/leaf"])
+    page, text = report_html(evaluation, details), report_markdown(evaluation)
+    assert "guessing would score 20%" in page and page.count("the gate stops here") == 1
+    assert "base 50%, champion 50%, candidate 50% (by guessing 20%)" in text
+    evaluation, details = evaluated(["a/leaf"], champion=False, measurable=False)
+    assert "Multiple choice" not in report_html(evaluation, details) and "guessing" not in report_markdown(evaluation)

@@ -105,8 +105,8 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         )
     if news := needs_attention(failures, settings.sensors.attempts):
         notify(settings, news, context.log.warning)
-    asked = {key.name for key in context.selected_asset_check_keys}
-    yield from (result for result in leaf_checks(states) if result.check_name in asked)
+    checks = {key.name for key in context.selected_asset_check_keys}
+    yield from (result for result in leaf_checks(states) if result.check_name in checks)
     if failed:
         raise LeavesFailed(
             f"{len(failed)} of {len(leaves)} leaves failed; the others are done",
