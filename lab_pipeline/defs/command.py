@@ -19,6 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lab_pipeline.defs.instructions.assets import LeavesFailed
+from lab_pipeline.defs.notifications import failure_reason
 from lab_pipeline.defs.partitions import ranges
 from lab_pipeline.defs.reaping import reap_dead_runs
 from lab_pipeline.defs.run_worker import LAUNCH_TAG
@@ -147,11 +148,11 @@ class _Follower:
         elif event.event_type == dg.DagsterEventType.STEP_START and not (event.step_key or "").endswith("expectations"):
             self.say(f"[{event.step_key}]")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            error = event.step_failure_data.user_failure_data
-            cause = event.step_failure_data.error
-            said = (error and error.description) or (cause.to_string() if cause else "")
-            self.say(f"[{event.step_key}] failed: {said}")
-            self.failure = cause.cls_name if cause and cause.cls_name == LeavesFailed.__name__ else said.split("\n")[0]
+            error, reason = event.step_failure_data.error, failure_reason(event)
+            told = event.step_failure_data.user_failure_data
+            self.say(f"[{event.step_key}] failed: {error.to_string() if error and not told else reason}")
+            only_leaves = error is not None and error.cls_name == LeavesFailed.__name__
+            self.failure = LeavesFailed.__name__ if only_leaves else reason.split("\n")[0]
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:

@@ -23,7 +23,7 @@ def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason
     crashes = [failure for failure in failures if not _is_of_leaves(failure)]
     if failures and not crashes:
         return dg.SkipReason("only leaves failed")
-    said = _reason(crashes[0]) if crashes else context.failure_event.message
+    said = failure_reason(crashes[0]) if crashes else context.failure_event.message
     run = context.dagster_run
     try:
         first_line = (said or "no reason given").strip().split("\n")[0]
@@ -38,10 +38,12 @@ def _is_of_leaves(failure: dg.DagsterEvent) -> bool:
     return error is not None and error.cls_name == LeavesFailed.__name__
 
 
-def _reason(failure: dg.DagsterEvent) -> str | None:
-    if failure.step_failure_data.user_failure_data:
-        return failure.step_failure_data.user_failure_data.description
+def failure_reason(failure: dg.DagsterEvent) -> str:
+    """What a step that failed says: the message meant for people, else that of the error behind all others."""
+    told = failure.step_failure_data.user_failure_data
+    if told and told.description:
+        return told.description
     error = failure.step_failure_data.error
     while error and error.cause:
         error = error.cause
-    return error.message if error else None
+    return error.message.strip() if error else "no reason given"
