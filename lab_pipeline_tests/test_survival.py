@@ -98,6 +98,11 @@ class Survivor:
             time.sleep(0.002)
         return False
 
+    def phases(self) -> Iterator[str]:
+        """All phases in random order, again and again."""
+        while True:
+            yield from self.moments.sample(list(PHASES), len(PHASES))
+
     def count(self, pattern: str) -> int:
         return sum(1 for _ in self.home.root.glob(pattern))
 
@@ -231,6 +236,7 @@ def test_thirty_kills(tmp_path, tiny_model):
         journaled = sum(len(segment.read_bytes().splitlines()) for segment in one.home.root.glob("leaves/*/journal/*.jsonl"))
     print(f"killed: {dict(killed)}; {asked} calls asked, {journaled} journaled")
     assert sum(killed.values()) == 30
+    assert {moment.removeprefix("daemon: ").split(",")[0] for moment in killed} == set(PHASES)
     with survivor(tmp_path / "undisturbed", taxonomy, tiny_model) as life:
         Survivor(life, random.Random()).finish()
         assert outcome(life.home) == disturbed
@@ -238,14 +244,13 @@ def test_thirty_kills(tmp_path, tiny_model):
 
 def from_the_command_line(one: Survivor, kills: int) -> Counter[str]:
     killed: Counter[str] = Counter()
-    phases = [phase for phase in PHASES for _ in range(3)]
+    phases = one.phases()
     while killed.total() < kills:
-        phase, whole = one.moments.choice(phases), one.moments.random() < 0.6
+        phase, whole = next(phases), one.moments.random() < 0.6
+        one.give_work()  # so that the phase comes, whatever was done before
         process = one.start()
         if one.at(phase, process.pid) and (kill_tree(process.pid) if whole else kill_worker(process.pid)):
             killed[f"{phase}, {'tree' if whole else 'worker'}"] += 1
-        else:
-            one.give_work()  # all was done before the moment came
         process.wait(timeout=60)
         assert_sound(one.home)
     return killed
@@ -253,10 +258,11 @@ def from_the_command_line(one: Survivor, kills: int) -> Counter[str]:
 
 def under_the_daemon(one: Survivor, kills: int, log: Path) -> Counter[str]:
     killed: Counter[str] = Counter()
+    phases = one.phases()
     while killed.total() < kills:
         with daemon(log) as process:
             while killed.total() < kills:
-                phase, whole = one.moments.choice(list(PHASES)), one.moments.random() < 0.4
+                phase, whole = next(phases), one.moments.random() < 0.4
                 one.give_work()
                 write_json(one.home.root / "retune-due.json", {"night": f"kill {killed.total()} {one.edits}"})
                 if not one.at(phase, process.pid, seconds=90):
