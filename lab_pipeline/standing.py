@@ -38,7 +38,7 @@ class Standing:
     @classmethod
     def of(cls, home: Home, settings: Settings) -> Standing:
         snapshot = current_snapshot(home)
-        plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
+        plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans)
         general = load_general(settings.general)
         heldout = build_heldout(catalog, snapshot.rows, general.questions)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
+from lab_pipeline.reviews import Review, review_of, reviews_in_force, row_text
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.withdrawals import Withdrawal, withdrawals
@@ -27,13 +28,15 @@ CATALOG_SCHEMA = pa.schema(
         ("curated", pa.string()),
         ("content", pa.string()),
         ("source", pa.string()),
+        ("banned", pa.list_(pa.string())),
         ("note", pa.string()),
     ]
 )
 """One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
 *quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed); *withdrawn* by a
 person (no rows in use). `content` is a hash of the rows' texts and of the leaf's frozen source, which holds seeds and
-passages."""
+passages. `banned` are ids in the curated table that people banned since: they are in use no more, though the leaf may be
+behind or broken."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,11 @@ class Catalog:
 def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan]) -> Catalog:
     """The catalog of the snapshot's leaves. Removed leaves are not in it."""
     withdrawn = withdrawals(home)
-    entries = [_entry(home, row, plans.get(row["leaf"]), withdrawn.get(row["leaf"])) for row in snapshot.rows]
+    reviews = reviews_in_force(home, snapshot.reviews)
+    entries = [
+        _entry(home, row, plans.get(row["leaf"]), withdrawn.get(row["leaf"]), reviews.get(row["leaf"], []))
+        for row in snapshot.rows
+    ]
     return Catalog(snapshot.id, entries)
 
 
@@ -84,14 +91,18 @@ def current_catalog(home: Home) -> Catalog:
 
 def curated_rows(home: Home, entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The kept rows that a catalog entry stands for."""
-    return read_rows(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet")
+    banned = entry.get("banned") or []  # catalogs of earlier releases lack it
+    rows = read_rows(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet")
+    return [row for row in rows if row["id"] not in banned]
 
 
 def _path(home: Home, catalog: Catalog) -> Path:
     return home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
 
 
-def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: Withdrawal | None) -> dict[str, Any]:
+def _entry(
+    home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: Withdrawal | None, reviews: list[Review]
+) -> dict[str, Any]:
     leaf = row["leaf"]
     state = None if withdrawal else leaf_state(home, leaf)
     failure = leaf_failure(home, plan) if plan else None
@@ -116,10 +127,14 @@ def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: W
         "curated": state.curated if state else None,
         "content": None,
         "source": state.source if state else None,
+        "banned": [],
         "note": note,
     }
     if state:
         rows = curated_rows(home, entry)
+        reviewed = {kept["id"]: review_of(reviews, kept["id"], row_text(kept)) for kept in rows}
+        entry["banned"] = [name for name, review in reviewed.items() if review and review.decision == "ban"]
+        rows = [kept for kept in rows if kept["id"] not in entry["banned"]]
         texts = [[kept["id"], kept["context"], kept["question"], kept["answer"]] for kept in rows]
         entry |= {"rows": len(rows), "generated": state.funnel["generated"], "content": digest([state.source, texts])}
     return entry

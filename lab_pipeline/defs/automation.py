@@ -136,7 +136,7 @@ def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRe
 def _refreshes(instance: dg.DagsterInstance, lab: Lab) -> tuple[list[dg.RunRequest], Backlog, str]:
     """What to run now for the leaves that are behind, and how they stand."""
     home, settings, job = lab.home, lab.settings, refresh_leaves.name
-    plans = plan_leaves(current_snapshot(home), settings, *teacher_identities(settings))
+    plans = plan_leaves(home, current_snapshot(home), settings, *teacher_identities(settings))
     behind = backlog(home, plans, settings.sensors, datetime.now(UTC))
     requests, waits = [], []
     order = instance.get_dynamic_partitions("leaves") if behind.due else []

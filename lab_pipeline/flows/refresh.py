@@ -1,7 +1,7 @@
 """Bringing leaves up to date: what each needs is said by chained fingerprints, and what is stored is not made again.
 
-generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules and thresholds). A changed
-threshold thus re-curates only, and a changed judge re-judges only.
+generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, thresholds, people's reviews).
+A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, funnel
+from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
 from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
+from lab_pipeline.reviews import Review, reviews_in_force
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
@@ -44,6 +46,7 @@ class LeafPlan:
     generated: str
     judged: str
     curated: str
+    reviews: list[Review]
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -71,12 +74,14 @@ class LeafState:
     refreshed_at: str
 
 
-def plan_leaves(snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
+def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
     """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities.
 
     Raises:
         FlowError: a flow named in the settings cannot be used.
+        LabError: the home's `reviews.yaml` is wrong.
     """
+    reviews = reviews_in_force(home, snapshot.reviews)
     kinds = {row["leaf"]: row["kind"] for row in snapshot.rows}
     flows = {kind: load_flow(getattr(settings.flows, kind), kind) for kind in sorted(set(kinds.values()) - {None})}
     plans = {}
@@ -84,7 +89,10 @@ def plan_leaves(snapshot: Snapshot, settings: Settings, teacher: str, judge: str
         flow = flows[kinds[leaf]]
         generated = digest([source, flow.generation_digest, teacher, settings.seed])
         judged = digest([generated, flow.judging_digest, judge])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, digest([judged, flow.curation_digest]))
+        decided = reviews.get(leaf, [])
+        said = [[review.model_dump(mode="json") for review in decided]] if decided else []
+        curated = digest([judged, flow.curation_digest, *said])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided)
     return plans
 
 
@@ -271,7 +279,7 @@ async def _refresh(
         write_rows(judged_path, judged, JUDGED_SCHEMA)
     rows = read_rows(judged_path)
     if not (curated_path.exists() and rejected_path.exists()):
-        kept, rejected = curate(rows, source, plan.flow)
+        kept, rejected = curate_reviewed(rows, source, plan.flow, plan.reviews)
         write_rows(rejected_path, rejected, REJECTED_SCHEMA)
         write_rows(curated_path, kept, CURATED_SCHEMA)
     return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))

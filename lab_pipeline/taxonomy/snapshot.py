@@ -17,6 +17,7 @@ from lab_pipeline.datasets.heldout import Ledger, split_seeds
 from lab_pipeline.documents.passages import passages
 from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.errors import LabError, NotMaterialized
+from lab_pipeline.reviews import FILE, read_reviews
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, clear_scratch, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.leaf import QNA, Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
@@ -75,6 +76,8 @@ class Snapshot:
     """What happened to branch and history since the snapshot before."""
     document_folders: list[str] = field(default_factory=list)
     """Plain folders outside of the taxonomy that leaves refer to."""
+    reviews: list[dict[str, Any]] = field(default_factory=list)
+    """Entries of the taxonomy's `reviews.yaml`; while that is wrong, those of the snapshot before."""
 
     @property
     def usable(self) -> dict[str, str]:
@@ -109,7 +112,9 @@ def take_snapshot(
                 "check taxonomy.path (for a bare repository, set taxonomy.ref)"
             )
         ledger = Ledger(home.heldout_ledger)
-        earlier = {row["leaf"]: row for row in current_snapshot(home).rows} if home.current_snapshot.exists() else {}
+        before = current_snapshot(home) if home.current_snapshot.exists() else None
+        earlier = {row["leaf"]: row for row in before.rows} if before else {}
+        reviews, notes = _reviews(taxonomy, before)
         rows = []
         scans: dict[str, str] = {}
         for done, key in enumerate(keys):
@@ -126,8 +131,9 @@ def take_snapshot(
             rows=rows,
             state=whole_state(taxonomy.state, scans),
             branch=taxonomy.branch,
-            notes=taxonomy.notes,
+            notes=taxonomy.notes + notes,
             document_folders=sorted(scans),
+            reviews=reviews,
         )
         write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
         facts = {name: value for name, value in vars(snapshot).items() if name != "rows"}
@@ -160,6 +166,16 @@ def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
         current = current_snapshot(home)
         return current if current.id == snapshot_id else Snapshot(snapshot_id, "", "", read_rows(home.snapshot(snapshot_id)))
     return Snapshot(rows=read_rows(home.snapshot(snapshot_id)), **read_json(home.snapshot_facts(snapshot_id)))
+
+
+def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """The taxonomy's reviews, and what there is to say of them: a slip of the pen must not let banned rows in."""
+    file = taxonomy.folder / FILE
+    try:
+        found = [] if file.is_symlink() else read_reviews(file)
+    except LabError as error:
+        return before.reviews if before else [], [f"{error}; until it is mended, reviews hold as in the snapshot before"]
+    return [review.model_dump(mode="json") for review in found], []
 
 
 def _row(

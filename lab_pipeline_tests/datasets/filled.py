@@ -35,7 +35,7 @@ class FilledHome:
         return take_snapshot(self.home, self.settings)
 
     def plans(self, snapshot: Snapshot) -> dict[str, LeafPlan]:
-        return plan_leaves(snapshot, self.settings, "scripted", "scripted")
+        return plan_leaves(self.home, snapshot, self.settings, "scripted", "scripted")
 
     def refresh(self, *leaves: str, teacher: ScriptedTeacher | None = None) -> None:
         """Refresh these leaves, or all of them."""

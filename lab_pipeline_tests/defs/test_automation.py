@@ -71,7 +71,7 @@ class Ticking:
 
     def refresh(self, *leaves: str, teacher: ScriptedTeacher | None = None) -> None:
         settings = load_settings(self.home.settings_file)
-        plans = plan_leaves(current_snapshot(self.home), settings, *teacher_identities(settings))
+        plans = plan_leaves(self.home, current_snapshot(self.home), settings, *teacher_identities(settings))
         wanted = [plan for leaf, plan in plans.items() if not leaves or leaf in leaves]
         teacher = teacher or ScriptedTeacher()
         refresh_leaves(self.home, wanted, settings, teacher, teacher, "c", lambda text: None, lambda outcome: None)

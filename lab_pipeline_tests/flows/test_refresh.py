@@ -62,7 +62,7 @@ class Lab:
     snapshot: Snapshot
 
     def plans(self) -> dict[str, LeafPlan]:
-        return plan_leaves(self.snapshot, self.settings, self.teacher.identity, self.judge.identity)
+        return plan_leaves(self.home, self.snapshot, self.settings, self.teacher.identity, self.judge.identity)
 
     def look_again(self) -> None:
         self.snapshot = take_snapshot(self.home, self.settings)

@@ -64,7 +64,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
     with mendable():
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
-        plans = plan_leaves(snapshot, settings, *teacher_identities(settings))
+        plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         asked = [leaf_of(partition) for partition in context.partition_keys]
         withdrawn = withdrawals(home)
         for leaf in withdrawn.keys() & set(asked):
