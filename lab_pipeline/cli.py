@@ -16,6 +16,7 @@ from lab_pipeline.evaluation.report import number
 from lab_pipeline.git import is_remote
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, deployment, home_of, prepare
 from lab_pipeline.machine import as_lab_error
+from lab_pipeline.reviews import Decision
 
 app = typer.Typer(
     help="Keep a language model in step with a taxonomy, by the LAB method.",
@@ -27,6 +28,7 @@ app = typer.Typer(
 HomeOption = Annotated[Path | None, typer.Option(help="The home; default LAB_HOME, else data/lab of the project")]
 Author = Annotated[str, typer.Option(help="Your name, kept for ever")]
 Reason = Annotated[str, typer.Option(help="Why, kept for ever")]
+LeafArgument = Annotated[str, typer.Argument(help="Key of the leaf: its folder in the taxonomy")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs")]
 
 
@@ -137,7 +139,7 @@ def rollback(
 @app.command()
 def lineage(
     what: Annotated[str, typer.Argument(help="'champion' or a model's id, a leaf's key, or 'row'")],
-    row: Annotated[str | None, typer.Argument(help="After 'row': its id in a data set, or the id's beginning")] = None,
+    row: Annotated[str | None, typer.Argument(help="After 'row': its id in a data set or leaf, or the id's beginning")] = None,
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -159,7 +161,7 @@ def lineage(
 
 @app.command()
 def withdraw(
-    leaf: Annotated[str, typer.Argument(help="Key of the leaf: its folder in the taxonomy")],
+    leaf: LeafArgument,
     author: Author,
     reason: Reason,
     undo: Annotated[bool, typer.Option("--undo", help="Take an earlier withdrawal back")] = False,
@@ -172,6 +174,58 @@ def withdraw(
     questions.withdraw(opened, leaf.rstrip("/"), author, reason, undo)
     typer.echo(questions.as_text("leaf", questions.leaf_lineage(opened, leaf.rstrip("/"))))
     typer.echo("The next retune will use it again." if undo else "The next retune will leave it out.")
+
+
+@app.command()
+def rejects(leaf: LeafArgument, home: HomeOption = None, as_json: AsJson = False) -> None:
+    """What became of a leaf's rows, and each rejected one with stage, rule, scores and text."""
+    from lab_pipeline import inspection
+
+    opened = prepare(home or default_home(), None)
+    described = inspection.described_rejects(inspection.leaf_rows(opened, leaf.rstrip("/")))
+    typer.echo(json.dumps(described, indent=2, ensure_ascii=False) if as_json else inspection.rejects_text(described))
+
+
+@app.command()
+def rows(
+    leaf: LeafArgument,
+    sample: Annotated[int, typer.Option(min=1, help="So many of them, drawn at random")] = 20,
+    seed: Annotated[int, typer.Option(help="Another seed draws others")] = 0,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """A sample of the rows that a leaf gives to training."""
+    from lab_pipeline import inspection
+
+    opened = prepare(home or default_home(), None)
+    described = inspection.sampled_rows(inspection.leaf_rows(opened, leaf.rstrip("/")), sample, seed)
+    typer.echo(json.dumps(described, indent=2, ensure_ascii=False) if as_json else inspection.rows_text(described))
+
+
+@app.command()
+def review(
+    leaf: LeafArgument,
+    author: Author,
+    reason: Annotated[str, typer.Option(help="Why, kept for ever; in a terminal it is asked for each row")] = "",
+    ban: Annotated[list[str] | None, typer.Option(help="Id of a row that shall never come in; may be repeated")] = None,
+    pin: Annotated[list[str] | None, typer.Option(help="Id of a row that stays whatever the rules say")] = None,
+    undo: Annotated[list[str] | None, typer.Option(help="Id of a row whose review is taken back")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Ban or pin rows for ever. Without ids, in a terminal: row by row, the kept ones first."""
+    from lab_pipeline import inspection
+
+    opened, leaf = prepare(home or default_home(), None), leaf.rstrip("/")
+    asked: dict[Decision, list[str] | None] = {"ban": ban, "pin": pin, "undo": undo}
+    if any(asked.values()):
+        for decision, names in asked.items():
+            for said in inspection.review_rows(opened, leaf, decision, names or [], author, reason):
+                typer.echo(f"{said.row} {said}")
+    elif not sys.stdin.isatty():
+        raise LabError("reviewing row by row needs a terminal; else give --ban ID or --pin ID, with --reason")
+    else:
+        inspection.converse(opened, leaf, author, typer.prompt, typer.echo)
+    typer.echo("The next retune curates the leaf anew, without a teacher call.")
 
 
 @app.command()

@@ -12,11 +12,12 @@ import jinja2
 import pyarrow.parquet as pq
 
 from lab_pipeline.datasets.catalog import curated_rows
-from lab_pipeline.datasets.rows import document_row, seed_row
+from lab_pipeline.datasets.rows import as_prompt, document_row, seed_row
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import made_from
+from lab_pipeline.flows.refresh import leaf_state, made_from
 from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
 from lab_pipeline.registry.lineage import build_lineage
+from lab_pipeline.reviews import Review, review_of, reviews_in_force, row_text, text_digest
 from lab_pipeline.storage import Home, read_json, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.withdrawals import Withdrawal, record_withdrawal, withdrawals
@@ -74,7 +75,7 @@ def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
     Raises:
         LabError: no such leaf is known, with those of similar names.
     """
-    _check_known(home, leaf)
+    check_known(home, leaf)
     champion = current_champion(home)
     champions = {move["id"] for move in history(home)}
     models = []
@@ -103,22 +104,27 @@ def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False
     Raises:
         LabError: no such leaf is known, or it stands so already.
     """
-    _check_known(home, leaf)
+    check_known(home, leaf)
     withdrawal = record_withdrawal(home, leaf, author, reason, withdrawn=not undo)
     name_withdrawals(home)
     return withdrawal
 
 
 def row_lineage(home: Home, row_id: str) -> dict[str, Any]:
-    """Where a training row comes from: leaf, commits, flow, and for a row made from a document the span and its text.
+    """Where a training row comes from: leaf, commits, flow, and for a row made from a document the span and its text; and
+    what people decided about it.
 
     Args:
-        row_id: id of a row of a data set; its beginning is enough where no other row begins so.
+        row_id: id of a row of a data set, or of a row of a leaf that no data set took in; its beginning is enough where no
+            other row begins so.
 
     Raises:
         LabError: no row, or several, are called so.
     """
+    reviews = reviews_in_force(home, current_snapshot(home).reviews)
     row, data_sets = _training_row(home, row_id)
+    if row is None:
+        return _leaf_row(home, row_id, reviews)
     found = {
         "row": row["id"],
         "source": row["source"],
@@ -131,7 +137,9 @@ def row_lineage(home: Home, row_id: str) -> dict[str, Any]:
         return {**original, **found, "replays": original["row"]}
     if row["source"] == "general":
         return {**found, "leaf": None, "question": row["source_row"]}
-    return {**found, "leaf": row["leaf"], **_origin(home, row)}
+    text = text_digest(row["messages"][0]["content"], row["messages"][-1]["content"])
+    review = review_of(reviews.get(row["leaf"], []), row["source_row"], text)
+    return {**found, "leaf": row["leaf"], "review": str(review) if review else None, **_origin(home, row)}
 
 
 def as_text(kind: str, answer: dict[str, Any]) -> str:
@@ -185,18 +193,58 @@ def _span(passage: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _training_row(home: Home, beginning: str) -> tuple[dict[str, Any], list[str]]:
-    """The one row whose id begins so, and the names of the data sets that hold it."""
+def _leaf_row(home: Home, beginning: str, reviews: dict[str, list[Review]]) -> dict[str, Any]:
+    """A row of a leaf's last good tables that is in no data set: banned, rejected by a rule, or not mixed yet."""
+    found = []
+    for leaf in sorted(known_leaves(home)):
+        state = leaf_state(home, leaf)
+        for table in ("curated", "rejected") if state else ():
+            assert state
+            path = home.leaf(leaf) / f"{table}-{state.curated}.parquet"
+            ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
+            found += [(path, number) for number, name in enumerate(ids) if name.startswith(beginning)]
+    if len(found) != 1:
+        raise LabError(f"row {beginning}: {len(found) or 'no'} rows of a data set or a leaf have an id that begins so")
+    path, number = found[0]
+    row = read_rows(path)[number]
+    review = review_of(reviews.get(row["leaf"], []), row["id"], row_text(row))
+    return {
+        "row": row["id"],
+        "source": f"rejected, {row['rule']}: {row['reason']}" if "rule" in row else "kept, in no data set yet",
+        "datasets": [],
+        "models": [],
+        "messages": [
+            *as_prompt(row["question"] or "", row["context"] if row["kind"] == "grounded_skill" else None),
+            {"role": "assistant", "content": row["answer"] or ""},
+        ],
+        "review": str(review) if review else None,
+        **{
+            key: row[key]
+            for key in ("leaf", "taxonomy_commit", "flow", "flow_version", "teacher", "document", "document_commit")
+        },
+        "span": None if row["span_start"] is None else [row["span_start"], row["span_end"]],
+        "text": row["support"],
+    }
+
+
+def _training_row(home: Home, beginning: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """The one row whose id begins so, else the one made of a leaf's row of such an id; and the data sets that hold it."""
     tables = [path for path in home.datasets.glob("*-*.parquet") if path.stem.split("-")[0] in ("knowledge", "skills")]
     holding = {
-        path: {found for found in pq.read_table(path, columns=["id"])["id"].to_pylist() if found.startswith(beginning)}
+        path: {
+            row["id"]
+            for row in pq.read_table(path, columns=["id", "source", "source_row"]).to_pylist()
+            if row["id"].startswith(beginning) or (row["source"] == "curated" and row["source_row"].startswith(beginning))
+        }
         for path in sorted(tables)
         if not path.stem.endswith("-excluded")
     }
     found = sorted(set().union(*holding.values()))
-    if len(found) != 1:
-        some = f": {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else ""
-        raise LabError(f"row {beginning}: {len(found) or 'no'} rows of a data set have an id that begins so{some}")
+    if not found:
+        return None, []
+    if len(found) > 1:
+        some = f": {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}"
+        raise LabError(f"row {beginning}: {len(found)} rows of a data set have an id that begins so{some}")
     data_sets = [path.stem for path, ids in holding.items() if ids]
     rows = read_rows(home.datasets / f"{data_sets[0]}.parquet")
     return next(row for row in rows if row["id"] == found[0]), data_sets
@@ -208,11 +256,11 @@ def _is_in(made: dict[str, str], data_sets: list[str]) -> bool:
 
 def _catalog_entries(home: Home, leaf: str) -> list[dict[str, Any]]:
     """The entries by which catalogs ever took rows of a leaf, each once, oldest first."""
-    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    entries: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(home.datasets.glob("catalog-*.parquet"), key=lambda each: each.stat().st_mtime):
         for entry in pq.read_table(path, filters=[("leaf", "=", leaf)]).to_pylist():
             if entry["curated"]:
-                entries.setdefault((entry["curated"], entry["source"]), entry)
+                entries.setdefault((entry["curated"], entry["source"], str(entry.get("banned"))), entry)
     return list(entries.values())
 
 
@@ -227,7 +275,8 @@ def _commit_of(home: Home, leaf: str, fingerprint: str) -> str | None:
     return min(found)[1] if found else None
 
 
-def _check_known(home: Home, leaf: str) -> None:
+def check_known(home: Home, leaf: str) -> None:
+    """Raise a `LabError` with the leaves of similar names if there is no such leaf."""
     known = known_leaves(home)
     if leaf not in known:
         raise LabError(f"{leaf}: no such leaf{_near(leaf, known)}")

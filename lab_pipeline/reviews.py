@@ -113,9 +113,7 @@ def record_review(home: Home, leaf: str, row: str, text: str | None, decision: D
     """
     if not author.strip() or not reason.strip():
         raise LabError("a review needs an author and a reason, neither of them blank")
-    review = Review(
-        leaf=leaf, row=row, text=text, decision=decision, author=author, reason=reason, at=datetime.now(UTC).date()
-    )
+    review = Review(leaf=leaf, row=row, text=text, decision=decision, author=author, reason=reason, at=datetime.now(UTC).date())
     file = home.root / FILE
     with FileLock(file.with_suffix(".lock")):
         read_reviews(file)

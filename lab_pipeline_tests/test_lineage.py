@@ -91,7 +91,7 @@ def test_a_row_is_traced_after_its_leaf_has_changed_and_is_called_by_the_beginni
 
 def test_a_row_that_is_none_or_several_is_said(lab):
     mixed(lab)
-    with pytest.raises(LabError, match="row zz: no rows of a data set have an id that begins so"):
+    with pytest.raises(LabError, match="row zz: no rows of a data set or a leaf have an id that begins so"):
         row_lineage(lab.home, "zz")
     with pytest.raises(LabError, match=r"row : \d+ rows of a data set have an id that begins so: .* \.\.\."):
         row_lineage(lab.home, "")

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -140,6 +140,16 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
         raise NotMaterialized(f"no {phase} data yet; materialize {phase}_dataset first")
     described = read_json(pointer)
     return Dataset(**{**described, "path": home.datasets / described["path"]})
+
+
+def exclusions(home: Home) -> list[dict[str, Any]]:
+    """Rows that the current data sets left out, under `EXCLUDED_SCHEMA` and with the data set's name as `stage`."""
+    found = []
+    for phase in get_args(Phase):
+        if (home.datasets / f"{phase}.json").exists():
+            path = load_dataset(home, phase).path
+            found += [{**row, "stage": f"{phase} data set"} for row in read_rows(path.with_stem(f"{path.stem}-excluded"))]
+    return found
 
 
 def origin(catalog: Catalog, heldout: dict[str, Any]) -> str:

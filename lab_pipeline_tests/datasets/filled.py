@@ -13,8 +13,9 @@ from lab_pipeline.flows.refresh import LeafPlan, plan_leaves, refresh_leaves
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
+from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline_tests.builders import settings_for, write_taxonomy
-from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
+from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 
 GENERAL = [
     {"id": f"g{n}", "category": "places", "question": f"What is the capital of {land}?", "answer": f"It is {city}."}
@@ -64,6 +65,18 @@ def filled_home(root: Path) -> FilledHome:
     """One leaf of each kind, all refreshed."""
     filled = FilledHome(Home.open(root / "home"), settings_for(write_taxonomy(root / "taxonomy")))
     filled.refresh()
+    return filled
+
+
+def half_good_home(root: Path) -> FilledHome:
+    """The same, but the teacher's answers to all questions about feasts are unsupported."""
+
+    def script(request: Request) -> str | Reply:
+        last = request.messages[-1].content
+        return "Bananas, since 1834." if "celebrate" in last and "\nQuestion: " in last else copying(request)
+
+    filled = FilledHome(Home.open(root / "home"), settings_for(write_taxonomy(root / "taxonomy")))
+    filled.refresh(teacher=ScriptedTeacher(script))
     return filled
 
 
