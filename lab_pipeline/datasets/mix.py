@@ -20,11 +20,21 @@ import pyarrow as pa
 
 from lab_pipeline.datasets.catalog import Catalog, curated_rows
 from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt, document_row, general_row, instruction_row, seed_row
+from lab_pipeline.datasets.rows import (
+    TRAINING_SCHEMA,
+    as_prompt,
+    document_row,
+    general_row,
+    instruction_row,
+    licensed,
+    seed_row,
+)
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.taxonomy.attribution import licences
 from lab_pipeline.taxonomy.leaf import normalised
+from lab_pipeline.taxonomy.snapshot import load_snapshot
 from lab_pipeline.training.recipe import Recipe
 
 Phase = Literal["knowledge", "skills"]
@@ -101,6 +111,8 @@ def mix_knowledge(
         rows += [document_row(leaf, source["domain"], passage) for passage in source["passages"]]
     rows, excluded = _admit(rows, heldout)
     rows += _general(replay, recipe.knowledge.general_replay, "knowledge", heldout, settings.seed) if rows else []
+    stated = _licences(home, catalog)
+    rows = [licensed(row, stated) for row in rows]
     return _store(home, "knowledge", rows, excluded, origin(catalog, heldout), settings.seed)
 
 
@@ -126,6 +138,8 @@ def mix_skills(
         replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)
         rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
     rows += _general(replay, recipe.phase("skills").general_replay, "skills", heldout, settings.seed) if rows else []
+    stated = _licences(home, catalog)
+    rows = [licensed(row, stated) for row in rows]
     return _store(home, "skills", rows, excluded, origin(catalog, heldout), settings.seed)
 
 
@@ -155,6 +169,10 @@ def exclusions(home: Home) -> list[dict[str, Any]]:
 def origin(catalog: Catalog, heldout: dict[str, Any]) -> str:
     """What a data set was mixed from; an evaluation must find data sets, catalog and test in agreement."""
     return digest([catalog.contents, heldout["digest"]])
+
+
+def _licences(home: Home, catalog: Catalog) -> dict[str, list[str]]:
+    return {row["leaf"]: licences(row["attribution"]) for row in load_snapshot(home, catalog.snapshot).rows}
 
 
 def _curated(home: Home, catalog: Catalog, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:

@@ -77,6 +77,14 @@ def general_row(question: dict[str, str]) -> dict[str, Any]:
     )
 
 
+def licensed(row: dict[str, Any], licences: dict[str, list[str]]) -> dict[str, Any]:
+    """A leaf's row with the licences that the leaf's attribution states; no part of any hash, so an edit retrains nothing."""
+    if not row["leaf"]:
+        return row
+    metadata = {**json.loads(row["metadata"]), "licences": licences.get(row["leaf"], [])}
+    return {**row, "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False)}
+
+
 def _row(
     origin: str,
     messages: list[dict[str, str]],

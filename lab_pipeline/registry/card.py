@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from lab_pipeline.evaluation.report import number
+from lab_pipeline.taxonomy.attribution import is_non_commercial
 from lab_pipeline.withdrawals import Withdrawal
 
 _TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
@@ -34,8 +35,11 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(cell=_cell, number=number)
     template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
+    non_commercial = sorted(
+        {work["licence"] for leaf in lineage["leaves"] for work in leaf["works"] if is_non_commercial(work.get("licence", ""))}
+    )
     held = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
-    return template.render(front_matter=data.to_yaml(), withdrawn=held, **lineage) + "\n"
+    return template.render(front_matter=data.to_yaml(), withdrawn=held, non_commercial=non_commercial, **lineage) + "\n"
 
 
 def _cell(value: Any) -> str:

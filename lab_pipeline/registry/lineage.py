@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from lab_pipeline.flows.refresh import made_from
 from lab_pipeline.registry.base_model import base_licence, hub_id
 from lab_pipeline.storage import Home, read_json
-
-_WORK = {
-    "title": re.compile(r"^\W*title of (?:the )?work\s*:\s*(.*\S)", re.IGNORECASE),
-    "link": re.compile(r"^\W*link to (?:the )?work\s*:\s*(.*\S)", re.IGNORECASE),
-    "licence": re.compile(r"^\W*licen[sc]e of (?:the )?work\s*:\s*(.*\S)", re.IGNORECASE),
-    "creators": re.compile(r"^\W*creator names\s*:\s*(.*\S)", re.IGNORECASE),
-}
-"""The fields of InstructLab's `attribution.txt`."""
+from lab_pipeline.taxonomy.attribution import works
 
 
 def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[str, str]]) -> dict[str, Any]:
@@ -45,18 +37,6 @@ def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[s
         "heldout": evaluation["heldout"],
         "general": evaluation["general"],
     }
-
-
-def works(attribution: str | None) -> list[dict[str, str]]:
-    """The works that an `attribution.txt` names, each with those of title, link, licence and creators that it states."""
-    found: list[dict[str, str]] = []
-    for line in (attribution or "").splitlines():
-        for name, pattern in _WORK.items():
-            if match := pattern.match(line):
-                if not found or name in found[-1]:
-                    found.append({})
-                found[-1][name] = match.group(1)
-    return found
 
 
 def _leaf(home: Home, leaf: dict[str, Any]) -> dict[str, Any]:

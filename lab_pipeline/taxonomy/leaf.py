@@ -19,6 +19,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from lab_pipeline.storage import digest
+from lab_pipeline.taxonomy.attribution import non_commercial_lines
 from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_located
 
 BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
@@ -165,6 +166,9 @@ def read_leaf(taxonomy: Path, key: str) -> LeafReading:
     attribution = _read_attribution(taxonomy / key / ATTRIBUTION)
     if not attribution and version > 1:
         problem(1, "missing or empty; name title, link, licence and creators", "warning", f"{key}/{ATTRIBUTION}")
+    for line, licence in non_commercial_lines(attribution):
+        said = f"licence {licence} does not allow commercial use; data sets and models made from this leaf say so"
+        problem(line, said, "warning", f"{key}/{ATTRIBUTION}")
     for line, message in _length_warnings(located):
         problem(line, message, "warning")
     reading.leaf = _leaf_of(key, version, located, attribution, problem)
@@ -270,7 +274,7 @@ def _read_attribution(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         return ""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")[:20_000].strip()
+        return path.read_text(encoding="utf-8", errors="replace")[:20_000].rstrip()
     except OSError:
         return ""
 

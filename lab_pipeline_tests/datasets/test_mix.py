@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from dataclasses import replace
@@ -197,3 +198,13 @@ def test_the_data_mixed_last_are_the_current_ones(lab, tmp_path):
     for load in (lambda: load_dataset(empty, "skills"), lambda: load_heldout(empty)):
         with pytest.raises(NotMaterialized):
             load()
+
+
+def test_an_edited_attribution_reaches_the_rows_without_changing_the_data_set(lab):
+    before, _ = mixed(lab)
+    (lab.taxonomy / KNOWLEDGE / "attribution.txt").write_text("License of the work: CC BY-NC 4.0\n")
+    after, skills = mixed(lab)
+    assert after.digest == before.digest
+    stated = {row["leaf"]: json.loads(row["metadata"]).get("licences") for row in [*after.read(), *skills.read()]}
+    assert stated.pop(KNOWLEDGE) == ["CC-BY-NC-4.0"] and stated.pop(None) is None
+    assert stated.keys() == {GROUNDED, FREEFORM, FOUNDATIONAL} and all(found == ["Apache-2.0"] for found in stated.values())

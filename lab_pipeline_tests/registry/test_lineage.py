@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from lab_pipeline.registry.base_model import base_licence, hub_id, model_identity
 from lab_pipeline.registry.card import model_card
-from lab_pipeline.registry.lineage import build_lineage, works
+from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.settings import PACKAGED
 from lab_pipeline.storage import Home, digest, write_json, write_text
 from lab_pipeline.withdrawals import Withdrawal
@@ -41,27 +41,16 @@ def lineage(home: Home) -> dict[str, Any]:
     return build_lineage(home, evaluation(home, "one"), [])
 
 
-def test_an_attribution_names_its_works_one_after_the_other():
-    text = (
-        "Title of work: One\nLicense of the work: CC-BY-4.0\nCreator names: A, B\n\n"
-        "title of work:Two\nLink to work: https://example.org/a\nRevision: 1\nLicence of the work:  MIT \n"
-    )
-    assert works(text) == [
-        {"title": "One", "licence": "CC-BY-4.0", "creators": "A, B"},
-        {"title": "Two", "link": "https://example.org/a", "licence": "MIT"},
-    ]
-    assert works(None) == works("nothing of the kind") == []
-
-
-@given(st.text())
-def test_any_attribution_is_read(text):
-    assert all(found for found in works(text))
-
-
 def test_the_lineage_says_how_each_leafs_rows_were_made_where_that_was_written_down(lineage):
     first, second = lineage["leaves"]
     assert first["made_from"]["prompts"] == {"answer.yaml": "abc"} and second["made_from"] is None
     assert first["works"][0]["licence"] == "CC-BY-4.0" and "attribution" not in first
+
+
+def test_the_card_flags_what_is_not_for_commercial_use(home, lineage):
+    assert "commercial use" not in model_card(lineage, {})
+    lineage["leaves"][0]["works"][0]["licence"] = "CC-BY-NC-SA-4.0"
+    assert "**Not for commercial use, as far as it learned from works under CC-BY-NC-SA-4.0.**" in model_card(lineage, {})
 
 
 def test_the_card_is_one_that_the_hubs_library_reads(home, lineage, tmp_path):
