@@ -51,6 +51,11 @@ class DocumentSettings(_Section):
     )
     timeout_seconds: int = Field(300, ge=1, description="Longest time one git command may take")
     max_megabytes: int = Field(200, ge=1, description="Largest amount of text one leaf may refer to")
+    sensitive: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="What becomes of a leaf whose documents seem to hold secrets or personal data: 'refuse' quarantines it "
+        "while teacher or judge is on a host outside of the own network; else it is only said",
+    )
 
 
 class EmbeddedTeacherSettings(_Section):

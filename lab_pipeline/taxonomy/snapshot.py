@@ -16,6 +16,7 @@ from filelock import FileLock
 from lab_pipeline.datasets.heldout import Ledger, split_seeds
 from lab_pipeline.documents.passages import passages
 from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
+from lab_pipeline.documents.sensitive import refused_hosts, sensitive_problems
 from lab_pipeline.errors import LabError, NotMaterialized
 from lab_pipeline.reviews import FILE, read_reviews
 from lab_pipeline.settings import Settings
@@ -78,6 +79,8 @@ class Snapshot:
     """Plain folders outside of the taxonomy that leaves refer to."""
     reviews: list[dict[str, Any]] = field(default_factory=list)
     """Entries of the taxonomy's `reviews.yaml`; while that is wrong, those of the snapshot before."""
+    refused: list[str] = field(default_factory=list)
+    """`refused_hosts` of the settings it was taken under: the leaves in it are fit to be sent there."""
 
     @property
     def usable(self) -> dict[str, str]:
@@ -129,11 +132,12 @@ def take_snapshot(
             taxonomy_commit=taxonomy.commit,
             taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             rows=rows,
-            state=whole_state(taxonomy.state, scans),
+            state=whole_state(taxonomy.state, scans, refused_hosts(settings)),
             branch=taxonomy.branch,
             notes=taxonomy.notes + notes,
             document_folders=sorted(scans),
             reviews=reviews,
+            refused=refused_hosts(settings),
         )
         write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
         facts = {name: value for name, value in vars(snapshot).items() if name != "rows"}
@@ -152,6 +156,19 @@ def current_snapshot(home: Home) -> Snapshot:
         raise NotMaterialized("no taxonomy snapshot yet; materialize taxonomy_snapshot first")
     current = read_json(home.current_snapshot)
     return Snapshot(rows=read_rows(home.snapshot(current["id"])), **current)
+
+
+def check_recipients(snapshot: Snapshot, settings: Settings) -> None:
+    """Make sure that no document goes to a host that the snapshot's leaves were not chosen for.
+
+    Raises:
+        LabError: teacher, judge or `documents.sensitive` changed since the snapshot was taken.
+    """
+    if new := set(refused_hosts(settings)) - set(snapshot.refused):
+        raise LabError(
+            f"the documents were not yet looked through for secrets and personal data that must not go to "
+            f"{', '.join(sorted(new))} (documents.sensitive is 'refuse'); materialize taxonomy_snapshot first"
+        )
 
 
 def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
@@ -242,6 +259,8 @@ def _documents(
     except (LabError, OSError) as error:
         reading.problems.append(Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", str(error)))
         return []
+    for document in documents:
+        reading.problems += sensitive_problems(document, refused_hosts(settings))
     found = [passage.as_dict() for document in documents for passage in passages(document)]
     if not found:
         reading.problems.append(

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from lab_pipeline.documents.sensitive import refused_hosts
 from lab_pipeline.errors import LabError
 from lab_pipeline.git import Blob, Git, GitError, Tip, is_remote
 from lab_pipeline.settings import Settings
@@ -69,12 +70,13 @@ def taxonomy_state(home: Home, settings: Settings) -> str:
         LabError: the taxonomy is not there, or cannot be reached.
     """
     outside = _current(home).get("document_folders", [])
-    return whole_state(_own_state(home, settings), {folder: scan(home, Path(folder)) for folder in outside})
+    scans = {folder: scan(home, Path(folder)) for folder in outside}
+    return whole_state(_own_state(home, settings), scans, refused_hosts(settings))
 
 
-def whole_state(taxonomy: str, document_folders: dict[str, str]) -> str:
-    """The state of a taxonomy together with the `scan` of each document folder outside of it."""
-    return digest([taxonomy, document_folders])
+def whole_state(taxonomy: str, document_folders: dict[str, str], refused: list[str]) -> str:
+    """The state of a taxonomy together with the `scan` of each document folder outside of it, and the `refused_hosts`."""
+    return digest([taxonomy, document_folders, *([refused] if refused else [])])
 
 
 def open_taxonomy(home: Home, settings: Settings) -> Taxonomy:

@@ -12,7 +12,7 @@ from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, plan_leaves, refresh_leaves
 from lab_pipeline.notifications import needs_attention, notify
 from lab_pipeline.storage import Home, read_rows
-from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
 from lab_pipeline.withdrawals import withdrawals
 
@@ -64,6 +64,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
     with mendable():
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
+        check_recipients(snapshot, settings)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         asked = [leaf_of(partition) for partition in context.partition_keys]
         withdrawn = withdrawals(home)
