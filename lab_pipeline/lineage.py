@@ -12,12 +12,12 @@ import jinja2
 import pyarrow.parquet as pq
 
 from lab_pipeline.datasets.catalog import curated_rows
-from lab_pipeline.datasets.rows import as_prompt, document_row, seed_row
+from lab_pipeline.datasets.rows import document_row, seed_row
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.refresh import leaf_state, made_from
 from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
 from lab_pipeline.registry.lineage import build_lineage
-from lab_pipeline.reviews import Review, review_of, reviews_in_force, row_text, text_digest
+from lab_pipeline.reviews import Review, asked_of, review_of, reviews_in_force, row_text, text_digest
 from lab_pipeline.storage import Home, read_json, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.withdrawals import Withdrawal, record_withdrawal, withdrawals
@@ -214,7 +214,7 @@ def _leaf_row(home: Home, beginning: str, reviews: dict[str, list[Review]]) -> d
         "datasets": [],
         "models": [],
         "messages": [
-            *as_prompt(row["question"] or "", row["context"] if row["kind"] == "grounded_skill" else None),
+            {"role": "user", "content": asked_of(row)},
             {"role": "assistant", "content": row["answer"] or ""},
         ],
         "review": str(review) if review else None,

@@ -51,10 +51,15 @@ def text_digest(asked: str, answer: str) -> str:
     return digest([normalised(asked), normalised(answer)])
 
 
-def row_text(row: dict[str, Any]) -> str:
-    """`text_digest` of a generated row; of an incomplete one too."""
+def asked_of(row: dict[str, Any]) -> str:
+    """What a generated row asks a model, its context included where that is asked along; of an incomplete row what it has."""
     context = row["context"] if row["kind"] == "grounded_skill" else None
-    return text_digest(as_prompt(row["question"] or "", context)[0]["content"], row["answer"] or "")
+    return as_prompt(row["question"] or "", context)[0]["content"]
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """`text_digest` of a generated row."""
+    return text_digest(asked_of(row), row["answer"] or "")
 
 
 def review_of(reviews: Sequence[Review], row_id: str, text: str) -> Review | None:

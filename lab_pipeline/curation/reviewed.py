@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lab_pipeline.curation.curate import curate
-from lab_pipeline.curation.rules import question_identity
-from lab_pipeline.flows.flow import Flow
-from lab_pipeline.reviews import Review, review_of, row_text
+from lab_pipeline.reviews import Review, asked_of, review_of, row_text
+from lab_pipeline.taxonomy.leaf import normalised
 
 BANNED = "banned"
 """The rule under which the funnel counts rows that people banned."""
 
+Rows = list[dict[str, Any]]
 
-def curate_reviewed(
-    rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, reviews: Sequence[Review]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """`curate`, but a banned row is rejected whatever the rules say, and a pinned one kept.
+
+def curate_reviewed(rows: Rows, reviews: Sequence[Review], curate: Callable[[Rows], tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
+    """What `curate` gives, but a banned row is rejected whatever the rules say, and a pinned one kept.
 
     Another row with the question of a pinned one is a duplicate. An incomplete row cannot be kept even if it is pinned. The
     checks on whole data sets still hold for pinned rows: one that repeats a held-out question is left out there.
     """
     if not reviews:
-        return curate(rows, source, flow)
+        return curate(rows)
     decided = {row["id"]: review for row in rows if (review := review_of(reviews, row["id"], row_text(row)))}
-    pinned = {
-        row["id"]: row for row in rows if row["id"] in decided and decided[row["id"]].decision == "pin" and not row["fault"]
-    }
     banned = {name for name, review in decided.items() if review.decision == "ban"}
-    kept, rejected = curate([row for row in rows if row["id"] not in banned | pinned.keys()], source, flow)
-    asked = {question_identity(row): name for name, row in pinned.items()}
-    duplicates = [row for row in kept if question_identity(row) in asked]
-    kept = [row for row in kept if question_identity(row) not in asked] + list(pinned.values())
+    pinned = {row["id"]: row for row in rows if row["id"] in decided.keys() - banned and not row["fault"]}
+    asked = {normalised(asked_of(row)): name for name, row in pinned.items()}
+    kept, rejected = curate([*pinned.values(), *(row for row in rows if row["id"] not in banned | pinned.keys())])
+    doubles = [row for row in kept if row["id"] not in pinned and normalised(asked_of(row)) in asked]
+    kept = [row for row in kept if row not in doubles] + [_unruled(row) for row in rejected if row["id"] in pinned]
+    rejected = [row for row in rejected if row["id"] not in pinned]
     rejected += [
-        {**row, "rule": "duplicate", "reason": f"same question as row {asked[question_identity(row)]}"} for row in duplicates
+        {**row, "rule": "duplicate", "reason": f"same question as row {asked[normalised(asked_of(row))]}"} for row in doubles
     ]
-    rejected += [{**row, "rule": BANNED, "reason": str(decided[row["id"]])} for row in rows if row["id"] in banned]
+    as_if_kept, as_if_rejected = curate([row for row in rows if row["id"] in banned])  # for the columns that curation adds
+    rejected += [{**row, "rule": BANNED, "reason": str(decided[row["id"]])} for row in (*as_if_kept, *as_if_rejected)]
     place = {row["id"]: number for number, row in enumerate(rows)}
     return sorted(kept, key=lambda row: place[row["id"]]), sorted(rejected, key=lambda row: place[row["id"]])
+
+
+def _unruled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("rule", "reason")}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, funnel
+from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
 from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import Flow, load_flow
@@ -279,7 +279,7 @@ async def _refresh(
         write_rows(judged_path, judged, JUDGED_SCHEMA)
     rows = read_rows(judged_path)
     if not (curated_path.exists() and rejected_path.exists()):
-        kept, rejected = curate_reviewed(rows, source, plan.flow, plan.reviews)
+        kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, plan.flow))
         write_rows(rejected_path, rejected, REJECTED_SCHEMA)
         write_rows(curated_path, kept, CURATED_SCHEMA)
     return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
