@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -16,7 +16,9 @@ from lab_pipeline.evaluation.report import number
 from lab_pipeline.git import is_remote
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, deployment, home_of, prepare
 from lab_pipeline.machine import as_lab_error
-from lab_pipeline.reviews import Decision
+
+if TYPE_CHECKING:
+    from lab_pipeline.reviews import Decision
 
 app = typer.Typer(
     help="Keep a language model in step with a taxonomy, by the LAB method.",
@@ -226,6 +228,23 @@ def review(
     else:
         inspection.converse(opened, leaf, author, typer.prompt, typer.echo)
     typer.echo("The next retune curates the leaf anew, without a teacher call.")
+
+
+@app.command("export-dataset")
+def export_dataset(
+    to: Annotated[Path, typer.Option(help="Folder to be made")],
+    phase: Annotated[Literal["knowledge", "skills"] | None, typer.Option(help="Default: both")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Write the training data, multiple-choice questions for lm-eval and a data-set card, as other tools read them."""
+    opened = prepare(home or default_home(), None)
+    from lab_pipeline.datasets.export import export_datasets
+    from lab_pipeline.datasets.mix import Phase
+    from lab_pipeline.settings import load_settings
+
+    phases = [phase] if phase else list(get_args(Phase))
+    for file in export_datasets(opened, phases, to, load_settings(opened.settings_file).seed):
+        typer.echo(str(to / file))
 
 
 @app.command()

