@@ -75,11 +75,17 @@ def read_reviews(file: Path) -> list[Review]:
         LabError: it cannot be read, or an entry is wrong; the message names file and line.
     """
     try:
-        located = load_located(file.read_bytes())
+        raw = file.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise LabError(f"{file}: cannot be read ({error.strerror})") from None
+    return _parsed(raw, file)
+
+
+def _parsed(raw: bytes, file: Path) -> list[Review]:
+    try:
+        located = load_located(raw)
     except YamlProblem as error:
         raise LabError(f"{file}:{error.line}: {error.message}") from None
     if not isinstance(located.value, list | None):
@@ -124,5 +130,10 @@ def record_review(home: Home, leaf: str, row: str, text: str | None, decision: D
         read_reviews(file)
         before = file.read_text(encoding="utf-8").rstrip("\n") + "\n" if file.exists() else ""
         entry = yaml.safe_dump([review.model_dump(mode="json")], allow_unicode=True, sort_keys=False)
-        write_text(file, before.lstrip("\n") + entry)
+        after = before.lstrip("\n") + entry
+        try:
+            _parsed(after.encode(), file)
+        except LabError as error:
+            raise LabError(f"{file}: no entry can be added, each must begin with '- ' at its line's start: {error}") from None
+        write_text(file, after)
     return review

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,14 @@ def test_a_wrong_file_is_named_with_its_line(home, text, said):
         reviews_in_force(home, [])
     assert said in str(caught.value)
     with pytest.raises(LabError, match=r"reviews\.yaml:\d+: "):
+        record_review(home, KNOWLEDGE, ROW, None, "ban", "Anna", "why")
+    assert (home.root / "reviews.yaml").read_text() == text
+
+
+def test_an_entry_is_not_added_to_what_it_would_break(home):
+    text = json.dumps([entry()])
+    (home.root / "reviews.yaml").write_text(text)
+    with pytest.raises(LabError, match="no entry can be added, each must begin with '- '"):
         record_review(home, KNOWLEDGE, ROW, None, "ban", "Anna", "why")
     assert (home.root / "reviews.yaml").read_text() == text
 
