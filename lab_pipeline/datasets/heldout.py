@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -50,13 +50,16 @@ class LeakDetector:
 
     def leak(self, asked: str) -> str | None:
         """The known question that `asked` repeats, None if it repeats none."""
+        return next(self.leaks(asked), None)
+
+    def leaks(self, asked: str) -> Iterator[str]:
+        """All known questions that `asked` repeats."""
         words = question_words(asked)
         shared = Counter(index for word in words for index in self._holding.get(word, ()))
         for index, common in sorted(shared.items()):
             question, known = self._known[index]
             if common / (len(words) + len(known) - common) >= SAME_QUESTION:
-                return question
-        return None
+                yield question
 
 
 def question_words(text: str) -> frozenset[str]:

@@ -12,16 +12,24 @@ from lab_pipeline.training.recipe import Recipe
 from lab_pipeline.training.train import TrainingSpec
 
 
-def training_row(question: str, answer: str, unmask: bool = False, system: str | None = None) -> dict[str, Any]:
+def training_row(
+    question: str,
+    answer: str,
+    unmask: bool = False,
+    system: str | None = None,
+    leaf: str | None = "a/leaf",
+    part: str = "train",
+) -> dict[str, Any]:
     preamble = [{"role": "system", "content": system}] if system else []
     return {
         "id": f"{question}|{answer}",
         "messages": [*preamble, {"role": "user", "content": question}, {"role": "assistant", "content": answer}],
         "metadata": json.dumps({}),
         "unmask": unmask,
-        "leaf": "a/leaf",
+        "leaf": leaf,
         "source": "curated",
         "source_row": question,
+        "part": part,
     }
 
 
