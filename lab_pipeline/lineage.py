@@ -125,6 +125,7 @@ def row_lineage(home: Home, row_id: str) -> dict[str, Any]:
         "datasets": data_sets,
         "models": [name for name, made in evaluations(home).items() if _is_in(made["datasets"], data_sets)],
         "messages": row["messages"],
+        "part": row.get("part", "train"),  # earlier releases validated on none
     }
     if row["source"] == "replay":
         original = row_lineage(home, row["source_row"])

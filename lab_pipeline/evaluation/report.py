@@ -43,6 +43,8 @@ def report_markdown(evaluation: dict[str, Any]) -> str:
         *(_row(name, measured) for name, measured in groups.items()),
         "",
         *_ranks(evaluation["heldout"]["ranks"]),
+        *(f"- {phase} phase: {took(chosen)}." for phase, chosen in evaluation["chosen"].items()),
+        "",
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
@@ -67,11 +69,12 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
         leaf_scale=_Scale.of(details["leaves"]),
         general=[{**row, "name": row["name"].replace("_", " ")} for row in details["general"]],
         general_scale=_Scale.of(details["general"]),
-        curves={phase: _curve(report["curve"]) for phase, report in details["training"].items()},
+        curves={phase: _curve(report) for phase, report in details["training"].items()},
         recipe=yaml.safe_dump(evaluation["recipe"], sort_keys=False, allow_unicode=True),
         number=number,
         percent=lambda share: f"{share:.0%}",
         signed=_signed,
+        took=took,
         breakable=_breakable,
         duration=_duration,
     )
@@ -80,6 +83,11 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
 def number(value: float | None) -> str:
     """A loss as reports show it; '-' where nothing could be measured."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def took(chosen: dict[str, Any]) -> str:
+    """Which epoch a phase's adapter is from, and why; `chosen` is a `Choice` as it is written down."""
+    return f"Epoch {chosen['epoch']} of {chosen['of']} was taken: {chosen['why']}" if chosen["epoch"] else chosen["why"]
 
 
 def _title(evaluation: dict[str, Any]) -> str:
@@ -151,27 +159,37 @@ class _Scale:
         return all(math.isfinite(value) for value in (row["difference"], *row["interval"]))
 
 
-def _curve(points: list[dict[str, float]]) -> dict[str, Any] | None:
-    """A training curve as polylines in a square of 100, None without points; NaN is left out."""
-    points = [point for point in points if math.isfinite(point["loss"])]
+def _curve(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Training and validation losses as polylines in a square of 100, None without points; NaN is left out."""
+    points = [point for point in report["curve"] if math.isfinite(point["loss"])]
     if not points:
         return None
     every = math.ceil(len(points) / _POINTS)
     losses = [_mean([point["loss"] for point in points[at : at + every]]) for at in range(0, len(points), every)]
     window = max(1, len(losses) // 20)
     smooth = [_mean(losses[max(0, at - window) : at + window + 1]) for at in range(len(losses))]
-    top = max(losses)
+    steps = int(points[-1]["step"])
+    validation = {
+        part: [(found["step"] / steps, found[part]) for found in report["validation"] if _drawable(found[part])]
+        for part in ("leaves", "general")
+    }
+    top = max([*losses, *(loss for several in validation.values() for _, loss in several)])
+    across = 1 / max(1, len(losses) - 1)
     return {
-        "raw": _polyline(losses, top),
-        "smooth": _polyline(smooth, top),
+        "raw": _polyline([(at * across, loss) for at, loss in enumerate(losses)], top),
+        "smooth": _polyline([(at * across, loss) for at, loss in enumerate(smooth)], top),
+        "validation": {part: _polyline(several, top) for part, several in validation.items() if several},
         "top": top,
-        "steps": int(points[-1]["step"]),
+        "steps": steps,
     }
 
 
-def _polyline(values: list[float], top: float) -> str:
-    across = 100 / max(1, len(values) - 1)
-    return " ".join(f"{at * across:.2f},{100 - 100 * value / (top or 1):.2f}" for at, value in enumerate(values))
+def _drawable(loss: float | None) -> bool:
+    return loss is not None and math.isfinite(loss)
+
+
+def _polyline(points: list[tuple[float, float]], top: float) -> str:
+    return " ".join(f"{100 * across:.2f},{100 - 100 * loss / (top or 1):.2f}" for across, loss in points)
 
 
 def _mean(values: list[float]) -> float:

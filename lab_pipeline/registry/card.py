@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from lab_pipeline.evaluation.report import number
+from lab_pipeline.evaluation.report import number, took
 from lab_pipeline.withdrawals import Withdrawal
 
 _TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
@@ -32,7 +32,7 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
         tags=_TAGS,
     )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(cell=_cell, number=number)
+    environment.filters.update(cell=_cell, number=number, took=took)
     template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
     held = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
     return template.render(front_matter=data.to_yaml(), withdrawn=held, **lineage) + "\n"

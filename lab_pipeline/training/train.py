@@ -47,7 +47,7 @@ class TrainingReport:
     validation: list[dict[str, Any]] = field(default_factory=list)
     """Loss on the validation rows (nats per answer token) before training, as epoch 0, and after each epoch: `epoch`, `step`,
     and what `Validation.measure` returns; in epoch 0 also `base_general`, the base model's. Empty without validation rows."""
-    chosen: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "of": 0, "why": "nothing to learn in this phase"})
+    chosen: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "of": 0, "why": "Nothing to learn in this phase"})
     """The epoch whose adapter was taken; see `lab_pipeline.training.validation.Choice`."""
 
 
@@ -102,7 +102,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     save_adapter(model, output / ("last" if trainer.chosen_adapter else "adapter"))
     tokenizer.save_pretrained(output / "adapter")
     chosen = trainer.choice
-    say(f"{spec.phase}: took epoch {chosen.epoch} of {chosen.of}: {chosen.why}")
+    say(f"{spec.phase}: epoch {chosen.epoch} of {chosen.of} was taken: {chosen.why}")
     curve = trainer.curve
     report = TrainingReport(
         rows=len(rows),

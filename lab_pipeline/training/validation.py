@@ -75,20 +75,22 @@ def choose(epochs: list[dict[str, Any]], of: int, base_general: float | None, to
         tolerance: how far above it is tolerated, in nats per token.
     """
     if not epochs:
-        return Choice(of, of, "the last one, for there are no validation rows to choose by")
+        return Choice(of, of, "it is the last, and there are no validation rows to choose by")
     if base_general is None:
-        within, kept = epochs, "; no general rows show what it forgot"
+        within, kept = epochs, "; no general rows show what was forgotten"
     else:
-        limit = f"general loss is at most {tolerance:.2f} above the base model's {base_general:.3f}"
+        limit = f"general loss is at most {tolerance:.2f} above the base model's ({base_general:.3f})"
         within = [each for each in epochs if each["general"] <= base_general + tolerance]
-        kept = f", of the {len(within)} whose {limit}"
+        kept = f" of the epochs whose {limit}, {len(within)} of {of}"
         if not within:
             best = min(epochs, key=lambda each: _or_worst(each["general"]))
-            return Choice(best["epoch"], of, f"the lowest general loss, {best['general']:.3f}; there is none whose {limit}")
+            return Choice(
+                best["epoch"], of, f"it has the lowest general loss ({best['general']:.3f}); there is none whose {limit}"
+            )
     if within[-1]["leaves"] is None:
-        return Choice(within[-1]["epoch"], of, f"the last one{kept}; no leaf can spare rows to choose by")
+        return Choice(within[-1]["epoch"], of, f"it is the last{kept}; no leaf can spare rows to choose by")
     best = min(within, key=lambda each: _or_worst(each["leaves"]))
-    return Choice(best["epoch"], of, f"the lowest validation loss on the leaves, {best['leaves']:.3f}{kept}")
+    return Choice(best["epoch"], of, f"it has the lowest validation loss on the leaves ({best['leaves']:.3f}){kept}")
 
 
 def _or_worst(loss: float) -> float:

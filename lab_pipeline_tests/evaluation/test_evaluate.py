@@ -23,7 +23,13 @@ from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.training.runs import recipe
 
-PROVENANCE = {"datasets": {"knowledge": "k", "skills": "s"}, "checkpoints": {}, "recipe": {"name": "small"}, "seed": 17}
+PROVENANCE = {
+    "datasets": {"knowledge": "k", "skills": "s"},
+    "checkpoints": {},
+    "chosen": {},
+    "recipe": {"name": "small"},
+    "seed": 17,
+}
 ALL_LEAVES = sorted([KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL])
 
 

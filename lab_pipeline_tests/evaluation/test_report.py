@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from lab_pipeline.evaluation.report import report_html, report_markdown
+from lab_pipeline.training.train import TrainingReport
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -87,6 +90,7 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
     ranked = {"questions": 4, "accuracy": 0.5, "reciprocal_rank": 0.7, "by_guessing": 0.2}
     measured["ranks"] = {"base": ranked, "champion": ranked if champion else None, "candidate": ranked}
     empty = {**dict.fromkeys(measured), "questions": 0, "ranks": dict.fromkeys(["base", "champion", "candidate"])}
+    chosen = {"epoch": 2, "of": 10, "why": "it has the lowest loss"}
     says = [{"leaf": leaf, "role": "changed", "finding": "worse", "veto": leaf == leaves[0]} for leaf in leaves]
     evaluation = {
         "candidate": "skills-1",
@@ -106,11 +110,24 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "datasets": {"knowledge": "k1", "skills": "k2"},
         "checkpoints": {"knowledge": "knowledge-1", "skills": "skills-1"},
         "recipe": {"name": leaves[0]},
+        "chosen": {"knowledge": chosen, "skills": TrainingReport().chosen},
         "seed": 17,
         "evaluated_at": "2026-02-03T04:05:06+00:00",
     }
     points = [{"step": step, "loss": 3 / step, "learning_rate": 0.1} for step in range(1, 1001)]
-    report = {"rows": 3, "tokens": 70_000, "steps": 1000, "final_loss": 0.1, "seconds": 4000.0, "peak_rss_mib": 900}
+    measured_after = [
+        {"epoch": epoch, "step": 100 * epoch, "leaves": 3.5 / (epoch + 1), "general": 1 + epoch / 20, "by_leaf": {}}
+        for epoch in range(11)
+    ]
+    report = {
+        "rows": 3,
+        "validation_rows": 1,
+        "tokens": 70_000,
+        "steps": 1000,
+        "final_loss": 0.1,
+        "seconds": 4000.0,
+        "peak_rss_mib": 900,
+    }
     details = {
         "confidence": 0.95,
         "leaves": [compared(leaf, questions, champion=champion) for leaf in leaves],
@@ -118,8 +135,8 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "gained": [asked(leaf, models) for leaf in leaves[:3]] if measurable else [],
         "lost": [asked(leaf, models, 0.5) for leaf in leaves[3:6]] if measurable else [],
         "training": {
-            "knowledge": {**report, "curve": points},
-            "skills": {"rows": 0, "tokens": 0, "steps": 0, "final_loss": None, "seconds": 0, "curve": []},
+            "knowledge": {**report, "curve": points, "validation": measured_after, "chosen": chosen},
+            "skills": asdict(TrainingReport()),
         },
         "versions": {"torch": "2.13"},
         "teacher": {"calls": 1234, "prompt_tokens": 5, "completion_tokens": 6},
@@ -182,6 +199,20 @@ def test_losses_that_are_no_numbers_break_no_plot():
     page = Page(report_html(evaluation, details))
     assert "not measurable" in page.text
     assert not [value for _, value in page.attributes if "nan" in value]
+
+
+def test_the_chosen_epoch_is_told_and_validation_is_drawn_over_the_training_loss():
+    evaluation, details = evaluated(["a/leaf"])
+    details["training"]["knowledge"]["validation"][3]["leaves"] = float("nan")
+    page, text = report_html(evaluation, details), report_markdown(evaluation)
+    assert "Epoch 2 of 10 was taken: it has the lowest loss." in page
+    assert "- knowledge phase: Epoch 2 of 10 was taken: it has the lowest loss." in text
+    assert "- skills phase: Nothing to learn in this phase." in text
+    (general,) = re.findall('<polyline class="general" points="([^"]*)"', page)
+    (leaves,) = re.findall('<polyline class="leaves" points="([^"]*)"', page)
+    assert (len(general.split()), len(leaves.split())) == (11, 10)
+    assert leaves.split()[0] == "0.00,0.00", "the highest loss is the top of the frame"
+    assert general.split()[-1].startswith("100.00,")
 
 
 def test_plots_stay_in_their_frame():
