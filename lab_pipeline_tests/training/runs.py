@@ -37,6 +37,18 @@ def twelve_rows() -> list[dict[str, Any]]:
     return [training_row(f"Which number is {n} and {n}?", f"{2 * n}") for n in range(12)]
 
 
+def rows_to_validate_on() -> list[dict[str, Any]]:
+    """Four rows like the twelve of two leaves, and two general ones that these contradict: training on them forgets."""
+    like = [
+        training_row(f"Which number is {n} and {n}?", f"{2 * n}", leaf=f"{'ab'[n % 2]}/leaf", part="validation")
+        for n in range(20, 24)
+    ]
+    general = [
+        training_row(f"Which number is {n} and {n}?", "The sum of the two.", leaf=None, part="validation") for n in range(2)
+    ]
+    return like + general
+
+
 def recipe(**changed: Any) -> Recipe:
     """Three packs an epoch for the twelve rows; `epochs` counts for phase 1."""
     phase = {"epochs": changed.pop("epochs", 4), "learning_rate": 5e-3}
