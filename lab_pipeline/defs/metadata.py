@@ -24,6 +24,12 @@ def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, schema)
 
 
+def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
+    """All rows as a table."""
+    records = [dg.TableRecord({column: str(row[column]) for column in columns}) for row in rows]
+    return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(column) for column in columns]))
+
+
 def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.MarkdownMetadataValue:
     """The first rows as a Markdown table."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
