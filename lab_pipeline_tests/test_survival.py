@@ -49,7 +49,7 @@ def unhurried(asked: Asked) -> Answer:
 def survivor(folder: Path, taxonomy: Path, model: Path) -> Iterator[TestLab]:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch, lab(folder, taxonomy, model, patch) as opened:
-        opened.stub._reply = unhurried
+        opened.stub.reply = unhurried
         (folder / "recipe.yaml").write_text(json.dumps(LONGER))
         opened.set(gate=OPEN_GATE, sensors={"interval_seconds": 2}, schedule={"cron": "* * * * *"})
         yield opened
