@@ -96,7 +96,7 @@ def write_region(root: Path, knowledge: int, skills: int) -> Path:
 
 def knowing(asked: Asked) -> Answer:
     """A teacher that asks about the sentence it is shown and answers with it."""
-    if found := re.fullmatch(r"Sentence: (.*)", asked.last, re.DOTALL):
+    if found := re.fullmatch(r"Sentence: (.*)", asked.last):
         about = _ABOUT.search(found.group(1))
         return Answer(text=f"What is told of the {about.group(1)}?" if about else "")
     return obliging(asked)
