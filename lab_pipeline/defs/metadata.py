@@ -24,6 +24,11 @@ def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, schema)
 
 
+def judge_agreement(agreement: Mapping[str, Any]) -> dict[str, float | int]:
+    """Agreement of a judge's readings, as far as it could be measured."""
+    return {f"judge_{name}": value for name, value in agreement.items() if value is not None}
+
+
 def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.MarkdownMetadataValue:
     """The first rows as a Markdown table."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]

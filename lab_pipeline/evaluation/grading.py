@@ -8,25 +8,23 @@ orders, so that what a place is worth falls on all models alike; how far reading
 from __future__ import annotations
 
 import asyncio
-import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lab_pipeline.flows.prompts import load_prompt, render_prompt
 from lab_pipeline.progress import Progress, Say
 from lab_pipeline.storage import digest
-from lab_pipeline.teacher.protocol import Message, Reply, Request, Teacher, TeacherError
+from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError
 
 FILES = Path(__file__).parent / "judge"
 """The rubric as a prompt, and rows whose verdict is known."""
+
 RUBRIC = load_prompt(FILES / "grade.yaml")
-KNOWN_ROWS: list[dict[str, Any]] = [
-    json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()
-]
-"""Answers of our own, each `good` or not: `question`, `reference`, `answer`. Good and bad ones are of like lengths."""
 
 VERDICTS = {"Right": 1.0, "Partly": 0.5, "Wrong": 0.0}
 """What each verdict scores. Their first letters differ, so the first token of a reply tells them apart."""
@@ -46,21 +44,33 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Grade:
-    """The readings of one answer in each of `ORDERS`, and how many replies were unreadable."""
+class Readings:
+    """What the judge said of one answer in one order, and how many of its replies told no verdict."""
 
-    readings: tuple[list[Reading], list[Reading]]
+    found: list[Reading]
     unreadable: int
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One answer, read with the reference first and with the answer first."""
+
+    reference_first: Readings
+    answer_first: Readings
+
+    @property
+    def orders(self) -> tuple[Readings, Readings]:
+        return self.reference_first, self.answer_first
 
     @property
     def scores(self) -> list[float]:
-        """The mean score in each order that has a reading."""
-        return [sum(reading.score for reading in order) / len(order) for order in self.readings if order]
+        """The mean score of each order that could be read."""
+        return [fmean(reading.score for reading in order.found) for order in self.orders if order.found]
 
     @property
     def score(self) -> float | None:
         """From 0, wrong, to 1, right; None unless both orders could be read."""
-        return sum(self.scores) / len(ORDERS) if len(self.scores) == len(ORDERS) else None
+        return fmean(self.scores) if all(order.found for order in self.orders) else None
 
 
 def rubric_digest() -> str:
@@ -69,32 +79,35 @@ def rubric_digest() -> str:
 
 
 async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int, say: Say) -> list[Grade]:
-    """Grades of rows with `question`, `reference`, `answer` and perhaps `context`; `at_once` is the number of answers under way.
+    """Grades of rows with `question`, `reference`, `answer` and perhaps `context`; `at_once` is the number of calls under way.
 
     Raises:
-        TeacherError: the judge gave no reply. No further answer is begun then, and those under way come to their end, so
+        TeacherError: the judge gave no reply. No further answer is begun then, and calls under way come to their end, so
             that a journal keeps what they cost.
     """
     progress = Progress("answers judged", len(rows), say)
     slots = asyncio.Semaphore(at_once)
     failures: list[TeacherError] = []
 
-    async def one(row: dict[str, Any]) -> Grade | None:
+    async def read(row: dict[str, Any], order: tuple[str, str]) -> Readings:
         async with slots:
             if failures:
-                return None
+                return Readings([], 0)
             try:
-                grade = await _grade(judge, row)
+                return await _read_in_order(judge, row, order)
             except TeacherError as error:
                 failures.append(error)
-                return None
-            progress.advance()
-            return grade
+                return Readings([], 0)
 
-    grades = await asyncio.gather(*(one(row) for row in rows))
+    async def grade(row: dict[str, Any]) -> Grade:
+        grade = Grade(*await asyncio.gather(*(read(row, order) for order in ORDERS)))
+        progress.advance()
+        return grade
+
+    grades = await asyncio.gather(*(grade(row) for row in rows))
     if failures:
         raise failures[0]
-    return [grade for grade in grades if grade]
+    return grades
 
 
 def agreement(grades: list[Grade]) -> dict[str, Any]:
@@ -105,47 +118,37 @@ def agreement(grades: list[Grade]) -> dict[str, Any]:
     `order_shift` says which way: the mean score with the reference first minus that with the answer first.
     """
     graded = [grade for grade in grades if grade.score is not None]
-    alike = [len({reading.verdict for order in grade.readings for reading in order}) == 1 for grade in graded]
-    repeats = [_same(list(combinations(order, 2))) for grade in graded for order in grade.readings if len(order) > 1]
+    alike = [len({reading.verdict for order in grade.orders for reading in order.found}) == 1 for grade in graded]
+    repeats = [_same(combinations(order.found, 2)) for grade in graded for order in grade.orders if len(order.found) > 1]
+    orders = [_same(product(grade.reference_first.found, grade.answer_first.found)) for grade in graded]
+    shifts = [one - other for one, other in (grade.scores for grade in graded)]
     return {
         "graded": len(graded),
         "not_graded": len(grades) - len(graded),
-        "unreadable_replies": sum(grade.unreadable for grade in grades),
+        "unreadable_replies": sum(order.unreadable for grade in grades for order in grade.orders),
         "alike": _mean(alike),
         "repeats": _mean(repeats),
-        "orders": _mean([_same(list(product(*grade.readings))) for grade in graded]),
-        "order_shift": _mean([grade.scores[0] - grade.scores[1] for grade in graded]),
+        "orders": _mean(orders),
+        "order_shift": _mean(shifts),
     }
 
 
-async def _grade(judge: Teacher, row: dict[str, Any]) -> Grade:
-    both = await asyncio.gather(*(_read_in_order(judge, _rendered(row, order)) for order in ORDERS), return_exceptions=True)
-    for error in both:
-        if isinstance(error, BaseException):
-            raise error
-    (first, failed), (second, failed_too) = both  # type: ignore[misc]
-    return Grade((first, second), failed + failed_too)
-
-
-def _rendered(row: dict[str, Any], order: tuple[str, str]) -> tuple[Message, ...]:
+async def _read_in_order(judge: Teacher, row: dict[str, Any], order: tuple[str, str]) -> Readings:
+    """Each sample has its own seed, and so its own entry in a journal."""
     texts = [{"title": title, "content": row[title]} for title in order]
-    return render_prompt("judge/grade.yaml", RUBRIC, {"context": None, **row, "texts": texts})
-
-
-async def _read_in_order(judge: Teacher, messages: tuple[Message, ...]) -> tuple[list[Reading], int]:
-    """Readings by one prompt, and the number of unreadable replies. Each sample has its own seed, and so its own journal entry."""
-    readings: list[Reading] = []
-    for sample in range(REPEATS + SPARE):
+    messages = render_prompt("judge/grade.yaml", RUBRIC, {"context": None, **row, "texts": texts})
+    found: list[Reading] = []
+    sample = 0
+    while len(found) < REPEATS and sample < REPEATS + SPARE:
         request = Request(messages, max_tokens=4, temperature=TEMPERATURE, seed=sample, choices=tuple(VERDICTS))
         reading = _read(await judge.reply(request))
-        readings += [reading] if reading else []
-        if len(readings) == REPEATS:
-            return readings, sample + 1 - REPEATS
-    return readings, REPEATS + SPARE - len(readings)
+        found += [reading] if reading else []
+        sample += 1
+    return Readings(found, unreadable=sample - len(found))
 
 
 def _read(reply: Reply) -> Reading | None:
-    """None if the reply tells no verdict. A judge without probabilities writes one token, which may be a verdict's beginning."""
+    """None if the reply tells no verdict. Without probabilities it is one token, which may be a verdict's beginning."""
     if reply.probabilities:
         verdict = max(reply.probabilities, key=reply.probabilities.__getitem__)
         return Reading(verdict, sum(share * VERDICTS[each] for each, share in reply.probabilities.items()))
@@ -156,9 +159,10 @@ def _read(reply: Reply) -> Reading | None:
     return None
 
 
-def _same(pairs: list[tuple[Reading, Reading]]) -> float:
-    return sum(one.verdict == other.verdict for one, other in pairs) / len(pairs)
+def _same(pairs: Iterable[tuple[Reading, Reading]]) -> float:
+    alike = [one.verdict == other.verdict for one, other in pairs]
+    return fmean(alike)
 
 
-def _mean(values: list[Any]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
