@@ -161,8 +161,7 @@ def _agreement(agreement: dict[str, Any]) -> str:
             f"{agreement['orders']:.0%}; with the reference first, scores are {agreement['order_shift']:+.2f} higher."
         )
     if agreement["unreadable_replies"]:
-        unreadable, without = agreement["unreadable_replies"], agreement["not_graded"]
-        said += f" {unreadable} replies were unreadable, and {without} answers stay without a grade."
+        said += f" Unreadable replies: {agreement['unreadable_replies']}; answers without a grade: {agreement['not_graded']}."
     return said
 
 
