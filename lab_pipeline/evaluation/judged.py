@@ -12,7 +12,7 @@ idea of length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475). Slo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -99,10 +99,14 @@ def measured(rows: list[dict[str, Any]], reference: str, policy: GateSettings) -
 
     Answers without a score are left out. The differences also leave out the policy's `allowed_regressions`.
     """
-    graded = [row for row in rows if row["score"] is not None]
-    by_question: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for row in graded:
-        by_question.setdefault((row["leaf"], row["number"]), {})[row["model"]] = row
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    groups: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    by_question: dict[tuple[str, int], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        if row["score"] is not None:
+            groups[row["model"]].append(row)
+            groups[row["leaf"], row["model"]].append(row)
+            by_question[row["leaf"], row["number"]][row["model"]] = row
     pairs: dict[str, list[tuple[float, float]]] = {}
     lengths: dict[str, list[tuple[float, float]]] = {}
     for (leaf, _), found in by_question.items():
@@ -114,12 +118,9 @@ def measured(rows: list[dict[str, Any]], reference: str, policy: GateSettings) -
         lengths.setdefault(leaf, []).append((ours["score"] - theirs["score"], float(longer)))
     raw = compare(pairs, policy.confidence)
     return {
-        "models": {model: _means(row for row in graded if row["model"] == model) for model in _models(rows)},
+        "models": {model: _means(groups[model]) for model in models},
         "leaves": {
-            leaf: {
-                model: _means(row for row in graded if (row["leaf"], row["model"]) == (leaf, model)) for model in _models(rows)
-            }
-            for leaf in sorted({row["leaf"] for row in rows})
+            leaf: {model: _means(groups[leaf, model]) for model in models} for leaf in sorted({row["leaf"] for row in rows})
         },
         "compared": raw.questions if raw else 0,
         "raw": {"difference": raw.difference, "interval": raw.interval and list(raw.interval)} if raw else None,
@@ -183,17 +184,12 @@ def _answers(
     return read_json(path)
 
 
-def _models(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["model"] for row in rows))
-
-
 def _words(row: dict[str, Any]) -> int:
     return len(row["answer"].split())
 
 
-def _means(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Mean score and words of graded answers; None if there are none."""
-    found = list(rows)
-    if not found:
+    if not rows:
         return None
-    return {"answers": len(found), "score": fmean(row["score"] for row in found), "words": fmean(map(_words, found))}
+    return {"answers": len(rows), "score": fmean(row["score"] for row in rows), "words": fmean(map(_words, rows))}

@@ -10,7 +10,7 @@ from lab_pipeline.datasets.mix import load_dataset, load_heldout, origin
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
-from lab_pipeline.defs.metadata import judge_agreement, preview
+from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
@@ -78,19 +78,13 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
         for model in ("base", "champion", "candidate", "difference")
         if evaluation[group][model] is not None
     }
-    judged = evaluation.get("judged")  # evaluations of earlier releases have none
-    if judged and not judged["unanswered"]:
-        measured |= {f"judged_{model}": found["score"] for model, found in judged["models"].items() if found}
-        measured |= {f"judged_difference_{how}": judged[how]["difference"] for how in ("raw", "equal_length") if judged[how]}
-        measured |= judge_agreement(judged["agreement"])
-    elif judged:
-        measured["judge_unanswered"] = judged["unanswered"]
     with open(evaluation["report"], encoding="utf-8") as file:
         report = file.read()
     return dg.MaterializeResult(
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
             **measured,
+            **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
             "promoted": evaluation["verdict"]["promoted"],
             "outcome": evaluation["verdict"]["outcome"],
             "report": dg.MetadataValue.md(report),
