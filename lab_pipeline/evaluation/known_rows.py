@@ -36,12 +36,14 @@ async def judge_known_rows(home: Home, judge: Teacher, at_once: int, say: Say) -
 
 
 def separation(grades: list[Grade]) -> dict[str, Any]:
-    """How well a judge separates `KNOWN_ROWS`, graded in their order. A row that could not be read says nothing: 0.5."""
-    scores = [0.5 if grade.score is None else grade.score for grade in grades]
-    good, bad = (
-        [score for row, score in zip(KNOWN_ROWS, scores, strict=True) if row["good"] == kind] for kind in (True, False)
-    )
-    area, interval = area_under_curve(good, bad)
+    """How well a judge separates `KNOWN_ROWS`, graded in their order.
+
+    A row that could not be read is taken at its worst, so the area is the least that the judge may claim.
+    """
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for row, grade in zip(KNOWN_ROWS, grades, strict=True):
+        scores[row["good"]].append(float(not row["good"]) if grade.score is None else grade.score)
+    area, interval = area_under_curve(scores[True], scores[False])
     return {
         "rows": len(KNOWN_ROWS),
         "area": area,

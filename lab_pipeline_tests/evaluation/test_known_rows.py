@@ -12,7 +12,7 @@ from lab_pipeline.evaluation.grading import grade_answers
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, area_under_curve, judge_known_rows, separation
 from lab_pipeline.storage import Home
 from lab_pipeline.teacher.protocol import Reply, Request
-from lab_pipeline_tests.evaluation.judges import judge, shown
+from lab_pipeline_tests.evaluation.judges import judge, known_worth, shown
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 
 GOOD = [row for row in KNOWN_ROWS if row["good"]]
@@ -62,14 +62,16 @@ def test_a_judge_holds_if_it_tells_good_from_bad(by: ScriptedTeacher, holds: boo
     assert found["rows"] == len(KNOWN_ROWS)
 
 
-def test_rows_that_cannot_be_read_say_nothing_and_are_counted() -> None:
+@pytest.mark.parametrize("silent_on", [True, False])
+def test_rows_that_cannot_be_read_count_against_the_judge(silent_on: bool) -> None:
     honest = judge()
 
     def often_silent(request: Request) -> str | Reply:
-        return "Hm" if len(shown(request)[0]) % 2 else honest.script(request)
+        return "Hm" if known_worth(*shown(request)[:2]) == silent_on else honest.script(request)
 
     found = separated(ScriptedTeacher(often_silent))
-    assert found["agreement"]["not_graded"] > 10 and 0.5 < found["area"] < 0.9 and not found["holds"]
+    assert found["agreement"]["not_graded"] == len(KNOWN_ROWS) / 2
+    assert found["area"] == 0.5 and not found["holds"]
 
 
 def test_a_judge_is_asked_once_by_one_rubric(tmp_path, monkeypatch) -> None:
