@@ -158,7 +158,7 @@ def _agreement(agreement: dict[str, Any]) -> str:
         said = (
             f"All readings of an answer agree for {agreement['alike']:.0%} of {agreement['graded']} answers. Two readings in "
             f"the same order agree in {_percent(agreement['repeats'])} of cases, in different orders in "
-            f"{agreement['orders']:.0%}; with the reference first, scores are {agreement['order_shift']:+.2f} higher."
+            f"{agreement['orders']:.0%}; with the reference first, scores differ by {agreement['order_shift']:+.2f}."
         )
     if agreement["unreadable_replies"]:
         said += f" Unreadable replies: {agreement['unreadable_replies']}; answers without a grade: {agreement['not_graded']}."
