@@ -274,7 +274,7 @@ def test_an_evaluation_without_its_judge_goes_on_and_is_made_again(bench, monkey
         first = bench.evaluate("better")
         assert first["verdict"]["outcome"] == "better" and "HTTP 503" in first["judged"]["unanswered"]
         assert "HTTP 503" in Path(first["report"]).read_text()
-        stub._reply = honest
+        stub.reply = honest
         second = bench.evaluate("better")
         assert second["judged"]["raw"]["difference"] == 1.0 and second["report"] == first["report"]
         promote(bench.home, second)

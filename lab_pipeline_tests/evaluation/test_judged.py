@@ -255,7 +255,7 @@ def test_a_judge_that_goes_away_is_told_and_asked_for_the_rest_the_next_time(tmp
         assert "HTTP 503" in court.said[-1]
         assert len(stub.requests) < 240, "the rest was not tried"
         failed = len(stub.requests) - 230
-        stub._reply = honest
+        stub.reply = honest
         assert court.judged()["models"]["candidate"]["score"] == 1.0
         assert len(stub.requests) - failed == 4 * (52 + 21)
 
