@@ -16,6 +16,7 @@ from lab_pipeline.lineage import check_known
 from lab_pipeline.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.storage import Home, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.terminal import printable
 
 Rows = list[dict[str, Any]]
 
@@ -100,7 +101,7 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
     reviewed = 0
     for number, row in enumerate(open_rows, 1):
         standing = f"rejected by {row['rule']}: {row['reason']}" if "rule" in row else "kept"
-        say(f"\n{number} of {len(open_rows)}, {standing}\n{row_block(_described(rows, row))}")
+        say(printable(f"\n{number} of {len(open_rows)}, {standing}\n{row_block(_described(rows, row))}"))
         answer = ""
         while answer not in ("b", "p", "n", "q"):
             answer = ask("[b]an, [p]in, [n]ext, [q]uit").strip().casefold()[:1]
@@ -124,13 +125,13 @@ def rejects_text(described: dict[str, Any]) -> str:
     lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in described["excluded"].items()]
     for row in described["rows"]:
         lines += ["", f"{row['stage']}, {row['rule']}: {row['reason']}", row_block(row)]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def rows_text(described: dict[str, Any]) -> str:
     """`sampled_rows` for a terminal."""
     blocks = [row_block(row) for row in described["rows"]]
-    return "\n\n".join([f"{described['leaf']}: {len(blocks)} of {described['kept']} kept rows", *blocks])
+    return printable("\n\n".join([f"{described['leaf']}: {len(blocks)} of {described['kept']} kept rows", *blocks]))
 
 
 def row_block(row: dict[str, Any]) -> str:

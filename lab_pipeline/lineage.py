@@ -20,6 +20,7 @@ from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.reviews import Review, asked_of, review_of, reviews_in_force, row_text, text_digest
 from lab_pipeline.storage import Home, read_json, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.terminal import printable
 from lab_pipeline.withdrawals import Withdrawal, record_withdrawal, withdrawals
 
 
@@ -131,6 +132,7 @@ def row_lineage(home: Home, row_id: str) -> dict[str, Any]:
         "datasets": data_sets,
         "models": [name for name, made in evaluations(home).items() if _is_in(made["datasets"], data_sets)],
         "messages": row["messages"],
+        "part": row.get("part", "train"),  # earlier releases validated on none
     }
     if row["source"] == "replay":
         original = row_lineage(home, row["source_row"])
@@ -146,7 +148,7 @@ def as_text(kind: str, answer: dict[str, Any]) -> str:
     """The answer to a question for a terminal; `kind` is model, leaf or row."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("lineage.txt.jinja").read_text(encoding="utf-8"))
-    return template.render(kind=kind, **answer).rstrip("\n")
+    return printable(template.render(kind=kind, **answer).rstrip("\n"))
 
 
 def _origin(home: Home, row: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +213,7 @@ def _leaf_row(home: Home, beginning: str, reviews: dict[str, list[Review]]) -> d
     return {
         "row": row["id"],
         "source": f"rejected, {row['rule']}: {row['reason']}" if "rule" in row else "kept, in no data set yet",
+        "part": None,
         "datasets": [],
         "models": [],
         "messages": [

@@ -99,7 +99,7 @@ def _write_rows(dataset: Dataset, folder: Path) -> dict[str, Counter[tuple[str |
     files = {}
     try:
         for row in _rows(dataset):
-            part = row.get("part", "train")
+            part = row.get("part", "train")  # earlier releases validated on none
             if part not in files:
                 files[part] = (folder / _file(dataset.phase, part)).open("w", encoding="utf-8")
                 counts[part] = Counter()

@@ -4,6 +4,9 @@ Phase 1, *knowledge*: question-answer rows of the knowledge leaves and the docum
 the skill leaves, their seeds in use, and a replay of phase 1 (LAB paper, section 4), or all of it where the recipe stacks
 both. Both carry general questions against forgetting. What concerns several leaves at once happens here: rows that repeat
 a held-out question, and the same question in two leaves.
+
+Some rows of each leaf (see `parts`) and some general questions are for validation: no model learns from them, and the
+training takes the epoch that does best on them. Phase 2 has phase 1's as well, so that it sees phase 1 forgotten.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import pyarrow as pa
 
 from lab_pipeline.datasets.catalog import Catalog, curated_rows
 from lab_pipeline.datasets.heldout import LeakDetector
+from lab_pipeline.datasets.parts import validation_rows
 from lab_pipeline.datasets.rows import (
     TRAINING_SCHEMA,
     as_prompt,
@@ -58,8 +62,11 @@ class Dataset:
     digest: str
     path: Path
     rows: int
+    """Rows to train on; so are those of `by_source` and `by_leaf`."""
     by_source: dict[str, int]
     by_leaf: dict[str, int]
+    validation: dict[str, int]
+    """Rows to validate on, by leaf; the general ones as `general`."""
     excluded: dict[str, int]
 
     def read(self) -> list[dict[str, Any]]:
@@ -106,11 +113,11 @@ def mix_knowledge(
     home: Home, catalog: Catalog, heldout: dict[str, Any], replay: list[dict[str, str]], recipe: Recipe, settings: Settings
 ) -> Dataset:
     """Build and store phase 1's data."""
-    rows = _curated(home, catalog, lambda kind: kind == "knowledge")
+    rows = _curated(home, catalog, lambda kind: kind == "knowledge", recipe, settings)
     for leaf, source in _sources(home, catalog, lambda kind: kind == "knowledge"):
         rows += [document_row(leaf, source["domain"], passage) for passage in source["passages"]]
     rows, excluded = _admit(rows, heldout)
-    rows += _general(replay, recipe.knowledge.general_replay, "knowledge", heldout, settings.seed) if rows else []
+    rows += _general(replay, "knowledge", heldout, recipe, settings) if rows else []
     stated = _licences(home, catalog)
     rows = [licensed(row, stated) for row in rows]
     return _store(home, "knowledge", rows, excluded, origin(catalog, heldout), settings.seed)
@@ -129,15 +136,18 @@ def mix_skills(
     rows = []
     for leaf, source in _sources(home, catalog, lambda kind: kind != "knowledge"):
         rows += [seed_row(leaf, seed) for seed in source["seeds"]]
-    rows, excluded = _admit(rows + _curated(home, catalog, lambda kind: kind != "knowledge"), heldout)
+    rows, excluded = _admit(rows + _curated(home, catalog, lambda kind: kind != "knowledge", recipe, settings), heldout)
     earlier = [row for row in knowledge.read() if row["source"] != "general"]
+    trained = [row for row in earlier if row["part"] == "train"]
     if recipe.stacked:
-        rows += earlier
+        rows += trained
     else:
-        count = round(recipe.skills.phase_1_replay * len(earlier))
-        replayed = random.Random(digest([settings.seed, "replay"])).sample(earlier, count)
+        count = round(recipe.skills.phase_1_replay * len(trained))
+        replayed = random.Random(digest([settings.seed, "replay"])).sample(trained, count)
         rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
-    rows += _general(replay, recipe.phase("skills").general_replay, "skills", heldout, settings.seed) if rows else []
+    if rows:
+        rows += [row for row in earlier if row["part"] == "validation"]
+        rows += _general(replay, "skills", heldout, recipe, settings)
     stated = _licences(home, catalog)
     rows = [licensed(row, stated) for row in rows]
     return _store(home, "skills", rows, excluded, origin(catalog, heldout), settings.seed)
@@ -147,12 +157,12 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
     """The phase's current data set.
 
     Raises:
-        NotMaterialized: it was not materialized yet.
+        NotMaterialized: it was not materialized yet, or by a release that validated nothing.
     """
     pointer = home.datasets / f"{phase}.json"
-    if not pointer.exists():
+    described = read_json(pointer) if pointer.exists() else {}
+    if "validation" not in described:
         raise NotMaterialized(f"no {phase} data yet; materialize {phase}_dataset first")
-    described = read_json(pointer)
     return Dataset(**{**described, "path": home.datasets / described["path"]})
 
 
@@ -175,8 +185,18 @@ def _licences(home: Home, catalog: Catalog) -> dict[str, list[str]]:
     return {row["leaf"]: licences(row["attribution"]) for row in load_snapshot(home, catalog.snapshot).rows}
 
 
-def _curated(home: Home, catalog: Catalog, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
-    return [instruction_row(row) for entry in catalog.in_use if wanted(entry["kind"]) for row in curated_rows(home, entry)]
+def _curated(
+    home: Home, catalog: Catalog, wanted: Callable[[str], bool], recipe: Recipe, settings: Settings
+) -> list[dict[str, Any]]:
+    """The curated rows of some leaves, each in its part."""
+    found = []
+    for entry in catalog.in_use:
+        if wanted(entry["kind"]):
+            rows = curated_rows(home, entry)
+            seeds = [seed["asked"] for seed in read_json(home.leaf_source(entry["source"]))["seeds"]]
+            kept = validation_rows(rows, seeds, recipe.validation.share, settings.seed)
+            found += [{**instruction_row(row), "part": "validation" if row["id"] in kept else "train"} for row in rows]
+    return found
 
 
 def _sources(home: Home, catalog: Catalog, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -209,12 +229,17 @@ def _admit(rows: list[dict[str, Any]], heldout: dict[str, Any]) -> tuple[list[di
 
 
 def _general(
-    replay: list[dict[str, str]], count: int, phase: Phase, heldout: dict[str, Any], seed: int
+    replay: list[dict[str, str]], phase: Phase, heldout: dict[str, Any], recipe: Recipe, settings: Settings
 ) -> list[dict[str, Any]]:
+    """The phase's own share of the general questions, and those to validate on, which no phase replays."""
     leaks = _leaks(heldout)
     free = [question for question in replay if not leaks.leak(question["question"])]
-    chosen = random.Random(digest([seed, "general", phase])).sample(free, min(count, len(free)))
-    return [general_row(question) for question in chosen]
+    free.sort(key=lambda question: digest([settings.seed, "general", question["id"]]))
+    first, second = recipe.knowledge.general_replay, recipe.phase("skills").general_replay
+    # phase 2 begins where phase 1 ended, and takes from the front again only where the questions run out
+    drawn = free[:first] if phase == "knowledge" else (free[first:] + free[:first])[:second]
+    kept = free[first + second :][::-1][: recipe.validation.general]
+    return [*map(general_row, drawn), *({**general_row(question), "part": "validation"} for question in kept)]
 
 
 def _leaks(heldout: dict[str, Any]) -> LeakDetector:
@@ -226,18 +251,20 @@ def _store(
 ) -> Dataset:
     """Shuffle (by hash, so the order is the rows' own) and write a data set and what it left out."""
     rows = sorted(rows, key=lambda row: digest([seed, row["id"]]))
-    content = digest([[row["id"], row["messages"], row["unmask"]] for row in rows])
+    content = digest([[row["id"], row["messages"], row["unmask"], row["part"]] for row in rows])
     path = home.datasets / f"{phase}-{content}.parquet"
     write_rows(path, rows, TRAINING_SCHEMA)
     write_rows(home.datasets / f"{phase}-{content}-excluded.parquet", excluded, EXCLUDED_SCHEMA)
+    trained = [row for row in rows if row["part"] == "train"]
     dataset = Dataset(
         phase=phase,
         made_from=made_from,
         digest=content,
         path=path,
-        rows=len(rows),
-        by_source=dict(Counter(row["source"] for row in rows)),
-        by_leaf=dict(Counter(row["leaf"] for row in rows if row["leaf"])),
+        rows=len(trained),
+        by_source=dict(Counter(row["source"] for row in trained)),
+        by_leaf=dict(Counter(row["leaf"] for row in trained if row["leaf"])),
+        validation=dict(Counter(row["leaf"] or "general" for row in rows if row["part"] == "validation")),
         excluded=dict(Counter(row["rule"] for row in excluded)),
     )
     write_json(home.datasets / f"{phase}.json", {**vars(dataset), "path": path.name})

@@ -83,13 +83,14 @@ def training_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = ["id", "leaf", "source", "prompt", "answer", "last_role"]
+    columns = ["id", "leaf", "source", "part", "prompt", "answer", "last_role"]
     return pd.DataFrame(
         [
             {
                 "id": row["id"],
                 "leaf": row["leaf"],
                 "source": row["source"] or "",
+                "part": row["part"] or "",
                 "prompt": "\n".join(message["content"] or "" for message in row["messages"][:-1]),
                 "answer": row["messages"][-1]["content"] or "",
                 "last_role": row["messages"][-1]["role"],

@@ -18,10 +18,12 @@ TRAINING_SCHEMA = pa.schema(
         ("leaf", pa.string()),
         ("source", pa.string()),
         ("source_row", pa.string()),
+        ("part", pa.string()),
     ]
 )
 """`unmask` true = the loss covers the whole text but the system message, else the answers only. `metadata` is JSON text, as
-upstream has it. `source` says where a row came from (curated, seed, document, general, replay), `source_row` its id there."""
+upstream has it. `source` says where a row came from (curated, seed, document, general, replay), `source_row` its id there.
+`part` is *train*, or *validation* for a row that no model learns from and by which the epoch is chosen."""
 
 
 def as_prompt(question: str, context: str | None) -> list[dict[str, str]]:
@@ -101,4 +103,5 @@ def _row(
         "leaf": leaf,
         "source": source,
         "source_row": origin,
+        "part": "train",
     }

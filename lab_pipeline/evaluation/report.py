@@ -43,6 +43,9 @@ def report_markdown(evaluation: dict[str, Any]) -> str:
         *(_row(name, measured) for name, measured in groups.items()),
         "",
         *_ranks(evaluation["heldout"]["ranks"]),
+        *(f"- {phase} phase: {took(chosen)}." for phase, chosen in evaluation["chosen"].items()),
+        "",
+        *_judged(evaluation["judged"]),
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
@@ -67,19 +70,38 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
         leaf_scale=_Scale.of(details["leaves"]),
         general=[{**row, "name": row["name"].replace("_", " ")} for row in details["general"]],
         general_scale=_Scale.of(details["general"]),
-        curves={phase: _curve(report["curve"]) for phase, report in details["training"].items()},
+        curves={phase: _curve(report) for phase, report in details["training"].items()},
         recipe=yaml.safe_dump(evaluation["recipe"], sort_keys=False, allow_unicode=True),
         number=number,
         percent=lambda share: f"{share:.0%}",
         signed=_signed,
+        took=took,
         breakable=_breakable,
         duration=_duration,
+        score=_score,
+        judged_difference=lambda found: _judged_difference(found).replace("-", "−"),
+        agreement=_agreement,
+        may_decide=may_decide,
     )
 
 
 def number(value: float | None) -> str:
     """A loss as reports show it; '-' where nothing could be measured."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def took(chosen: dict[str, Any]) -> str:
+    """Which epoch a phase's adapter is from, and why; `chosen` is a `Choice` as it is written down."""
+    return f"Epoch {chosen['epoch']} of {chosen['of']} was taken: {chosen['why']}" if chosen["epoch"] else chosen["why"]
+
+
+def may_decide(known: dict[str, Any]) -> str:
+    """Whether the gate listens to the judge, and why."""
+    low, high = known["interval"]
+    said = f"its area under the curve over {known['rows']} known rows is {known['area']:.2f} ({low:.2f} to {high:.2f})"
+    if known["holds"]:
+        return f"The judge separates known rows, so it may refuse a candidate: {said}."
+    return f"The scores are advice only, for the judge does not separate known rows well enough: {said}."
 
 
 def _title(evaluation: dict[str, Any]) -> str:
@@ -103,6 +125,56 @@ def _ranks(ranks: dict[str, Any]) -> list[str]:
         f"The reference is the likeliest of several answers: {said} (by guessing {ranks['candidate']['by_guessing']:.0%}).",
         "",
     ]
+
+
+def _judged(judged: dict[str, Any] | None) -> list[str]:
+    if judged is None:
+        return []
+    if judged["unanswered"]:
+        return [f"No answer was judged: {_code(judged['unanswered'])}.", ""]
+    scores = ", ".join(f"{model} {_score(found)}" for model, found in judged["models"].items())
+    return [
+        f"Answers judged by {_code(judged['judge'])}, from 0, wrong, to 1, right: {scores}. Candidate minus reference: "
+        f"{_judged_difference(judged['raw'])}; at equal length {_judged_difference(judged['equal_length'])}. "
+        f"{_agreement(judged['agreement'])} {may_decide(judged['known_rows'])}",
+        "",
+        "| judged answers to | base | champion | candidate |",
+        "|---|---|---|---|",
+        *(
+            f"| {_code(leaf)} | {' | '.join(_score(found.get(model)) for model in ('base', 'champion', 'candidate'))} |"
+            for leaf, found in judged["leaves"].items()
+        ),
+        "",
+    ]
+
+
+def _score(found: dict[str, Any] | None) -> str:
+    return f"{found['score']:.2f}" if found else "-"
+
+
+def _judged_difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not measurable"
+    interval = "{:+.2f} to {:+.2f}".format(*found["interval"]) if found["interval"] else "one question"
+    return f"{found['difference']:+.2f} ({interval})"
+
+
+def _agreement(agreement: dict[str, Any]) -> str:
+    """What the readings of the judge agree in, as sentences."""
+    said = ""
+    if agreement["graded"]:
+        said = (
+            f"All readings of an answer agree for {agreement['alike']:.0%} of {agreement['graded']} answers. Two readings in "
+            f"the same order agree in {_percent(agreement['repeats'])} of cases, in different orders in "
+            f"{agreement['orders']:.0%}; with the reference first, scores differ by {agreement['order_shift']:+.2f}."
+        )
+    if agreement["unreadable_replies"]:
+        said += f" Unreadable replies: {agreement['unreadable_replies']}; answers without a grade: {agreement['not_graded']}."
+    return said
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _code(text: str) -> str:
@@ -151,27 +223,37 @@ class _Scale:
         return all(math.isfinite(value) for value in (row["difference"], *row["interval"]))
 
 
-def _curve(points: list[dict[str, float]]) -> dict[str, Any] | None:
-    """A training curve as polylines in a square of 100, None without points; NaN is left out."""
-    points = [point for point in points if math.isfinite(point["loss"])]
+def _curve(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Training and validation losses as polylines in a square of 100, None without points; NaN is left out."""
+    points = [point for point in report["curve"] if math.isfinite(point["loss"])]
     if not points:
         return None
     every = math.ceil(len(points) / _POINTS)
     losses = [_mean([point["loss"] for point in points[at : at + every]]) for at in range(0, len(points), every)]
     window = max(1, len(losses) // 20)
     smooth = [_mean(losses[max(0, at - window) : at + window + 1]) for at in range(len(losses))]
-    top = max(losses)
+    steps = int(points[-1]["step"])
+    validation = {
+        part: [(found["step"] / steps, found[part]) for found in report["validation"] if _drawable(found[part])]
+        for part in ("leaves", "general")
+    }
+    top = max([*losses, *(loss for several in validation.values() for _, loss in several)])
+    across = 1 / max(1, len(losses) - 1)
     return {
-        "raw": _polyline(losses, top),
-        "smooth": _polyline(smooth, top),
+        "raw": _polyline([(at * across, loss) for at, loss in enumerate(losses)], top),
+        "smooth": _polyline([(at * across, loss) for at, loss in enumerate(smooth)], top),
+        "validation": {part: _polyline(several, top) for part, several in validation.items() if several},
         "top": top,
-        "steps": int(points[-1]["step"]),
+        "steps": steps,
     }
 
 
-def _polyline(values: list[float], top: float) -> str:
-    across = 100 / max(1, len(values) - 1)
-    return " ".join(f"{at * across:.2f},{100 - 100 * value / (top or 1):.2f}" for at, value in enumerate(values))
+def _drawable(loss: float | None) -> bool:
+    return loss is not None and math.isfinite(loss)
+
+
+def _polyline(points: list[tuple[float, float]], top: float) -> str:
+    return " ".join(f"{100 * across:.2f},{100 - 100 * loss / (top or 1):.2f}" for across, loss in points)
 
 
 def _mean(values: list[float]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from lab_pipeline.evaluation.report import number
+from lab_pipeline.evaluation.report import number, took
 from lab_pipeline.taxonomy.attribution import is_non_commercial
 from lab_pipeline.withdrawals import Withdrawal
 
@@ -33,7 +33,7 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
         tags=_TAGS,
     )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(cell=cell, number=number)
+    environment.filters.update(cell=cell, number=number, took=took)
     template = environment.from_string((Path(__file__).parent / "model_card.md.jinja").read_text(encoding="utf-8"))
     non_commercial = sorted(
         {work["licence"] for leaf in lineage["leaves"] for work in leaf["works"] if is_non_commercial(work.get("licence", ""))}

@@ -32,6 +32,7 @@ def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[s
         "leaves": [_leaf(home, leaf) for leaf in evaluation["leaves"]],
         "datasets": evaluation["datasets"],
         "checkpoints": evaluation["checkpoints"],
+        "chosen": evaluation.get("chosen", {}),  # earlier releases chose nothing
         "recipe": evaluation["recipe"],
         "seed": evaluation["seed"],
         "heldout": evaluation["heldout"],

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab_pipeline.datasets.mix import Dataset
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.storage import Home, digest, folder_digest, read_json, write_json
 from lab_pipeline.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from lab_pipeline.training.train import TrainingSpec
+from lab_pipeline.training.train import TrainingReport, TrainingSpec
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -72,7 +70,7 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
     inherited = before.adapter if before else None
     if inherited:
         shutil.copytree(inherited, folder / "adapter", dirs_exist_ok=True)
-    write_json(folder / "report.json", {"rows": 0, "tokens": 0, "steps": 0, "final_loss": None, "seconds": 0, "curve": []})
+    write_json(folder / "report.json", asdict(TrainingReport()))
     _write_meta(folder, dataset.digest, inherited is not None)
     finished = load_checkpoint(folder)
     assert finished
@@ -80,8 +78,6 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
 
 
 def read_spec(path: Path) -> TrainingSpec:
-    from lab_pipeline.training.train import TrainingSpec
-
     return TrainingSpec(**read_json(path))
 
 

@@ -47,6 +47,7 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    adapted: Any
     if continued:
         adapted = PeftModel.from_pretrained(model, continued, is_trainable=True)
     else:
@@ -62,4 +63,6 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+    for config in adapted.peft_config.values():  # peft's set has another order in each process, and so would the saved file
+        config.target_modules = sorted(config.target_modules)
     return adapted

@@ -49,6 +49,14 @@ class SkillsPhase(Phase):
     phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 sees again")
 
 
+class Validation(_Part):
+    """Which rows are kept from training to choose the epoch by, and by what rule."""
+
+    share: float = Field(0.1, ge=0, le=0.5, description="Share of a leaf's curated rows")
+    general: int = Field(24, ge=0, description="General questions, of those that no phase replays")
+    general_tolerance: float = Field(0.1, ge=0, description="Rise of the general loss over the base model's, nats per token")
+
+
 class Recipe(_Part):
     """Sizes in tokens; see `recipes/` for the meaning and source of each value."""
 
@@ -64,6 +72,7 @@ class Recipe(_Part):
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
     save_every_steps: int = Field(25, ge=1)
+    validation: Validation = Validation()
     knowledge: Phase
     skills: SkillsPhase
 

@@ -6,6 +6,7 @@ model's memory and time (`benchmarks/training.py` compares).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lab_pipeline.storage import read_json, write_json
+from lab_pipeline.storage import read_json, write_json, written_whole
 from lab_pipeline.training.packing import IGNORED
 from lab_pipeline.training.recipe import Phase, Recipe
+from lab_pipeline.training.validation import NOTHING, Choice, Validation, choose
 
 
 class PackedTrainer(Trainer):
@@ -63,12 +65,81 @@ class _Watcher(TrainerCallback):
             control.should_training_stop = True
 
 
+class _Validator(TrainerCallback):
+    """Measures the model before the first epoch and after each, and keeps the adapter of the epoch that is the best so far.
+
+    It works at an epoch's last step rather than at its end, which a run that resumes from a state saved at that step never
+    comes to. What it finds goes into the trainer's log, and so into that very state: whatever is killed, log and state agree.
+    """
+
+    def __init__(self, validation: Validation, epochs: int, steps_per_epoch: int, tolerance: float, folder: Path) -> None:
+        self.validation = validation
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.tolerance = tolerance
+        self.folder = folder
+        self.on_epoch: Callable[[dict[str, Any]], None] = lambda measured: None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        if self.validation.rows and not measured(state):
+            with model.disable_adapter():
+                base = self.validation.measure(model)
+            self._record(state, {**self.validation.measure(model), "base_general": base["general"]})
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        if self.validation.rows and state.global_step % self.steps_per_epoch == 0:
+            self._record(state, self.validation.measure(model))
+            epoch = state.global_step // self.steps_per_epoch
+            if self.choice(state).epoch == epoch:
+                save_adapter(model, self.adapter(epoch))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The saved state knows the best epoch; until now an earlier state might have been resumed from, with its own."""
+        for folder in self.folder.glob("epoch-*"):
+            if folder != self.adapter(self.choice(state).epoch):
+                shutil.rmtree(folder)
+
+    def choice(self, state: TrainerState) -> Choice:
+        found = measured(state)
+        base = found[0]["base_general"] if found else None
+        return choose(found[1:], self.epochs, base, self.tolerance)
+
+    def adapter(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch}"
+
+    def _record(self, state: TrainerState, found: dict[str, Any]) -> None:
+        entry = {"epoch": state.global_step // self.steps_per_epoch, "step": state.global_step, **found}
+        log: list[Any] = state.log_history
+        log.append({"validation": entry})
+        self.on_epoch(entry)
+
+
+def measured(state: TrainerState) -> list[dict[str, Any]]:
+    """What validation found so far: before the first epoch, and after each."""
+    log: list[Any] = state.log_history
+    return [entry["validation"] for entry in log if "validation" in entry]
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as a folder that is there whole or not at all, in the place of an earlier one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with written_whole(folder) as scratch:
+        model.save_pretrained(scratch)
+
+
 class Run:
     """One phase's training run, resumable from `folder`."""
 
-    def __init__(self, trainer: PackedTrainer, watcher: _Watcher, folder: Path, planned_steps: int) -> None:
+    def __init__(
+        self, trainer: PackedTrainer, watcher: _Watcher, validator: _Validator, folder: Path, planned_steps: int
+    ) -> None:
         self.trainer = trainer
         self.watcher = watcher
+        self.validator = validator
         self.folder = folder
         self.planned_steps = planned_steps
 
@@ -81,6 +152,14 @@ class Run:
         self.watcher.on_step = report
 
     @property
+    def on_epoch(self) -> Callable[[dict[str, Any]], None]:
+        return self.validator.on_epoch
+
+    @on_epoch.setter
+    def on_epoch(self, report: Callable[[dict[str, Any]], None]) -> None:
+        self.validator.on_epoch = report
+
+    @property
     def curve(self) -> list[dict[str, float]]:
         """Loss and learning rate of every step, those before a resume included."""
         return [
@@ -88,6 +167,20 @@ class Run:
             for entry in self.trainer.state.log_history
             if "loss" in entry
         ]
+
+    @property
+    def validation(self) -> list[dict[str, Any]]:
+        """What each measurement of the validation rows found, those before a resume included."""
+        return measured(self.trainer.state)
+
+    @property
+    def choice(self) -> Choice:
+        return self.validator.choice(self.trainer.state)
+
+    @property
+    def chosen_adapter(self) -> Path | None:
+        """Folder of the adapter of the chosen epoch; None if it is the last, which the model holds."""
+        return None if self.choice.epoch == self.choice.of else self.validator.adapter(self.choice.epoch)
 
     def run(self) -> bool:
         """Train to the end; False if interrupted before it."""
@@ -104,6 +197,7 @@ def make_trainer(
     seed: int,
     folder: Path,
     interrupted: Callable[[], bool],
+    validation: Validation = NOTHING,
 ) -> Run:
     """Set up a phase's run over `packs`."""
     on_gpu = torch.cuda.is_available()
@@ -134,11 +228,14 @@ def make_trainer(
         disable_tqdm=True,
         report_to="none",
     )
-    watcher = _Watcher(interrupted)
-    trainer = PackedTrainer(model=model, args=arguments, train_dataset=packs, data_collator=_one_pack, callbacks=[watcher])
-    trainer.remove_callback(PrinterCallback)  # steps are said by `on_step`
     per_epoch = -(-len(packs) // recipe.packs_per_step)
-    return Run(trainer, watcher, folder, per_epoch * phase.epochs)
+    watcher = _Watcher(interrupted)
+    validator = _Validator(validation, phase.epochs, per_epoch, recipe.validation.general_tolerance, folder)
+    trainer = PackedTrainer(
+        model=model, args=arguments, train_dataset=packs, data_collator=_one_pack, callbacks=[watcher, validator]
+    )
+    trainer.remove_callback(PrinterCallback)  # steps are said by `on_step`
+    return Run(trainer, watcher, validator, folder, per_epoch * phase.epochs)
 
 
 def _one_pack(packs: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from lab_pipeline.datasets.mix import (
 )
 from lab_pipeline.datasets.rows import instruction_row
 from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.storage import Home, read_json, read_rows
-from lab_pipeline.training.recipe import Strategy
+from lab_pipeline.storage import Home, read_json, read_rows, write_json
+from lab_pipeline.training.recipe import Strategy, Validation
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
@@ -58,6 +59,10 @@ def mixed(lab: FilledHome, heldout: dict[str, Any] | None = None, order: int | N
     return knowledge, mix_skills(lab.home, catalog, heldout, REPLAY, RECIPE, lab.settings, knowledge)
 
 
+def part(dataset: Dataset, wanted: str = "train") -> list[dict[str, Any]]:
+    return [row for row in dataset.read() if row["part"] == wanted]
+
+
 def excluded(lab: FilledHome, dataset: Dataset) -> list[dict[str, Any]]:
     return read_rows(lab.home.datasets / f"{dataset.phase}-{dataset.digest}-excluded.parquet")
 
@@ -78,13 +83,46 @@ def test_another_seed_gives_another_order_and_another_choice(lab):
 def test_each_phase_holds_its_kinds_of_leaf(lab):
     knowledge, skills = mixed(lab)
     kinds = {entry["leaf"]: entry["rows"] for entry in lab.catalog().in_use}
-    trained = [row for row in knowledge.read() if row["source"] == "curated"]
-    assert {row["leaf"] for row in trained} == {KNOWLEDGE}
-    assert len(trained) == kinds[KNOWLEDGE]
-    assert {row["leaf"] for row in skills.read() if row["source"] == "curated"} == {GROUNDED, FREEFORM, FOUNDATIONAL}
-    assert knowledge.rows == len(knowledge.read()) == sum(knowledge.by_source.values())
+    curated = [row for row in knowledge.read() if row["source"] == "curated"]
+    assert {row["leaf"] for row in curated} == {KNOWLEDGE}
+    assert len(curated) == kinds[KNOWLEDGE]
+    assert {row["leaf"] for row in part(skills) if row["source"] == "curated"} == {GROUNDED, FREEFORM, FOUNDATIONAL}
+    assert knowledge.rows == len(part(knowledge)) == sum(knowledge.by_source.values())
     seeds = read_json(lab.home.leaf_source(lab.entry(FREEFORM)["source"]))["seeds"]
-    assert skills.by_leaf[FREEFORM] == kinds[FREEFORM] + len(seeds)
+    assert skills.by_leaf[FREEFORM] + skills.validation[FREEFORM] == kinds[FREEFORM] + len(seeds)
+
+
+def test_rows_are_kept_for_validation_apart_from_those_to_train_on(lab):
+    knowledge, skills = mixed(lab)
+    for dataset in (knowledge, skills):
+        kept = part(dataset, "validation")
+        assert dataset.rows + len(kept) == len(dataset.read())
+        assert dataset.validation == Counter(row["leaf"] or "general" for row in kept)
+        assert {row["source"] for row in kept} == {"curated", "general"}
+        assert not {row["messages"][0]["content"] for row in kept} & {row["messages"][0]["content"] for row in part(dataset)}
+    assert knowledge.validation == {KNOWLEDGE: 2, "general": 1}  # 30 rows in pairs, of which a tenth is a pair and a half
+    assert skills.validation.keys() == {KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL, "general"}
+    of_phase_1 = [row["id"] for row in part(knowledge, "validation")]
+    assert set(of_phase_1) <= {row["id"] for row in part(skills, "validation")}
+    assert not set(of_phase_1) & {row["source_row"] for row in part(skills)}
+
+
+def test_no_share_for_validation_keeps_no_row(lab):
+    whole = RECIPE.model_copy(update={"validation": Validation(share=0, general=0)})
+    dataset = mix_knowledge(lab.home, lab.catalog(), lab.heldout(), REPLAY, whole, lab.settings)
+    assert dataset.validation == {} and dataset.rows == len(dataset.read())
+    assert dataset.digest != mixed(lab)[0].digest
+
+
+def test_the_phases_and_validation_draw_different_general_questions_while_there_are_enough(lab):
+    drawn = [
+        {row["source_row"] for row in rows if row["source"] == "general"}
+        for dataset in mixed(lab)
+        for rows in (part(dataset), part(dataset, "validation"))
+    ]
+    first, kept, second, kept_again = drawn
+    assert (len(first), len(second), len(kept)) == (3, 2, 1) and kept == kept_again
+    assert first | second | kept == {question["id"] for question in REPLAY}
 
 
 def test_a_skill_is_taught_by_its_own_seeds_too_but_never_by_one_held_out(lab):
@@ -112,13 +150,13 @@ def test_documents_are_learned_whole_and_answers_alone_otherwise(lab):
 
 def test_phase_2_replays_its_share_of_phase_1s_leaves_but_not_of_its_general_questions(lab):
     knowledge, skills = mixed(lab)
-    earlier = {row["id"]: row for row in knowledge.read() if row["source"] != "general"}
+    earlier = {row["id"]: row for row in part(knowledge) if row["source"] != "general"}
     replayed = [row for row in skills.read() if row["source"] == "replay"]
     assert len(replayed) == round(0.5 * len(earlier)) > 3
     for row in replayed:
         before = earlier[row["source_row"]]
         assert (row["messages"], row["unmask"], row["leaf"]) == (before["messages"], before["unmask"], before["leaf"])
-    assert len({row["id"] for row in skills.read()}) == skills.rows
+    assert len({row["id"] for row in skills.read()}) == len(skills.read())
 
 
 def test_a_stacked_recipe_learns_all_of_phase_1_with_the_skills(lab):
@@ -139,8 +177,9 @@ def test_general_questions_are_replayed_in_number_and_never_one_that_the_test_as
     heldout = lab.heldout([*GENERAL, *asked])
     test = LeakDetector(asked_questions(heldout))
     for dataset in mixed(lab, heldout):
-        (replayed,) = (row["messages"][0]["content"] for row in dataset.read() if row["source"] == "general")
+        (replayed,) = (row["messages"][0]["content"] for row in part(dataset) if row["source"] == "general")
         assert replayed == REPLAY[5]["question"]
+        assert "general" not in dataset.validation
         assert test.leak(replayed) is None
 
 
@@ -169,13 +208,13 @@ def test_a_question_that_two_leaves_ask_is_learned_once(lab):
     (left_out,) = excluded(lab, skills)
     assert (left_out["leaf"], left_out["rule"]) == (FOUNDATIONAL, "duplicate")
     assert FREEFORM in left_out["reason"]
-    assert [row["leaf"] for row in skills.read() if row["source"] == "curated" and row["leaf"] != GROUNDED] == [FREEFORM]
+    assert [row["leaf"] for row in part(skills) if row["source"] == "curated" and row["leaf"] != GROUNDED] == [FREEFORM]
 
 
 def test_a_phase_without_leaves_is_empty_and_has_no_general_questions_either(lab):
     shutil.rmtree(lab.taxonomy / "knowledge")
     knowledge, skills = mixed(lab)
-    assert (knowledge.rows, knowledge.by_source) == (0, {})
+    assert (knowledge.rows, knowledge.by_source, knowledge.validation) == (0, {}, {})
     assert "replay" not in skills.by_source and skills.rows > 0
 
 
@@ -195,6 +234,8 @@ def test_the_data_mixed_last_are_the_current_ones(lab, tmp_path):
     assert load_dataset(lab.home, "knowledge") == knowledge
     assert load_dataset(lab.home, "skills") == skills
     empty = Home.open(tmp_path / "empty")
+    of_an_earlier_release = {key: value for key, value in vars(skills).items() if key != "validation"}
+    write_json(empty.datasets / "skills.json", {**of_an_earlier_release, "path": skills.path.name})
     for load in (lambda: load_dataset(empty, "skills"), lambda: load_heldout(empty)):
         with pytest.raises(NotMaterialized):
             load()

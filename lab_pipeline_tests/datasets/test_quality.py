@@ -45,6 +45,7 @@ VIOLATIONS: dict[str, dict[str, Violation]] = {
         "prompts_are_present": cell("prompt", ""),
         "answers_are_present": cell("answer", ""),
         "sources_are_known": cell("source", "elsewhere"),
+        "parts_are_known": cell("part", ""),
         "no_markup_leaks_into_answers": cell("answer", "Yes.<|im_end|>"),
         "answers_vary": lambda frame: frame.assign(answer="Yes."),
     },

@@ -20,7 +20,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setattr(details, "greedy_answers", answers)
     home = Home.open(tmp_path)
     for phase in ("knowledge", "skills"):
-        write_json(home.checkpoints / phase / "report.json", {"steps": 9, "curve": []})
+        write_json(home.checkpoints / phase / "report.json", {"steps": 9, "curve": [], "validation": []})
         write_json(home.checkpoints / phase / "meta.json", {"versions": {"torch": "2"}})
     for number in range(2):
         reply = {"text": "t", "prompt_tokens": 10, "completion_tokens": 3}

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from lab_pipeline.evaluation.report import report_html, report_markdown
+from lab_pipeline.training.train import TrainingReport
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -87,6 +90,7 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
     ranked = {"questions": 4, "accuracy": 0.5, "reciprocal_rank": 0.7, "by_guessing": 0.2}
     measured["ranks"] = {"base": ranked, "champion": ranked if champion else None, "candidate": ranked}
     empty = {**dict.fromkeys(measured), "questions": 0, "ranks": dict.fromkeys(["base", "champion", "candidate"])}
+    chosen = {"epoch": 2, "of": 10, "why": "it has the lowest loss"}
     says = [{"leaf": leaf, "role": "changed", "finding": "worse", "veto": leaf == leaves[0]} for leaf in leaves]
     evaluation = {
         "candidate": "skills-1",
@@ -98,6 +102,7 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "changed": leaves[:2],
         "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0], "leaves": says},
         "heldout": {**(measured if measurable else empty), "leaves": dict.fromkeys(leaves, measured if measurable else empty)},
+        "judged": None,
         "general": measured if measurable else empty,
         "leaves": [
             {"leaf": leaf, "kind": "knowledge", "rows": 7, "state": "current", "contributor": leaf, "document_commit": leaf}
@@ -106,11 +111,24 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "datasets": {"knowledge": "k1", "skills": "k2"},
         "checkpoints": {"knowledge": "knowledge-1", "skills": "skills-1"},
         "recipe": {"name": leaves[0]},
+        "chosen": {"knowledge": chosen, "skills": TrainingReport().chosen},
         "seed": 17,
         "evaluated_at": "2026-02-03T04:05:06+00:00",
     }
     points = [{"step": step, "loss": 3 / step, "learning_rate": 0.1} for step in range(1, 1001)]
-    report = {"rows": 3, "tokens": 70_000, "steps": 1000, "final_loss": 0.1, "seconds": 4000.0, "peak_rss_mib": 900}
+    measured_after = [
+        {"epoch": epoch, "step": 100 * epoch, "leaves": 3.5 / (epoch + 1), "general": 1 + epoch / 20, "by_leaf": {}}
+        for epoch in range(11)
+    ]
+    report = {
+        "rows": 3,
+        "validation_rows": 1,
+        "tokens": 70_000,
+        "steps": 1000,
+        "final_loss": 0.1,
+        "seconds": 4000.0,
+        "peak_rss_mib": 900,
+    }
     details = {
         "confidence": 0.95,
         "leaves": [compared(leaf, questions, champion=champion) for leaf in leaves],
@@ -118,8 +136,8 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "gained": [asked(leaf, models) for leaf in leaves[:3]] if measurable else [],
         "lost": [asked(leaf, models, 0.5) for leaf in leaves[3:6]] if measurable else [],
         "training": {
-            "knowledge": {**report, "curve": points},
-            "skills": {"rows": 0, "tokens": 0, "steps": 0, "final_loss": None, "seconds": 0, "curve": []},
+            "knowledge": {**report, "curve": points, "validation": measured_after, "chosen": chosen},
+            "skills": asdict(TrainingReport()),
         },
         "versions": {"torch": "2.13"},
         "teacher": {"calls": 1234, "prompt_tokens": 5, "completion_tokens": 6},
@@ -184,6 +202,20 @@ def test_losses_that_are_no_numbers_break_no_plot():
     assert not [value for _, value in page.attributes if "nan" in value]
 
 
+def test_the_chosen_epoch_is_told_and_validation_is_drawn_over_the_training_loss():
+    evaluation, details = evaluated(["a/leaf"])
+    details["training"]["knowledge"]["validation"][3]["leaves"] = float("nan")
+    page, text = report_html(evaluation, details), report_markdown(evaluation)
+    assert "Epoch 2 of 10 was taken: it has the lowest loss." in page
+    assert "- knowledge phase: Epoch 2 of 10 was taken: it has the lowest loss." in text
+    assert "- skills phase: Nothing to learn in this phase." in text
+    (general,) = re.findall('<polyline class="general" points="([^"]*)"', page)
+    (leaves,) = re.findall('<polyline class="leaves" points="([^"]*)"', page)
+    assert (len(general.split()), len(leaves.split())) == (11, 10)
+    assert leaves.split()[0] == "0.00,0.00", "the highest loss is the top of the frame"
+    assert general.split()[-1].startswith("100.00,")
+
+
 def test_plots_stay_in_their_frame():
     evaluation, details = evaluated(["a/leaf", "b/leaf"])
     details["leaves"] = [compared("a/leaf", difference=-40.0), compared("b/leaf", difference=2.0)]
@@ -209,3 +241,60 @@ def test_ranks_and_vetoes_are_told():
     assert "base 50%, champion 50%, candidate 50% (by guessing 20%)" in text
     evaluation, details = evaluated(["a/leaf"], champion=False, measurable=False)
     assert "Multiple choice" not in report_html(evaluation, details) and "guessing" not in report_markdown(evaluation)
+
+
+def judged_answers(leaf: str, holds: bool = True) -> dict[str, Any]:
+    score = {"answers": 4, "score": 0.75, "words": 9.6}
+    models = {"base": score, "champion": None, "candidate": score}
+    agreement = {
+        "graded": 8,
+        "not_graded": 1,
+        "unreadable_replies": 5,
+        "alike": 0.5,
+        "repeats": 0.9,
+        "orders": 0.6,
+        "order_shift": -0.125,
+    }
+    return {
+        "judge": leaf,
+        "unanswered": None,
+        "known_rows": {"rows": 52, "area": 0.95, "interval": [0.87, 0.98], "holds": holds, "agreement": agreement},
+        "agreement": agreement,
+        "models": models,
+        "leaves": {leaf: models},
+        "compared": 4,
+        "raw": {"difference": 0.25, "interval": [0.125, 0.375]},
+        "equal_length": None,
+    }
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_judged_answers_are_told_with_agreement_and_what_they_are_worth(holds: bool):
+    evaluation, details = evaluated(["a/leaf"])
+    evaluation["judged"] = judged_answers("a/leaf", holds)
+    page, text = Page(report_html(evaluation, details)).text, report_markdown(evaluation)
+    for told in (page, text):
+        assert "a/leaf" in told and "0.75" in told and "+0.25 (+0.12 to +0.38)" in told
+        assert "not measurable" in told and "agree for 50% of 8 answers" in told
+        assert "in 90% of cases, in different orders in 60%" in told
+        assert "Unreadable replies: 5; answers without a grade: 1." in told and "0.95 (0.87 to 0.98)" in told
+        assert ("advice only" in told) != holds == ("may refuse" in told)
+
+
+def test_a_judge_that_did_not_answer_is_told_and_one_that_is_not_there_is_not():
+    evaluation, details = evaluated(["a/leaf"])
+    for told in (report_html(evaluation, details), report_markdown(evaluation)):
+        assert "judged" not in told.casefold()
+    evaluation["judged"] = {"judge": "strict", "unanswered": "the judge did not answer: <script>HTTP 503</script>"}
+    page = Page(report_html(evaluation, details))
+    assert "script" not in page.tags and "<script>HTTP 503</script>" in page.text
+    assert "No answer was judged" in report_markdown(evaluation)
+
+
+def test_hostile_texts_break_no_judged_part():
+    for text in HOSTILE:
+        evaluation, details = evaluated([text])
+        evaluation["judged"] = judged_answers(text)
+        assert {"script", "img"}.isdisjoint(Page(report_html(evaluation, details)).tags)
+        rows = [line for line in report_markdown(evaluation).splitlines() if line.startswith("| ")]
+        assert rows[-1].count("|") == 5

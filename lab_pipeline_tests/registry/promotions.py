@@ -53,6 +53,7 @@ def evaluation(home: Home, candidate: str, reference: str = "base", promoted: bo
         ],
         "datasets": {"knowledge": "k", "skills": "s"},
         "checkpoints": {"knowledge": "none", "skills": candidate},
+        "chosen": {"skills": {"epoch": 2, "of": 3, "why": "it has the lowest loss"}},
         "recipe": {"lora": {"rank": 4}},
         "seed": 17,
         "evaluated_at": "2026-01-01T00:00:00+00:00",

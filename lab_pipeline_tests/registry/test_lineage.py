@@ -74,9 +74,14 @@ def test_the_card_is_one_that_the_hubs_library_reads(home, lineage, tmp_path):
 def test_the_card_says_what_it_was_taught_by_and_how_well_it_learned(lineage):
     text = model_card(lineage, {})
     said = (*LEAVES, "anna", "tiny", "c0ffee", "2.000", "1.500", "-0.700 to -0.300", "not measurable", "the numbers say so")
+    assert "skills phase: Epoch 2 of 3 was taken: it has the lowest loss." in text
     for each in (*said, "CC-BY-4.0", "simple_knowledge 3", "islands.md", '"rank": 4', lineage["digest"]):
         assert each in text, each
     assert "Withdrawn" not in text and "against the gate" not in text
+
+
+def test_the_card_of_an_earlier_releases_model_is_written_still(lineage):
+    assert "was taken" not in model_card({key: value for key, value in lineage.items() if key != "chosen"}, {})
 
 
 def test_the_card_names_the_withdrawn_leaves_that_the_model_holds(lineage):

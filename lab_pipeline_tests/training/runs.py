@@ -12,21 +12,41 @@ from lab_pipeline.training.recipe import Recipe
 from lab_pipeline.training.train import TrainingSpec
 
 
-def training_row(question: str, answer: str, unmask: bool = False, system: str | None = None) -> dict[str, Any]:
+def training_row(
+    question: str,
+    answer: str,
+    unmask: bool = False,
+    system: str | None = None,
+    leaf: str | None = "a/leaf",
+    part: str = "train",
+) -> dict[str, Any]:
     preamble = [{"role": "system", "content": system}] if system else []
     return {
         "id": f"{question}|{answer}",
         "messages": [*preamble, {"role": "user", "content": question}, {"role": "assistant", "content": answer}],
         "metadata": json.dumps({}),
         "unmask": unmask,
-        "leaf": "a/leaf",
+        "leaf": leaf,
         "source": "curated",
         "source_row": question,
+        "part": part,
     }
 
 
 def twelve_rows() -> list[dict[str, Any]]:
     return [training_row(f"Which number is {n} and {n}?", f"{2 * n}") for n in range(12)]
+
+
+def rows_to_validate_on() -> list[dict[str, Any]]:
+    """Four rows like the twelve of two leaves, and two general ones that these contradict: training on them forgets."""
+    like = [
+        training_row(f"Which number is {n} and {n}?", f"{2 * n}", leaf=f"{'ab'[n % 2]}/leaf", part="validation")
+        for n in range(20, 24)
+    ]
+    general = [
+        training_row(f"Which number is {n} and {n}?", "The sum of the two.", leaf=None, part="validation") for n in range(2)
+    ]
+    return like + general
 
 
 def recipe(**changed: Any) -> Recipe:

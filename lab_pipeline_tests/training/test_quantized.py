@@ -9,8 +9,10 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 
+from lab_pipeline.training.packing import TokenRow
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.recipe import Lora
+from lab_pipeline.training.validation import Validation
 from lab_pipeline_tests.training.runs import recipe
 
 LORA = Lora(rank=4, alpha=8, dtype="bfloat16")
@@ -57,9 +59,8 @@ def nf4() -> Any:
 def test_an_evaluation_in_the_middle_of_a_training_leaves_the_gradients_right(tiny_model: Path, nf4: Any):
     reference = gradients(adapted(dequantized(load_base(tiny_model, nf4))))
     model = adapted(load_base(tiny_model, nf4))
-    model.eval()
-    with torch.no_grad():
-        model(input_ids=TOKENS.to(model.device))
+    tokens = TOKENS[0].tolist()
+    Validation([TokenRow(tokens, tokens)], ["a/leaf"], 256).measure(model)
     found = gradients(model)
     assert found.keys() == reference.keys() and len(found) == 2 * 2 * 7  # A and B, two layers, seven linear layers each
     for name, gradient in found.items():

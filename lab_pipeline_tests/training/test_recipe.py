@@ -47,6 +47,8 @@ def test_a_recipe_may_be_a_file_of_ones_own(own):
         (("knowledge",), "epoch", 3),
         (("lora",), "rank", 0),
         (("skills",), "phase_1_replay", 1.5),
+        (("validation",), "share", 0.9),
+        (("validation",), "general", -1),
         ((), "quantization", "int8"),
         ((), "packs_per_step", "many"),
     ],
@@ -60,6 +62,12 @@ def test_an_unknown_key_or_wrong_value_is_refused_by_file_and_key(own, where: tu
     edit_yaml(own, change)
     with pytest.raises(RecipeError, match=re.escape(f"{own}: {'.'.join([*where, key])}: ")):
         load_recipe(str(own))
+
+
+def test_a_recipe_that_does_not_speak_of_validation_validates_as_the_shipped_one(own):
+    shipped = load_recipe(str(own))
+    edit_yaml(own, lambda values: values.pop("validation"))
+    assert load_recipe(str(own)) == shipped
 
 
 def test_a_missing_key_is_named(own):

@@ -30,9 +30,11 @@ from lab_pipeline.training.checkpoint import (
     read_spec,
 )
 from lab_pipeline.training.packing import encode, flatten
+from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
-from lab_pipeline.training.trainer import make_trainer
-from lab_pipeline_tests.training.runs import recipe, training_row, training_spec, twelve_rows
+from lab_pipeline.training.trainer import make_trainer, save_adapter
+from lab_pipeline.training.validation import Validation
+from lab_pipeline_tests.training.runs import recipe, rows_to_validate_on, training_row, training_spec, twelve_rows
 
 BASE = BaseModel(Path("/models/base"), "base", "d1")
 
@@ -54,7 +56,7 @@ def asked_at(step: int) -> Callable[[], bool]:
 
 
 def dataset(phase: str = "knowledge", digest: str = "rows1") -> Dataset:
-    return Dataset(phase, "origin", digest, Path("/data") / f"{phase}-{digest}.parquet", 1, {}, {}, {})  # type: ignore[arg-type]
+    return Dataset(phase, "origin", digest, Path("/data") / f"{phase}-{digest}.parquet", 1, {}, {}, {}, {})  # type: ignore[arg-type]
 
 
 def run_by_hand(spec: Path) -> subprocess.Popen[str]:
@@ -94,6 +96,83 @@ def test_an_interrupted_training_gives_the_same_adapter_as_one_in_one_go(tiny_mo
     assert [point["loss"] for point in resumed.curve] == [point["loss"] for point in report.curve]
     trained(other)
     assert adapter_file(other) != adapter_file(whole)
+
+
+@pytest.mark.parametrize("step", [2, 6, 7])  # within the first epoch; at the end of the second, and after it
+def test_validation_changes_no_training_and_survives_interruptions(tiny_model, tmp_path, step):
+    wanted = recipe(epochs=4, lora={"rank": 4, "alpha": 8, "dropout": 0.1})
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    plain, whole, parts = (
+        training_spec(tmp_path / name, tiny_model, data, wanted)
+        for name, data in (("plain", twelve_rows()), ("whole", rows), ("parts", rows))
+    )
+    report = trained(whole)
+    assert report.curve == trained(plain).curve and report.steps == 12
+    assert train(parts, lambda text: None, asked_at(step)) is None
+    resumed = trained(parts)
+    assert (resumed.curve, resumed.validation, resumed.chosen) == (report.curve, report.validation, report.chosen)
+    assert [found["epoch"] for found in report.validation] == [0, 1, 2, 3, 4]
+    assert adapter_file(parts) == adapter_file(whole)
+
+
+def test_a_kill_between_measuring_and_saving_the_state_loses_no_adapter(tiny_model, tmp_path, monkeypatch):
+    wanted = recipe(epochs=4, save_every_steps=4)
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
+    report = trained(whole)
+
+    class Killed(BaseException):
+        pass
+
+    def kept_then_killed(model: Any, folder: Path) -> None:
+        save_adapter(model, folder)
+        if folder.name == f"epoch-{report.chosen['epoch']}":
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("lab_pipeline.training.trainer.save_adapter", kept_then_killed)
+        train(killed, lambda text: None)
+    resumed = trained(killed)
+    assert (resumed.validation, resumed.chosen) == (report.validation, report.chosen)
+    assert adapter_file(killed) == adapter_file(whole)
+
+
+def test_the_adapter_is_that_of_the_chosen_epoch_and_the_last_stands_beside_it(tiny_model, tmp_path):
+    said: list[str] = []
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    spec = training_spec(tmp_path / "run", tiny_model, rows, recipe(epochs=8, validation={"general_tolerance": 0.0}))
+    report = train(spec, said.append)
+    assert report and report.rows == 12 and report.validation_rows == 6
+    before, *after = report.validation
+    assert before["base_general"] == before["general"]
+    assert 0 < report.chosen["epoch"] < 8 == report.chosen["of"], report.validation
+    assert any(f"epoch {report.chosen['epoch']} of 8 was taken: {report.chosen['why']}" in text for text in said)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "adapter")
+    validation = Validation.of(rows_to_validate_on(), tokenizer, 256)
+    for folder, epoch in (("adapter", report.chosen["epoch"]), ("last", 8)):
+        model = with_adapter(load_base(tiny_model, recipe()), recipe().lora, tmp_path / "run" / folder)
+        assert validation.measure(model)["by_leaf"] == pytest.approx(after[epoch - 1]["by_leaf"]), folder
+    finish_checkpoint(spec)
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint and checkpoint.adapter == tmp_path / "run" / "adapter"
+    assert not (tmp_path / "run" / "resume").exists()
+
+
+def test_without_validation_rows_the_last_epoch_is_taken(tiny_model, tmp_path):
+    report = trained(training_spec(tmp_path / "run", tiny_model, twelve_rows(), recipe(epochs=2)))
+    assert report.validation == [] and (report.chosen["epoch"], report.chosen["of"]) == (2, 2)
+    assert "no validation rows" in report.chosen["why"]
+    assert not (tmp_path / "run" / "last").exists()
+
+
+def test_phase_2_is_held_to_the_base_models_general_loss_not_to_phase_1s(tiny_model, tmp_path):
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    first = training_spec(tmp_path / "first", tiny_model, rows, recipe(epochs=8))
+    before = trained(first).validation[0]
+    adapter = str(tmp_path / "first" / "adapter")
+    second = training_spec(tmp_path / "second", tiny_model, rows, recipe(), phase="skills", continued=adapter)
+    began = trained(second).validation[0]
+    assert began["base_general"] == before["general"] != began["general"]
 
 
 def test_an_end_asked_for_at_the_last_step_is_a_finished_training(tiny_model, tmp_path):
@@ -156,9 +235,10 @@ def test_a_checkpoints_name_depends_on_all_that_it_is_made_from():
         checkpoint_id(BASE, dataset(), None, recipe(), 18),
         checkpoint_id(BASE, dataset(), None, recipe(epochs=5), 17),
         checkpoint_id(BASE, dataset(), None, recipe(pack_tokens=512), 17),
+        checkpoint_id(BASE, dataset(), None, recipe(validation={"general_tolerance": 0.2}), 17),
         checkpoint_id(BaseModel(BASE.folder, "base", "d2"), dataset(), None, recipe(), 17),
     }
-    assert len(names) == 8
+    assert len(names) == 9
 
 
 def test_a_checkpoints_name_does_not_depend_on_the_other_phase_nor_on_places():
@@ -190,7 +270,7 @@ def test_without_rows_in_either_phase_there_is_no_adapter(tmp_path):
     home = Home.open(tmp_path)
     passed = pass_through(home, dataset(), None, prepare_checkpoint(home, BASE, dataset(), None, recipe(), 17)[1])
     assert passed.adapter is None
-    assert passed.report["steps"] == 0
+    assert passed.report == asdict(TrainingReport())
     _, spec_path = prepare_checkpoint(home, BASE, dataset("skills"), passed, recipe(), 17)
     assert read_spec(spec_path).continued is None
 

@@ -6,8 +6,9 @@ import dagster as dg
 from lab_pipeline.datasets.mix import Phase, load_dataset
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
-from lab_pipeline.defs.metadata import picture
+from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
+from lab_pipeline.evaluation.report import number
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
@@ -111,14 +112,19 @@ def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
         "training_steps": steps,
         "epoch_tokens": report["tokens"],
         "rows": report["rows"],
+        "validation_rows": report["validation_rows"],
+        "chosen_epoch": report["chosen"]["epoch"],
+        "chosen_because": report["chosen"]["why"],
         "train_seconds": report["seconds"],
         "path": dg.MetadataValue.path(checkpoint.folder),
         "meta": dg.MetadataValue.json(checkpoint.meta),
     }
     if report["curve"]:
+        validation = [{**each, **{part: number(each[part]) for part in ("leaves", "general")}} for each in report["validation"]]
         metadata |= {
             "final_loss": report["final_loss"],
             "peak_rss_mib": report["peak_rss_mib"],
-            "loss_curve": picture(curve_png(report["curve"], checkpoint.id.split("-")[0]), "training loss"),
+            "validation": texts(validation, ["epoch", "step", "leaves", "general"]),
+            "loss_curve": picture(curve_png(report, checkpoint.id.split("-")[0]), "training and validation loss"),
         }
     return dg.MaterializeResult(data_version=dg.DataVersion(checkpoint.meta["adapter_digest"] or "none"), metadata=metadata)

@@ -113,6 +113,7 @@ def _described(dataset: Dataset) -> dg.MaterializeResult:
         {
             "source": row["source"],
             "leaf": row["leaf"],
+            "part": row["part"],
             "question": row["messages"][0]["content"],
             "answer": row["messages"][-1]["content"],
         }
@@ -121,13 +122,16 @@ def _described(dataset: Dataset) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(dataset.digest),
         metadata={
-            "dagster/row_count": dataset.rows,
+            "dagster/row_count": dataset.rows + sum(dataset.validation.values()),
+            "training_rows": dataset.rows,
+            "validation_rows": sum(dataset.validation.values()),
             "dagster/column_schema": column_schema(TRAINING_SCHEMA),
             "rows_by_source": counts(dataset.by_source, "source"),
             "rows_by_leaf": counts(dataset.by_leaf, "leaf"),
+            "validation_rows_by_leaf": counts(dataset.validation, "leaf"),
             "excluded_rows": sum(dataset.excluded.values()),
             "excluded": counts(dataset.excluded, "rule"),
-            "preview": preview(rows, ["source", "leaf", "question", "answer"]),
+            "preview": preview(rows, ["source", "leaf", "part", "question", "answer"]),
             "path": dg.MetadataValue.path(dataset.path),
         },
     )
