@@ -79,6 +79,7 @@ def test_everything_is_fine_with_the_defaults(home):
         ("general questions", {"general": "nowhere"}, "questions.jsonl"),
         ("flow for knowledge", {"flows": {"knowledge": "no_such_flow"}}, "no_such_flow"),
         ("flow for knowledge", {"flows": {"knowledge": "simple_freeform_skill"}}, "simple_freeform_skill"),
+        ("flow for a/branch", {"flows": {"leaves": {"a/branch": "no_such_flow"}}}, "no_such_flow"),
         ("base model", {"base_model": "."}, "no *.safetensors"),
         ("teacher", {"teacher": {"kind": "embedded", "model": "."}}, "no *.safetensors"),
     ],

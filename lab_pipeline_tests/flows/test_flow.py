@@ -14,6 +14,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.builders import edit_yaml
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FACTS = {"name": "facts", "prompt": "answer.yaml", "max_tokens": 9, "instructions": ["List the facts."]}
 
 SOURCE: dict[str, Any] = {
     "leaf": "a/leaf",
@@ -46,7 +47,7 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any], file: str = "
 
 
 def test_every_kind_of_leaf_has_a_shipped_flow() -> None:
-    assert shipped_flows() == sorted(f"simple_{kind}" for kind in KINDS)
+    assert shipped_flows() == sorted([*KINDS, *(f"simple_{kind}" for kind in KINDS)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,7 +95,7 @@ def test_what_a_text_holds_is_never_run_as_a_template(own: Path) -> None:
 
 
 def test_an_unknown_flow_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(FlowError, match=r"no flow 'simple_knowlege': neither one of simple_.*simple_knowledge nor a"):
+    with pytest.raises(FlowError, match=r"no flow 'simple_knowlege': neither one of freeform_skill, .*simple_knowledge nor a"):
         load_flow("simple_knowlege", "knowledge")
 
 
@@ -113,7 +114,17 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
         (lambda file: file.update(stages=[]), "flow.yaml: stages: "),
         (lambda file: file["stages"].pop(), "stages: one must give the question, and the last one the answer"),
         (lambda file: file["stages"].pop(0), "stages: one must give the question, and the last one the answer"),
-        (lambda file: file["judges"][0].update(accept="Maybe"), r"judges.0: .*'Maybe' is not among choices"),
+        (lambda file: file["judges"][0].update(choices={"Yes": 1}), r"judges.0: choices: expected two or more"),
+        (lambda file: file["judges"][0].update(choices={"Yes": 1, "Yet": 0}), r"judges.0: choices: .* different first letters"),
+        (lambda file: file["judges"][0].update(choices={"Yes": 2, "No": 0}), r"judges.0.choices.Yes: "),
+        (lambda file: file["judges"][0].update(before="context"), r"judges.0.before: "),
+        (lambda file: file["judges"][0].update(before="answer", minimum=0.4), r"judges.0: minimum: .*; expected no less"),
+        (lambda file: file["judges"].append(file["judges"][0]), r"flow.yaml: judges: two have the same name"),
+        (
+            lambda file: file.update(augmentations=[FACTS]),
+            r"flow.yaml: augmentations: only a flow that starts from each passage",
+        ),
+        (lambda file: file["stages"][0].update(several=0), r"stages.0.several: "),
         (lambda file: file["judges"][0].update(minimum=1.5), r"judges.0.minimum: "),
         (lambda file: file["start"].update(each="word"), r"start.each: "),
     ],
@@ -201,9 +212,10 @@ def first_message(text: str) -> Callable[[Any], Any]:
         ("flow.yaml", lambda file: file["stages"][1].update(first_line=False), {"generation"}),
         ("question.yaml", first_message("Ask."), {"generation"}),
         ("answer.yaml", first_message("Answer."), {"generation"}),
-        ("faithful.yaml", first_message("Judge."), {"judging"}),
-        ("flow.yaml", lambda file: file["judges"][0].update(choices=["Yes", "No", "Partly"]), {"judging"}),
-        ("flow.yaml", lambda file: file["judges"][0].update(accept="No"), {"judging"}),
+        ("faithful.yaml", lambda prompt: prompt[-1].update(content="Judge."), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 1, "No": 0, "Partly": 0.5}), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 0, "No": 1}), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(before="answer"), {"generation", "judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(name="true"), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"].pop(), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"][0].update(minimum=0.6), {"curation"}),
