@@ -89,6 +89,59 @@ def test_examples_are_filled_in_one_by_one_and_their_names_stay_inside(own: Path
     assert [message.content for message in messages] == ["D", "one of D", "two of D", "own"]
 
 
+def test_examples_may_stand_in_the_prompt_itself(own: Path) -> None:
+    each = [{"question": "one", "verdict": "Yes"}, {"question": "two", "verdict": "No"}]
+    messages = [{"role": "user", "content": "{{ question }}?"}, {"role": "assistant", "content": "{{ verdict }}"}]
+    (own / "faithful.yaml").write_text(yaml.safe_dump([{"each": each, "messages": messages}, messages[0]]))
+    rendered = load_flow(str(own), "knowledge").render("faithful.yaml", {"question": "own"})
+    assert [message.content for message in rendered] == ["one?", "Yes", "two?", "No", "own?"]
+
+
+def gating(own: Path) -> None:
+    edit_yaml(own / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda known: known.pop("good"), r"known_rows.yaml: good: Field required"),
+        (lambda known: known.update(good=known["good"][:3]), r"known_rows.yaml: good: .* at least 8 items"),
+        (lambda known: known["bad"].update(faithful=[]), r"known_rows.yaml: bad.faithful: .* at least 8 items"),
+        (lambda known: known["bad"].update(true=known["bad"].pop("faithful")), r"known_rows.yaml: bad: no rows for faithful"),
+        (lambda known: known["good"][0].pop("support"), r"flow own, faithful.yaml: 'support' is undefined"),
+        (lambda known: known["good"][0].update(answer=3), r"known_rows.yaml: good.0.answer: "),
+    ],
+)
+def test_a_judge_that_gates_needs_known_rows_which_its_prompt_can_show(
+    own: Path, change: Callable[[Any], Any], said: str
+) -> None:
+    edit_yaml(own / "known_rows.yaml", change)
+    load_flow(str(own), "knowledge")
+    gating(own)
+    with pytest.raises(FlowError, match=said):
+        load_flow(str(own), "knowledge")
+
+
+def test_a_judge_that_gates_without_a_file_of_known_rows_is_an_error(own: Path) -> None:
+    (own / "known_rows.yaml").unlink()
+    gating(own)
+    with pytest.raises(FlowError, match=r"own/known_rows.yaml: cannot be read \(No such file"):
+        load_flow(str(own), "knowledge")
+
+
+def test_changed_known_rows_concern_only_judges_that_gate(own: Path) -> None:
+    def another_answer(known: dict[str, Any]) -> None:
+        known["good"][0]["answer"] = "Lit in 1884."
+
+    before = digests(load_flow(str(own), "knowledge"))
+    assert digests(changed(own, another_answer, "known_rows.yaml")) == before
+    gating(own)
+    before = digests(load_flow(str(own), "knowledge"))
+    edit_yaml(own / "known_rows.yaml", lambda known: known["good"][0].update(answer="In 1884."))
+    after = digests(load_flow(str(own), "knowledge"))
+    assert [name for name in before if before[name] != after[name]] == ["curation"]
+
+
 def test_what_a_text_holds_is_never_run_as_a_template(own: Path) -> None:
     row = {"support": "{{ 7 * 7 }} {% include 'x' %}", "examples": []}
     assert load_flow(str(own), "knowledge").render("question.yaml", row)[-1].content == f"Sentence: {row['support']}"
@@ -161,6 +214,7 @@ def test_a_missing_prompt_is_an_error_that_names_it(own: Path) -> None:
         ("- {role: owner, content: a}", "every message needs a role"),
         ("- {role: user, content: 3}", "every message needs a role"),
         ("- {each: examples, messages: [words]}", "every message needs a role"),
+        ("- {each: [words], messages: [{role: user, content: a}]}", "each: expected the name of a list, or a list of items"),
         ("- {role: user, content: '{{ question '}", "unexpected end of template|expected token"),
         ("- {role: user, content: '{% if question %}'}", "Unexpected end of template"),
         ("- {each: examples, messages: [{role: user, content: '{{ a | nonsense }}'}]}", "No filter named 'nonsense'"),

@@ -245,6 +245,18 @@ def test_without_probabilities_the_judges_word_counts(said: str, score: float | 
     assert judging(said) == {"judge": "faithful", "score": score, "verdict": verdict}
 
 
+@pytest.mark.parametrize(("unreadable", "score"), [(1, 1.0), (2, 1.0), (3, None)])
+def test_an_unreadable_verdict_is_asked_for_again_by_sampling_then_counted(unreadable: int, score: float | None) -> None:
+    rows = generated("knowledge", ScriptedTeacher())[:1]
+    replies = iter(["Hm."] * unreadable + ["Yes"])
+    teacher = ScriptedTeacher(lambda request: next(replies))
+    (found,) = judged("knowledge", rows, teacher)[0]["scores"]
+    assert (found["score"], found["verdict"]) == (score, "unreadable" if score is None else "Yes")
+    assert [(request.temperature > 0, request.seed) for request in teacher.requests] == [(False, 0), (True, 1), (True, 2)][
+        : unreadable + 1
+    ]
+
+
 def test_the_judge_sees_the_row_and_may_say_the_flows_choices_only() -> None:
     teacher = ScriptedTeacher()
     rows = judged("knowledge", generated("knowledge", ScriptedTeacher()), teacher)
