@@ -38,8 +38,7 @@ def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tu
 
 
 def _verdict(row: dict[str, Any], flow: Flow) -> tuple[str | None, str | None]:
-    refused = None if row["fault"] else _refusal(row, flow.judges(early=True))  # a row stopped there has no answer to look at
-    if refused:
+    if refused := _refusal(row, flow.judges(early=True)):  # what else such a row lacks, it was never asked for
         return refused
     for rule in RULES:
         reason = rule(row, flow.file.rules)

@@ -165,9 +165,11 @@ async def _sieve(row: dict[str, Any], judges: list[Judge], flow: Flow, judge_mod
     if row["done"] or not judges:
         return [row]
     scores = await asyncio.gather(*(score(row, each, flow, judge_model) for each in judges))
-    bad = [found["score"] is None or found["score"] < STOPS_BELOW for found in scores]
-    stopped = any(each.gates and stops for each, stops in zip(judges, bad, strict=True))
-    return [{**row, "scores": [*row["scores"], *scores], "done": stopped}]
+    row = {**row, "scores": [*row["scores"], *scores]}
+    for each, found in zip(judges, scores, strict=True):
+        if each.gates and (found["score"] is None or found["score"] < STOPS_BELOW):
+            return [{**row, "fault": f"stopped by judge {each.name}", "done": True}]
+    return [row]
 
 
 async def _grow(row: dict[str, Any], stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[dict[str, Any]]:
@@ -220,7 +222,7 @@ def _record(row: dict[str, Any], source: dict[str, Any], flow: Flow, teacher: Te
 
 
 async def judge(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, judge: Teacher) -> list[dict[str, Any]]:
-    """The same rows with every judge's score, under `JUDGED_SCHEMA`; incomplete rows and stopped ones are not judged.
+    """The same rows with every judge's score, under `JUDGED_SCHEMA`; incomplete rows are not judged any more.
 
     Raises:
         TeacherError: the judge gave no reply; replies that came are in its journal.
@@ -228,7 +230,7 @@ async def judge(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, 
     headings = {(part["document"], part["start"], part["end"]): part["heading"] for part in source["passages"]}
 
     async def judged(row: dict[str, Any]) -> list[dict[str, Any]]:
-        if row["fault"] or row["answer"] is None:
+        if row["fault"]:
             return [row]
         heading = headings.get((row["document"], row["span_start"], row["span_end"]), "")
         variables = {**row, **{name: source[name] for name in ("task", "domain", "outline")}, "heading": heading}

@@ -85,9 +85,9 @@ def test_several_questions_and_what_is_none() -> None:
     assert read(QUESTIONS, "I would rather not.") == [({"question": "I would rather not."}, "no question found")]
 
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029*_=-"), min_size=1).map(
-    lambda text: f"so {text} then"
-)
+WORDS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029*_=-"), min_size=1
+).map(lambda text: f"so {text} then")
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=5))
@@ -96,7 +96,10 @@ def test_what_is_written_as_asked_is_read_as_written(pairs: list[tuple[str, str]
     assert read(PAIRS, text) == [pair(question, answer) for question, answer in pairs]
 
 
-@given(st.lists(st.sampled_from(["Question:", "Answer:", "**Answer 2**", "Q:", "words", " ", "\n", "---", "[ANSWER]"])), st.booleans())
+@given(
+    st.lists(st.sampled_from(["Question:", "Answer:", "**Answer 2**", "Q:", "words", " ", "\n", "---", "[ANSWER]"])),
+    st.booleans(),
+)
 def test_no_reply_is_ever_dropped_and_no_item_is_whole_by_accident(parts: list[str], cut_off: bool) -> None:
     for stage in (PAIRS, QUESTIONS):
         items = read(stage, "\n".join(parts), cut_off)

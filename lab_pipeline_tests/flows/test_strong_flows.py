@@ -17,7 +17,7 @@ from lab_pipeline.flows.flow import SHIPPED, load_flow
 from lab_pipeline.flows.known_rows import separation
 from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, Table, leaves_behind, plan_leaves, refresh_leaves
 from lab_pipeline.settings import EndpointTeacherSettings, FlowSettings, Settings
-from lab_pipeline.storage import Home, read_rows
+from lab_pipeline.storage import Home, read_json, read_rows
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
@@ -246,8 +246,9 @@ def test_bad_questions_are_stopped_before_their_answers_are_paid_for(refreshed: 
         "judge fulfils": 4 - unread,
         "kept": 4 - unread,
     }
-    stopped = [row for row in grounded + freeform if row["answer"] is None and not row["fault"]]
-    assert {len(row["scores"]) for row in stopped} == {1}, "no second judge is asked about a row that was stopped"
+    stopped = [row for row in grounded + freeform if row["fault"] in ("stopped by judge answerable", "stopped by judge sound")]
+    assert len(stopped) == 4 + (4 - unread)
+    assert {(row["answer"], len(row["scores"])) for row in stopped} == {(None, 1)}, "no second judge is asked about it"
 
 
 def test_every_call_is_accounted_for(lab: Lab) -> None:
@@ -314,14 +315,17 @@ def test_a_judge_that_does_not_tell_known_rows_apart_stops_nothing(lab: Lab) -> 
     assert all(score["verdict"] == "No" for row in lab.rows(GROUNDED, "curated") for score in row["scores"])
 
 
-def test_seeds_of_other_leaves_and_held_out_ones_are_in_no_prompt(refreshed: Lab, lab: Lab) -> None:
+def test_prompts_show_seeds_of_their_leaf_only_and_none_that_is_held_out(lab: Lab) -> None:
     elsewhere = settled(lab.flows.parent, lab.stubs, "other")
-    seeds = {row["leaf"]: row["heldout_questions"] for row in elsewhere.snapshot.rows}
+    used = {leaf: read_json(lab.home.leaf_source(plan.source))["seeds"] for leaf, plan in lab.plans().items()}
+    held_out = {row["leaf"]: row["heldout_questions"] for row in elsewhere.snapshot.rows}
     for leaf in (KNOWLEDGE, GROUNDED, FREEFORM):
         elsewhere.refresh(leaf)
-        said = "\n".join(message["content"] for stub in lab.stubs for each in stub.requests for message in each.body["messages"])
-        assert [each["question"] for each in seeds[leaf] if each["question"] in said] == []
+        said = "\n".join(turn["content"] for stub in lab.stubs for asked in stub.requests for turn in asked.body["messages"])
         elsewhere.calls()
+        shown = {other for other, seeds in used.items() for seed in seeds if seed["question"] in said}
+        assert shown == {leaf}
+        assert [seed["question"] for seed in held_out[leaf] if seed["question"] in said] == []
 
 
 def test_an_endpoint_teacher_gets_the_strong_flows_and_an_embedded_one_the_simple_ones(lab: Lab) -> None:
