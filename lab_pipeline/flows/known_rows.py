@@ -8,6 +8,7 @@ from typing import Any
 
 from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.flows.instructions import score
+from lab_pipeline.progress import Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Teacher
 from lab_pipeline.teacher.separation import SEPARATES, area_under_curve
@@ -23,9 +24,10 @@ def separation(home: Home, flow: Flow, judge: Judge, model: str) -> dict[str, An
 class Separations:
     """The judges of one refresh, asked about their flows' known rows as soon as a leaf needs to know."""
 
-    def __init__(self, home: Home, model: Teacher) -> None:
+    def __init__(self, home: Home, model: Teacher, say: Say) -> None:
         self._home = home
         self._model = model
+        self._say = say
         self._one_at_a_time = asyncio.Lock()
 
     async def trusted(self, flow: Flow) -> Flow:
@@ -62,6 +64,11 @@ class Separations:
             "scores": {"good": good, "bad": bad},
         }
         write_json(_path(self._home, flow, judge, self._model.identity), about)
+        if not about["separates"]:
+            self._say(
+                f"flow {flow.name}: judge {judge.name} does not tell its known rows apart (area under the curve {area:.2f}, "
+                f"needed {SEPARATES}): its scores are advice and reject nothing"
+            )
         return about
 
 

@@ -182,7 +182,7 @@ def refresh_leaves(
     progress = Progress("teacher calls", calls, say)
 
     known = JournaledTeacher(judge_model, home.judges / "journal", budget)
-    separations = Separations(home, _Counted(known, progress))
+    separations = Separations(home, _Counted(known, progress), say)
     at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
 
     async def one(plan: LeafPlan) -> None:

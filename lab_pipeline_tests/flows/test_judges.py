@@ -59,7 +59,7 @@ LOOKS_GOOD: dict[str, Callable[[Row], bool]] = {
     "fulfils": takes_the_instruction_up,
     "fits_instruction": takes_the_instruction_up,
 }
-"""For each judge a rule without any model that finds the verdict of its worked examples, which are chosen clear enough for it."""
+"""For each judge a rule without any model that finds the verdict of its worked examples, chosen clear enough for it."""
 
 
 def worked_examples(name: str, judge: Judge) -> list[Row]:
@@ -137,4 +137,4 @@ def test_prompts_on_one_text_begin_alike_until_after_the_text(name: str) -> None
     for requests in together:
         texts = ["\n".join(message.content for message in request) for request in requests]
         for one, other in combinations(texts, 2):
-            assert text in os.path.commonprefix([one, other])
+            assert text in os.path.commonprefix([one, other])  # noqa: RUF071 (of texts)

@@ -247,7 +247,9 @@ def test_a_judge_that_begins_to_gate_is_asked_about_the_known_rows_only_and_once
 def test_a_judge_that_does_not_tell_known_rows_apart_only_advises(lab: Lab, verdict: Reply) -> None:
     edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
     lab.judge.script = lambda request: verdict
-    funnel = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    outcome = lab.refresh(KNOWLEDGE)
+    assert any("judge faithful does not tell its known rows apart" in said for said in outcome.said)
+    funnel = outcome.states[KNOWLEDGE].funnel
     assert funnel["kept"] > 0 and not any(stage.startswith("judge") for stage in funnel)
     flow = lab.plans()[KNOWLEDGE].flow
     about = separation(lab.home, flow, flow.file.judges[0], "judge")

@@ -76,8 +76,8 @@ def teaching(asked: Asked) -> Answer | str:
         return "Question: Who waters the plants?\nQuestion:\nQuestion: How old is the blue car?"
     if last == "Write 5 exercises.":
         number = asked.body["seed"]
-        fine = f"Question: Write a line about boat {number}.\nQuestion: Sing boat {number} a song.\nQuestion: Praise boat {number}."
-        return "Sorry, what do you mean?" if number % 2 else fine
+        asked_for = [f"Write a line about boat {number}.", f"Sing boat {number} a song.", f"Praise boat {number}."]
+        return "Sorry, what do you mean?" if number % 2 else "\n".join(f"Question: {each}" for each in asked_for)
     if found := re.search(r"Person (\d+) waters", last):
         return "Nobody knows." if int(found.group(1)) % 2 else f"Person {found.group(1)} does."
     return f"Dear captain, {last}"

@@ -27,8 +27,8 @@ LEAVES_KEEP_ROWS = dg.AssetCheckSpec(
 JUDGES_SEPARATE = dg.AssetCheckSpec(
     "judge_separates_known_rows",
     asset="judged_instructions",
-    description="Each judge that may reject rows tells its flow's known good rows from the bad ones: area under the curve of at "
-    f"least {SEPARATES}. A warning: where it does not, its scores are advice, and reject nothing.",
+    description="Each judge that may reject rows tells its flow's known good rows from the bad ones: area under the curve of "
+    f"at least {SEPARATES}. A warning: where it does not, its scores are advice, and reject nothing.",
 )
 
 
