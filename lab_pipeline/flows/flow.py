@@ -246,7 +246,7 @@ def _load(path: Path, model: type[_Model]) -> _Model:
         return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         wrong = error.errors()[0]
-        where = "".join(f"{part}." for part in wrong["loc"])[:-1]
+        where = ".".join(map(str, wrong["loc"]))
         said = wrong["msg"].removeprefix("Value error, ")
         raise FlowError(f"{path}: {where}: {said}" if where else f"{path}: {said}") from None
     except OSError as error:

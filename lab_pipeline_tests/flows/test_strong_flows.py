@@ -17,6 +17,7 @@ from lab_pipeline.flows.flow import SHIPPED, load_flow
 from lab_pipeline.flows.known_rows import separation
 from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, Table, leaves_behind, plan_leaves, refresh_leaves
 from lab_pipeline.settings import EndpointTeacherSettings, FlowSettings, Settings
+from lab_pipeline.standing import leaf_summary
 from lab_pipeline.storage import Home, read_json, read_rows
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
@@ -326,6 +327,15 @@ def test_prompts_show_seeds_of_their_leaf_only_and_none_that_is_held_out(lab: La
         shown = {other for other, seeds in used.items() for seed in seeds if seed["question"] in said}
         assert shown == {leaf}
         assert [seed["question"] for seed in held_out[leaf] if seed["question"] in said] == []
+
+
+def test_the_status_says_which_flow_a_leaf_has(lab: Lab) -> None:
+    status = leaf_summary(lab.home, lab.snapshot, lab.plans(), set())
+    assert {leaf: about["flow"] for leaf, about in status.items()} == {
+        KNOWLEDGE: "knowledge",
+        GROUNDED: "grounded_skill",
+        FREEFORM: "freeform_skill",
+    }
 
 
 def test_an_endpoint_teacher_gets_the_strong_flows_and_an_embedded_one_the_simple_ones(lab: Lab) -> None:
