@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -130,11 +131,11 @@ async def generate(
         TeacherError: the teacher or the judge gave no reply; replies that came are in its journal.
         FlowError: a prompt asks for what the rows lack.
     """
-    rows = await _each(starts(source, flow, seed), lambda row: _augment(row, flow, teacher, seed))
+    rows = await _each(starts(source, flow, seed), partial(_augment, flow=flow, teacher=teacher, seed=seed))
     for stage in flow.file.stages:
         early = [each for each in flow.judges(early=True) if each.before == stage.output]
-        rows = await _each(rows, lambda row, early=early: _sieve(row, early, flow, judge_model))  # type: ignore[misc]
-        rows = await _each(rows, lambda row, stage=stage: _grow(row, stage, flow, teacher, seed))  # type: ignore[misc]
+        rows = await _each(rows, partial(_sieve, judges=early, flow=flow, judge_model=judge_model))
+        rows = await _each(rows, partial(_grow, stage=stage, flow=flow, teacher=teacher, seed=seed))
     return [_record(row, source, flow, teacher, taxonomy_commit) for row in rows]
 
 
@@ -153,7 +154,7 @@ async def _augment(row: dict[str, Any], flow: Flow, teacher: Teacher, seed: int)
         instruction = random.Random(digest([seed, form["origin"]])).choice(wanted.instructions)
         finished = {**form, "context": row["support"], "question": instruction, "answer": text, "done": True}
         if reply.finish == "length" or not text:
-            finished["fault"] = f"cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
+            finished["fault"] = f"{wanted.name} cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
         again = row["repeat"] > 0  # the same forms as in the first repeat
         return ([] if again else [finished]) + ([] if finished["fault"] else [form])
 
