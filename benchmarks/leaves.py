@@ -45,7 +45,13 @@ def main(leaves: int) -> None:
             write_skill(taxonomy, f"compositional_skills/part_{number % 10}/skill_{number:04}", seeds=5)
         home_folder.mkdir()
         (home_folder / "settings.yaml").write_text(
-            yaml.safe_dump({"taxonomy": {"path": str(taxonomy)}, "teacher": {"kind": "endpoint", "url": url, "model": "stub"}})
+            yaml.safe_dump(
+                {
+                    "taxonomy": {"path": str(taxonomy)},
+                    "teacher": {"kind": "endpoint", "url": url, "model": "stub"},
+                    "flows": {kind: f"simple_{kind}" for kind in ("knowledge", "grounded_skill", "freeform_skill")},
+                }
+            )
         )
         home = prepare(home_folder, None)
 

@@ -287,9 +287,10 @@ def summary_text(result: dict[str, Any]) -> str:
     """The summary as a person wants to read it."""
     leaves = result["leaves"]
     width = max((len(leaf) for leaf in leaves), default=0)
-    lines = ["", "leaf".ljust(width) + "  status       kept of generated"]
+    lines = ["", "leaf".ljust(width) + "  status       kept of generated  flow"]
     for leaf, about in leaves.items():
-        lines.append(f"{leaf.ljust(width)}  {about['status']:<11}  {about['kept']:>4} of {about['generated']}")
+        kept = f"{about['kept']:>4} of {about['generated']}"
+        lines.append(f"{leaf.ljust(width)}  {about['status']:<11}  {kept:<17}  {about['flow'] or ''}".rstrip())
         lines += [f"    {problem}" for problem in about["problems"]]
     lines.append("")
     if result.get("nothing_changed"):

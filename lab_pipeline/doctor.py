@@ -9,15 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.errors import LabError
+from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.notifications import webhook_url
 from lab_pipeline.registry.base_model import model_identity
 from lab_pipeline.settings import EndpointTeacherSettings, Settings, load_settings
 from lab_pipeline.storage import Home
-from lab_pipeline.taxonomy.leaf import find_leaves
+from lab_pipeline.taxonomy.leaf import Kind, find_leaves
 from lab_pipeline.taxonomy.source import find_tip, reads_git
 from lab_pipeline.training.recipe import load_recipe
 
@@ -48,7 +50,8 @@ def examine(home: Path) -> list[Finding]:
         _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
         _tried("base model", lambda: model_identity(settings.base_model)),
         _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
-        *(_flow(settings, kind) for kind in ("knowledge", "grounded_skill", "freeform_skill")),
+        *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
+        *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
         _teacher(settings),
         _tried("notifications", lambda: _notifications(settings)),
@@ -109,9 +112,8 @@ def _taxonomy(home: Home, settings: Settings) -> str:
     return f"{leaves} leaves in {source.path}"
 
 
-def _flow(settings: Settings, kind: str) -> Finding:
-    name = getattr(settings.flows, kind)
-    return _tried(f"flow for {kind}", lambda: f"{name}, version {load_flow(name, kind).file.version}")  # type: ignore[arg-type]
+def _flow(serves: str, name: str, kind: Kind | None = None) -> Finding:
+    return _tried(f"flow for {serves}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
 
 
 def _general(settings: Settings) -> str:

@@ -9,7 +9,7 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Counts steps of one piece of work and says where it stands, at most every `every_seconds`."""
+    """Counts steps of one piece of work and says where it stands, at most every `every_seconds`, and when it passes `total`."""
 
     def __init__(self, what: str, total: int, say: Say, every_seconds: float = 5.0) -> None:
         self.what = what
@@ -22,7 +22,7 @@ class Progress:
     def advance(self, steps: int = 1, note: str = "") -> None:
         self.done += steps
         now = time.monotonic()
-        if now - self._said < self._every and self.done < self.total:
+        if now - self._said < self._every and not self.done - steps <= self.total <= self.done:
             return
         self._said = now
         rate = self.done / max(now - self._started, 1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -80,9 +81,14 @@ TeacherSettings = Annotated[EmbeddedTeacherSettings | EndpointTeacherSettings, F
 class FlowSettings(_Section):
     """Which flow serves which kind of leaf: the name of a shipped flow, or the folder of your own."""
 
-    knowledge: str = "simple_knowledge"
-    grounded_skill: str = "simple_grounded_skill"
-    freeform_skill: str = "simple_freeform_skill"
+    knowledge: str | None = Field(
+        None, description="none = knowledge, with an embedded teacher simple_knowledge; likewise below"
+    )
+    grounded_skill: str | None = None
+    freeform_skill: str | None = None
+    leaves: dict[str, str] = Field(
+        {}, description="Flows of single leaves or branches, by key; the longest key whose flow serves the leaf's kind counts"
+    )
 
 
 class GateSettings(_Section):
@@ -246,11 +252,16 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "teacher": teacher(settings.teacher),
             "judge": teacher(settings.judge) if settings.judge else None,
             "base_model": here(settings.base_model),
-            "flows": FlowSettings(**{kind: here(name) for kind, name in settings.flows}),
+            "flows": _anchored_flows(settings.flows, here),
             "recipe": here(settings.recipe),
             "general": str((folder / settings.general).resolve()) if settings.general else None,
         }
     )
+
+
+def _anchored_flows(flows: FlowSettings, here: Callable[[str], str]) -> FlowSettings:
+    kinds = {kind: here(name) for kind, name in flows.model_dump(exclude={"leaves"}, exclude_none=True).items()}
+    return FlowSettings(**kinds, leaves={leaf.strip("/"): here(name) for leaf, name in flows.leaves.items()})
 
 
 def taxonomy_address(taxonomy: str, folder: Path) -> str:

@@ -49,7 +49,7 @@ class Standing:
 
 
 def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
-    """Each leaf's kind, status, counts, calls of this run, and problems.
+    """Each leaf's kind, status, flow, counts, calls of this run, and problems.
 
     Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
     *quarantined*. Rows of the last good state stay in use in the last three. *withdrawn*: no row is used any more.
@@ -75,6 +75,7 @@ def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ref
         leaves[leaf] = {
             "kind": row["kind"],
             "status": status,
+            "flow": plans[leaf].flow.name if leaf in plans else None,
             "generated": state.funnel["generated"] if state else 0,
             "kept": state.funnel["kept"] if state else 0,
             "teacher_calls": _calls_now(state, failure, current) if leaf in refreshed else 0,

@@ -208,6 +208,11 @@ class Home:
         return self.root / "dagster"
 
     @property
+    def judges(self) -> Path:
+        """How well each judge tells known rows apart, and what it said of them."""
+        return self.root / "judges"
+
+    @property
     def documents(self) -> Path:
         """Mirrors of document repositories."""
         return self.root / "documents"

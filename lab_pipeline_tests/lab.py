@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from lab_pipeline.launcher import prepare
 from lab_pipeline.storage import Home
+from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 
 ENVIRONMENT = ("LAB_HOME", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY", "GX_ANALYTICS_ENABLED", "TOKENIZERS_PARALLELISM")
@@ -60,6 +61,7 @@ def lab(folder: Path, taxonomy: Path, model: Path, patch: pytest.MonkeyPatch) ->
         settings = {
             "taxonomy": {"path": str(taxonomy)},
             "teacher": {"kind": "endpoint", "url": stub.url, "model": "stub", "retries": 0},
+            "flows": {kind: f"simple_{kind}" for kind in get_args(Kind)},
             "base_model": str(model),
             "recipe": str(recipe),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from lab_pipeline.flows.flow import Flow
 from lab_pipeline.teacher.protocol import Reply, Request
 
 
@@ -26,6 +27,17 @@ def copying(request: Request) -> str | Reply:
     if last.startswith("Write a new exercise"):
         return f"Reword sentence number {request.seed} politely."
     return f"Please be so kind: {last}"
+
+
+def known_verdicts(flow: Flow) -> dict[str, bool]:
+    """What a judge is asked (the last message) about the known rows of a flow's gating judges, and whether the row is good."""
+    return {
+        flow.render(judge.prompt, row)[-1].content: is_good
+        for judge in flow.file.judges
+        if judge.gates
+        for rows, is_good in zip(flow.known_rows(judge), (True, False), strict=True)
+        for row in rows
+    }
 
 
 class ScriptedTeacher:

@@ -79,6 +79,7 @@ def test_everything_is_fine_with_the_defaults(home):
         ("general questions", {"general": "nowhere"}, "questions.jsonl"),
         ("flow for knowledge", {"flows": {"knowledge": "no_such_flow"}}, "no_such_flow"),
         ("flow for knowledge", {"flows": {"knowledge": "simple_freeform_skill"}}, "simple_freeform_skill"),
+        ("flow for a/branch", {"flows": {"leaves": {"a/branch": "no_such_flow"}}}, "no_such_flow"),
         ("base model", {"base_model": "."}, "no *.safetensors"),
         ("teacher", {"teacher": {"kind": "embedded", "model": "."}}, "no *.safetensors"),
     ],
@@ -87,7 +88,7 @@ def test_a_wrong_setting_is_found_and_all_the_rest_is_still_examined(home, what,
     fine, wrong = examined(home), examined(home, **settings)
     assert not wrong[what].fine
     assert said in wrong[what].said
-    assert wrong.keys() == fine.keys()
+    assert wrong.keys() == fine.keys() | {what}
     assert all(wrong[other].fine for other in wrong.keys() - {what, "memory", "disk"})
 
 

@@ -73,7 +73,8 @@ def test_every_path_starts_at_the_files_folder(tmp_path, monkeypatch):
     (tmp_path / "recipe.yaml").touch()
     text = (
         "{taxonomy: {path: t}, base_model: base/model, recipe: recipe.yaml, general: general, "
-        "teacher: {kind: embedded, model: teacher}, judge: {kind: embedded, model: ./judge}, flows: {knowledge: flow}}"
+        "teacher: {kind: embedded, model: teacher}, judge: {kind: embedded, model: ./judge}, "
+        "flows: {knowledge: flow, leaves: {knowledge/a/: flow, compositional_skills: freeform_skill}}}"
     )
     path = written(tmp_path, text)
     monkeypatch.chdir("/")
@@ -84,7 +85,8 @@ def test_every_path_starts_at_the_files_folder(tmp_path, monkeypatch):
     assert settings.teacher.model == str(tmp_path / "teacher")
     assert settings.judge.model == str(tmp_path / "judge")
     assert settings.flows.knowledge == str(tmp_path / "flow")
-    assert settings.flows.grounded_skill == "simple_grounded_skill"
+    assert settings.flows.grounded_skill is None
+    assert settings.flows.leaves == {"knowledge/a": str(tmp_path / "flow"), "compositional_skills": "freeform_skill"}
 
 
 def test_names_that_are_no_paths_stay_as_they_are(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from lab_pipeline.curation.rules import RULES, main_language, question_identity
-from lab_pipeline.flows.flow import Flow
+from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.flows.instructions import JUDGED_SCHEMA
 
 CURATED_SCHEMA = JUDGED_SCHEMA
@@ -38,19 +38,25 @@ def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tu
 
 
 def _verdict(row: dict[str, Any], flow: Flow) -> tuple[str | None, str | None]:
+    if refused := _refusal(row, flow.judges(early=True)):  # what else such a row lacks, it was never asked for
+        return refused
     for rule in RULES:
         reason = rule(row, flow.file.rules)
         if reason:
             return rule.__name__, reason
-    scores = {score["judge"]: score for score in row["scores"]}
-    for judge in flow.file.judges:
-        if judge.gates:
-            score = scores[judge.name]["score"]
+    return _refusal(row, flow.judges(early=False)) or (None, None)
+
+
+def _refusal(row: dict[str, Any], judges: list[Judge]) -> tuple[str, str] | None:
+    scores = {score["judge"]: score["score"] for score in row["scores"]}
+    for judge in judges:
+        if judge.gates and judge.name in scores:
+            score = scores[judge.name]
             if score is None:
                 return f"judge {judge.name} unreadable", "the judge's verdict could not be read"
             if score < judge.minimum:
                 return f"judge {judge.name}", f"score {score:.2f} is below {judge.minimum:.2f}"
-    return None, None
+    return None
 
 
 def funnel(generated: int, kept: int, rejected: list[dict[str, Any]]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lab_pipeline.flows.instructions import is_document_instruction
 from lab_pipeline.storage import digest
 
 TRAINING_SCHEMA = pa.schema(
@@ -32,15 +33,15 @@ def as_prompt(question: str, context: str | None) -> list[dict[str, str]]:
 
 
 def instruction_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A curated row as a training row."""
-    context = row["context"] if row["kind"] == "grounded_skill" else None
+    """A curated row as a training row; a document instruction, which holds the document's text, is learned whole."""
     metadata = {key: row[key] for key in ("document", "document_commit", "taxonomy_commit", "flow", "teacher")}
     return _row(
         row["id"],
-        [*as_prompt(row["question"], context), {"role": "assistant", "content": row["answer"]}],
+        [*as_prompt(row["question"], row["context"]), {"role": "assistant", "content": row["answer"]}],
         metadata,
         leaf=row["leaf"],
         source="curated",
+        unmask=is_document_instruction(row),
     )
 
 

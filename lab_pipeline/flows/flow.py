@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,9 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
 
 SHIPPED = Path(__file__).parent
+KNOWN_ROWS = "known_rows.yaml"
+STOPS_BELOW = 0.5
+"""More probably bad than good."""
 
 
 class _Part(BaseModel):
@@ -32,33 +36,64 @@ class Start(_Part):
     """Seed examples shown in the prompt, drawn from the same leaf (local sampling: LAB paper, section 3)."""
 
 
-class Stage(_Part):
-    """One question to the teacher, whose reply becomes a column."""
+class Augmentation(_Part):
+    """Another form of a passage, such as a summary. Pairs are written from it too (`text` in prompts), and it makes a row of
+    its own, a document instruction: the passage, one of `instructions`, and this form as the answer."""
 
-    output: Literal["context", "question", "answer"]
+    name: str
+    prompt: str
+    max_tokens: int = Field(ge=1, le=32_768)
+    instructions: tuple[str, ...] = Field(min_length=1)
+
+
+class Stage(_Part):
+    """One question to the teacher, whose reply becomes a column, or question and answer where `output` is pairs."""
+
+    output: Literal["context", "question", "answer", "pairs"]
     prompt: str
     max_tokens: int = Field(ge=1, le=32_768)
     temperatures: tuple[float, ...] = (0.0,)
     """One sample for each entry."""
     first_line: bool = False
     """Keep the reply's first line only: small models like to go on."""
+    several: int = Field(1, ge=1, le=50)
+    """How many the prompt asks for in one reply, as `{{ several }}`. With more than one, and for pairs, each stands behind its
+    label, such as `Question:`, and makes a row of its own."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("question", "answer") if self.output == "pairs" else (self.output,)
+
+    @property
+    def labelled(self) -> bool:
+        return self.output == "pairs" or self.several > 1
 
 
 class Judge(_Part):
-    """One verdict on a row: the probability that the judge's answer begins with `accept`."""
+    """One verdict on a row. Its score is the expected worth of the choices where the judge gives their probabilities, else the
+    worth of the one it chose."""
 
     name: str
     prompt: str
-    choices: tuple[str, ...] = ("Yes", "No")
-    accept: str = "Yes"
+    choices: dict[str, Annotated[float, Field(ge=0, le=1)]] = {"Yes": 1.0, "No": 0.0}
+    """What the judge may say, and what each is worth. Their first letters must differ: probabilities are those of first
+    tokens."""
     minimum: float = Field(0.5, ge=0, le=1)
     gates: bool = False
-    """Rejects rows below `minimum`; otherwise the score is advice, shown and stored."""
+    """Rejects rows below `minimum`, provided that the judge tells the flow's known rows apart; otherwise the score is advice,
+    shown and stored."""
+    before: Literal["question", "answer"] | None = None
+    """Judges before the stage with this output. A judge that gates stops a row that scores below `STOPS_BELOW` there, whatever
+    its `minimum`, so that a changed threshold never costs a call."""
+    document_instructions: bool = False
+    """Judges document instructions as well."""
 
     @model_validator(mode="after")
-    def _accepts_a_choice(self) -> Judge:
-        if self.accept not in self.choices:
-            raise ValueError(f"accept: {self.accept!r} is not among choices {list(self.choices)}")
+    def _can_decide(self) -> Judge:
+        if len({choice[:1].casefold() for choice in self.choices}) < max(2, len(self.choices)):
+            raise ValueError(f"choices: expected two or more with different first letters, found {list(self.choices)}")
+        if self.before and self.minimum < STOPS_BELOW:
+            raise ValueError(f"minimum: a judge before a stage stops what scores below {STOPS_BELOW}; expected no less")
         return self
 
 
@@ -79,9 +114,33 @@ class FlowFile(_Part):
     kind: Literal["knowledge", "grounded_skill", "freeform_skill"]
     description: str
     start: Start
+    augmentations: tuple[Augmentation, ...] = ()
     stages: tuple[Stage, ...] = Field(min_length=1)
     judges: tuple[Judge, ...] = ()
     rules: Rules = Rules()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> FlowFile:
+        columns = [column for stage in self.stages for column in stage.columns]
+        if columns[-1] != "answer" or "question" not in columns:
+            raise ValueError("stages: one must give the question, and the last one the answer")
+        if self.augmentations and self.start.each != "passage":
+            raise ValueError("augmentations: only a flow that starts from each passage has them")
+        early = {judge.before for judge in self.judges} - {None, *(stage.output for stage in self.stages)}
+        if early:
+            raise ValueError(f"judges: before: no stage gives the {early.pop()}")
+        if len({judge.name for judge in self.judges}) < len(self.judges):
+            raise ValueError("judges: two have the same name")
+        return self
+
+
+class KnownRows(_Part):
+    """Rows whose verdict is known, with the columns that the judges' prompts use; by these a judge shows that it can judge."""
+
+    good: tuple[dict[str, str], ...] = Field(min_length=8)
+    """Good to every judge."""
+    bad: dict[str, Annotated[tuple[dict[str, str], ...], Field(min_length=8)]]
+    """Bad to one judge, by its name."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +150,7 @@ class Flow:
     name: str
     file: FlowFile
     prompts: dict[str, Prompt]
+    known: KnownRows | None = None
 
     @property
     def kind(self) -> Kind:
@@ -98,22 +158,44 @@ class Flow:
 
     @property
     def generation_digest(self) -> str:
-        stages = [[stage.model_dump(mode="json"), self.prompts[stage.prompt]] for stage in self.file.stages]
-        return digest([self.file.start.model_dump(mode="json"), stages])
+        """Of all that decides on the rows; judges that stop rows on the way belong to it, but for their thresholds."""
+        file = self.file
+        parts: list[Augmentation | Stage] = [*file.augmentations, *file.stages]
+        made = [[part.model_dump(mode="json"), self.prompts[part.prompt]] for part in parts]
+        early = [[self._asked(judge), judge.gates, self._known(judge)] for judge in self.judges(early=True)]
+        return digest([file.start.model_dump(mode="json"), made, early])
 
     @property
     def judging_digest(self) -> str:
-        return digest(
-            [
-                [judge.model_dump(mode="json", exclude={"minimum", "gates"}), self.prompts[judge.prompt]]
-                for judge in self.file.judges
-            ]
-        )
+        return digest([self._asked(judge) for judge in self.judges(early=False)])
 
     @property
     def curation_digest(self) -> str:
-        gates = [[judge.name, judge.minimum, judge.gates] for judge in self.file.judges]
+        gates = [[judge.name, judge.minimum, judge.gates, self._known(judge)] for judge in self.file.judges]
         return digest([self.file.rules.model_dump(mode="json"), gates])
+
+    def separation_digest(self, judge: Judge) -> str:
+        """Of what decides whether a model, as this judge, tells the known rows apart."""
+        return digest([self._asked(judge), self.known_rows(judge)])
+
+    def _asked(self, judge: Judge) -> list[Any]:
+        return [judge.model_dump(mode="json", exclude={"minimum", "gates"}), self.prompts[judge.prompt]]
+
+    def _known(self, judge: Judge) -> Any:
+        return self.known_rows(judge) if judge.gates else None
+
+    def known_rows(self, judge: Judge) -> tuple[tuple[dict[str, str], ...], tuple[dict[str, str], ...]]:
+        """(good, bad) rows by which the judge shows that it can judge; none where no judge of the flow gates."""
+        return (self.known.good, self.known.bad.get(judge.name, ())) if self.known else ((), ())
+
+    def judges(self, early: bool) -> list[Judge]:
+        """The judges that are asked before a stage, or those of whole rows."""
+        return [judge for judge in self.file.judges if bool(judge.before) == early]
+
+    def trusting(self, names: Collection[str]) -> Flow:
+        """The flow in which only these judges gate; the scores of the others are advice."""
+        judges = tuple(judge.model_copy(update={"gates": judge.gates and judge.name in names}) for judge in self.file.judges)
+        return replace(self, file=self.file.model_copy(update={"judges": judges}))
 
     def render(self, prompt: str, variables: dict[str, Any]) -> tuple[Message, ...]:
         """Fill a prompt in.
@@ -128,26 +210,46 @@ def shipped_flows() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob("*/flow.yaml"))
 
 
-def load_flow(name: str, kind: Kind) -> Flow:
+def load_flow(name: str, kind: Kind | None = None) -> Flow:
     """The shipped flow of that name, or the flow in the folder of that path, checked whole.
 
     Raises:
-        FlowError: there is none, it serves another kind of leaf, or a file of it is wrong.
+        FlowError: there is none, it serves another kind of leaf than `kind`, or a file of it is wrong.
     """
     folder = SHIPPED / name if name in shipped_flows() else Path(name)
     if not (folder / "flow.yaml").is_file():
         raise FlowError(f"no flow {name!r}: neither one of {', '.join(shipped_flows())} nor a folder with flow.yaml")
+    file = _load(folder / "flow.yaml", FlowFile)
+    if kind not in (None, file.kind):
+        raise FlowError(f"flow {name} serves {file.kind} leaves, not {kind}; see flows in settings.yaml")
+    parts: list[Augmentation | Stage | Judge] = [*file.augmentations, *file.stages, *file.judges]
+    names = {part.prompt for part in parts}
+    prompts = {prompt: load_prompt(folder / prompt) for prompt in sorted(names)}
+    gating = [judge for judge in file.judges if judge.gates]
+    if not gating:
+        return Flow(folder.name, file, prompts)
+    flow = Flow(folder.name, file, prompts, _load(folder / KNOWN_ROWS, KnownRows))
+    for judge in gating:
+        good, bad = flow.known_rows(judge)
+        if not bad:
+            raise FlowError(f"{folder / KNOWN_ROWS}: bad: no rows for {judge.name}, which gates by {folder / 'flow.yaml'}")
+        for row in (*good, *bad):
+            flow.render(judge.prompt, row)
+    return flow
+
+
+_Model = TypeVar("_Model", bound=_Part)
+
+
+def _load(path: Path, model: type[_Model]) -> _Model:
     try:
-        file = FlowFile.model_validate(yaml.safe_load((folder / "flow.yaml").read_text(encoding="utf-8")))
+        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise FlowError(f"{folder}/flow.yaml: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
-    except yaml.YAMLError as error:
-        raise FlowError(f"{folder}/flow.yaml: not valid YAML: {error}") from None
-    if file.kind != kind:
-        raise FlowError(f"flow {name} serves {file.kind} leaves, not {kind}; see flows in settings.yaml")
-    outputs = [stage.output for stage in file.stages]
-    if outputs[-1] != "answer" or "question" not in outputs:
-        raise FlowError(f"{folder}/flow.yaml: stages: one must give the question, and the last one the answer")
-    names = {stage.prompt for stage in file.stages} | {judge.prompt for judge in file.judges}
-    return Flow(folder.name, file, {prompt: load_prompt(folder / prompt) for prompt in sorted(names)})
+        where = ".".join(map(str, wrong["loc"]))
+        said = wrong["msg"].removeprefix("Value error, ")
+        raise FlowError(f"{path}: {where}: {said}" if where else f"{path}: {said}") from None
+    except OSError as error:
+        raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FlowError(f"{path}: not valid YAML: {error}") from None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from lab_pipeline.documents.passages import sentences
-from lab_pipeline.flows.flow import Flow, Judge, Stage
+from lab_pipeline.flows.flow import STOPS_BELOW, Augmentation, Flow, Judge, Stage
+from lab_pipeline.flows.replies import read_reply, read_verdict
 from lab_pipeline.storage import digest
 from lab_pipeline.teacher.protocol import Request, Teacher
 
@@ -32,25 +34,31 @@ GENERATED_SCHEMA = pa.schema(
         ("flow", pa.string()),
         ("flow_version", pa.int32()),
         ("teacher", pa.string()),
+        ("augmentation", pa.string()),
         ("fault", pa.string()),
+        ("scores", pa.list_(pa.struct([("judge", pa.string()), ("score", pa.float64()), ("verdict", pa.string())]))),
     ]
 )
-"""One row for each candidate. `support` is the text the teacher wrote from; `fault` says why a row is incomplete."""
+"""One row for each candidate. `support` is the text that must bear the answer out: a part of a document, or the context;
+`augmentation` names the form of it that the teacher wrote from, null for the text itself. `fault` says why a row is
+incomplete. A score goes from 0, bad, to 1, good, and `verdict` is the judge's most probable choice; where none could be read,
+`score` is null and `verdict` 'unreadable'. Neither depends on the flow's thresholds, which curation applies."""
 
-JUDGED_SCHEMA = GENERATED_SCHEMA.append(
-    pa.field(
-        "scores",
-        pa.list_(pa.struct([("judge", pa.string()), ("score", pa.float64()), ("verdict", pa.string())])),
-    )
-)
-"""`score` is the probability of the accepted choice, `verdict` the most probable one; where none could be read, `score` is null
-and `verdict` 'unreadable'. Neither depends on the flow's thresholds, which curation applies."""
+JUDGED_SCHEMA = GENERATED_SCHEMA
+"""The same, with the scores of all judges."""
+
+_VERDICT_TOKENS = 8
+_TRIES = 3
+_RETRY_TEMPERATURE = 0.5
+"""An unreadable verdict is asked for again; greedily, the reply would be the same."""
 
 _SHORTEST_SENTENCE = 4
 
 
 def starts(source: dict[str, Any], flow: Flow, seed: int) -> list[dict[str, Any]]:
-    """What rows of a leaf start from: its sentences, passages or seeds, each with examples drawn from the leaf.
+    """What rows of a leaf start from: its sentences, passages or seeds, each with examples drawn from the leaf. What prompts
+    know is `task`, `domain`, `outline`, `examples`, `heading`, `support` and `text`, and the columns of earlier stages; `done`
+    are rows that no stage goes on with.
 
     All rows of one repeat share their examples, and so the beginning of their prompts: prefix caches hit.
     """
@@ -67,6 +75,13 @@ def starts(source: dict[str, Any], flow: Flow, seed: int) -> list[dict[str, Any]
                     "domain": source["domain"],
                     "outline": source["outline"],
                     "examples": [_example(example, flow.file.start.each) for example in examples],
+                    "heading": (origin["passage"] or {}).get("heading", ""),
+                    "text": origin["support"],
+                    "augmentation": None,
+                    "repeat": repeat,
+                    "scores": [],
+                    "fault": None,
+                    "done": False,
                 }
             )
     return drawn
@@ -102,27 +117,67 @@ def supporting_sentence(context: str, seed: dict[str, Any]) -> str:
     return max(sentences(context), key=lambda part: len(wanted & set(re.findall(r"\w+", part.casefold()))))
 
 
+def is_document_instruction(row: dict[str, Any]) -> bool:
+    """Whether a row asks for another form of a passage, and so has the passage as its context."""
+    return row["kind"] == "knowledge" and row["context"] is not None
+
+
 async def generate(
-    source: dict[str, Any], flow: Flow, teacher: Teacher, seed: int, taxonomy_commit: str
+    source: dict[str, Any], flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
 ) -> list[dict[str, Any]]:
-    """All candidates of one leaf under `GENERATED_SCHEMA`, in an order that does not depend on the teacher's pace.
+    """All candidates of one leaf under `GENERATED_SCHEMA`, in an order that does not depend on the models' pace.
 
     Raises:
-        TeacherError: the teacher gave no reply; replies that came are in its journal.
+        TeacherError: the teacher or the judge gave no reply; replies that came are in its journal.
         FlowError: a prompt asks for what the rows lack.
     """
-    rows = starts(source, flow, seed)
+    rows = await _each(starts(source, flow, seed), partial(_augment, flow=flow, teacher=teacher, seed=seed))
     for stage in flow.file.stages:
-        grown = await asyncio.gather(*(_grow(row, stage, flow, teacher, seed) for row in rows))
-        rows = [row for several in grown for row in several]
+        early = [each for each in flow.judges(early=True) if each.before == stage.output]
+        rows = await _each(rows, partial(_sieve, judges=early, flow=flow, judge_model=judge_model))
+        rows = await _each(rows, partial(_grow, stage=stage, flow=flow, teacher=teacher, seed=seed))
     return [_record(row, source, flow, teacher, taxonomy_commit) for row in rows]
 
 
-async def _grow(row: dict[str, Any], stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[dict[str, Any]]:
-    """The row's continuations by one stage: one for each sample, with the stage's column or a fault."""
-    if row.get("fault"):
+async def _each(rows: Iterable[Any], work: Callable[[Any], Awaitable[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """What becomes of all rows, in their order, whichever is done first."""
+    return [row for several in await asyncio.gather(*map(work, rows)) for row in several]
+
+
+async def _augment(row: dict[str, Any], flow: Flow, teacher: Teacher, seed: int) -> list[dict[str, Any]]:
+    """The row, and for each augmentation one to write pairs from and a finished document instruction."""
+
+    async def forms(wanted: Augmentation) -> list[dict[str, Any]]:
+        reply = await teacher.reply(Request(flow.render(wanted.prompt, row), wanted.max_tokens))
+        text = reply.text.strip()
+        form = {**row, "origin": [*row["origin"], wanted.name], "augmentation": wanted.name, "text": text}
+        instruction = random.Random(digest([seed, form["origin"]])).choice(wanted.instructions)
+        finished = {**form, "context": row["support"], "question": instruction, "answer": text, "done": True}
+        if reply.finish == "length" or not text:
+            finished["fault"] = f"{wanted.name} cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
+        again = row["repeat"] > 0  # the same forms as in the first repeat
+        return ([] if again else [finished]) + ([] if finished["fault"] else [form])
+
+    return [row, *await _each(flow.file.augmentations, forms)]
+
+
+async def _sieve(row: dict[str, Any], judges: list[Judge], flow: Flow, judge_model: Teacher) -> list[dict[str, Any]]:
+    """The row with the scores of the judges before a stage; done if one that gates found it bad."""
+    if row["done"] or not judges:
         return [row]
-    messages = flow.render(stage.prompt, row)
+    scores = await asyncio.gather(*(score(row, each, flow, judge_model) for each in judges))
+    row = {**row, "scores": [*row["scores"], *scores]}
+    for each, found in zip(judges, scores, strict=True):
+        if each.gates and (found["score"] is None or found["score"] < STOPS_BELOW):
+            return [{**row, "fault": f"stopped by judge {each.name}", "done": True}]
+    return [row]
+
+
+async def _grow(row: dict[str, Any], stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[dict[str, Any]]:
+    """The row's continuations by one stage: those of each sample, with the stage's columns or a fault."""
+    if row["done"]:
+        return [row]
+    messages = flow.render(stage.prompt, {**row, "several": stage.several})
     replies = await asyncio.gather(
         *(
             teacher.reply(
@@ -138,15 +193,9 @@ async def _grow(row: dict[str, Any], stage: Stage, flow: Flow, teacher: Teacher,
     )
     grown = []
     for sample, reply in enumerate(replies):
-        text = reply.text.strip()
-        fault = None
-        if stage.first_line and "\n" in text:
-            text = text.split("\n", 1)[0].strip()
-        elif reply.finish == "length":
-            fault = f"{stage.output} cut off at {stage.max_tokens} tokens"
-        if not text:
-            fault = f"{stage.output} empty"
-        grown.append({**row, stage.output: text, "origin": [*row["origin"], sample], "fault": fault})
+        for index, (columns, fault) in enumerate(read_reply(stage, reply)):
+            origin = [*row["origin"], sample, *([index] if stage.labelled else [])]
+            grown.append({**row, **columns, "origin": origin, "fault": fault, "done": fault is not None})
     return grown
 
 
@@ -167,34 +216,39 @@ def _record(row: dict[str, Any], source: dict[str, Any], flow: Flow, teacher: Te
         "flow": flow.name,
         "flow_version": flow.file.version,
         "teacher": teacher.identity,
+        "augmentation": row["augmentation"],
         "fault": row["fault"],
+        "scores": row["scores"],
     }
 
 
 async def judge(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, judge: Teacher) -> list[dict[str, Any]]:
-    """The same rows with every judge's score, under `JUDGED_SCHEMA`; incomplete rows are not judged.
+    """The same rows with every judge's score, under `JUDGED_SCHEMA`; incomplete rows are not judged any more.
 
     Raises:
         TeacherError: the judge gave no reply; replies that came are in its journal.
     """
+    headings = {(part["document"], part["start"], part["end"]): part["heading"] for part in source["passages"]}
 
-    async def judged(row: dict[str, Any]) -> dict[str, Any]:
+    async def judged(row: dict[str, Any]) -> list[dict[str, Any]]:
         if row["fault"]:
-            return {**row, "scores": []}
-        variables = {**row, "task": source["task"], "domain": source["domain"], "outline": source["outline"]}
-        scores = await asyncio.gather(*(_score(variables, each, flow, judge) for each in flow.file.judges))
-        return {**row, "scores": list(scores)}
+            return [row]
+        heading = headings.get((row["document"], row["span_start"], row["span_end"]), "")
+        variables = {**row, **{name: source[name] for name in ("task", "domain", "outline")}, "heading": heading}
+        asked = [each for each in flow.judges(early=False) if each.document_instructions or not is_document_instruction(row)]
+        scores = await asyncio.gather(*(score(variables, each, flow, judge) for each in asked))
+        return [{**row, "scores": [*row["scores"], *scores]}]
 
-    return list(await asyncio.gather(*(judged(row) for row in rows)))
+    return await _each(rows, judged)
 
 
-async def _score(variables: dict[str, Any], wanted: Judge, flow: Flow, judge: Teacher) -> dict[str, Any]:
-    request = Request(flow.render(wanted.prompt, variables), max_tokens=8, choices=wanted.choices)
-    reply = await judge.reply(request)
-    if reply.probabilities:
-        verdict = max(reply.probabilities, key=reply.probabilities.__getitem__)
-        return {"judge": wanted.name, "score": reply.probabilities.get(wanted.accept, 0.0), "verdict": verdict}
-    said = [choice for choice in wanted.choices if reply.text.strip().casefold().startswith(choice.casefold())]
-    if not said:
-        return {"judge": wanted.name, "score": None, "verdict": "unreadable"}
-    return {"judge": wanted.name, "score": float(said[0] == wanted.accept), "verdict": said[0]}
+async def score(variables: dict[str, Any], wanted: Judge, flow: Flow, judge: Teacher) -> dict[str, Any]:
+    """One judge's score of one row, as `scores` holds it; a verdict that cannot be read is asked for again."""
+    messages = flow.render(wanted.prompt, variables)
+    for sample in range(_TRIES):
+        temperature = _RETRY_TEMPERATURE if sample else 0.0
+        reply = await judge.reply(Request(messages, _VERDICT_TOKENS, temperature, seed=sample, choices=tuple(wanted.choices)))
+        value, verdict = read_verdict(wanted, reply)
+        if value is not None:
+            break
+    return {"judge": wanted.name, "score": value, "verdict": verdict}

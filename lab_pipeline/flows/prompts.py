@@ -14,7 +14,8 @@ from lab_pipeline.errors import LabError
 from lab_pipeline.teacher.protocol import Message
 
 Prompt = list[dict[str, Any]]
-"""Messages with `role` and `content`; or `each`, a variable that holds a list, with `messages` repeated for its items."""
+"""Messages with `role` and `content`; or `each`, with `messages` repeated for its items: a variable that holds a list, or
+the items themselves, such as a judge's worked examples."""
 
 
 class FlowError(LabError):
@@ -38,7 +39,7 @@ def render_prompt(name: str, prompt: Prompt, variables: dict[str, Any]) -> tuple
     messages: list[Message] = []
     for part in prompt:
         if "each" in part:
-            items = variables.get(part["each"])
+            items = part["each"] if isinstance(part["each"], list) else variables.get(part["each"])
             if not isinstance(items, list):
                 raise FlowError(f"{name}: each: a row has no list {part['each']!r}")
             for item in items:
@@ -65,12 +66,14 @@ def load_prompt(path: Path) -> Prompt:
         parts = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FlowError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(parts, list):
         raise FlowError(f"{path}: expected a list of messages")
     for part in parts:
         repeated = isinstance(part, dict) and set(part) == {"each", "messages"} and isinstance(part["messages"], list)
+        if repeated and isinstance(part["each"], list) and not all(isinstance(item, dict) for item in part["each"]):
+            raise FlowError(f"{path}: each: expected the name of a list, or a list of items with a text for each variable")
         for message in part["messages"] if repeated else [part]:
             if not _is_message(message):
                 raise FlowError(

@@ -1,7 +1,8 @@
 """Bringing leaves up to date: what each needs is said by chained fingerprints, and what is stored is not made again.
 
 generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, thresholds, people's reviews).
-A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only.
+A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only. A judge between two stages is
+part of generating: when it changes, the journal answers for the teacher, but for rows that it lets pass now.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from filelock import FileLock, Timeout
 from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
 from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.flow import Flow, load_flow
+from lab_pipeline.flows.choose import flows_of_leaves
+from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
+from lab_pipeline.flows.known_rows import Separations
 from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
 from lab_pipeline.reviews import Review, reviews_in_force
@@ -82,12 +85,13 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         LabError: the home's `reviews.yaml` is wrong.
     """
     reviews = reviews_in_force(home, snapshot.reviews)
-    kinds = {row["leaf"]: row["kind"] for row in snapshot.rows}
-    flows = {kind: load_flow(getattr(settings.flows, kind), kind) for kind in sorted(set(kinds.values()) - {None})}
+    kinds = {row["leaf"]: row["kind"] for row in snapshot.rows if row["leaf"] in snapshot.usable}
+    flows = flows_of_leaves(settings, kinds)
     plans = {}
     for leaf, source in snapshot.usable.items():
-        flow = flows[kinds[leaf]]
-        generated = digest([source, flow.generation_digest, teacher, settings.seed])
+        flow = flows[leaf]
+        asked = [teacher, judge] if flow.judges(early=True) else [teacher]
+        generated = digest([source, flow.generation_digest, asked, settings.seed, GENERATED_SCHEMA.names])
         judged = digest([generated, flow.judging_digest, judge])
         decided = reviews.get(leaf, [])
         said = [[review.model_dump(mode="json") for review in decided]] if decided else []
@@ -185,6 +189,8 @@ def refresh_leaves(
     calls = sum(_calls(home, plan, sources[plan.leaf], settings.seed) for plan in plans)
     progress = Progress("teacher calls", calls, say)
 
+    known = JournaledTeacher(judge_model, home.judges / "journal", budget)
+    separations = Separations(home, _Counted(known, progress), say)
     at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
 
     async def one(plan: LeafPlan) -> None:
@@ -199,10 +205,13 @@ def refresh_leaves(
             leaf.mkdir(parents=True, exist_ok=True)
             with FileLock(leaf / "lock", timeout=0):
                 try:
-                    counts = await _refresh(home, plan, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit)
+                    flow = await separations.trusted(plan.flow)
+                    counts = await _refresh(
+                        home, plan, flow, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit
+                    )
                 except Exception as error:
                     if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
-                        await asyncio.gather(*(each.settle() for each in asked))
+                        await asyncio.gather(*(each.settle() for each in (*asked, known)))
                     raise
                 write_json(
                     made_from(home, plan.leaf, plan.curated),
@@ -261,38 +270,43 @@ def _failed(home: Home, plan: LeafPlan, error: str, asked: list[JournaledTeacher
 async def _refresh(
     home: Home,
     plan: LeafPlan,
+    flow: Flow,
     source: dict[str, Any],
     settings: Settings,
     teacher: Teacher,
     judge_model: Teacher,
     taxonomy_commit: str,
 ) -> dict[str, int]:
-    """Make those of the leaf's tables that are not stored yet; return its funnel."""
+    """Make those of the leaf's tables that are not stored yet, by its flow with judges that may gate; return its funnel."""
     generated_path, judged_path, curated_path, rejected_path = (
         plan.path(home, table) for table in ("generated", "judged", "curated", "rejected")
     )
     if not generated_path.exists():
-        candidates = await generate(source, plan.flow, teacher, settings.seed, taxonomy_commit)
+        candidates = await generate(source, flow, teacher, judge_model, settings.seed, taxonomy_commit)
         write_rows(generated_path, candidates, GENERATED_SCHEMA)
     if not judged_path.exists():
-        judged = await judge(read_rows(generated_path), source, plan.flow, judge_model)
+        judged = await judge(read_rows(generated_path), source, flow, judge_model)
         write_rows(judged_path, judged, JUDGED_SCHEMA)
     rows = read_rows(judged_path)
     if not (curated_path.exists() and rejected_path.exists()):
-        kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, plan.flow))
+        kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, flow))
         write_rows(rejected_path, rejected, REJECTED_SCHEMA)
         write_rows(curated_path, kept, CURATED_SCHEMA)
     return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
 
 
 def _calls(home: Home, plan: LeafPlan, source: dict[str, Any], seed: int) -> int:
-    """Calls that the leaf will make at most, those included that the journal will answer."""
-    rows = len(starts(source, plan.flow, seed))
-    calls = 0
-    for stage in plan.flow.file.stages:
-        rows *= len(stage.temperatures)
-        calls += rows if not plan.path(home, "generated").exists() else 0
-    return calls + (rows * len(plan.flow.file.judges) if not plan.path(home, "judged").exists() else 0)
+    """About how many calls the leaf will make, those included that the journal will answer: as many as if each reply held what
+    was asked for, and no judge stopped a row."""
+    flow = plan.flow
+    begun = len(starts(source, flow, seed))
+    forms = begun * len(flow.file.augmentations)
+    rows, calls = begun + forms, forms
+    for stage in flow.file.stages:
+        calls += rows * (len(stage.temperatures) + sum(judge.before == stage.output for judge in flow.judges(early=True)))
+        rows *= len(stage.temperatures) * stage.several
+    judging = rows * len(flow.judges(early=False)) if not plan.path(home, "judged").exists() else 0
+    return judging + (calls if not plan.path(home, "generated").exists() else 0)
 
 
 class _Counted:

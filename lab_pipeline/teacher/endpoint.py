@@ -13,6 +13,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from lab_pipeline.settings import EndpointTeacherSettings, SettingsError
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 
+_LEAST_MASS = 0.1
+"""Of the choices together, at the first token."""
 _RETRYABLE = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
@@ -68,7 +70,7 @@ class EndpointTeacher:
         body: dict[str, Any] = {
             "model": self.settings.model,
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            "max_tokens": 1 if request.choices else request.max_tokens,
+            "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
         }
@@ -101,7 +103,8 @@ class EndpointTeacher:
 
 
 def _probabilities(choices: tuple[str, ...], logprobs: dict[str, Any] | None) -> dict[str, float]:
-    """Probability of each choice by the first token's alternatives, normalised; empty where the server gives none."""
+    """Probability of each choice by the first token's alternatives, normalised; empty where the server gives none, or where
+    the reply hardly begins with a choice at all, so that its text says more."""
     if not choices or not logprobs or not logprobs.get("content"):
         return {}
     mass = dict.fromkeys(choices, 0.0)
@@ -111,4 +114,4 @@ def _probabilities(choices: tuple[str, ...], logprobs: dict[str, Any] | None) ->
             if token and choice.casefold().startswith(token):
                 mass[choice] += math.exp(alternative["logprob"])
     total = sum(mass.values())
-    return {choice: value / total for choice, value in mass.items()} if total else {}
+    return {choice: value / total for choice, value in mass.items()} if total >= _LEAST_MASS else {}

@@ -143,3 +143,24 @@ def test_both_parts_fit_their_tables(tmp_path: Path) -> None:
     kept, rejected = curate([row("a"), row("b")], SOURCE, FLOW)
     write_rows(tmp_path / "kept.parquet", kept, CURATED_SCHEMA)
     write_rows(tmp_path / "rejected.parquet", rejected, REJECTED_SCHEMA)
+
+
+def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stopped(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "early")
+    edit_yaml(folder / "flow.yaml", lambda file: file["judges"][0].update(gates=True, before="answer", minimum=0.8))
+    early = load_flow(str(folder), "knowledge")
+    stopped = {"answer": None, "fault": "stopped by judge faithful"}
+    rows = [
+        row("stopped", scores=[scored(0.3)], **stopped),
+        row("unread", scores=[scored(None)], **stopped),
+        row("doubtful", scores=[scored(0.6)], answer="Nobody knows."),
+        row("cut", scores=[], question="When", answer=None, fault="question cut off at 40 tokens"),
+        row("good", scores=[scored(0.9)]),
+    ]
+    assert rules_of(rows, early) == {
+        "stopped": "judge faithful",
+        "unread": "judge faithful unreadable",
+        "doubtful": "judge faithful",
+        "cut": "incomplete",
+    }
+    assert rules_of(rows[:1], early.trusting([])) == {"stopped": "incomplete"}

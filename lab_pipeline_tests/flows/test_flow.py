@@ -14,6 +14,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.builders import edit_yaml
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FACTS = {"name": "facts", "prompt": "answer.yaml", "max_tokens": 9, "instructions": ["List the facts."]}
 
 SOURCE: dict[str, Any] = {
     "leaf": "a/leaf",
@@ -46,7 +47,7 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any], file: str = "
 
 
 def test_every_kind_of_leaf_has_a_shipped_flow() -> None:
-    assert shipped_flows() == sorted(f"simple_{kind}" for kind in KINDS)
+    assert shipped_flows() == sorted([*KINDS, *(f"simple_{kind}" for kind in KINDS)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,13 +89,66 @@ def test_examples_are_filled_in_one_by_one_and_their_names_stay_inside(own: Path
     assert [message.content for message in messages] == ["D", "one of D", "two of D", "own"]
 
 
+def test_examples_may_stand_in_the_prompt_itself(own: Path) -> None:
+    each = [{"question": "one", "verdict": "Yes"}, {"question": "two", "verdict": "No"}]
+    messages = [{"role": "user", "content": "{{ question }}?"}, {"role": "assistant", "content": "{{ verdict }}"}]
+    (own / "faithful.yaml").write_text(yaml.safe_dump([{"each": each, "messages": messages}, messages[0]]))
+    rendered = load_flow(str(own), "knowledge").render("faithful.yaml", {"question": "own"})
+    assert [message.content for message in rendered] == ["one?", "Yes", "two?", "No", "own?"]
+
+
+def gating(own: Path) -> None:
+    edit_yaml(own / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda known: known.pop("good"), r"known_rows.yaml: good: Field required"),
+        (lambda known: known.update(good=known["good"][:3]), r"known_rows.yaml: good: .* at least 8 items"),
+        (lambda known: known["bad"].update(faithful=[]), r"known_rows.yaml: bad.faithful: .* at least 8 items"),
+        (lambda known: known["bad"].update(true=known["bad"].pop("faithful")), r"known_rows.yaml: bad: no rows for faithful"),
+        (lambda known: known["good"][0].pop("support"), r"flow own, faithful.yaml: 'support' is undefined"),
+        (lambda known: known["good"][0].update(answer=3), r"known_rows.yaml: good.0.answer: "),
+    ],
+)
+def test_a_judge_that_gates_needs_known_rows_which_its_prompt_can_show(
+    own: Path, change: Callable[[Any], Any], said: str
+) -> None:
+    edit_yaml(own / "known_rows.yaml", change)
+    load_flow(str(own), "knowledge")
+    gating(own)
+    with pytest.raises(FlowError, match=said):
+        load_flow(str(own), "knowledge")
+
+
+def test_a_judge_that_gates_without_a_file_of_known_rows_is_an_error(own: Path) -> None:
+    (own / "known_rows.yaml").unlink()
+    gating(own)
+    with pytest.raises(FlowError, match=r"own/known_rows.yaml: cannot be read \(No such file"):
+        load_flow(str(own), "knowledge")
+
+
+def test_changed_known_rows_concern_only_judges_that_gate(own: Path) -> None:
+    def another_answer(known: dict[str, Any]) -> None:
+        known["good"][0]["answer"] = "Lit in 1884."
+
+    before = digests(load_flow(str(own), "knowledge"))
+    assert digests(changed(own, another_answer, "known_rows.yaml")) == before
+    gating(own)
+    before = digests(load_flow(str(own), "knowledge"))
+    edit_yaml(own / "known_rows.yaml", lambda known: known["good"][0].update(answer="In 1884."))
+    after = digests(load_flow(str(own), "knowledge"))
+    assert [name for name in before if before[name] != after[name]] == ["curation"]
+
+
 def test_what_a_text_holds_is_never_run_as_a_template(own: Path) -> None:
     row = {"support": "{{ 7 * 7 }} {% include 'x' %}", "examples": []}
     assert load_flow(str(own), "knowledge").render("question.yaml", row)[-1].content == f"Sentence: {row['support']}"
 
 
 def test_an_unknown_flow_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(FlowError, match=r"no flow 'simple_knowlege': neither one of simple_.*simple_knowledge nor a"):
+    with pytest.raises(FlowError, match=r"no flow 'simple_knowlege': neither one of freeform_skill, .*simple_knowledge nor a"):
         load_flow("simple_knowlege", "knowledge")
 
 
@@ -113,7 +167,17 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
         (lambda file: file.update(stages=[]), "flow.yaml: stages: "),
         (lambda file: file["stages"].pop(), "stages: one must give the question, and the last one the answer"),
         (lambda file: file["stages"].pop(0), "stages: one must give the question, and the last one the answer"),
-        (lambda file: file["judges"][0].update(accept="Maybe"), r"judges.0: .*'Maybe' is not among choices"),
+        (lambda file: file["judges"][0].update(choices={"Yes": 1}), r"judges.0: choices: expected two or more"),
+        (lambda file: file["judges"][0].update(choices={"Yes": 1, "Yet": 0}), r"judges.0: choices: .* different first letters"),
+        (lambda file: file["judges"][0].update(choices={"Yes": 2, "No": 0}), r"judges.0.choices.Yes: "),
+        (lambda file: file["judges"][0].update(before="context"), r"judges.0.before: "),
+        (lambda file: file["judges"][0].update(before="answer", minimum=0.4), r"judges.0: minimum: .*; expected no less"),
+        (lambda file: file["judges"].append(file["judges"][0]), r"flow.yaml: judges: two have the same name"),
+        (
+            lambda file: file.update(augmentations=[FACTS]),
+            r"flow.yaml: augmentations: only a flow that starts from each passage",
+        ),
+        (lambda file: file["stages"][0].update(several=0), r"stages.0.several: "),
         (lambda file: file["judges"][0].update(minimum=1.5), r"judges.0.minimum: "),
         (lambda file: file["start"].update(each="word"), r"start.each: "),
     ],
@@ -150,6 +214,7 @@ def test_a_missing_prompt_is_an_error_that_names_it(own: Path) -> None:
         ("- {role: owner, content: a}", "every message needs a role"),
         ("- {role: user, content: 3}", "every message needs a role"),
         ("- {each: examples, messages: [words]}", "every message needs a role"),
+        ("- {each: [words], messages: [{role: user, content: a}]}", "each: expected the name of a list, or a list of items"),
         ("- {role: user, content: '{{ question '}", "unexpected end of template|expected token"),
         ("- {role: user, content: '{% if question %}'}", "Unexpected end of template"),
         ("- {each: examples, messages: [{role: user, content: '{{ a | nonsense }}'}]}", "No filter named 'nonsense'"),
@@ -201,9 +266,10 @@ def first_message(text: str) -> Callable[[Any], Any]:
         ("flow.yaml", lambda file: file["stages"][1].update(first_line=False), {"generation"}),
         ("question.yaml", first_message("Ask."), {"generation"}),
         ("answer.yaml", first_message("Answer."), {"generation"}),
-        ("faithful.yaml", first_message("Judge."), {"judging"}),
-        ("flow.yaml", lambda file: file["judges"][0].update(choices=["Yes", "No", "Partly"]), {"judging"}),
-        ("flow.yaml", lambda file: file["judges"][0].update(accept="No"), {"judging"}),
+        ("faithful.yaml", lambda prompt: prompt[-1].update(content="Judge."), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 1, "No": 0, "Partly": 0.5}), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 0, "No": 1}), {"judging"}),
+        ("flow.yaml", lambda file: file["judges"][0].update(before="answer"), {"generation", "judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(name="true"), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"].pop(), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"][0].update(minimum=0.6), {"curation"}),

@@ -54,7 +54,7 @@ def flow(kind: Kind) -> Flow:
 
 
 def generated(kind: Kind, teacher: ScriptedTeacher, seed: int = 17) -> list[dict[str, Any]]:
-    return asyncio.run(generate(source(kind), flow(kind), teacher, seed, "commit"))
+    return asyncio.run(generate(source(kind), flow(kind), teacher, ScriptedTeacher(), seed, "commit"))
 
 
 def judged(kind: Kind, rows: list[dict[str, Any]], teacher: ScriptedTeacher) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ def test_every_start_and_sample_becomes_one_whole_row(kind: Kind, rows: int, tmp
         assert row["fault"] is None
         assert row["question"] and row["answer"]
         assert (row["leaf"], row["kind"], row["taxonomy_commit"]) == (f"leaves/{kind}", kind, "commit")
-        assert (row["flow"], row["flow_version"], row["teacher"]) == (f"simple_{kind}", 1, "scripted")
+        assert (row["flow"], row["flow_version"], row["teacher"]) == (f"simple_{kind}", flow(kind).file.version, "scripted")
     write_rows(tmp_path / "table.parquet", table, GENERATED_SCHEMA)
 
 
@@ -214,7 +214,10 @@ def test_a_stage_that_wants_more_than_a_line_keeps_all_of_them(tmp_path: Path) -
     edit_yaml(folder / "flow.yaml", lambda file: file["stages"][1].update(first_line=False))
     own = load_flow(str(folder), "knowledge")
     teacher = on_last("answer", "Of walnut.\nAnd cork.\n")
-    assert asyncio.run(generate(source("knowledge"), own, teacher, 17, ""))[0]["answer"] == "Of walnut.\nAnd cork."
+    assert (
+        asyncio.run(generate(source("knowledge"), own, teacher, ScriptedTeacher(), 17, ""))[0]["answer"]
+        == "Of walnut.\nAnd cork."
+    )
 
 
 def judging(reply: str | Reply) -> list[dict[str, Any]]:
@@ -242,12 +245,24 @@ def test_without_probabilities_the_judges_word_counts(said: str, score: float | 
     assert judging(said) == {"judge": "faithful", "score": score, "verdict": verdict}
 
 
+@pytest.mark.parametrize(("unreadable", "score"), [(1, 1.0), (2, 1.0), (3, None)])
+def test_an_unreadable_verdict_is_asked_for_again_by_sampling_then_counted(unreadable: int, score: float | None) -> None:
+    rows = generated("knowledge", ScriptedTeacher())[:1]
+    replies = iter(["Hm."] * unreadable + ["Yes"])
+    teacher = ScriptedTeacher(lambda request: next(replies))
+    (found,) = judged("knowledge", rows, teacher)[0]["scores"]
+    assert (found["score"], found["verdict"]) == (score, "unreadable" if score is None else "Yes")
+    assert [(request.temperature > 0, request.seed) for request in teacher.requests] == [(False, 0), (True, 1), (True, 2)][
+        : unreadable + 1
+    ]
+
+
 def test_the_judge_sees_the_row_and_may_say_the_flows_choices_only() -> None:
     teacher = ScriptedTeacher()
     rows = judged("knowledge", generated("knowledge", ScriptedTeacher()), teacher)
     assert len(teacher.requests) == len(rows)
     for row, request in zip(rows, teacher.requests, strict=True):
-        assert request.choices == ("Yes", "No")
+        assert set(request.choices) == {"Yes", "No"}
         for text in (row["support"], row["question"], row["answer"]):
             assert text in request.messages[-1].content
 

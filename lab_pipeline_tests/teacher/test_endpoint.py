@@ -177,7 +177,7 @@ def test_choices_are_scored_by_the_first_tokens_probabilities() -> None:
     assert math.isclose(reply.probabilities["Yes"], 6 / 7)
     assert math.isclose(reply.probabilities["No"], 1 / 7)
     asked = stub.requests[0].body
-    assert (asked["max_tokens"], asked["logprobs"], asked["top_logprobs"]) == (1, True, 20)
+    assert (asked["max_tokens"], asked["logprobs"], asked["top_logprobs"]) == (20, True, 20)
 
 
 def test_a_server_without_probabilities_gives_its_word_only() -> None:
@@ -189,6 +189,13 @@ def test_a_server_without_probabilities_gives_its_word_only() -> None:
 def test_alternatives_without_any_choice_give_no_probabilities() -> None:
     with StubEndpoint(lambda asked: Answer("Perhaps", probabilities={"Perhaps": 0.9})) as stub:
         assert ask(stub, request(choices=("Yes", "No")))[0].probabilities == {}
+
+
+def test_a_choice_that_is_hardly_a_beginning_at_all_gives_no_probabilities() -> None:
+    alternatives = {"Verdict": 0.95, "Yes": 0.04, "No": 0.01}
+    with StubEndpoint(lambda asked: Answer("Verdict: No", probabilities=alternatives)) as stub:
+        (reply,) = ask(stub, request(choices=("Yes", "No")))
+    assert (reply.text, reply.probabilities) == ("Verdict: No", {})
 
 
 def test_requests_run_at_once_up_to_the_concurrency_and_replies_find_their_requests() -> None:

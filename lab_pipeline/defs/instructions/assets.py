@@ -3,7 +3,7 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, LEAVES_KEEP_ROWS, leaf_checks
+from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, mendable
@@ -50,7 +50,7 @@ class LeavesFailed(dg.Failure):
 
 @dg.multi_asset(
     specs=SPECS,
-    check_specs=[FUNNELS_ADD_UP, LEAVES_KEEP_ROWS],
+    check_specs=[FUNNELS_ADD_UP, LEAVES_KEEP_ROWS, JUDGES_SEPARATE],
     can_subset=True,
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200),
     pool="teacher",
@@ -107,7 +107,9 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
     if news := needs_attention(failures, settings.sensors.attempts):
         notify(settings, news, context.log.warning)
     checks = {key.name for key in context.selected_asset_check_keys}
-    yield from (result for result in leaf_checks(states) if result.check_name in checks)
+    flows = {plans[state.leaf].flow.name: plans[state.leaf].flow for state in states}
+    results = [*leaf_checks(states), judge_check(home, flows.values(), judge.identity)]
+    yield from (result for result in results if result.check_name in checks)
     if failed:
         raise LeavesFailed(
             f"{len(failed)} of {len(leaves)} leaves failed; the others are done",

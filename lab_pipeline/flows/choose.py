@@ -1,0 +1,39 @@
+"""Which flow serves which leaf, as the settings say."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from lab_pipeline.flows.flow import Flow, load_flow
+from lab_pipeline.settings import Settings
+from lab_pipeline.taxonomy.leaf import Kind
+
+
+def default_flow(settings: Settings, kind: Kind) -> str:
+    """Name of the taxonomy's flow for one kind of leaf: the one that is set, else the one that fits the teacher's strength."""
+    set_for = {
+        "knowledge": settings.flows.knowledge,
+        "grounded_skill": settings.flows.grounded_skill,
+        "freeform_skill": settings.flows.freeform_skill,
+    }
+    return set_for[kind] or (f"simple_{kind}" if settings.teacher.kind == "embedded" else kind)
+
+
+def flows_of_leaves(settings: Settings, kinds: dict[str, Kind]) -> dict[str, Flow]:
+    """The flow of each leaf in `kinds`, by key.
+
+    It is that of the longest key of `flows.leaves` that is the leaf or a branch above it, and whose flow serves leaves of
+    this kind; else the taxonomy's.
+
+    Raises:
+        FlowError: a flow named in the settings cannot be used, or is set for a leaf of another kind.
+    """
+    load = cache(load_flow)
+    branches = sorted(settings.flows.leaves, key=len, reverse=True)
+    chosen = {}
+    for leaf, kind in kinds.items():
+        above = [branch for branch in branches if f"{leaf}/".startswith(f"{branch}/")]
+        named = [load(settings.flows.leaves[branch], kind if branch == leaf else None) for branch in above]
+        fitting = [flow for flow in named if flow.kind == kind]
+        chosen[leaf] = fitting[0] if fitting else load(default_flow(settings, kind), kind)
+    return chosen

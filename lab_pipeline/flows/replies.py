@@ -1,0 +1,77 @@
+"""Reading a teacher's replies: one text, or several items behind labels, in whatever dress models give these."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from lab_pipeline.flows.flow import Judge, Stage
+from lab_pipeline.teacher.protocol import Reply
+
+Item = tuple[dict[str, str], str | None]
+"""Columns that were read, and what is wrong with them or None."""
+
+_RULE = re.compile(r"\n\s*([-*_=])\1{2,}\s*$")
+"""A line drawn below an item."""
+
+
+def read_reply(stage: Stage, reply: Reply) -> list[Item]:
+    """What a stage's reply holds: at least one item, and each malformed one with a fault of its own."""
+    text = reply.text.strip()
+    cut_off = f"cut off at {stage.max_tokens} tokens" if reply.finish == "length" else None
+    if not stage.labelled:
+        if stage.first_line and "\n" in text:
+            text, cut_off = text.split("\n", 1)[0].strip(), None
+        return [({stage.output: text}, _fault(stage.output, text, cut_off))]
+    items = _items(text, stage.columns)
+    if not items:
+        return [({stage.columns[-1]: text}, f"no {' and '.join(stage.columns)} found")]
+    faults = [next((f"{column} missing" for column in stage.columns if not item.get(column)), None) for item in items]
+    if cut_off:
+        faults[-1] = f"{stage.columns[-1]} {cut_off}"
+    return list(zip(items, faults, strict=True))
+
+
+def read_verdict(judge: Judge, reply: Reply) -> tuple[float | None, str]:
+    """(score, verdict): the expected worth by probabilities where there are any, else that of the choice which the text begins
+    with, or names as the only one. (None, 'unreadable') where there is none."""
+    if reply.probabilities:
+        score = sum(probability * judge.choices[choice] for choice, probability in reply.probabilities.items())
+        return score, max(reply.probabilities, key=reply.probabilities.__getitem__)
+    for place in (r"\A\W*", r"\b"):
+        named = [each for each in judge.choices if re.search(rf"{place}{re.escape(each)}\b", reply.text, re.IGNORECASE)]
+        if len(named) == 1:
+            return judge.choices[named[0]], named[0]
+    return None, "unreadable"
+
+
+def _fault(column: str, text: str, cut_off: str | None) -> str | None:
+    if not text:
+        return f"{column} empty"
+    return f"{column} {cut_off}" if cut_off else None
+
+
+def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Texts behind labels, by column. A label that its item has already, or the first one, begins the next item."""
+    for labels in ({column: column for column in columns}, {column[0]: column for column in columns}):
+        found = list(_label(tuple(labels)).finditer(text))
+        if not found:
+            continue
+        items: list[dict[str, str]] = []
+        ends = [*(match.start() for match in found[1:]), len(text)]
+        for match, end in zip(found, ends, strict=True):
+            column = labels[match.group(1).casefold()]
+            if not items or column in items[-1] or column == columns[0]:
+                items.append({})
+            items[-1][column] = _RULE.sub("", text[match.end() : end].rstrip()).strip()
+        return items
+    return []
+
+
+@cache
+def _label(words: tuple[str, ...]) -> re.Pattern[str]:
+    """A label at the beginning of a line: 'Question:', '**Question 2:**', '3. [QUESTION]', '### Answer'."""
+    before = r"^[ \t>#*_(\[-]*(?:\d{1,3}[.)][ \t]*)?[*_\[]*"
+    number = r"(?:[ \t]*#?\d{1,3})?"
+    after = r"[ \t]*(?:[*_]*[:\]][:*_]*|[*_]+[ \t]*$|[ \t]*$)"
+    return re.compile(rf"{before}({'|'.join(words)}){number}{after}", re.IGNORECASE | re.MULTILINE)
