@@ -1,0 +1,101 @@
+"""Rules on how a row is worded: markup, refusals, dependence on a source that the reader does not see, unfinished texts."""
+
+from __future__ import annotations
+
+import re
+
+from lab_pipeline.curation.phrases import (
+    DANGLING_PRONOUN,
+    FINITE_VERB,
+    LEAKED_TAG,
+    NO_ANSWER,
+    OPEN_END,
+    POINTS_AT_SOURCE,
+    REFUSAL,
+)
+from lab_pipeline.curation.profile import Profile, Reason, Row
+from lab_pipeline.documents.passages import sentences
+from lab_pipeline.flows.flow import Rules
+
+_SENTENCE_WORDS = 5
+"""Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words; longer ones with a
+finite verb are sentences, which end in a mark."""
+_MOST_OF_SENTENCE = 2 / 3
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
+
+
+def leaked_tag(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Markup of prompts or of the teacher's output format, unless the row's own source holds it."""
+    own = row["support"] or ""
+    for text in (row["question"], row["answer"]):
+        for found in LEAKED_TAG.finditer(text):
+            if found.group().strip() not in own:
+                return f"prompt markup {found.group().strip()!r}"
+    return None
+
+
+def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    answer = row["answer"]
+    found = REFUSAL.search(answer) or NO_ANSWER.fullmatch(answer)
+    if not found and re.match(r"(?:i|sorry|unfortunately|as an?)\b", row["question"], re.IGNORECASE):
+        found = REFUSAL.search(row["question"])
+    return f"refusal {found.group().strip()!r}" if found else None
+
+
+def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """A knowledge row that only readers of the document understand: it names 'the text', or asks about 'it'."""
+    if row["kind"] != "knowledge":
+        return None
+    question = row["question"]
+    found = POINTS_AT_SOURCE.search(question) or POINTS_AT_SOURCE.search(row["answer"]) or DANGLING_PRONOUN.search(question)
+    return f"{found.group()!r} means nothing without the source" if found else None
+
+
+def no_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    return "question lacks its '?'" if rules.question_mark and not row["question"].endswith("?") else None
+
+
+def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    for column in ("question", "answer"):
+        text = row[column].strip()
+        if found := OPEN_END.search(text):
+            return f"{column} ends in {found.group().strip()!r}"
+        for opening, closing in _BRACKETS:
+            if text.count(opening) > text.count(closing):
+                return f"{column} leaves {opening!r} open"
+    if text[-1:].isalnum():
+        if _half_word(text, row, leaf):
+            return f"answer ends in the half word {text.split()[-1]!r}"
+        if _unfinished(text.splitlines()[-1], row["support"] or ""):
+            return "answer is a sentence without an end"
+    return None
+
+
+def _half_word(text: str, row: Row, leaf: Profile) -> bool:
+    """Whether the last word is none the leaf knows, but the beginning of one."""
+    last = re.findall(r"\w+", text.casefold())[-1]
+    known = leaf.words | set(re.findall(r"\w+", f"{row['question']} {row['support'] or ''}".casefold()))
+    return (
+        last.isalpha()
+        and last not in known
+        and any(word.startswith(last) and word not in (f"{last}s", f"{last}es") for word in known)
+    )
+
+
+def _unfinished(line: str, source: str) -> bool:
+    if len(line.split()) < _SENTENCE_WORDS:
+        return False
+    if FINITE_VERB.search(line):
+        return True
+    return any(
+        sentence.casefold().startswith(line.casefold())
+        and _MOST_OF_SENTENCE * len(sentence) < len(line) < len(sentence.rstrip(".!?"))
+        for sentence in sentences(source)
+    )
+
+
+def repetitive(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Small models fall into loops: the same three words again and again."""
+    words = row["answer"].casefold().split()
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return "answer repeats itself" if len(triples) - len(set(triples)) > max(1, len(triples) // 5) else None
