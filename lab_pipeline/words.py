@@ -17,11 +17,6 @@ STOP_WORDS = frozenset(
     "many much so than that the their them then there these they this to was were what when where which who whom whose why "
     "will with would you your i me my we our us not no yes also about can could should may might must name called".split()
 )
-FRAMING = frozenset(
-    "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split()
-)
-"""Words by which the same question is put more politely or at greater length."""
-
 _TOKEN = re.compile(rf"[{SPACELESS}]|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
 _CAPITALISED = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w’'-]*\w")
@@ -64,6 +59,15 @@ def content_words(text: str) -> list[str]:
 def _stem(word: str) -> str:
     """The word without a common English ending, the same for all forms of most words; no word of a dictionary."""
     return _ENDING.sub("", word)
+
+
+FRAMING = frozenset(
+    map(
+        _stem,
+        "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split(),
+    )
+)
+"""Stems of the words by which the same question is put more politely or at greater length."""
 
 
 def numbers(text: str) -> set[str]:

@@ -20,19 +20,23 @@ _ROLE = (
 LEAKED_TAG = _any(
     # special tokens and turns of chat templates
     r"<[|｜][^>\n]{1,40}>",
-    r"</?s>|</?(?:bos|eos|pad|unk|mask|cls|sep)>|<<?/?sys>>?",
-    r"\[/?(?:inst|sys|system_prompt|avail\w+|tool\w+)\]",
+    r"</?s>|<0x[0-9a-f]{2}>|<<?/?sys>>?|[▁Ġ]\w",
+    r"[<\[]/?(?:bos|eos|pad|unk|mask|cls|sep|inst|sys|system_prompt|available_tools|tool_\w+)[\]>]",
     # labels in brackets, braces, headings or at the start of a line
     rf"\[/?(?:(?:begin|start|end)(?: of)?(?: (?:the )?{_ROLE})?|{_ROLE})\]",
     rf"\{{\{{.{{1,40}}?\}}\}}|\{{{_ROLE}\}}",
-    rf"^\s*#{{1,6}}\s*{_ROLE}s?\b",
-    rf"^\s*[*_]{{0,2}}{_ROLE}(?: ?\d+)?[*_]{{0,2}}\s*:",
-    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)]\s",
+    rf"^\s*#{{1,6}}\s*(?:{_ROLE}s?|end)\b",
+    rf"^\s*[*_]{{0,2}}(?:final )?{_ROLE}(?: ?\d+)?[*_]{{0,2}}\s*(?::|\s[-–—]\s)",
+    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s",
+    # the teacher's talk of its task
+    rf"^\s*(?:(?:sure|certainly|of course)\W+)?here(?:['’]s| is| are) (?:an?|the|your|my|some|\w+) (?:\w+ )?{_ROLE}s?\b",
+    r"^\s*(?:sure|certainly)\W+here\b",
     # XML and HTML, JSON, fences
-    r"""</?[a-z][\w-]*(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""",
+    r"<!--",
+    r"""</?[a-z][\w-]*(?:=[\w-]+)?(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""",
     r"&(?:nbsp|lt|gt|amp|quot|#\d{2,5});",
     rf"""[{{,]\s*["'](?:{_ROLE}|role|content|messages)["']\s*:""",
-    r"^\s*(?:```|~~~)",
+    r"```|^\s*~~~|\\n\\n",
 )
 
 _CANNOT = (
@@ -41,7 +45,7 @@ _CANNOT = (
 )
 _HELP = (
     r"(?:help|assist|answer|provide|comply|complete|fulfil+|determine|discuss|comment|generate|respond|engage|verify|confirm|"
-    r"access|share|give|tell|say|know|identify|locate|find (?:any|the answer)|"
+    r"access|share|give|tell|say|know|identify|locate|recall|possess|browse|find (?:any|the answer)|do (?:that|this)|"
     r"have (?:\w+ )?(?:access|knowledge|information|context|data|details?))"
 )
 _INFORMATION = r"(?:information|context|details?|data|evidence|mention|indication|answer|knowledge|text)"
@@ -52,12 +56,15 @@ _TOLD = (
 
 REFUSAL = _any(
     # who speaks
-    r"\bas an? (?:\w+ ){0,3}(?:ai|artificial intelligence|assistant|chatbot|bot|llm)\b",
+    r"\bas an? (?:\w+ ){0,3}(?:ai|artificial intelligence|chatbot|llm|(?:helpful|virtual|digital) assistant|assistant,? i)\b",
     r"\blanguage model\b",
     r"\bi(?:['’]m| am) (?:just |only )?an? (?:ai|chatbot|virtual assistant)\b",
     r"\bmy (?:training data|knowledge cut-?off|programming|guidelines|last (?:knowledge )?update)\b",
     # what the speaker cannot or will not do
-    rf"\bi ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
+    rf"\b(?:i|we) ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
+    rf"(?:^|\b(?:i|we) (?:am|are) (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
+    rf"\b(?:not something i|i) can (?:only )?{_HELP}\b(?!.{{0,3}} you\b)|\bi prefer not\b|^no comment\b",
+    r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unaware|not aware|unfamiliar|not familiar|not comfortable)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unsure|uncertain|not sure|not certain) (?:what|which|who|where|when|how|about|of)\b",
     rf"\bi have no (?:idea|way|access|record|{_INFORMATION})\b",
@@ -66,6 +73,10 @@ REFUSAL = _any(
     r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
     # what the source lacks
     rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
+    r"\b(?:is|are|was|were)(?: not|n['’]t) (?:\w+ )?(?:specified|mentioned|stated)\b",
+    r"\b(?:nothing|not|no \w+) in the (?:document|passage|sentence|text|paragraph|article|excerpt|context|source)\b",
+    r"\b(?:text|passage|document|source|article|sentence) is silent\b|\b(?:not clear|unclear|unknown) (?:from|in|based on)\b",
+    r"\bno mention of\b",
     r"\b(?:document|passage|sentence|text|paragraph|article|excerpt|context|source|information|it) (?:does|do|did)"
     r"(?: not|n['’]t) "
     r"(?:\w+ )?(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)\b",
@@ -94,13 +105,24 @@ _WORK = (
     r"content|statement)s?"
 )
 _SAYS = (
-    r"(?:say|state|mention|describe|discuss|suggest|explain|indicate|claim|argue|note|list|refer|tell|imply|provide|present|"
+    r"(?:say|state|mention|describe|discuss|suggest|explain|indicate|claim|argue|note|list|refer|tell|write|imply|provide|present|"
     r"highlight)(?:s|d|ed)?"
+)
+_FUNCTION_WORD = (
+    r"(?:above|below|and|as|is|are|was|were|does|do|did|that|who|what|when|where|which|why|how|about|to|for|we|you)"
 )
 _GIVEN = r"(?:this|above|given|provided|following|preceding|previous|aforementioned)"
 
 POINTS_AT_SOURCE = _any(
-    rf"\b(?:the|that|these|those|{_GIVEN}) {_SOURCE}\b",
+    rf"\b(?:that|these|those|{_GIVEN}) {_SOURCE}\b",
+    rf"\b(?:in|from|by|per|with|about|of|on|to|into|see|read) the (?:\w+ )?{_SOURCE}"
+    rf"(?=$|\W*$|[^\w\s]|\s(?:{_FUNCTION_WORD}|{_SAYS})\b)",
+    rf"\bthe (?:\w+ )?{_SOURCE} (?:above|below|does|do|did|{_SAYS})\b|\bthe {_SOURCE}\W*$",
+    r"\bthe (?:author|writer|narrator)(?:['’]s)?\b(?! of\b)",
+    r"\bthe above\b|\bof the following\b",
+    r"\bin (?:section|chapter|paragraph|figure|table) \d",
+    r"\bthe (?:key|main) (?:points?|ideas?|takeaways?)\b",
+    rf"^(?:what|which \w+) (?:is|are|was|were) {_TOLD}\b|^what (?:\w+ )?{_TOLD} (?:about|in)\b|^what information is\b",
     rf"\b{_GIVEN} {_WORK}\b",
     rf"\bthe {_WORK} (?:above|below|given|provided|{_SAYS})\b",
     rf"\b(?:does|do|did) the {_WORK} {_SAYS}\b",
@@ -113,9 +135,9 @@ POINTS_AT_SOURCE = _any(
 DANGLING_PRONOUN = re.compile(
     r"^(?:(?:and|so|but|then|in|on|at|by|for|from|of|with|to|what|who|whom|whose|which|when|where|why|how|much|many|often|long|"
     r"far|old|big|large|wide|high|deep|heavy|tall|else|year|day|date|kind|colou?r|name) ?)*"
-    r"(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must) "
-    r"(?!it (?:take|true|possible|mean|matter|important|necessary|rain|snow|common)|it called when)"
-    r"(?:it|its|he|his|she|her|they|their|them|this|these|those)\b",
+    r"(?:is(?! it \w+ (?:to|that|for)\b)|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must) "
+    r"(?!it (?:take|true|mean|matter|rain|snow)|it called when)(?:it|its|he|his|she|her|they|their|them|this|these|those)\b"
+    r"|^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
     re.IGNORECASE,
 )
 """A question about a pronoun that nothing before it explains."""

@@ -74,12 +74,12 @@ RULES: tuple[Rule, ...] = (
     cut_off,
     repetitive,
     other_language,
-    off_topic,
     uninformative,
     unsupported_fact,
     contradiction,
     unsupported_answer,
     unsupported_question,
+    off_topic,
     ungrounded,
 )
 

@@ -78,9 +78,9 @@ class Rules(_Part):
     """Least share of the answer's content words that stand in its source."""
     question_support: float | None = None
     """Least share of the question's content words that stand in its source."""
-    on_topic: float | None = 0.5
+    on_topic: float | None = 0.65
     """Least share of a knowledge row's content words that stand in the leaf's seeds, passages or descriptions; seeds left out
-    in turn have 0.78 and more, other leaves' rows mostly below 0.4. Skill rows are compared with the leaf's seeds."""
+    in turn have 0.78 and more, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds."""
     grounding: float | None = None
     """Least gain in nats per answer token that the source brings under the base model. Needs a pass of that model."""
     facts: bool = True

@@ -20,7 +20,7 @@ SEED = {
     "answer": "It is made of the wood of an old and very tall tree.",
     "context": "The frame is made of the wood of an old and very tall tree.",
 }
-PLACES = "The cities of Harsk, Osmerel and Thalveren were founded by Pellira Donsk."
+PLACES = "The city of Harsk, Osmerel and Thalveren was founded by Pellira Donsk. The others are Low, Least, High and None."
 SOURCE: dict[str, Any] = {
     "kind": "knowledge",
     "task": "",

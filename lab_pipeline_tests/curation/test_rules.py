@@ -146,11 +146,6 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(answer="Le cadre est fabriqué en bois de noyer."),
         answer("框架是由胡桃木制成的。", question="What is the frame: 这台织布机的框架是什么做的呢?"),
     ],
-    "off_topic": [
-        row(question="Who sold twelve bananas near warm markets?", answer="Old farmers sold twelve bananas."),
-        polite("What is the capital of France?", "The capital of France is Paris."),
-        polite("Which planet is the largest in the solar system?", "Jupiter is the largest planet."),
-    ],
     "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
     "unsupported_fact": [
         row(answer="It was made of walnut wood in 1834."),
@@ -173,6 +168,11 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(support=None),
     ],
     "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
+    "off_topic": [
+        answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
+        polite("What is the capital of France?", "The capital of France is Paris."),
+        polite("Which planet is the largest in the solar system?", "Jupiter is the largest planet."),
+    ],
     "ungrounded": [row(grounding=0.4)],
 }
 """For each rule, rows that break this one and none before it."""
@@ -226,10 +226,6 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("deer antler", question="What is the name of the shuttle?"),
         polite("How can I say more kindly `kubectl get pods -n x`?", "Could you please run `kubectl get pods -n x`?"),
     ],
-    "off_topic": [
-        row(),
-        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
-    ],
     "uninformative": [answer("Walnut"), answer("Yes, it is made of frames.")],
     "unsupported_fact": [
         row(answer="The Osmerel loom is made of walnut wood."),
@@ -252,6 +248,10 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     "unsupported_question": [
         row(question="Of which wood is the loom's frame?"),
         row(question="How does operation of the frame cover its parts?", answer="walnut"),
+    ],
+    "off_topic": [
+        row(),
+        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
     ],
     "ungrounded": [row(grounding=0.5), row(grounding=None)],
 }
@@ -308,12 +308,12 @@ OFF = Rules(
         "wrong_length",
         "no_question",
         "other_language",
-        "off_topic",
         "uninformative",
         "unsupported_fact",
         "contradiction",
         "unsupported_answer",
         "unsupported_question",
+        "off_topic",
         "ungrounded",
     ],
 )
