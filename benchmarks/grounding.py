@@ -73,7 +73,7 @@ def area(rows: list[dict[str, Any]], column: str) -> float:
 def rejected_by_kind(rows: list[dict[str, Any]], rejects: Callable[[dict[str, Any]], bool]) -> dict[str, str]:
     kinds = sorted({row["label"] for row in rows})
     return {
-        kind: f"{sum(rejects(row) for row in rows if row['kind'] == kind)}/{sum(row['kind'] == kind for row in rows)}"
+        kind: f"{sum(rejects(row) for row in rows if row['label'] == kind)}/{sum(row['label'] == kind for row in rows)}"
         for kind in kinds
     }
 

@@ -17,6 +17,7 @@ STOP_WORDS = frozenset(
     "many much so than that the their them then there these they this to was were what when where which who whom whose why "
     "will with would you your i me my we our us not no yes also about can could should may might must name called".split()
 )
+_WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
 _TOKEN = re.compile(rf"[{SPACELESS}]|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
 _CAPITALISED = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w’'-]*\w")
@@ -47,6 +48,11 @@ _NEVER_NAMES = STOP_WORDS | frozenset(
     "after all another any anyone before both during each every everybody everyone finally first many most nobody none nothing "
     "once other others since some somebody someone until while without".split()
 )
+
+
+def all_words(text: str) -> list[str]:
+    """Words as they stand, split at spaces; in scripts without spaces, characters."""
+    return _WORD.findall(text)
 
 
 def content_words(text: str) -> list[str]:

@@ -6,11 +6,10 @@ import re
 from functools import cache
 from typing import Any
 
-from lab_pipeline.words import SPACELESS
+from lab_pipeline.words import all_words
 
 _CLEAR_WORDS = 30
 """With fewer words in its seeds, capitalised ones not counted, a leaf's language is unclear."""
-_WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
 
 
 @cache
@@ -23,7 +22,7 @@ def _detector() -> Any:
 def telling_words(text: str) -> list[str]:
     """The words that tell a language: without capitalised ones (invented names look like any language), code and figures."""
     prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
-    return [word for part in prose.split() if not _tells_nothing(part) for word in _WORD.findall(part)]
+    return [word for part in prose.split() if not _tells_nothing(part) for word in all_words(part)]
 
 
 def _tells_nothing(word: str) -> bool:

@@ -17,6 +17,8 @@ Reason = str | None
 """What a rule found wrong with a row, None if nothing."""
 
 _RUN = 5
+_ENOUGH_LIKENESS = 0.07
+"""Seeds on different matters have 0.06 to 0.07; where all seeds are one sentence with other names, rows need not be."""
 _OTHER_SEEDS = 4
 """Fewer other seeds say too little of what a leaf's rows may look like: upstream asks for five in all."""
 
@@ -52,7 +54,7 @@ def profile(source: dict[str, Any]) -> Profile:
         topics=frozenset(content_words(material)),
         words=frozenset(re.findall(r"\w+", material.casefold())),
         manner=manner,
-        least_likeness=min(alone),
+        least_likeness=min(*alone, _ENOUGH_LIKENESS),
     )
 
 

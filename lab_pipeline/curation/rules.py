@@ -22,6 +22,7 @@ from lab_pipeline.curation.support import (
 )
 from lab_pipeline.curation.wording import cut_off, leaked_tag, no_question, points_at_source, refusal, repetitive
 from lab_pipeline.flows.flow import Rules
+from lab_pipeline.words import all_words
 
 Rule = Callable[[Row, Rules, Profile], Reason]
 
@@ -44,7 +45,7 @@ def incomplete(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
     for column, (least, most) in (("question", rules.question_words), ("answer", rules.answer_words)):
-        words = len(row[column].split())
+        words = len(all_words(row[column]))
         if not least <= words <= most:
             return f"{column} has {words} words, not {least} to {most}"
     return None

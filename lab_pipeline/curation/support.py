@@ -69,26 +69,28 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """The answer negates what the source says, or restates a sentence without its negation."""
-    if not rules.facts or not row["support"] or re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE):
+    answers_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE)
+    if not rules.facts or not row["support"] or answers_no:
         return None
-    sentence = _nearest_sentence(row)
-    if negated(row["answer"]) and not negated(sentence) and not negated(row["question"]):
-        return "answer negates what the source says"
-    restated = support(affirmed(sentence), row["answer"]) >= _RESTATED
-    if negated(sentence) and restated and not negated(row["answer"]) and not negated(row["question"]):
-        return "answer drops the negation of the source"
+    told = sentences(row["support"])
+    for said in sentences(row["answer"]):
+        sentence = _nearest(told, said, row["question"])
+        if negated(said) and not negated(sentence) and not negated(row["question"]):
+            return f"{said!r} negates what the source says"
+        if negated(sentence) and not negated(said) and support(affirmed(sentence), said) >= _RESTATED:
+            return f"{said!r} drops a negation of the source"
     return None
 
 
-def _nearest_sentence(row: Row) -> str:
-    """The sentence of the source that shares most words with the answer; of several, the one nearest to the question."""
-    said, asked = set(content_words(row["answer"])), set(content_words(row["question"]))
+def _nearest(told: list[str], said: str, asked: str) -> str:
+    """The sentence that shares most words with what is said; of several, the one nearest to the question."""
+    words, asked_words = set(content_words(said)), set(content_words(asked))
 
     def shared(sentence: str) -> tuple[int, int]:
-        words = set(content_words(sentence))
-        return len(said & words), len(asked & words)
+        known = set(content_words(sentence))
+        return len(words & known), len(asked_words & known)
 
-    return max(sentences(row["support"]), key=shared, default="")
+    return max(told, key=shared, default="")
 
 
 def unsupported_answer(row: Row, rules: Rules, leaf: Profile) -> Reason:

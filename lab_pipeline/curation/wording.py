@@ -43,8 +43,8 @@ def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """A knowledge row that only readers of the document understand: it names 'the text', or asks about 'it'."""
-    if row["kind"] != "knowledge":
+    """A knowledge row, shown without its document, that names 'the text' or asks about an 'it' that nothing explains."""
+    if row["kind"] != "knowledge" or row["context"]:
         return None
     question = row["question"]
     found = POINTS_AT_SOURCE.search(question) or POINTS_AT_SOURCE.search(row["answer"]) or DANGLING_PRONOUN.search(question)
@@ -66,7 +66,7 @@ def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
     if text[-1:].isalnum():
         if _half_word(text, row, leaf):
             return f"answer ends in the half word {text.split()[-1]!r}"
-        if _unfinished(text.splitlines()[-1], row["support"] or ""):
+        if _unfinished(text, row["support"] or ""):
             return "answer is a sentence without an end"
     return None
 
@@ -82,8 +82,9 @@ def _half_word(text: str, row: Row, leaf: Profile) -> bool:
     )
 
 
-def _unfinished(line: str, source: str) -> bool:
-    if len(line.split()) < _SENTENCE_WORDS:
+def _unfinished(text: str, source: str) -> bool:
+    *earlier, line = [line for line in text.splitlines() if len(line.split()) >= _SENTENCE_WORDS] or [""]
+    if not text.endswith(line or "\n") or any(each[-1].isalnum() for each in earlier):  # lists and verse end lines as they like
         return False
     if FINITE_VERB.search(line):
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,25 @@ def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say)
     The model runs in bf16, prompted by its own chat template as in training. Questions have `question`, `answer` and
     perhaps `context`.
     """
-    import torch
-
     if not questions:
         return []
-    model, tokenizer, device = load_model(model_folder)
+    model, tokenizer, _ = load_model(model_folder)
     rows = [without_end(encode(as_row(question), tokenizer), tokenizer.eos_token_id) for question in questions]
+    return row_losses(model, rows, _PACK_TOKENS, Progress("questions scored", len(rows), say).advance)
+
+
+def row_losses(
+    model: Any, rows: list[TokenRow], pack_tokens: int, scored: Callable[[int], None] = lambda number: None
+) -> list[float]:
+    """Mean loss (nats per labelled token) of each row under a model in eval mode, packed up to `pack_tokens` a pass."""
+    import torch
+
     losses = [float("nan")] * len(rows)
-    progress = Progress("questions scored", len(rows), say)
-    for indices in _packs(rows):
-        packed = {name: torch.tensor([values]).to(device) for name, values in flatten([rows[i] for i in indices]).items()}
+    for indices in _packs(rows, pack_tokens):
+        packed = {name: torch.tensor([values]).to(model.device) for name, values in flatten([rows[i] for i in indices]).items()}
         labels = packed["labels"][0]
         positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
-        with torch.inference_mode():
+        with torch.no_grad():  # tensors made in inference mode could not be used by a training that goes on
             logits = model(
                 input_ids=packed["input_ids"],
                 position_ids=packed["position_ids"],
@@ -39,10 +45,10 @@ def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say)
                 use_cache=False,
             ).logits[0]
         token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
-        lengths = [sum(label != IGNORED for label in rows[i].labels) for i in indices]
+        lengths = [sum(label != IGNORED for label in rows[i].labels[1:]) for i in indices]
         for index, part in zip(indices, token_losses.split(lengths), strict=True):
             losses[index] = part.mean().item()
-        progress.advance(len(indices))
+        scored(len(indices))
     return losses
 
 
@@ -69,12 +75,12 @@ def without_end(row: TokenRow, end_token: int) -> TokenRow:
     return TokenRow(row.tokens, labels)
 
 
-def _packs(rows: list[TokenRow]) -> Iterator[list[int]]:
+def _packs(rows: list[TokenRow], pack_tokens: int) -> Iterator[list[int]]:
     """Indices of rows that share one forward pass, longest first."""
     pending: list[int] = []
     size = 0
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens), reverse=True):
-        if pending and size + len(rows[index].tokens) > _PACK_TOKENS:
+        if pending and size + len(rows[index].tokens) > pack_tokens:
             yield pending
             pending, size = [], 0
         pending.append(index)

@@ -1,13 +1,14 @@
 """Bringing leaves up to date: what each needs is said by chained fingerprints, and what is stored is not made again.
 
 generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules and thresholds). A changed
-threshold thus re-curates only, and a changed judge re-judges only.
+threshold thus re-curates only, and a changed judge re-judges only. Where a flow has a threshold for it, grounding is measured
+beside judging (generate -> ground (+ base model) -> curate), once for all thresholds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.curation.grounding import GROUNDING_SCHEMA, grounding_scores
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
 from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
+from lab_pipeline.registry.base_model import fetch_model, model_identity
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot
@@ -30,6 +33,9 @@ from lab_pipeline.withdrawals import withdrawals
 
 _LEAVES_AT_ONCE = 200
 """Each leaf under way holds a lock file open."""
+
+Ground = Callable[[list[dict[str, Any]]], Awaitable[dict[str, float]]]
+"""Measures the grounding of rows, by id."""
 
 Table = Literal["generated", "judged", "curated", "rejected"]
 
@@ -44,6 +50,8 @@ class LeafPlan:
     generated: str
     judged: str
     curated: str
+    grounded: str | None
+    """None where the flow has no threshold for grounding."""
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -76,6 +84,7 @@ def plan_leaves(snapshot: Snapshot, settings: Settings, teacher: str, judge: str
 
     Raises:
         FlowError: a flow named in the settings cannot be used.
+        ModelError: grounding is wanted and the base model is not there.
     """
     kinds = {row["leaf"]: row["kind"] for row in snapshot.rows}
     flows = {kind: load_flow(getattr(settings.flows, kind), kind) for kind in sorted(set(kinds.values()) - {None})}
@@ -84,7 +93,10 @@ def plan_leaves(snapshot: Snapshot, settings: Settings, teacher: str, judge: str
         flow = flows[kinds[leaf]]
         generated = digest([source, flow.generation_digest, teacher, settings.seed])
         judged = digest([generated, flow.judging_digest, judge])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, digest([judged, flow.curation_digest]))
+        wanted = flow.file.rules.grounding is not None
+        grounded = digest([generated, model_identity(settings.base_model)]) if wanted else None
+        curated = digest([judged, grounded, flow.curation_digest])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, grounded)
     return plans
 
 
@@ -178,6 +190,12 @@ def refresh_leaves(
     progress = Progress("teacher calls", calls, say)
 
     at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
+    one_pass = asyncio.Lock()
+
+    async def ground(rows: list[dict[str, Any]]) -> dict[str, float]:
+        async with one_pass:  # of the base model, aside, so that calls to endpoints go on
+            model = await asyncio.to_thread(fetch_model, home, settings.base_model)
+            return await asyncio.to_thread(grounding_scores, model.folder, rows, say)
 
     async def one(plan: LeafPlan) -> None:
         async with at_once:
@@ -191,7 +209,9 @@ def refresh_leaves(
             leaf.mkdir(parents=True, exist_ok=True)
             with FileLock(leaf / "lock", timeout=0):
                 try:
-                    counts = await _refresh(home, plan, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit)
+                    counts = await _refresh(
+                        home, plan, sources[plan.leaf], settings, by_teacher, by_judge, ground, taxonomy_commit
+                    )
                 except Exception as error:
                     if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
                         await asyncio.gather(*(each.settle() for each in asked))
@@ -257,6 +277,7 @@ async def _refresh(
     settings: Settings,
     teacher: Teacher,
     judge_model: Teacher,
+    ground: Ground,
     taxonomy_commit: str,
 ) -> dict[str, int]:
     """Make those of the leaf's tables that are not stored yet; return its funnel."""
@@ -271,10 +292,20 @@ async def _refresh(
         write_rows(judged_path, judged, JUDGED_SCHEMA)
     rows = read_rows(judged_path)
     if not (curated_path.exists() and rejected_path.exists()):
-        kept, rejected = curate(rows, source, plan.flow)
+        grounding = await _grounding(home, plan, rows, ground) if plan.grounded else None
+        kept, rejected = curate(rows, source, plan.flow, grounding)
         write_rows(rejected_path, rejected, REJECTED_SCHEMA)
         write_rows(curated_path, kept, CURATED_SCHEMA)
     return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
+
+
+async def _grounding(home: Home, plan: LeafPlan, rows: list[dict[str, Any]], ground: Ground) -> dict[str, float]:
+    """Grounding of the leaf's rows by id, measured unless stored."""
+    path = home.leaf(plan.leaf) / f"grounding-{plan.grounded}.parquet"
+    if not path.exists():
+        scores = await ground(rows)
+        write_rows(path, [{"id": row, "grounding": score} for row, score in scores.items()], GROUNDING_SCHEMA)
+    return {row["id"]: row["grounding"] for row in read_rows(path)}
 
 
 def _calls(home: Home, plan: LeafPlan, source: dict[str, Any], seed: int) -> int:

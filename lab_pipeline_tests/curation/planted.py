@@ -318,7 +318,7 @@ def _other_languages(good: list[Row]) -> Iterator[Row]:
         base = rows[number % len(rows)]
         support = f"{question} {answer}" if base["kind"] == "knowledge" else base["support"]
         yield {**base, "question": question, "answer": answer, "support": support}
-        yield {**base, "answer": f"{answer} {answer[0].upper()}{answer[1:]}"}
+        yield {**base, "answer": answer}
 
 
 _REFUSED = (

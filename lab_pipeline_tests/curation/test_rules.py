@@ -144,7 +144,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
     "other_language": [
         answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
         row(answer="Le cadre est fabriqué en bois de noyer."),
-        answer("框架是由胡桃木制成的。", question="What is the frame: 这台织布机的框架是什么做的呢?"),
+        answer("框架是由胡桃木制成的。", question="这台织布机是什么做的呢?"),
     ],
     "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
     "unsupported_fact": [
@@ -374,6 +374,12 @@ def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
     assert answer_support(row(answer="The frame is made of walnut")) == 1.0
     assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
     assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
+
+
+def test_words_of_scripts_without_spaces_count_by_character() -> None:
+    chinese = row(question="这台织布机是什么做的呢?", answer="胡桃木")
+    assert module.wrong_length(chinese, STRICT, LEAF) is None
+    assert module.wrong_length({**chinese, "answer": "胡桃木" * 11}, STRICT, LEAF) == "answer has 33 words, not 1 to 30"
 
 
 def test_likeness_is_highest_among_the_seeds() -> None:
