@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from lab_pipeline.storage import Home
 
 TAXONOMY = Path(__file__).parents[1] / "data" / "taxonomy"
 THRESHOLDS = {"lexical support": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "grounding": (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)}
+SUPPORT, GROUNDING = 0.9, 0.25
+"""Thresholds of the tables by kind."""
 NO_SOURCE: dict[str, Any] = {"seeds": [], "task": "", "domain": "", "outline": ""}
 
 
@@ -70,12 +72,10 @@ def area(rows: list[dict[str, Any]], column: str) -> float:
     return sum((one > other) + 0.5 * (one == other) for one in good for other in bad) / (len(good) * len(bad))
 
 
-def rejected_by_kind(rows: list[dict[str, Any]], rejects: Callable[[dict[str, Any]], bool]) -> dict[str, str]:
-    kinds = sorted({row["label"] for row in rows})
-    return {
-        kind: f"{sum(rejects(row) for row in rows if row['label'] == kind)}/{sum(row['label'] == kind for row in rows)}"
-        for kind in kinds
-    }
+def rejected_by_kind(rows: list[dict[str, Any]], kinds: list[str], rejects: Callable[[dict[str, Any]], bool]) -> Iterator[str]:
+    for kind in kinds:
+        verdicts = [rejects(row) for row in rows if row["label"] == kind]
+        yield f"{sum(verdicts)} of {len(verdicts)}"
 
 
 def main(home: Path, scores_file: Path | None) -> None:
@@ -102,13 +102,15 @@ def main(home: Path, scores_file: Path | None) -> None:
                 print(f"| {threshold} | {precision:.2f} | {recall:.2f} |")
         rejects = {
             "facts": lambda row: row["facts"],
-            "support": lambda row: row["lexical support"] < 0.6,
-            "grounding": lambda row: row["grounding"] < 0.5,
-            "facts or support": lambda row: row["facts"] or row["lexical support"] < 0.6,
-            "all": lambda row: row["facts"] or row["lexical support"] < 0.6 or row["grounding"] < 0.5,
+            "support": lambda row: row["lexical support"] < SUPPORT,
+            "grounding": lambda row: row["grounding"] < GROUNDING,
+            "facts or support": lambda row: row["facts"] or row["lexical support"] < SUPPORT,
+            "all": lambda row: row["facts"] or row["lexical support"] < SUPPORT or row["grounding"] < GROUNDING,
         }
+        kinds = sorted({row["label"] for row in part})
+        print(f"\n| rejected by | {' | '.join(kinds)} |\n|---{'|---' * len(kinds)}|")
         for name, rejecting in rejects.items():
-            print(name, rejected_by_kind(part, rejecting))
+            print(f"| {name} | {' | '.join(rejected_by_kind(part, kinds, rejecting))} |")
     print(json.dumps(result))
 
 
