@@ -149,9 +149,8 @@ OPEN_END = re.compile(
 )
 
 FINITE_VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|will|would|can|could|must|may|might|should|does|do|did|\w+n['’]t|i['’]m|it['’]s|"
-    r"became|becomes?|began|begins?|came|gave|got|grew|held|kept|knew|led|left|made|met|ran|said|saw|sent|stands?|stood|told|"
-    r"took|went|won|wrote)\b",
-    re.IGNORECASE,
+    r"\b(?:is|are|was|were|has|have|had|will|would|can|could|must|may|might|should|does|do|did|\w+n['’]t|[Ii]['’]m|[Ii]t['’]s|"
+    r"became|becomes?|began|begins?|came|gave|grew|knew|ran|saw|stands?|stood|took|went|wrote|"
+    r"(?:[Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Ww]e|[Yy]ou|I) \w+)\b"
 )
-"""The commonest verbs that make a sentence of a phrase."""
+"""The commonest words that make a sentence of a phrase; forms that are participles as well are not among them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 from lab_pipeline.curation.phrases import (
     DANGLING_PRONOUN,
@@ -16,10 +17,11 @@ from lab_pipeline.curation.phrases import (
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import Rules
+from lab_pipeline.words import STOP_WORDS
 
-_SENTENCE_WORDS = 5
-"""Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words; longer ones with a
-finite verb are sentences, which end in a mark."""
+_SENTENCE_WORDS = 4
+"""Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite
+verb; what has one is a sentence, which ends in a mark."""
 _MOST_OF_SENTENCE = 2 / 3
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
 
@@ -74,25 +76,29 @@ def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
 def _half_word(text: str, row: Row, leaf: Profile) -> bool:
     """Whether the last word is none the leaf knows, but the beginning of one."""
     last = re.findall(r"\w+", text.casefold())[-1]
-    known = leaf.words | set(re.findall(r"\w+", f"{row['question']} {row['support'] or ''}".casefold()))
-    return (
-        last.isalpha()
-        and last not in known
-        and any(word.startswith(last) and word not in (f"{last}s", f"{last}es") for word in known)
-    )
+    own = set(re.findall(r"\w+", f"{row['question']} {row['support'] or ''}".casefold()))
+    if not last.isalpha() or last in leaf.words or last in own:
+        return False
+    plural = (f"{last}s", f"{last}es")
+    return any(word.startswith(last) and word not in plural for word in chain(own, leaf.words))
 
 
 def _unfinished(text: str, source: str) -> bool:
-    *earlier, line = [line for line in text.splitlines() if len(line.split()) >= _SENTENCE_WORDS] or [""]
-    if not text.endswith(line or "\n") or any(each[-1].isalnum() for each in earlier):  # lists and verse end lines as they like
+    *earlier, line = text.splitlines()
+    bare = any(each.rstrip()[-1].isalnum() for each in earlier if len(each.split()) >= _SENTENCE_WORDS)
+    words = line.casefold().split()
+    if bare or len(words) < _SENTENCE_WORDS:  # lists and verse end their lines as they like
         return False
-    if FINITE_VERB.search(line):
-        return True
-    return any(
-        sentence.casefold().startswith(line.casefold())
-        and _MOST_OF_SENTENCE * len(sentence) < len(line) < len(sentence.rstrip(".!?"))
-        for sentence in sentences(source)
-    )
+    return bool(FINITE_VERB.search(line)) or any(_stops_short(words, told.casefold()) for told in sentences(source))
+
+
+def _stops_short(words: list[str], told: str) -> bool:
+    """Whether the words repeat most of a sentence but not its end, or end in its words where a content word must follow."""
+    text = " ".join(words)
+    if text in told:
+        return told.startswith(text) and _MOST_OF_SENTENCE * len(told) < len(text) < len(told.rstrip(".!?"))
+    following = re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s(\w+)", told)
+    return following is not None and following[1] not in STOP_WORDS
 
 
 def repetitive(row: Row, rules: Rules, leaf: Profile) -> Reason:

@@ -215,6 +215,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("Walnut wood (from the loom)"),
         answer("A frame of strong walnut wood from the weavers"),
         row(answer="Walnut woods"),
+        answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
     ],
     "repetitive": [
         answer("Walnut wood, walnut wood."),
