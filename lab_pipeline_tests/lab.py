@@ -82,9 +82,9 @@ def obliging(asked: Asked) -> Answer:
     if last.startswith("Write a new exercise."):
         return Answer(text=f"Write one line about the lamp number {number}.")
     if last.startswith("Write a text"):
-        return Answer(text=f"The lamp number {number} stands in the hall. It is lit by Anna at dusk.")
+        return Answer(text=f"The lamp number {number} stands in the hall. Anna will bring the lamp by Friday.")
     if found := re.fullmatch(r"Text: (.*)\n\n.*", last, re.DOTALL):
         return Answer(text=found.group(1))
     if last.startswith("Text:"):
-        return Answer(text=f"Who lights the lamp number {re.findall('[0-9]+', last)[0]}?")
+        return Answer(text=f"What will Anna bring, and by when, to lamp number {re.findall('[0-9]+', last)[0]}?")
     return Answer(text=f"Here is a line: {last}")

@@ -21,12 +21,12 @@ def copying(request: Request) -> str | Reply:
         return sentence if question else f"{about} {' '.join(words[: len(words) // 2])}?"
     if last.startswith("Text: "):
         text, _, question = last.removeprefix("Text: ").partition("\n\n")
-        return text if question else f"What do we learn about {text.split()[0]}?"
+        return text if question else f"What will {text.split()[0]} bring, and by when?"
     if last.startswith("Write a text"):
-        return f"Person {request.seed} waters the plants on Friday."
+        return f"Person {request.seed} will bring the plants by Friday."
     if last.startswith("Write a new exercise"):
-        return f"Reword sentence number {request.seed} politely."
-    return f"Please be so kind: {last}"
+        return f"Write a line about lamp number {request.seed} for the neighbour."
+    return f"Dear neighbour, it is ready for you: {last}"
 
 
 def known_verdicts(flow: Flow) -> dict[str, bool]:

@@ -7,29 +7,38 @@ from typing import Any
 
 import pyarrow as pa
 
-from lab_pipeline.curation.rules import RULES, main_language, question_identity
+from lab_pipeline.curation.duplicates import Duplicates
+from lab_pipeline.curation.profile import Profile, profile
+from lab_pipeline.curation.rules import Rule, applicable
 from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.flows.instructions import JUDGED_SCHEMA
 
-CURATED_SCHEMA = JUDGED_SCHEMA
+CURATED_SCHEMA = JUDGED_SCHEMA.append(pa.field("grounding", pa.float64()))
+"""`grounding`: see `lab_pipeline.curation.grounding`; null where the flow does not ask for it."""
 
-REJECTED_SCHEMA = JUDGED_SCHEMA.append(pa.field("rule", pa.string())).append(pa.field("reason", pa.string()))
+REJECTED_SCHEMA = CURATED_SCHEMA.append(pa.field("rule", pa.string())).append(pa.field("reason", pa.string()))
 """A rejected row whole, with the rule that rejected it and what that rule found."""
 
 
-def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(kept, rejected) rows of one leaf; together they are exactly the rows given, in their order."""
-    language = main_language([f"{seed['question']} {seed['answer']}" for seed in source["seeds"]])
+def curate(
+    rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, grounding: dict[str, float] | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(kept, rejected) rows of one leaf; together they are exactly the rows given, in their order.
+
+    `grounding` has the rows' grounding scores by id, where they were measured.
+    """
+    leaf = profile(source)
+    rules = applicable(source, flow.file.rules, leaf)
     kept, rejected = [], []
-    seen: dict[str, str] = {}
+    earlier = Duplicates()
     for row in rows:
-        rule, reason = _verdict({**row, "language": language}, flow)
+        row = {**row, "grounding": (grounding or {}).get(row["id"])}
+        rule, reason = _verdict(row, flow, rules, leaf)
         if rule is None:
-            identity = question_identity(row)
-            if identity in seen:
-                rule, reason = "duplicate", f"same question as row {seen[identity]}"
+            if repeated := earlier.find(row):
+                rule, reason = "duplicate", f"asks the same as row {repeated}"
             else:
-                seen[identity] = row["id"]
+                earlier.add(row)
         if rule is None:
             kept.append(row)
         else:
@@ -37,11 +46,11 @@ def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tu
     return kept, rejected
 
 
-def _verdict(row: dict[str, Any], flow: Flow) -> tuple[str | None, str | None]:
+def _verdict(row: dict[str, Any], flow: Flow, rules: tuple[Rule, ...], leaf: Profile) -> tuple[str | None, str | None]:
     if refused := _refusal(row, flow.judges(early=True)):  # what else such a row lacks, it was never asked for
         return refused
-    for rule in RULES:
-        reason = rule(row, flow.file.rules)
+    for rule in rules:
+        reason = rule(row, flow.file.rules, leaf)
         if reason:
             return rule.__name__, reason
     return _refusal(row, flow.judges(early=False)) or (None, None)

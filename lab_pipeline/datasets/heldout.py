@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from lab_pipeline.storage import Home, append_line, digest, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
+from lab_pipeline.words import FRAMING, content_words
 
 Role = Literal["held_out", "used", "set_aside"]
 """*set_aside*: neither shown nor asked, for it resembles a question of either role."""
@@ -26,11 +27,6 @@ MINIMUM_SEEDS = 3
 
 SAME_QUESTION = 0.8
 """Jaccard similarity of the content words from which two questions count as the same one."""
-
-_STOP_WORDS = frozenset(
-    "a an the of in on at to for from by with and or is are was were be been do does did has have had it its this that "
-    "which what who whom whose when where how why there name called".split()
-)
 
 
 class LeakDetector:
@@ -66,9 +62,8 @@ class LeakDetector:
 
 
 def question_words(text: str) -> frozenset[str]:
-    """A question's content words, lower-case, by which questions are compared."""
-    words = frozenset(re.findall(r"\w+", text.casefold()))
-    return words - _STOP_WORDS or words
+    """Stems of a question's content words, by which questions are compared."""
+    return frozenset(content_words(text)) - FRAMING or frozenset(re.findall(r"\w+", text.casefold()))
 
 
 def taught_questions(home: Home) -> LeakDetector:

@@ -98,12 +98,22 @@ class Judge(_Part):
 
 
 class Rules(_Part):
-    """Thresholds of the rules that need no model; see `lab_pipeline.curation.rules`. None switches a rule off."""
+    """Thresholds of the rules that need no judge; see `lab_pipeline.curation.rules`. None switches a rule off."""
 
     question_words: tuple[int, int] = (3, 60)
     answer_words: tuple[int, int] = (1, 250)
     answer_support: float | None = None
+    """Least share of the answer's content words that stand in its source; of knowledge, of those that the question lacks."""
     question_support: float | None = None
+    """Least share of the question's content words that stand in its source."""
+    on_topic: float | None = 0.65
+    """Least share of a knowledge row's content words that stand in the leaf's seeds, passages or descriptions; seeds left out
+    in turn have 0.78 and more, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds."""
+    grounding: float | None = None
+    """Least gain in nats per answer token that the source brings under the base model. Needs a pass of that model. The packaged
+    one tells little that the other rules do not (benchmarks/grounding.py), so the shipped flows leave it off."""
+    facts: bool = True
+    """Numbers, names and negations of the answer must be those of its source."""
     question_mark: bool = False
     informative: bool = True
     language: bool = True

@@ -2,13 +2,14 @@
 
 generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, thresholds, people's reviews).
 A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only. A judge between two stages is
-part of generating: when it changes, the journal answers for the teacher, but for rows that it lets pass now.
+part of generating: when it changes, the journal answers for the teacher, but for rows that it lets pass now. Where a flow has
+a threshold for it, grounding is measured beside judging (generate -> ground (+ base model) -> curate), once for all thresholds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.curation.grounding import GROUNDING_SCHEMA, grounding_scores
 from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.choose import flows_of_leaves
@@ -25,6 +27,7 @@ from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, gen
 from lab_pipeline.flows.known_rows import Separations
 from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
+from lab_pipeline.registry.base_model import fetch_model, model_identity
 from lab_pipeline.reviews import Review, reviews_in_force
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
@@ -35,6 +38,9 @@ from lab_pipeline.withdrawals import withdrawals
 
 _LEAVES_AT_ONCE = 200
 """Each leaf under way holds a lock file open."""
+
+Ground = Callable[[list[dict[str, Any]]], Awaitable[dict[str, float]]]
+"""Measures the grounding of rows, by id."""
 
 Table = Literal["generated", "judged", "curated", "rejected"]
 
@@ -50,6 +56,8 @@ class LeafPlan:
     judged: str
     curated: str
     reviews: list[Review]
+    grounded: str | None
+    """None where the flow has no threshold for grounding."""
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -83,6 +91,7 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
     Raises:
         FlowError: a flow named in the settings cannot be used.
         LabError: the home's `reviews.yaml` is wrong.
+        ModelError: grounding is wanted and the base model is not there.
     """
     reviews = reviews_in_force(home, snapshot.reviews)
     kinds = {row["leaf"]: row["kind"] for row in snapshot.rows if row["leaf"] in snapshot.usable}
@@ -93,10 +102,12 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         asked = [teacher, judge] if flow.judges(early=True) else [teacher]
         generated = digest([source, flow.generation_digest, asked, settings.seed, GENERATED_SCHEMA.names])
         judged = digest([generated, flow.judging_digest, judge])
+        wanted = flow.file.rules.grounding is not None
+        grounded = digest([generated, model_identity(settings.base_model)]) if wanted else None
         decided = reviews.get(leaf, [])
         said = [[review.model_dump(mode="json") for review in decided]] if decided else []
-        curated = digest([judged, flow.curation_digest, *said])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided)
+        curated = digest([judged, grounded, flow.curation_digest, *said])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided, grounded)
     return plans
 
 
@@ -192,6 +203,12 @@ def refresh_leaves(
     known = JournaledTeacher(judge_model, home.judges / "journal", budget)
     separations = Separations(home, _Counted(known, progress), say)
     at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
+    one_pass = asyncio.Lock()
+
+    async def ground(rows: list[dict[str, Any]]) -> dict[str, float]:
+        async with one_pass:  # of the base model, aside, so that calls to endpoints go on
+            model = await asyncio.to_thread(fetch_model, home, settings.base_model)
+            return await asyncio.to_thread(grounding_scores, model.folder, rows, say)
 
     async def one(plan: LeafPlan) -> None:
         async with at_once:
@@ -207,7 +224,7 @@ def refresh_leaves(
                 try:
                     flow = await separations.trusted(plan.flow)
                     counts = await _refresh(
-                        home, plan, flow, sources[plan.leaf], settings, by_teacher, by_judge, taxonomy_commit
+                        home, plan, flow, sources[plan.leaf], settings, by_teacher, by_judge, ground, taxonomy_commit
                     )
                 except Exception as error:
                     if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
@@ -275,6 +292,7 @@ async def _refresh(
     settings: Settings,
     teacher: Teacher,
     judge_model: Teacher,
+    ground: Ground,
     taxonomy_commit: str,
 ) -> dict[str, int]:
     """Make those of the leaf's tables that are not stored yet, by its flow with judges that may gate; return its funnel."""
@@ -289,10 +307,20 @@ async def _refresh(
         write_rows(judged_path, judged, JUDGED_SCHEMA)
     rows = read_rows(judged_path)
     if not (curated_path.exists() and rejected_path.exists()):
-        kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, flow))
+        grounding = await _grounding(home, plan, rows, ground) if plan.grounded else None
+        kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, flow, grounding))
         write_rows(rejected_path, rejected, REJECTED_SCHEMA)
         write_rows(curated_path, kept, CURATED_SCHEMA)
     return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
+
+
+async def _grounding(home: Home, plan: LeafPlan, rows: list[dict[str, Any]], ground: Ground) -> dict[str, float]:
+    """Grounding of the leaf's rows by id, measured unless stored."""
+    path = home.leaf(plan.leaf) / f"grounding-{plan.grounded}.parquet"
+    if not path.exists():
+        scores = await ground(rows)
+        write_rows(path, [{"id": row, "grounding": score} for row, score in scores.items()], GROUNDING_SCHEMA)
+    return {row["id"]: row["grounding"] for row in read_rows(path)}
 
 
 def _calls(home: Home, plan: LeafPlan, source: dict[str, Any], seed: int) -> int:

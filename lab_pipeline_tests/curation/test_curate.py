@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,20 @@ from lab_pipeline.flows.flow import SHIPPED, Flow, load_flow
 from lab_pipeline.storage import write_rows
 from lab_pipeline_tests.builders import edit_yaml
 
-SEED = {"question": "What is the frame made of?", "answer": "It is made of the wood of an old and very tall tree."}
-SOURCE: dict[str, Any] = {"seeds": [SEED] * 3}
+SEED = {
+    "question": "What is the frame made of?",
+    "answer": "It is made of the wood of an old and very tall tree.",
+    "context": "The frame is made of the wood of an old and very tall tree.",
+}
+PLACES = "The city of Harsk, Osmerel and Thalveren was founded by Pellira Donsk. The others are Low, Least, High and None."
+SOURCE: dict[str, Any] = {
+    "kind": "knowledge",
+    "task": "",
+    "domain": "places",
+    "outline": "",
+    "seeds": [SEED] * 3,
+    "passages": [{"text": PLACES}],
+}
 FLOW = load_flow("simple_knowledge", "knowledge")
 
 
@@ -62,8 +75,8 @@ def test_of_rows_with_the_same_question_the_first_good_one_is_kept() -> None:
     rows = [row("bad", answer="Founded in 1834."), row("first"), row("again"), row("other", place="Osmerel")]
     kept, rejected = curate(rows, SOURCE, FLOW)
     assert [each["id"] for each in kept] == ["first", "other"]
-    assert [(each["id"], each["rule"]) for each in rejected] == [("bad", "unsupported_answer"), ("again", "duplicate")]
-    assert rejected[1]["reason"] == "same question as row first"
+    assert [(each["id"], each["rule"]) for each in rejected] == [("bad", "unsupported_fact"), ("again", "duplicate")]
+    assert rejected[1]["reason"] == "asks the same as row first"
 
 
 def test_a_judge_that_only_advises_rejects_nothing() -> None:
@@ -95,8 +108,10 @@ def test_rows_in_another_language_than_the_seeds_are_rejected() -> None:
     seed = {
         "question": "Woraus ist das hier gemacht?",
         "answer": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
+        "context": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
     }
-    assert [each["id"] for each in curate([row("german", **german)], {"seeds": [seed] * 3}, FLOW)[0]] == ["german"]
+    german_source = {**SOURCE, "seeds": [seed] * 3, "passages": [{"text": german["support"]}]}
+    assert [each["id"] for each in curate([row("german", **german)], german_source, FLOW)[0]] == ["german"]
 
 
 ROWS = st.lists(
@@ -164,3 +179,11 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
         "cut": "incomplete",
     }
     assert rules_of(rows[:1], early.trusting([])) == {"stopped": "incomplete"}
+
+
+def test_grounding_is_kept_with_the_row_and_rejects_below_its_threshold() -> None:
+    strict = replace(FLOW, file=FLOW.file.model_copy(update={"rules": FLOW.file.rules.model_copy(update={"grounding": 0.5})}))
+    rows = [row("high"), row("low", "Osmerel"), row("unmeasured", "Thalveren")]
+    kept, rejected = curate(rows, SOURCE, strict, {"high": 0.6, "low": 0.4})
+    assert [(each["id"], each["grounding"]) for each in kept] == [("high", 0.6), ("unmeasured", None)]
+    assert [(each["id"], each["rule"], each["grounding"]) for each in rejected] == [("low", "ungrounded", 0.4)]

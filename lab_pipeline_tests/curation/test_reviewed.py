@@ -39,7 +39,7 @@ def test_a_pinned_row_stays_and_another_with_its_question_goes():
     kept, rejected = curate_reviewed(rows, [review(rows[2], "pin")])
     assert [each["id"] for each in kept] == ["other", "pinned"]
     assert [(each["id"], each["rule"], each["reason"]) for each in rejected] == [
-        ("good", "duplicate", "same question as row pinned")
+        ("good", "duplicate", "asks the same as row pinned")
     ]
 
 

@@ -6,21 +6,47 @@ from typing import Any
 import pytest
 
 from lab_pipeline.curation import rules as module
-from lab_pipeline.curation.rules import RULES, content_words, main_language, question_identity, support
+from lab_pipeline.curation.profile import Profile, profile
+from lab_pipeline.curation.rules import RULES, applicable
+from lab_pipeline.curation.support import answer_support, support
 from lab_pipeline.flows.flow import Rules, load_flow
 from lab_pipeline.flows.instructions import supporting_sentence
 from lab_pipeline.taxonomy.leaf import find_leaves, read_leaf
 
-STRICT = Rules(question_words=(3, 12), answer_words=(1, 30), answer_support=0.8, question_support=0.6, question_mark=True)
+TAXONOMY = Path(__file__).parents[2] / "data" / "taxonomy"
+STRICT = Rules(
+    question_words=(3, 15),
+    answer_words=(1, 30),
+    answer_support=0.8,
+    question_support=0.6,
+    on_topic=0.5,
+    grounding=0.5,
+    question_mark=True,
+)
 GOOD: dict[str, Any] = {
     "kind": "knowledge",
     "context": None,
     "question": "What is the frame of the Osmerel loom made of?",
     "answer": "The frame is made of walnut wood.",
     "support": "The frame of the Osmerel loom is made of walnut wood.",
-    "language": "English",
     "fault": None,
+    "grounding": 1.2,
 }
+
+
+def frozen_source(key: str) -> dict[str, Any]:
+    """What curation gets to know of a shipped leaf, passages aside."""
+    leaf = read_leaf(TAXONOMY, key).leaf
+    assert leaf is not None
+    seeds = [{"question": seed.question, "answer": seed.answer, "context": seed.context} for seed in leaf.seeds]
+    described = {"task": leaf.task_description, "domain": leaf.domain, "outline": leaf.document_outline}
+    return {"leaf": key, "kind": leaf.kind, **described, "seeds": seeds, "passages": []}
+
+
+LOOM = frozen_source("knowledge/crafts/osmerel_loom")
+POLITE = frozen_source("compositional_skills/freeform/writing/polite_rewording")
+NOTES = frozen_source("compositional_skills/grounded/extraction/meeting_notes")
+LEAF, POLITE_LEAF = profile(LOOM), profile(POLITE)
 
 
 def row(**columns: Any) -> dict[str, Any]:
@@ -37,33 +63,65 @@ def skill(**columns: Any) -> dict[str, Any]:
     return row(**{"kind": "freeform_skill", "support": None, **columns})
 
 
+def polite(question: str, answer: str) -> dict[str, Any]:
+    return skill(question=question, answer=answer)
+
+
 REJECTED: dict[str, list[dict[str, Any]]] = {
-    "incomplete": [row(fault="answer empty"), row(fault="question cut off at 40 tokens", question=None, answer=None)],
+    "incomplete": [
+        row(fault="answer empty"),
+        row(fault="question cut off at 40 tokens", question=None, answer=None),
+        row(answer=None),
+        row(answer=" \n"),
+        row(answer="..."),
+        row(answer="\u200b"),
+        row(question="?"),
+    ],
     "wrong_length": [
         row(question="Why so?"),
-        row(question="What " * 13 + "?"),
-        row(answer=""),
+        row(question="What " * 16 + "?"),
         answer("walnut and oak " * 11),
     ],
     "leaked_tag": [
-        answer("The frame is made of walnut wood.<|im_end|>"),
-        answer("[END] Walnut wood."),
-        answer("Walnut wood.\nQuestion: What else?"),
+        row(answer="The frame is made of walnut wood.<|im_end|>"),
+        row(answer="[END] Walnut wood."),
+        row(answer="Walnut wood.\nQuestion: What else?"),
         row(question="Question: What is the frame made of?"),
-        answer("assistant: Walnut wood."),
-        answer("[/INST] Walnut wood."),
+        row(answer="assistant: Walnut wood."),
+        row(answer="[/INST] Walnut wood."),
+        row(answer="**Answer:** Walnut wood."),
+        row(answer="### Response\nWalnut wood."),
+        row(answer="<answer>Walnut wood.</answer>"),
+        row(answer="Walnut wood.</s>"),
+        row(answer='Walnut <b class="x">wood</b>.'),
+        row(answer='{"answer": "Walnut wood."}'),
+        row(answer="```\nWalnut wood.\n```"),
+        row(question="What is the frame of {{ subject }} made of?"),
+        row(answer="Walnut&nbsp;wood."),
+        row(answer="A: Walnut wood."),
     ],
     "refusal": [
         answer("As an AI, I do not know wood."),
         answer("I'm sorry, but I do not know what wood it is."),
         answer("I cannot answer what wood it is."),
         answer("The kind of wood is not mentioned in it."),
+        answer("I don’t have enough information on the frame."),
+        answer("There is no information about the wood of the frame."),
+        answer("It cannot be determined."),
+        answer("I'm not sure which wood it is."),
+        answer("Not specified."),
+        answer("N/A"),
+        row(question="I'm sorry, but I cannot help with the frame of the loom?"),
     ],
     "points_at_source": [
         row(question="According to the text, what is the frame made of?"),
         row(question="What does this passage say of the frame?"),
         answer("The document says walnut wood."),
         answer("Walnut wood, according to it."),
+        answer("The author states that walnut wood is used."),
+        row(question="What is mentioned above about the frame?"),
+        row(question="What is it made of?"),
+        row(question="How much does its frame weigh?"),
     ],
     "no_question": [row(question="Say what the frame is made of."), row(question="What is the frame made of? Say it.")],
     "cut_off": [
@@ -72,90 +130,141 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         answer("The frame is made of the "),
         answer("These are its parts:"),
         answer("The frame is made of walnut –"),
+        answer("The frame is made of wood (walnut"),
+        row(answer="The frame is made of wal"),
+        row(answer="Waln"),
+        answer("The weaver's frame is made of strong walnut wood"),
+        row(answer="The first lull lasts four", support="The first lull lasts four seconds."),
+        row(question="What is the frame of the Osmerel loom made of (walnut?"),
     ],
     "repetitive": [
         answer("walnut wood frame " * 4),
         answer("The frame is of walnut. The frame is of walnut. The frame is of walnut."),
     ],
-    "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
-    "unsupported_answer": [
-        row(answer="The frame is made of oak wood."),
-        row(answer="It was made of walnut wood in 1834."),
-        row(answer="Oak"),
-        row(support=None),
-        skill(answer="Bananas ripen slowly near warm windows."),
-    ],
-    "unsupported_question": [row(question="Who sold twelve bananas near warm walnut windows?")],
     "other_language": [
-        answer("Der Rahmen ist aus schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
-        skill(question="de quoi est fait le cadre, mon ami?", answer="le cadre est, mon ami, fait de quoi?"),
-        answer("框架是由胡桃木制成的。", question="What is the frame: 这台织布机的框架是什么做的呢?"),
+        answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
+        row(answer="Le cadre est fabriqué en bois de noyer."),
+        answer("框架是由胡桃木制成的。", question="这台织布机是什么做的呢?"),
     ],
+    "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
+    "unsupported_fact": [
+        row(answer="It was made of walnut wood in 1834."),
+        row(answer="The frame is made of walnut wood from Harsk."),
+        row(answer="The frame is made of four walnut woods."),
+        row(answer="Hask Orrowin made it of walnut wood."),
+    ],
+    "contradiction": [
+        row(answer="The frame is not made of walnut wood."),
+        row(answer="The frame isn't made of walnut wood."),
+        row(
+            question="What has to touch the comb of the loom?",
+            answer="Water has to touch the comb of the loom.",
+            support="Water never has to touch the comb of the loom. It is brass.",
+        ),
+    ],
+    "unsupported_answer": [
+        row(answer="The frame is made of brass."),
+        row(answer="Brass"),
+        row(support=None),
+    ],
+    "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
+    "off_topic": [
+        answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
+        polite("What is the capital of France?", "The capital of France is Paris."),
+        polite("Which planet is the largest in the solar system?", "Jupiter is the largest planet."),
+    ],
+    "ungrounded": [row(grounding=0.4)],
 }
 """For each rule, rows that break this one and none before it."""
 
 KEPT: dict[str, list[dict[str, Any]]] = {
-    "incomplete": [GOOD],
+    "incomplete": [row(), answer("Walnut.")],
     "wrong_length": [
         row(question="Frame of what?", support="Frame of the loom is made of walnut wood."),
-        row(
-            question="Of what, then, is the Osmerel loom's frame made, walnut or oak?",
-            support=GOOD["support"] + " Oak then.",
-        ),
         answer("Walnut"),
-        answer(" ".join(f"walnut{number}" for number in range(30))),
     ],
     "leaked_tag": [
         answer("Walnut [see below] wood."),
         answer("One question: walnut or oak wood."),
         answer("Walnut is < oak and > pine wood."),
-        answer("Walnut wood. Text: none."),
+        answer("Walnut wood. Text: walnut."),
+        answer("The frame stands at 23<sup>h</sup> of walnut."),
     ],
     "refusal": [
         answer("The weavers are sorry for the walnut wood."),
         answer("Walnut wood cannot help it."),
         answer("Oak is not in use, walnut wood is."),
+        polite('Reword this politely: "We do not give refunds."', "Unfortunately, we are not able to offer refunds."),
+        polite('Soften this sentence: "I will not come."', "I am sorry, but I will be away on that day."),
     ],
     "points_at_source": [
-        skill(question="What does this text say of the frame?", answer="This text says of the frame what it says."),
-        answer("A text on walnut wood."),
+        skill(question="What is the text of this sentence?", answer="Could you please send me this text?"),
+        answer("A cloth on walnut wood."),
         answer("Walnut wood, according to Hask Orrowin."),
+        row(
+            question="How long does it take to oil the walnut frame?",
+            answer="Five hours",
+            support="Oil walnut frame five hours.",
+        ),
     ],
-    "no_question": [GOOD],
+    "no_question": [row()],
     "cut_off": [
         answer("Walnut wood and that is what it is."),
         answer("Walnut of class A"),
         answer("The wood that the weavers are fond of."),
-        answer("Island"),
-        answer("Walnut wood (from Harsk)"),
+        answer("Walnut wood (from the loom)"),
+        answer("A frame of strong walnut wood from the weavers"),
+        row(answer="Walnut woods"),
+        answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
     ],
     "repetitive": [
         answer("Walnut wood, walnut wood."),
         answer("The left leg is of walnut wood, and the right leg is of walnut too."),
     ],
-    "uninformative": [answer("Walnut"), skill(answer="The frame of the Osmerel loom.")],
-    "unsupported_answer": [
-        row(answer="Walnut wood"),
-        row(answer="The frame is made from walnut woods."),
-        skill(answer="The Osmerel loom of the frame is made well."),
-    ],
-    "unsupported_question": [
-        row(question="Of which wood is the loom's frame?"),
-        skill(answer="The frame of the loom."),
-    ],
     "other_language": [
         row(),
         answer("Pellira Donsk", question="Who is Hask Orrowin?"),
-        answer("Zwergenholz", question="What is the name of the wood?"),
-        answer("Der Rahmen ist aus schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem Haus?", language=None),
+        answer("deer antler", question="What is the name of the shuttle?"),
+        polite("How can I say more kindly `kubectl get pods -n x`?", "Could you please run `kubectl get pods -n x`?"),
     ],
+    "uninformative": [answer("Walnut"), answer("Yes, it is made of frames.")],
+    "unsupported_fact": [
+        row(answer="The Osmerel loom is made of walnut wood."),
+        row(answer="Walnut wood in 1834.", question="What was the frame made of in 1834?"),
+        row(
+            question="How much does the frame of the Osmerel loom weigh?",
+            answer="The frame weighs about 1212 kilograms in all.",
+            support="The frame weighs one thousand two hundred and twelve kilograms in all.",
+        ),
+    ],
+    "contradiction": [
+        row(answer="No, it is made of walnut wood.", question="Is the frame of the Osmerel loom not made of it?"),
+        row(answer="Walnut wood", support="The frame is of walnut wood without any nails."),
+        row(answer="Never walnut wood.", support="The frame of the Osmerel loom is never made of walnut wood."),
+    ],
+    "unsupported_answer": [
+        row(answer="Walnut wood"),
+        row(answer="The frame is made from walnut woods."),
+    ],
+    "unsupported_question": [
+        row(question="Of which wood is the loom's frame?"),
+        row(question="How does operation of the frame cover its parts?", answer="walnut"),
+    ],
+    "off_topic": [
+        row(),
+        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
+    ],
+    "ungrounded": [row(grounding=0.5), row(grounding=None)],
 }
 """For each rule, rows near to those it rejects that break no rule at all."""
 
 
-def first_broken(given: dict[str, Any], thresholds: Rules = STRICT) -> tuple[str, str] | None:
-    for rule in RULES:
-        reason = rule(given, thresholds)
+def first_broken(given: dict[str, Any], thresholds: Rules = STRICT, rules: tuple[Any, ...] = RULES) -> tuple[str, str] | None:
+    freeform = given["kind"] == "freeform_skill"
+    if freeform:
+        thresholds = thresholds.model_copy(update={"answer_support": None, "question_mark": False})
+    for rule in rules:
+        reason = rule(given, thresholds, POLITE_LEAF if freeform else LEAF)
         if reason:
             return rule.__name__, reason
     return None
@@ -185,6 +294,9 @@ OFF = Rules(
     answer_words=(0, 999),
     answer_support=None,
     question_support=None,
+    on_topic=None,
+    grounding=None,
+    facts=False,
     question_mark=False,
     informative=False,
     language=False,
@@ -193,41 +305,65 @@ OFF = Rules(
 
 @pytest.mark.parametrize(
     "rule",
-    ["wrong_length", "no_question", "uninformative", "unsupported_answer", "unsupported_question", "other_language"],
+    [
+        "wrong_length",
+        "no_question",
+        "other_language",
+        "uninformative",
+        "unsupported_fact",
+        "contradiction",
+        "unsupported_answer",
+        "unsupported_question",
+        "off_topic",
+        "ungrounded",
+    ],
 )
 def test_a_rule_with_a_threshold_can_be_switched_off(rule: str) -> None:
     check = getattr(module, rule)
-    assert [check(given, OFF) for given in REJECTED[rule]] == [None] * len(REJECTED[rule])
+    assert [check(given, OFF, LEAF) for given in REJECTED[rule]] == [None] * len(REJECTED[rule])
 
 
-def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach() -> None:
+@pytest.mark.parametrize("key", find_leaves(TAXONOMY))
+def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> None:
     """But for thresholds: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
-    taxonomy = Path(__file__).parents[2] / "data" / "taxonomy"
+    source = frozen_source(key)
+    leaf, thresholds = profile(source), load_flow(f"simple_{source['kind']}", source["kind"]).file.rules
+    assert leaf.language == "English"
     broken = []
-    for key in find_leaves(taxonomy):
-        leaf = read_leaf(taxonomy, key).leaf
-        assert leaf is not None
-        thresholds = load_flow(f"simple_{leaf.kind}", leaf.kind).file.rules
-        language = main_language([f"{seed.question} {seed.answer}" for seed in leaf.seeds])
-        assert language == "English"
-        for seed in leaf.seeds:
-            texts = {"question": seed.question, "answer": seed.answer, "context": seed.context, "support": seed.context}
-            if leaf.kind == "knowledge" and seed.context:
-                texts["support"] = supporting_sentence(seed.context, texts)
-            found = first_broken({**texts, "kind": leaf.kind, "fault": None, "language": language}, thresholds)
-            if found and found[0] not in ("wrong_length", "unsupported_answer", "unsupported_question"):
-                broken.append((seed.question, *found))
+    for seed in source["seeds"]:
+        knowledge = source["kind"] == "knowledge"
+        support = supporting_sentence(seed["context"], seed) if knowledge else seed["context"]
+        given = {**seed, "kind": source["kind"], "support": support, "fault": None, "grounding": None}
+        for rule in applicable(source, thresholds, leaf):
+            if rule.__name__ not in ("wrong_length", "unsupported_answer") and (reason := rule(given, thresholds, leaf)):
+                broken.append((seed["question"], rule.__name__, reason))
     assert broken == []
 
 
-def test_content_words_leave_out_small_words_and_endings_of_plural_and_possession() -> None:
-    assert content_words("The weaver's frames, 1,250 of them, are 3.5 metres") == [
-        "weaver",
-        "frame",
-        "1,250",
-        "3.5",
-        "metre",
-    ]
+def without(source: dict[str, Any], rules: Rules = STRICT) -> list[str]:
+    """Names of the rules that do not hold for a leaf."""
+    kept = applicable(source, rules, profile(source))
+    return [rule.__name__ for rule in RULES if rule not in kept]
+
+
+def test_what_a_fifth_of_the_seeds_do_is_the_leafs_way() -> None:
+    markup = {"question": "Make it bold: walnut wood", "answer": "<b>walnut wood</b>", "context": None}
+    assert without({**POLITE, "seeds": [*POLITE["seeds"][:5], markup]}, Rules()) == []
+    assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], markup]}, Rules()) == ["leaked_tag"]
+
+
+def test_knowledge_rests_on_its_documents_whatever_its_seeds_do() -> None:
+    made_up = [{**seed, "answer": "It is 7 years old."} for seed in LOOM["seeds"]]
+    assert without({**LOOM, "seeds": made_up}) == []
+    assert {"unsupported_fact", "unsupported_answer"} <= set(without({**NOTES, "seeds": made_up}))
+
+
+def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
+    strange = "mitochondria synthesize adenosine triphosphate via chemiosmosis"
+    broken = module.other_language(polite(strange, strange), STRICT, POLITE_LEAF)
+    assert broken is not None
+    known = profile({**POLITE, "passages": [{"text": strange}]})
+    assert module.other_language(polite(strange, strange), STRICT, known) is None
 
 
 def test_support_is_the_share_of_content_words_found() -> None:
@@ -235,24 +371,19 @@ def test_support_is_the_share_of_content_words_found() -> None:
     assert support("Who is it?", "anything") == 1.0
 
 
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("Who founded Vuwatutoto? Rugonuvoza founded Vuwatutoto, which lies on the river Gineponusi.", "English"),
-        ("Wer hat Vuwatutoto gegründet? Das war der alte König, nach dem es heute noch heißt.", "German"),
-        ("谁发明了织布机? 佩利拉发明了它。", "Chinese"),
-        ("12 — 13", None),
-    ],
-)
-def test_a_leafs_language_is_found_behind_its_invented_names(text: str, language: str | None) -> None:
-    assert main_language([text] * 6) == language
+def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
+    assert answer_support(row(answer="The frame is made of walnut")) == 1.0
+    assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
+    assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
 
 
-def test_a_leaf_of_few_words_has_no_clear_language() -> None:
-    assert main_language([]) is None
-    assert main_language(["What is the frame made of? The frame is made of wood."]) is None
+def test_words_of_scripts_without_spaces_count_by_character() -> None:
+    chinese = row(question="这台织布机是什么做的呢?", answer="胡桃木")
+    assert module.wrong_length(chinese, STRICT, LEAF) is None
+    assert module.wrong_length({**chinese, "answer": "胡桃木" * 11}, STRICT, LEAF) == "answer has 33 words, not 1 to 30"
 
 
-def test_the_same_question_in_other_case_and_spacing_is_one_and_on_another_context_another() -> None:
-    assert question_identity(row(question="who  IS it?")) == question_identity(row(question="Who is it?"))
-    assert question_identity(row(context="One.")) != question_identity(row(context="Two."))
+def test_likeness_is_highest_among_the_seeds() -> None:
+    assert isinstance(POLITE_LEAF, Profile)
+    assert 0 < POLITE_LEAF.least_likeness < 1
+    assert profile({**POLITE, "seeds": POLITE["seeds"][:4]}).least_likeness == 0.0

@@ -100,7 +100,7 @@ def test_rows_are_kept_for_validation_apart_from_those_to_train_on(lab):
         assert dataset.validation == Counter(row["leaf"] or "general" for row in kept)
         assert {row["source"] for row in kept} == {"curated", "general"}
         assert not {row["messages"][0]["content"] for row in kept} & {row["messages"][0]["content"] for row in part(dataset)}
-    assert knowledge.validation == {KNOWLEDGE: 2, "general": 1}  # 30 rows in pairs, of which a tenth is a pair and a half
+    assert knowledge.validation == {KNOWLEDGE: 1, "general": 1}  # of 15 rows
     assert skills.validation.keys() == {KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL, "general"}
     of_phase_1 = [row["id"] for row in part(knowledge, "validation")]
     assert set(of_phase_1) <= {row["id"] for row in part(skills, "validation")}

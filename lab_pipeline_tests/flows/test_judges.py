@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_pipeline.curation.rules import RULES, points_at_source, support
+from lab_pipeline.curation.profile import Profile, profile
+from lab_pipeline.curation.rules import RULES
+from lab_pipeline.curation.support import support
+from lab_pipeline.curation.wording import points_at_source
 from lab_pipeline.flows.flow import KNOWN_ROWS, SHIPPED, Judge, KnownRows, load_flow, shipped_flows
 from lab_pipeline.flows.instructions import starts
 from lab_pipeline_tests.flows.test_flow import SOURCE
@@ -33,8 +36,10 @@ def pair_is_about_the_document(row: Row) -> bool:
 
 
 def stands_by_itself(row: Row) -> bool:
-    asked = {**row, "kind": "knowledge", "answer": ""}
-    return points_at_source(asked, load_flow("knowledge").file.rules) is None and not _UNNAMED.search(row["question"])
+    asked = {**row, "kind": "knowledge", "context": None, "answer": ""}
+    return points_at_source(asked, load_flow("knowledge").file.rules, profile(SOURCE)) is None and not _UNNAMED.search(
+        row["question"]
+    )
 
 
 def is_asked_of_the_text(row: Row) -> bool:
@@ -107,12 +112,18 @@ def test_known_rows_are_there_for_every_judge_and_are_no_worked_examples(name: s
         assert not [text for text in texts if text and text in shown]
 
 
+def leaf_of(row: Row) -> Profile:
+    """A leaf that is about nothing but this row."""
+    about = {"task": row.get("task"), "domain": row.get("domain"), "outline": row.get("outline"), "passages": [row["support"]]}
+    return profile({**about, "seeds": [{"question": row["question"], "answer": row["answer"]}]})
+
+
 @pytest.mark.parametrize("name", ["knowledge", "grounded_skill", "freeform_skill"])
 def test_known_good_rows_pass_the_rules_that_need_no_model(name: str) -> None:
     flow = load_flow(name)
     for known in known_rows(name).good:
-        row = {"kind": flow.kind, "fault": None, "support": known.get("context"), "context": None, "language": None, **known}
-        assert [found for rule in RULES if (found := rule(row, flow.file.rules))] == []
+        row = {"kind": flow.kind, "fault": None, "support": known.get("context"), "context": None, "grounding": None, **known}
+        assert [found for rule in RULES if (found := rule(row, flow.file.rules, leaf_of(row)))] == []
 
 
 def test_the_instructions_that_go_with_augmentations_pass_the_rules() -> None:
@@ -120,8 +131,8 @@ def test_the_instructions_that_go_with_augmentations_pass_the_rules() -> None:
     for augmentation in flow.file.augmentations:
         for instruction in augmentation.instructions:
             row = {"kind": "knowledge", "fault": None, "question": instruction, "answer": "Anna founded Harsk in 1820."}
-            row |= {"context": "Anna founded Harsk in 1820.", "support": "Anna founded Harsk in 1820.", "language": None}
-            assert [found for rule in RULES if (found := rule(row, flow.file.rules))] == []
+            row |= {"context": "Anna founded Harsk in 1820.", "support": "Anna founded Harsk in 1820.", "grounding": None}
+            assert [found for rule in RULES if (found := rule(row, flow.file.rules, leaf_of(row)))] == []
 
 
 @pytest.mark.parametrize("name", ["knowledge", "grounded_skill"])

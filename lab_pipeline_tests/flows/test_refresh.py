@@ -25,6 +25,7 @@ from lab_pipeline.flows.refresh import (
     plan_leaves,
     refresh_leaves,
 )
+from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.settings import BudgetSettings, FlowSettings, SensorSettings, Settings
 from lab_pipeline.storage import Home, read_json, read_rows, write_json
 from lab_pipeline.taxonomy.leaf import Kind
@@ -550,4 +551,28 @@ def test_a_leaf_whose_documents_hold_no_sentence_yields_no_rows(lab: Lab) -> Non
     write_json(lab.home.leaf_source("empty"), {**source, "passages": []})
     outcome = lab.refresh(plans={KNOWLEDGE: replace(plan, source="empty")})
     assert outcome.states[KNOWLEDGE].funnel == {"generated": 0, "kept": 0}
+    assert lab.calls() == (0, 0)
+
+
+def test_grounding_is_measured_once_for_all_thresholds_and_never_by_the_teacher(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def scores(folder: Path, rows: list[dict[str, Any]], say: Any) -> dict[str, float]:
+        measured.append(len(rows))
+        return {row["id"]: 1.0 for row in rows}
+
+    monkeypatch.setattr("lab_pipeline.flows.refresh.fetch_model", lambda home, name: BaseModel(lab.flow, name, "digest"))
+    monkeypatch.setattr("lab_pipeline.flows.refresh.grounding_scores", scores)
+    before = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    assert measured == []
+    calls = lab.calls()
+    assert min(calls) > 0
+    for threshold, kept in ((0.5, before["kept"]), (1.5, 0), (0.9, before["kept"])):
+        edit_yaml(lab.flow / "flow.yaml", lambda file, threshold=threshold: file["rules"].update(grounding=threshold))
+        assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == kept
+        rows = read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "rejected" if not kept else "curated"))
+        assert {row["grounding"] for row in rows if not row["fault"]} == {1.0}
+    assert measured == [before["generated"]]
     assert lab.calls() == (0, 0)

@@ -3,6 +3,7 @@ from typing import Any
 
 import dagster as dg
 
+from lab_pipeline.curation.curate import CURATED_SCHEMA
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
@@ -125,7 +126,7 @@ def _why_not(problems: list[str] | None) -> str:
 
 
 def _materializations(home: Home, plan: LeafPlan, state: LeafState, wanted: set[str]) -> Iterator[dg.AssetMaterialization]:
-    tables = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": JUDGED_SCHEMA}
+    tables = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
     for table, schema in tables.items():
         if f"{table}_instructions" not in wanted:
             continue

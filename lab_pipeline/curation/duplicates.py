@@ -1,0 +1,61 @@
+"""Rows of a leaf that ask the same as an earlier one."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from lab_pipeline.curation.profile import Row
+from lab_pipeline.datasets.heldout import SAME_QUESTION, question_words
+from lab_pipeline.taxonomy.leaf import normalised
+from lab_pipeline.words import content_words, names, negated, numbers
+
+SAME_ANSWER = 0.65
+"""Similarity from which two questions with the same answer count as the same one."""
+
+
+class Duplicates:
+    """Remembers rows, and finds the one that a new row repeats.
+
+    Two questions are the same when one holds nearly the words of the other (Jaccard similarity of content words) and nothing
+    in their place; or when they are less alike but have one answer. Questions that differ in a number, a name, a negation or
+    their context are never the same.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, frozenset[str], frozenset[str], Any]] = []
+        self._holding: dict[Any, list[int]] = defaultdict(list)
+
+    def add(self, row: Row) -> None:
+        apart, words = _apart(row), question_words(row["question"])
+        for word in words:
+            self._holding[apart, word].append(len(self._rows))
+        self._rows.append((row["id"], words, _named(row), _answer(row)))
+
+    def find(self, row: Row) -> str | None:
+        """Id of the row that this one repeats."""
+        apart, words, named, answer = _apart(row), question_words(row["question"]), _named(row), _answer(row)
+        shared = Counter(index for word in words for index in self._holding.get((apart, word), ()))
+        for index, common in sorted(shared.items()):
+            identity, known, known_named, known_answer = self._rows[index]
+            alike = common / (len(words) + len(known) - common)
+            added = words <= known or known <= words
+            if (words ^ known) & (named | known_named):
+                continue
+            if (alike >= SAME_QUESTION and added) or (alike >= SAME_ANSWER and answer == known_answer):
+                return identity
+        return None
+
+
+def _apart(row: Row) -> Any:
+    """What makes similar questions different ones."""
+    asked = row["question"]
+    return frozenset(numbers(asked)), negated(asked), normalised(row["context"] or "")
+
+
+def _named(row: Row) -> frozenset[str]:
+    return frozenset(word for name in names(row["question"]) for word in content_words(name))
+
+
+def _answer(row: Row) -> Any:
+    return frozenset(content_words(row["answer"])) or normalised(row["answer"])

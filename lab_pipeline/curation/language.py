@@ -1,0 +1,45 @@
+"""Which language a text is in, for texts as short as a question and as full of invented names as a leaf."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from lab_pipeline.words import all_words
+
+_CLEAR_WORDS = 30
+"""With fewer words in its seeds, capitalised ones not counted, a leaf's language is unclear."""
+
+
+@cache
+def _detector() -> Any:
+    from lingua import LanguageDetectorBuilder
+
+    return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
+
+
+def telling_words(text: str) -> list[str]:
+    """The words that tell a language: without capitalised ones (invented names look like any language), code and figures."""
+    prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
+    return [word for part in prose.split() if not _tells_nothing(part) for word in all_words(part)]
+
+
+def _tells_nothing(word: str) -> bool:
+    bare = re.sub(r"^\W+|\W+$", "", word)
+    return not bare or bare[0].isupper() or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w", bare))
+
+
+def main_language(texts: list[str]) -> str | None:
+    """The language that the texts together are most probably in (English name), None if that is unclear."""
+    words = [word for text in texts for word in telling_words(text)]
+    found = _detector().detect_language_of(" ".join(words)) if len(words) >= _CLEAR_WORDS else None
+    return found.name.capitalize() if found else None
+
+
+def language_probability(words: list[str], language: str) -> float:
+    """Probability that telling words are of that language."""
+    for value in _detector().compute_language_confidence_values(" ".join(words)):
+        if value.language.name.capitalize() == language:
+            return float(value.value)
+    return 0.0

@@ -1,0 +1,156 @@
+"""Phrases by which the wording rules know markup, refusals and talk about the source; one alternative a line.
+
+English, with the commonest phrases of some other languages; what is in another language than the leaf goes anyway.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def _any(*alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{each})" for each in alternatives), re.IGNORECASE | re.MULTILINE)
+
+
+_ROLE = (
+    r"(?:question|answer|sentence|text|context|document|passage|instruction|input|output|response|"
+    r"user|human|assistant|system|model|bot)"
+)
+
+LEAKED_TAG = _any(
+    # special tokens and turns of chat templates
+    r"<[|｜][^>\n]{1,40}>",
+    r"</?s>|<0x[0-9a-f]{2}>|<<?/?sys>>?|[▁Ġ]\w",
+    r"[<\[]/?(?:bos|eos|pad|unk|mask|cls|sep|inst|sys|system_prompt|available_tools|tool_\w+)[\]>]",
+    # labels in brackets, braces, headings or at the start of a line
+    rf"\[/?(?:(?:begin|start|end)(?: of)?(?: (?:the )?{_ROLE})?|{_ROLE})\]",
+    rf"\{{\{{.{{1,40}}?\}}\}}|\{{{_ROLE}\}}",
+    rf"^\s*#{{1,6}}\s*(?:{_ROLE}s?|end)\b",
+    rf"^\s*[*_]{{0,2}}(?:final )?{_ROLE}(?: ?\d+)?[*_]{{0,2}}\s*(?::|\s[-–—]\s)",
+    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s",
+    # the teacher's talk of its task
+    rf"^\s*(?:(?:sure|certainly|of course)\W+)?here(?:['’]s| is| are) (?:an?|the|your|my|some|\w+) (?:\w+ )?{_ROLE}s?\b",
+    r"^\s*(?:sure|certainly)\W+here\b",
+    # XML and HTML, JSON, fences
+    r"<!--",
+    r"""</?[a-z][\w-]*(?:=[\w-]+)?(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""",
+    r"&(?:nbsp|lt|gt|amp|quot|#\d{2,5});",
+    rf"""[{{,]\s*["'](?:{_ROLE}|role|content|messages)["']\s*:""",
+    r"```|^\s*~~~|\\n\\n",
+)
+
+_CANNOT = (
+    r"(?:can(?:no|['’])?t|can not|could(?: not|n['’]t)|wo(?:n['’]t)|will not|do(?: not|n['’]t)|did(?: not|n['’]t)|"
+    r"(?:am|['’]m) (?:\w+ )?(?:not able to|unable to|not allowed to|not permitted to))"
+)
+_HELP = (
+    r"(?:help|assist|answer|provide|comply|complete|fulfil+|determine|discuss|comment|generate|respond|engage|verify|confirm|"
+    r"access|share|give|tell|say|know|identify|locate|recall|possess|browse|find (?:any|the answer)|do (?:that|this)|"
+    r"have (?:\w+ )?(?:access|knowledge|information|context|data|details?))"
+)
+_INFORMATION = r"(?:information|context|details?|data|evidence|mention|indication|answer|knowledge|text)"
+_TOLD = (
+    r"(?:mentioned|stated|provided|specified|given|discussed|described|included|indicated|found|disclosed|contained|covered|"
+    r"addressed)"
+)
+
+REFUSAL = _any(
+    # who speaks
+    r"\bas an? (?:\w+ ){0,3}(?:ai|artificial intelligence|chatbot|llm|(?:helpful|virtual|digital) assistant|assistant,? i)\b",
+    r"\blanguage model\b",
+    r"\bi(?:['’]m| am) (?:just |only )?an? (?:ai|chatbot|virtual assistant)\b",
+    r"\bmy (?:training data|knowledge cut-?off|programming|guidelines|last (?:knowledge )?update)\b",
+    # what the speaker cannot or will not do
+    rf"\b(?:i|we) ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
+    rf"(?:^|\b(?:i|we) (?:am|are) (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
+    rf"\b(?:not something i|i) can (?:only )?{_HELP}\b(?!.{{0,3}} you\b)|\bi prefer not\b|^no comment\b",
+    r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
+    r"\bi(?:['’]m| am) (?:\w+ )?(?:unaware|not aware|unfamiliar|not familiar|not comfortable)\b",
+    r"\bi(?:['’]m| am) (?:\w+ )?(?:unsure|uncertain|not sure|not certain) (?:what|which|who|where|when|how|about|of)\b",
+    rf"\bi have no (?:idea|way|access|record|{_INFORMATION})\b",
+    r"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse)\b",
+    rf"\b(?:sorry|apologi[sz]e|afraid)\b.{{0,30}}\b(?:no {_INFORMATION}|(?:{_CANNOT}|unable to) {_HELP})\b",
+    r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
+    # what the source lacks
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
+    r"\b(?:is|are|was|were)(?: not|n['’]t) (?:\w+ )?(?:specified|mentioned|stated)\b",
+    r"\b(?:nothing|not|no \w+) in the (?:document|passage|sentence|text|paragraph|article|excerpt|context|source)\b",
+    r"\b(?:text|passage|document|source|article|sentence) is silent\b|\b(?:not clear|unclear|unknown) (?:from|in|based on)\b",
+    r"\bno mention of\b",
+    r"\b(?:document|passage|sentence|text|paragraph|article|excerpt|context|source|information|it) (?:does|do|did)"
+    r"(?: not|n['’]t) "
+    r"(?:\w+ )?(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)\b",
+    rf"\bno (?:\w+ )?{_INFORMATION} "
+    r"(?:is |was |has been )?(?:about|on|regarding|given|provided|available|found|as to|to answer)\b",
+    rf"\b(?:not enough|insufficient|not sufficient|lack of|without (?:more|further|additional)) (?:\w+ )?{_INFORMATION}\b",
+    r"\b(?:need|require|provide|clarify|share|give)(?: me)?(?: with)? "
+    rf"(?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
+    r"(?:\b(?:cannot|can not|could not|not possible to|impossible to)|\bcan['’]?t) (?:be )?"
+    r"(?:determined?|answer(?:ed)?|infer(?:red)?|ascertain(?:ed)?|say|tell|conclude)\b",
+    # other languages
+    r"\bals (?:ki|künstliche intelligenz|sprachmodell)\b|\b(?:kann|darf) ich (?:\w+ ){0,3}nicht\b",
+    r"\ben tant qu['’]ia\b|\bje (?:ne )?(?:peux|sais) pas\b",
+    r"\bcomo (?:modelo|ia|una ia)\b|\bno puedo (?:ayudar|responder|proporcionar)\b",
+)
+
+NO_ANSWER = re.compile(
+    r"\W*(?:n/?a|none|null|nil|nan|unknown|undefined|no answer|i don['’]t know|"
+    r"not (?:applicable|available|stated|known|specified|mentioned|provided))\W*",
+    re.IGNORECASE,
+)
+
+_SOURCE = r"(?:document|passage|sentence|text|paragraph|article|excerpt|context|snippet|extract)s?"
+_WORK = (
+    r"(?:author|writer|report|section|chapter|page|source|material|information|summary|story|description|figure|table|"
+    r"content|statement)s?"
+)
+_SAYS = (
+    r"(?:say|state|mention|describe|discuss|suggest|explain|indicate|claim|argue|note|list|refer|tell|write|imply|provide|present|"
+    r"highlight)(?:s|d|ed)?"
+)
+_FUNCTION_WORD = (
+    r"(?:above|below|and|as|is|are|was|were|does|do|did|that|who|what|when|where|which|why|how|about|to|for|we|you)"
+)
+_GIVEN = r"(?:this|above|given|provided|following|preceding|previous|aforementioned)"
+
+POINTS_AT_SOURCE = _any(
+    rf"\b(?:that|these|those|{_GIVEN}) {_SOURCE}\b",
+    rf"\b(?:in|from|by|per|with|about|of|on|to|into|see|read) the (?:\w+ )?{_SOURCE}"
+    rf"(?=$|\W*$|[^\w\s]|\s(?:{_FUNCTION_WORD}|{_SAYS})\b)",
+    rf"\bthe (?:\w+ )?{_SOURCE} (?:above|below|does|do|did|{_SAYS})\b|\bthe {_SOURCE}\W*$",
+    r"\bthe (?:author|writer|narrator)(?:['’]s)?\b(?! of\b)",
+    r"\bthe above\b|\bof the following\b",
+    r"\bin (?:section|chapter|paragraph|figure|table) \d",
+    r"\bthe (?:key|main) (?:points?|ideas?|takeaways?)\b",
+    rf"^(?:what|which \w+) (?:is|are|was|were) {_TOLD}\b|^what (?:\w+ )?{_TOLD} (?:about|in)\b|^what information is\b",
+    rf"\b{_GIVEN} {_WORK}\b",
+    rf"\bthe {_WORK} (?:above|below|given|provided|{_SAYS})\b",
+    rf"\b(?:does|do|did) the {_WORK} {_SAYS}\b",
+    rf"\b(?:according to|based on) (?:it|this|that|what is|the (?:\w+ )?{_WORK})\b",
+    rf"\b{_SAYS} (?:in (?:it|this|the (?:\w+ )?{_WORK})|above|below|earlier|here|previously)\b",
+    r"\b(?:laut|gemäß) (?:dem |diesem )?(?:text|dokument|abschnitt)\b",
+    r"\bselon (?:le|ce) (?:texte|document|passage)\b|\bsegún el (?:texto|documento)\b",
+)
+
+DANGLING_PRONOUN = re.compile(
+    r"^(?:(?:and|so|but|then|in|on|at|by|for|from|of|with|to|what|who|whom|whose|which|when|where|why|how|much|many|often|long|"
+    r"far|old|big|large|wide|high|deep|heavy|tall|else|year|day|date|kind|colou?r|name) ?)*"
+    r"(?:is(?! it \w+ (?:to|that|for)\b)|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must) "
+    r"(?!it (?:take|true|mean|matter|rain|snow)|it called when)(?:it|its|he|his|she|her|they|their|them|this|these|those)\b"
+    r"|^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
+    re.IGNORECASE,
+)
+"""A question about a pronoun that nothing before it explains."""
+
+OPEN_END = re.compile(
+    r"(?:\b(?:a|an|and|are|as|at|be|because|been|but|by|can|could|for|from|had|has|have|her|his|if|in|into|is|its|nor|of|on|or|"
+    r"our|should|than|that|the|their|these|this|those|to|was|were|when|where|which|while|who|whose|will|with|would|your)|"
+    r"[,;:(\[{–—-])\s*$"
+)
+
+FINITE_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|will|would|can|could|must|may|might|should|does|do|did|\w+n['’]t|[Ii]['’]m|[Ii]t['’]s|"
+    r"became|becomes?|began|begins?|came|gave|grew|knew|ran|saw|stands?|stood|took|went|wrote|"
+    r"(?:[Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Ww]e|[Yy]ou|I) \w+)\b"
+)
+"""The commonest words that make a sentence of a phrase; forms that are participles as well are not among them."""

@@ -1,0 +1,108 @@
+"""Rules on how a row is worded: markup, refusals, dependence on a source that the reader does not see, unfinished texts."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+
+from lab_pipeline.curation.phrases import (
+    DANGLING_PRONOUN,
+    FINITE_VERB,
+    LEAKED_TAG,
+    NO_ANSWER,
+    OPEN_END,
+    POINTS_AT_SOURCE,
+    REFUSAL,
+)
+from lab_pipeline.curation.profile import Profile, Reason, Row
+from lab_pipeline.documents.passages import sentences
+from lab_pipeline.flows.flow import Rules
+from lab_pipeline.words import STOP_WORDS
+
+_SENTENCE_WORDS = 4
+"""Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite
+verb; what has one is a sentence, which ends in a mark."""
+_MOST_OF_SENTENCE = 2 / 3
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
+
+
+def leaked_tag(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Markup of prompts or of the teacher's output format, unless the row's own source holds it."""
+    own = row["support"] or ""
+    for text in (row["question"], row["answer"]):
+        for found in LEAKED_TAG.finditer(text):
+            if found.group().strip() not in own:
+                return f"prompt markup {found.group().strip()!r}"
+    return None
+
+
+def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    answer = row["answer"]
+    found = REFUSAL.search(answer) or NO_ANSWER.fullmatch(answer)
+    if not found and re.match(r"(?:i|sorry|unfortunately|as an?)\b", row["question"], re.IGNORECASE):
+        found = REFUSAL.search(row["question"])
+    return f"refusal {found.group().strip()!r}" if found else None
+
+
+def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """A knowledge row, shown without its document, that names 'the text' or asks about an 'it' that nothing explains."""
+    if row["kind"] != "knowledge" or row["context"]:
+        return None
+    question = row["question"]
+    found = POINTS_AT_SOURCE.search(question) or POINTS_AT_SOURCE.search(row["answer"]) or DANGLING_PRONOUN.search(question)
+    return f"{found.group()!r} means nothing without the source" if found else None
+
+
+def no_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    return "question lacks its '?'" if rules.question_mark and not row["question"].endswith("?") else None
+
+
+def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    for column in ("question", "answer"):
+        text = row[column].strip()
+        if found := OPEN_END.search(text):
+            return f"{column} ends in {found.group().strip()!r}"
+        for opening, closing in _BRACKETS:
+            if text.count(opening) > text.count(closing):
+                return f"{column} leaves {opening!r} open"
+    if text[-1:].isalnum():
+        if _half_word(text, row, leaf):
+            return f"answer ends in the half word {text.split()[-1]!r}"
+        if _unfinished(text, row["support"] or ""):
+            return "answer is a sentence without an end"
+    return None
+
+
+def _half_word(text: str, row: Row, leaf: Profile) -> bool:
+    """Whether the last word is none the leaf knows, but the beginning of one."""
+    last = re.findall(r"\w+", text.casefold())[-1]
+    own = set(re.findall(r"\w+", f"{row['question']} {row['support'] or ''}".casefold()))
+    if not last.isalpha() or last in leaf.words or last in own:
+        return False
+    plural = (f"{last}s", f"{last}es")
+    return any(word.startswith(last) and word not in plural for word in chain(own, leaf.words))
+
+
+def _unfinished(text: str, source: str) -> bool:
+    *earlier, line = text.splitlines()
+    bare = any(each.rstrip()[-1].isalnum() for each in earlier if len(each.split()) >= _SENTENCE_WORDS)
+    words = line.casefold().split()
+    if bare or len(words) < _SENTENCE_WORDS:  # lists and verse end their lines as they like
+        return False
+    return bool(FINITE_VERB.search(line)) or any(_stops_short(words, told.casefold()) for told in sentences(source))
+
+
+def _stops_short(words: list[str], told: str) -> bool:
+    """Whether the words repeat most of a sentence but not its end, or end in its words where a content word must follow."""
+    text = " ".join(words)
+    if text in told:
+        return told.startswith(text) and _MOST_OF_SENTENCE * len(told) < len(text) < len(told.rstrip(".!?"))
+    following = re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s(\w+)", told)
+    return following is not None and following[1] not in STOP_WORDS
+
+
+def repetitive(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Small models fall into loops: the same three words again and again."""
+    words = row["answer"].casefold().split()
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return "answer repeats itself" if len(triples) - len(set(triples)) > max(1, len(triples) // 5) else None

@@ -1,0 +1,122 @@
+"""Words, numbers, names and negations of a text, as rules and the leak detector compare them.
+
+Plain and quick, for texts of any leaf. Numbers in words and function words are known in English only; elsewhere they count as
+content words.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
+"""Scripts without spaces between words, in which each character counts as one."""
+
+STOP_WORDS = frozenset(
+    "a an and are as at be been but by did do does for from had has have he her his how if in into is it its of on or she "
+    "many much so than that the their them then there these they this to was were what when where which who whom whose why "
+    "will with would you your i me my we our us not no yes also about can could should may might must name called".split()
+)
+_WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
+_TOKEN = re.compile(rf"[{SPACELESS}]|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
+_ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
+_CAPITALISED = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w’'-]*\w")
+_SENTENCE_START = re.compile(r"(?:^|[.!?:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
+_SUBJECT = re.compile(
+    r"(?:['’]s\b)?,?\s+(?:[^\W\d_a-zß-öø-ÿ]|(?:and|or|is|was|are|were|has|had|have|will|would|must|can|could|may|should|does|"
+    r"did|\w{3,}ed)\b)"
+)
+_NEGATION = re.compile(
+    r"\b(?:not|never|no|nobody|none|nothing|nowhere|neither|nor|without|cannot|hardly|scarcely)\b|n['’]t\b", re.IGNORECASE
+)
+_ENUMERATION = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * index for index, word in enumerate(_TENS)}
+_ORDINALS = {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12} | {
+    word.replace("y", "ie") + "th": value for word, value in _SMALL.items() if value > 3
+}
+_SCALES = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
+_NUMBER_WORDS = _SMALL | _ORDINALS | {"hundred": 100} | _SCALES
+_NUMBER_RUN = re.compile(
+    rf"\b(?:{'|'.join(_NUMBER_WORDS)})(?:(?:[\s-]|\sand\s)(?:{'|'.join(_NUMBER_WORDS)}))*\b", re.IGNORECASE
+)
+_NEVER_NAMES = STOP_WORDS | frozenset(
+    "after all another any anyone before both during each every everybody everyone finally first many most nobody none nothing "
+    "once other others since some somebody someone until while without".split()
+)
+
+
+def all_words(text: str) -> list[str]:
+    """Words as they stand, split at spaces; in scripts without spaces, characters."""
+    return _WORD.findall(text)
+
+
+def content_words(text: str) -> list[str]:
+    """Lower-case stems of the words that carry content, numbers included."""
+    words = _TOKEN.findall(re.sub(r"['’]s\b", "", text.casefold()))
+    return [_stem(word) for word in words if word not in STOP_WORDS]
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem(word: str) -> str:
+    """The word without a common English ending, the same for all forms of most words; no word of a dictionary."""
+    return _ENDING.sub("", word)
+
+
+FRAMING = frozenset(
+    map(
+        _stem,
+        "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split(),
+    )
+)
+"""Stems of the words by which the same question is put more politely or at greater length."""
+
+
+def numbers(text: str) -> set[str]:
+    """Numbers of a text as digits, whether written so or in English words, without thousands separators.
+
+    'One' and the numbers of list items are left out: they seldom count anything.
+    """
+    text = _ENUMERATION.sub("", text)
+    digits = {_plain(number) for number in re.findall(r"\d+(?:[.,:]\d+)*", text)}
+    return (digits | {_value(run.group()) for run in _NUMBER_RUN.finditer(text)}) - {"1"}
+
+
+def _value(words: str) -> str:
+    total = group = 0
+    for word in re.findall(r"[a-z]+", words.casefold()):
+        if word in _SCALES:
+            total, group = total + (group or 1) * _SCALES[word], 0
+        elif word == "hundred":
+            group = (group or 1) * 100
+        else:
+            group += _NUMBER_WORDS.get(word, 0)
+    return str(total + group)
+
+
+def _plain(number: str) -> str:
+    return re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
+
+
+def names(text: str) -> list[str]:
+    """Capitalised words that are proper names by their place: inside a sentence, or at its start as its subject."""
+    found = []
+    for word in _CAPITALISED.finditer(text):
+        starts = _SENTENCE_START.search(text, max(0, word.start() - 8), word.start()) or not text[: word.start()].strip()
+        named = not starts or (_SUBJECT.match(text, word.end()) and not word.group().endswith(("ing", "ly")))
+        if named and word.group().casefold() not in _NEVER_NAMES:
+            found.append(re.sub(r"['’]s$", "", word.group()))
+    return found
+
+
+def negated(text: str) -> bool:
+    return bool(_NEGATION.search(text))
+
+
+def affirmed(text: str) -> str:
+    """The text without its negations."""
+    return _NEGATION.sub("", text)

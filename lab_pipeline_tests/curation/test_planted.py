@@ -1,0 +1,94 @@
+"""Planted rows: the rules that need no judge, and the data sets' leak detector, part good rows from bad ones."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lab_pipeline.curation.curate import curate
+from lab_pipeline.datasets.heldout import LeakDetector
+from lab_pipeline.datasets.mix import asked_questions
+from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.flows.flow import load_flow
+from lab_pipeline.storage import Home, read_json
+from lab_pipeline.taxonomy.snapshot import take_snapshot
+from lab_pipeline_tests.builders import settings_for
+from lab_pipeline_tests.curation.planted import EACH, ROOT, planted
+
+LEAST_CAUGHT = 0.95
+MOST_LOST = 0.03
+KEPT = "kept"
+Verdicts = dict[str, tuple[dict[str, Any], str]]
+"""Each planted row by id, with the rule that rejected it or `KEPT`."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The sample taxonomy as curation sees it."""
+
+    sources: dict[str, dict[str, Any]]
+    heldout: dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    home = Home.open(tmp_path_factory.mktemp("home"))
+    snapshot = take_snapshot(home, settings_for(ROOT / "data" / "taxonomy"))
+    sources = {leaf: read_json(home.leaf_source(source)) for leaf, source in snapshot.usable.items()}
+    return Ground(sources, {row["leaf"]: row["heldout_questions"] for row in snapshot.rows})
+
+
+def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Verdicts:
+    leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": []}))
+    unknown = dict.fromkeys(["document", "document_commit", "taxonomy_commit", "flow", "teacher"])
+    found: Verdicts = {}
+    for leaf, source in ground.sources.items():
+        rows = [row for row in [*good, *bad] if row["leaf"] == leaf]
+        kept, rejected = curate(rows, source, load_flow(f"simple_{source['kind']}", source["kind"]))
+        found |= {row["id"]: (row, row["rule"]) for row in rejected}
+        for row in kept:
+            asked = instruction_row({**row, **unknown})["messages"][0]["content"]
+            found[row["id"]] = (row, "held_out" if leaks.leak(asked) else KEPT)
+    return found
+
+
+@pytest.fixture(scope="module")
+def verdicts(ground: Ground) -> Verdicts:
+    return judge(ground, *planted(ground.sources, ground.heldout))
+
+
+def table(verdicts: Verdicts) -> str:
+    """Rows caught by kind, and by which rules."""
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, rule in verdicts.values():
+        kinds[row.get("planted", "good")][rule] += 1
+    lines = ["| planted | rows | caught | by |", "|---|---|---|---|"]
+    for kind, rules in sorted(kinds.items()):
+        by = ", ".join(f"{rule} {count}" for rule, count in rules.most_common() if rule != KEPT)
+        lines.append(f"| {kind} | {rules.total()} | {rules.total() - rules[KEPT]} | {by} |")
+    return "\n".join(lines)
+
+
+def test_there_are_200_good_rows_and_as_many_bad_ones(ground: Ground) -> None:
+    good, bad = planted(ground.sources, ground.heldout)
+    assert len(good) >= 200
+    assert set(Counter(row["planted"] for row in bad).values()) == {EACH}
+    assert len(bad) == 10 * EACH
+
+
+def test_rules_without_a_judge_catch_the_bad_and_keep_the_good(verdicts: Verdicts) -> None:
+    print("\n" + table(verdicts))
+    missed: dict[str, list[str]] = defaultdict(list)
+    lost = []
+    for row, rule in verdicts.values():
+        if "planted" not in row and rule != KEPT:
+            lost.append(f"{rule}: {row['question']!r} -> {row['answer']!r}: {row.get('reason')}")
+        elif "planted" in row and rule == KEPT:
+            missed[row["planted"]].append(f"{row['question']!r} -> {row['answer']!r}")
+    good = sum("planted" not in row for row, _ in verdicts.values())
+    assert len(lost) <= MOST_LOST * good, "\n".join(lost)
+    for kind, rows in missed.items():
+        assert len(rows) <= (1 - LEAST_CAUGHT) * EACH, f"{kind}:\n" + "\n".join(rows)
