@@ -6,11 +6,12 @@ edits, moves and deletions, so a question that a model was trained on never beco
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lab_pipeline.storage import append_line, digest, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
@@ -24,7 +25,9 @@ MINIMUM_SEEDS = 3
 SAME_QUESTION = 0.8
 """Jaccard similarity of the content words from which two questions count as the same one."""
 
-_STOP_WORDS = frozenset(
+_WORD = re.compile(r"\w+")
+
+STOP_WORDS = frozenset(
     "a an the of in on at to for from by with and or is are was were be been do does did has have had it its this that "
     "which what who whom whose when where how why there name called".split()
 )
@@ -38,14 +41,19 @@ class LeakDetector:
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
         self._known: list[tuple[str, frozenset[str]]] = []
-        self._holding: dict[str, list[int]] = defaultdict(list)
+        self._holding: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        """Places in `_known` by number of words and by word."""
         for question in questions:
             self.add(question)
 
     def add(self, question: str) -> None:
         words = question_words(question)
-        for word in words:
-            self._holding[word].append(len(self._known))
+        holding = self._holding[len(words)]
+        # A text without any of this many of its words is not similar enough. So it is found by the rarest of them alone, which
+        # few other texts hold: the prefix filter of set-similarity joins.
+        needed = len(words) - math.ceil(SAME_QUESTION * len(words)) + 1
+        for word in sorted(words, key=lambda word: (len(holding.get(word, ())), -len(word), word))[:needed]:
+            holding[word].append(len(self._known))
         self._known.append((question, words))
 
     def leak(self, asked: str) -> str | None:
@@ -55,17 +63,24 @@ class LeakDetector:
     def leaks(self, asked: str) -> Iterator[str]:
         """All known questions that `asked` repeats."""
         words = question_words(asked)
-        shared = Counter(index for word in words for index in self._holding.get(word, ()))
-        for index, common in sorted(shared.items()):
+        sizes = range(math.ceil(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 1)
+        holdings = [self._holding[size] for size in sizes if size in self._holding]
+        for index in sorted({index for holding in holdings for word in holding.keys() & words for index in holding[word]}):
             question, known = self._known[index]
-            if common / (len(words) + len(known) - common) >= SAME_QUESTION:
+            if jaccard(words, known) >= SAME_QUESTION:
                 yield question
 
 
 def question_words(text: str) -> frozenset[str]:
     """A question's content words, lower-case, by which questions are compared."""
-    words = frozenset(re.findall(r"\w+", text.casefold()))
-    return words - _STOP_WORDS or words
+    words = frozenset(_WORD.findall(text.casefold()))
+    return words - STOP_WORDS or words
+
+
+def jaccard(one: Set[Any], other: Set[Any]) -> float:
+    """Size of the intersection over that of the union; 1.0 for two empty sets."""
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared) if one or other else 1.0
 
 
 class Ledger:
