@@ -51,7 +51,7 @@ class LeakDetector:
         holding = self._holding[len(words)]
         # A text without any of this many of its words is not similar enough. So it is found by the rarest of them alone, which
         # few other texts hold: the prefix filter of set-similarity joins.
-        needed = len(words) - math.ceil(SAME_QUESTION * len(words)) + 1
+        needed = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9) + 1
         for word in sorted(words, key=lambda word: (len(holding.get(word, ())), -len(word), word))[:needed]:
             holding[word].append(len(self._known))
         self._known.append((question, words))
@@ -63,7 +63,7 @@ class LeakDetector:
     def leaks(self, asked: str) -> Iterator[str]:
         """All known questions that `asked` repeats."""
         words = question_words(asked)
-        sizes = range(math.ceil(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 1)
+        sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
         holdings = [self._holding[size] for size in sizes if size in self._holding]
         for index in sorted({index for holding in holdings for word in holding.keys() & words for index in holding[word]}):
             question, known = self._known[index]
