@@ -1,8 +1,7 @@
 """Rows of different leaves that say nearly the same: MinHash finds candidates, their exact similarity decides.
 
-Two rows are compared by the content words of question and answer, each word counted where it stands, so that the same answer
-to another question, or another name or number in the same sentence, tells them apart. Their contexts, where they have any,
-must be as similar.
+Two rows are compared by the content words of their prompts and of their answers; the lower of the two similarities counts. So
+the same answer to another question, another answer to the same question, and the same question on another context are other rows.
 
 MinHash with bands is written out (as in Leskovec, Rajaraman, Ullman, *Mining of Massive Datasets*, chapter 3): these few lines
 of numpy are as quick as the libraries (`benchmarks/README.md`) and, unlike them, find the same candidates after an upgrade.
@@ -11,13 +10,14 @@ of numpy are as quick as the libraries (`benchmarks/README.md`) and, unlike them
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lab_pipeline.datasets.heldout import STOP_WORDS, jaccard, question_words
+from lab_pipeline.datasets.heldout import STOP_WORDS, jaccard
 
 NEAR_DUPLICATE = 0.8
 """Similarity (Jaccard, of content words) from which a row repeats another: that of `heldout.SAME_QUESTION`."""
@@ -30,8 +30,7 @@ _FACTORS = (np.random.PCG64(17).random_raw((_BANDS, _ROWS_PER_BAND)) >> np.uint6
 
 _BATCH = 50_000
 _HASH_BITS = np.uint64(48)
-_HASH = np.uint64(2**48 - 1)
-"""Of the words, so that a row's place within a batch fits above it."""
+"""Of a word, so that its row's place within a batch fits above; the lowest bit says that the word stands in the answer."""
 
 _NO_WORD = r"[^\p{L}\p{M}\p{N}]+"
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
@@ -47,30 +46,30 @@ class Repeat:
     similarity: float
 
 
-def near_duplicates(rows: pa.Table) -> list[Repeat]:
+def near_duplicates(batches: Iterable[pa.Table]) -> list[Repeat]:
     """Rows that repeat an earlier row of another leaf, each with the most similar one of those that stay.
 
     The order of the rows is their precedence: a row is out if one before it, which itself stays, is similar enough. Rows of one
     leaf are never compared, for curation has seen them side by side.
 
     Args:
-        rows: has the columns `question`, `answer` (texts), `context` (texts or nulls) and `leaf`.
+        batches: together the rows; columns `messages` and `leaf` as in `rows.TRAINING_SCHEMA`.
     """
-    hashes, starts = _word_sets(rows)
-    leaves = rows["leaf"].combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
+    hashes, starts, leaves = _word_sets(batches)
     keys = _band_keys(hashes, starts)
     shared = _shared_between_leaves(keys, leaves) & (np.diff(starts) > 0)[:, None]
     staying: dict[int, list[int]] = defaultdict(list)
     repeats = []
 
-    def words(row: int) -> set[int]:
-        return set(hashes[starts[row] : starts[row + 1]].tolist())
+    def words(row: int) -> tuple[set[int], set[int]]:
+        both = hashes[starts[row] : starts[row + 1]]
+        answer = both & np.uint64(1) == 1
+        return set(both[~answer].tolist()), set(both[answer].tolist())
 
     for row in np.flatnonzero(shared.any(axis=1)).tolist():
         mine, own = keys[row, shared[row]].tolist(), words(row)
         candidates = {other for key in mine for other in staying.get(key, ()) if leaves[other] != leaves[row]}
-        similar = [(jaccard(own, words(other)), -other) for other in candidates]
-        similar = [(min(each, _of_contexts(rows, row, -other)), other) for each, other in similar if each >= NEAR_DUPLICATE]
+        similar = [(min(map(jaccard, own, words(other))), -other) for other in candidates]
         similarity, other = max(similar, default=(0.0, 0))
         if similarity >= NEAR_DUPLICATE:
             repeats.append(Repeat(row, -other, similarity))
@@ -80,35 +79,42 @@ def near_duplicates(rows: pa.Table) -> list[Repeat]:
     return repeats
 
 
-def _of_contexts(rows: pa.Table, *pair: int) -> float:
-    return jaccard(*(question_words(rows["context"][row].as_py() or "") for row in pair))
+def _word_sets(batches: Iterable[pa.Table]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(hashes, starts, leaves): the words of row n are `hashes[starts[n]:starts[n + 1]]`, none twice; its leaf is a number."""
+    hashes, sizes, leaves = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)], []
+    for batch in batches:
+        leaves.append(batch["leaf"].combine_chunks())
+        for start in range(0, batch.num_rows, _BATCH):
+            part = batch["messages"].slice(start, _BATCH).combine_chunks()
+            placed = np.sort(_placed_words(part))
+            placed = placed[np.diff(placed, prepend=~placed[:1]) != 0]
+            hashes.append(placed & _lowest(_HASH_BITS))
+            sizes.append(np.bincount(placed >> _HASH_BITS, minlength=len(part)))
+    numbers = pa.chunked_array(leaves, pa.string()).combine_chunks().dictionary_encode(null_encoding="encode").indices
+    return np.concatenate(hashes), np.cumsum(np.concatenate(sizes)), numbers.to_numpy()
 
 
-def _word_sets(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """(hashes, starts): those of row n are `hashes[starts[n]:starts[n + 1]]`, none twice."""
-    hashes, sizes = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
-    for start in range(0, rows.num_rows, _BATCH):
-        batch = rows.slice(start, _BATCH)
-        places = [_placed_words(batch[column], mark) for mark, column in enumerate(("question", "answer"))]
-        placed = np.sort(np.concatenate(places))
-        placed = placed[np.diff(placed, prepend=~placed[:1]) != 0]
-        hashes.append(placed & _HASH)
-        sizes.append(np.bincount(placed >> _HASH_BITS, minlength=batch.num_rows))
-    return np.concatenate(hashes), np.cumsum(np.concatenate(sizes))
-
-
-def _placed_words(texts: pa.ChunkedArray, mark: int) -> np.ndarray:
-    """Every content word as a number: the text's place in the batch above the word's hash, which is another for each mark."""
+def _placed_words(messages: pa.ListArray) -> np.ndarray:
+    """Every content word of all but system messages as a number: the row above the word's hash."""
     import pandas as pd
 
-    spaced = pc.replace_substring_regex(pc.utf8_lower(texts), _UNSPACED, r" \1 ")
-    lists = pc.split_pattern_regex(spaced, _NO_WORD).combine_chunks()
-    words = lists.flatten().dictionary_encode()
-    hashed = pd.util.hash_array(words.dictionary.to_numpy(zero_copy_only=False), categorize=False) ^ np.uint64(mark)
+    turns = messages.flatten()
+    row_of_turn = pc.list_parent_indices(messages).to_numpy().astype(np.uint64)
+    answers = np.diff(row_of_turn, append=len(messages)) != 0
+    said = pc.not_equal(turns.field("role"), "system").to_numpy(zero_copy_only=False)
+    spaced = pc.replace_substring_regex(pc.utf8_lower(turns.field("content")), _UNSPACED, r" \1 ")
+    split = pc.split_pattern_regex(spaced, _NO_WORD)
+    words = split.flatten().dictionary_encode()
+    hashed = pd.util.hash_array(words.dictionary.to_numpy(zero_copy_only=False), categorize=False)
     content = pc.invert(pc.is_in(words.dictionary, pa.array(["", *STOP_WORDS]))).to_numpy(zero_copy_only=False)
-    placed = pc.list_parent_indices(lists).to_numpy().astype(np.uint64) << _HASH_BITS
-    codes = words.indices.to_numpy()
-    return (placed | (hashed & _HASH)[codes])[content[codes]]
+    turn, code = pc.list_parent_indices(split).to_numpy(), words.indices.to_numpy()
+    wanted = content[code] & said[turn]
+    turn, code = turn[wanted], code[wanted]
+    return row_of_turn[turn] << _HASH_BITS | (hashed & _lowest(_HASH_BITS) - np.uint64(1))[code] | answers[turn]
+
+
+def _lowest(bits: np.uint64) -> np.uint64:
+    return np.uint64((1 << int(bits)) - 1)
 
 
 def _band_keys(hashes: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 from lab_pipeline.datasets import near_duplicates as module
 from lab_pipeline.datasets.heldout import jaccard, question_words
 from lab_pipeline.datasets.near_duplicates import NEAR_DUPLICATE, Repeat, near_duplicates
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt
 
 QUESTION = "In which year did the weavers of Osmerel open their second dye house beside the mill?"
 ANSWER = "They opened the second dye house in 1871, beside the old water mill on the river Tarn."
@@ -17,12 +18,16 @@ Row = tuple[str, str, str | None, str | None]
 
 
 def table(rows: list[Row]) -> pa.Table:
-    schema = pa.schema([(column, pa.string()) for column in ("question", "answer", "context", "leaf")])
-    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+    schema = pa.schema([TRAINING_SCHEMA.field("messages"), TRAINING_SCHEMA.field("leaf")])
+    columns = [
+        {"messages": [*as_prompt(question, context), {"role": "assistant", "content": answer}], "leaf": leaf}
+        for question, answer, context, leaf in rows
+    ]
+    return pa.Table.from_pylist(columns, schema)
 
 
 def found(*rows: Row) -> list[tuple[int, int]]:
-    return [(repeat.row, repeat.of) for repeat in near_duplicates(table(list(rows)))]
+    return [(repeat.row, repeat.of) for repeat in near_duplicates([table(list(rows))])]
 
 
 @pytest.mark.parametrize(
@@ -57,15 +62,22 @@ def test_rows_of_one_leaf_are_left_to_curation():
 
 
 def test_the_same_question_on_another_context_is_another_row():
-    notes = "Present were Ada and Grace. They agreed to meet on Monday."
+    notes = "Present were Ada and Grace. They agreed to meet on Monday in the old hall."
     assert found((QUESTION, ANSWER, notes, "a"), (QUESTION, ANSWER, "Quite another text.", "b")) == []
     assert found((QUESTION, ANSWER, notes, "a"), (QUESTION, ANSWER, None, "b")) == []
-    assert found((QUESTION, ANSWER, notes, "a"), (QUESTION, ANSWER, notes.replace("to ", ""), "b")) == [(1, 0)]
+    assert found((QUESTION, ANSWER, notes, "a"), (QUESTION, ANSWER, notes.replace("old", "new"), "b")) == [(1, 0)]
+
+
+def test_a_system_message_does_not_make_rows_alike():
+    system = {"role": "system", "content": "You answer questions about the town of Osmerel, its weavers and its mills, briefly."}
+    rows = table([("What do weavers make?", ANSWER, None, "a"), ("Who built the mill?", ANSWER, None, "b")])
+    messages = [[system, *row] for row in rows["messages"].to_pylist()]
+    assert near_duplicates([rows.set_column(0, rows.field(0), pa.array(messages, rows.field(0).type))]) == []
 
 
 def test_rows_without_content_words_repeat_nothing():
     assert found(("Who is it?", "Which?", None, "a"), ("Where was that?", "This.", None, "b"), ("", "", None, "c")) == []
-    assert near_duplicates(table([])) == []
+    assert near_duplicates([table([])]) == near_duplicates([]) == []
 
 
 def test_scripts_without_spaces_are_compared_by_their_characters():
@@ -96,10 +108,9 @@ def test_the_similarity_is_exact_and_hardly_a_pair_is_missed():
 
     def exact(one: int, other: int) -> float:
         (q, a, *_), (r, b, *_) = rows[one], rows[other]
-        marked = [{*question_words(x), *(f"answer {word}" for word in question_words(y))} for x, y in ((q, a), (r, b))]
-        return jaccard(*marked)
+        return min(jaccard(question_words(q), question_words(r)), jaccard(question_words(a), question_words(b)))
 
-    repeats = near_duplicates(table(rows))
+    repeats = near_duplicates([table(rows)])
     expected = {
         Repeat(later, earlier, exact(later, earlier))
         for later in range(200, 400)
@@ -112,6 +123,6 @@ def test_the_similarity_is_exact_and_hardly_a_pair_is_missed():
 
 def test_what_is_found_does_not_depend_on_the_batches(monkeypatch):
     rows = [(f"{QUESTION} {n % 7}", f"{ANSWER} {n % 3} {n % 5}", None, f"leaf {n % 4}") for n in range(60)]
-    whole = near_duplicates(table(rows))
+    whole = near_duplicates([table(rows)])
     monkeypatch.setattr(module, "_BATCH", 7)
-    assert near_duplicates(table(rows)) == whole != []
+    assert near_duplicates([table(rows)]) == whole != []
