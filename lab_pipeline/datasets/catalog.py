@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from lab_pipeline.curation.curate import CURATED_SCHEMA
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
@@ -84,7 +86,14 @@ def current_catalog(home: Home) -> Catalog:
 
 def curated_rows(home: Home, entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The kept rows that a catalog entry stands for."""
-    return read_rows(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet")
+    return curated_table(home, entry).to_pylist()
+
+
+def curated_table(home: Home, entry: dict[str, Any], columns: list[str] | None = None) -> pa.Table:
+    """`curated_rows`, all columns or some, as a table."""
+    if not entry["curated"]:
+        return CURATED_SCHEMA.empty_table().select(columns or CURATED_SCHEMA.names)
+    return pq.read_table(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet", columns=columns)
 
 
 def _path(home: Home, catalog: Catalog) -> Path:

@@ -23,7 +23,7 @@ NEAR_DUPLICATE = 0.8
 """Similarity (Jaccard, of content words) from which a row repeats another: that of `heldout.SAME_QUESTION`."""
 
 _BANDS, _ROWS_PER_BAND = 32, 8
-"""A pair of similarity 0.8 is found with probability 0.997, one of 0.85 with 0.9999; of pairs at 0.3, one in 500 is looked at."""
+"""A pair of similarity 0.8 is found with probability 0.997, one of 0.85 with 0.9999; of those at 0.3, 1 in 500 is looked at."""
 
 _FACTORS = (np.random.PCG64(17).random_raw((_BANDS, _ROWS_PER_BAND)) >> np.uint64(32)).astype(np.uint32) | 1
 """Odd factors: each, times the words' hashes, gives another order of all words (multiply-shift hashing)."""

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.storage import digest
 
 ENOUGH_ROWS = 10
@@ -59,4 +59,4 @@ def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _asked(row: dict[str, Any]) -> str:
-    return str(instruction_row(row)["messages"][0]["content"])
+    return as_prompt(row["question"], row["context"])[0]["content"]

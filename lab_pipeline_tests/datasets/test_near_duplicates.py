@@ -69,7 +69,7 @@ def test_the_same_question_on_another_context_is_another_row():
 
 
 def test_a_system_message_does_not_make_rows_alike():
-    system = {"role": "system", "content": "You answer questions about the town of Osmerel, its weavers and its mills, briefly."}
+    system = {"role": "system", "content": "You answer questions about the town of Osmerel, its weavers and mills, briefly."}
     rows = table([("What do weavers make?", ANSWER, None, "a"), ("Who built the mill?", ANSWER, None, "b")])
     messages = [[system, *row] for row in rows["messages"].to_pylist()]
     assert near_duplicates([rows.set_column(0, rows.field(0), pa.array(messages, rows.field(0).type))]) == []
