@@ -189,8 +189,9 @@ def _sources(home: Home, leaves: list[dict[str, Any]]) -> Iterator[tuple[dict[st
 
 def _replayed(rows: pa.Table, share: float, seed: int) -> pa.Table:
     """Some rows of phase 1 under ids of their own."""
-    chosen = random.Random(digest([seed, "replay"])).sample(range(len(rows)), round(share * len(rows)))
-    rows = rows.take(sorted(chosen))
+    chosen = np.zeros(len(rows), bool)
+    chosen[random.Random(digest([seed, "replay"])).sample(range(len(rows)), round(share * len(rows)))] = True
+    rows = rows.filter(pa.array(chosen))
     before = rows["id"].to_pylist()
     columns = {
         "id": [digest(["replay", row]) for row in before],

@@ -19,7 +19,7 @@ from lab_pipeline.datasets.mix import (
     mix_knowledge,
     mix_skills,
 )
-from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.storage import Home, read_json, read_rows, write_json
 from lab_pipeline.training.recipe import Strategy, Validation
@@ -184,7 +184,7 @@ def test_general_questions_are_replayed_in_number_and_never_one_that_the_test_as
 
 def test_a_row_that_repeats_a_question_of_the_test_is_left_out_and_listed(lab):
     row = curated_rows(lab.home, lab.entry(FREEFORM))[0]
-    leak = instruction_row(row)["messages"][0]["content"]
+    leak = as_prompt(row["question"], row["context"])[0]["content"]
     _, skills = mixed(lab, lab.heldout([{"id": "g", "category": "c", "question": f"{leak.upper()}!", "answer": "A."}]))
     left_out = excluded(lab, skills)
     assert row["id"] in [each["id"] for each in left_out]
