@@ -34,8 +34,8 @@ CATALOG_SCHEMA = pa.schema(
 )
 """One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
 *quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed); *withdrawn* by a
-person (no rows in use). `content` is a hash of the rows' texts and of the leaf's frozen source, which holds seeds and
-passages."""
+person (no rows in use); *not generated*, as the settings say (its seeds and passages only). `content` is a hash of the rows'
+texts and of the leaf's frozen source, which holds seeds and passages."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Catalog:
 
     @property
     def in_use(self) -> list[dict[str, Any]]:
-        """Leaves that contribute rows."""
-        return [leaf for leaf in self.leaves if leaf["curated"]]
+        """Leaves that contribute rows, seeds or passages."""
+        return [leaf for leaf in self.leaves if leaf["source"]]
 
     @property
     def contents(self) -> dict[str, str]:
@@ -111,7 +111,9 @@ def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: W
         standing = "quarantined"
         problems = [f"line {problem['line']}: {problem['message']}" for problem in row["problems"]]
         note = "; ".join(problems[:3]) + ("; last good rows in use" if state else "")
-    elif state and plan and state.curated == plan.curated:
+    elif plan is None:
+        standing, state = "not generated", None
+    elif state and state.curated == plan.curated:
         standing = "current"
     else:
         standing = "behind" if state else "missing"
@@ -131,4 +133,6 @@ def _entry(home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: W
         rows = curated_rows(home, entry)
         texts = [[kept["id"], kept["context"], kept["question"], kept["answer"]] for kept in rows]
         entry |= {"rows": len(rows), "generated": state.funnel["generated"], "content": digest([state.source, texts])}
+    elif standing == "not generated":
+        entry |= {"source": row["fingerprint"], "content": digest([row["fingerprint"], []])}
     return entry

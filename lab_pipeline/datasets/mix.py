@@ -26,13 +26,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lab_pipeline.datasets.catalog import Catalog, curated_table
+from lab_pipeline.datasets.catalog import Catalog, curated_rows, curated_table
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.own import own_contents, own_rows
 from lab_pipeline.datasets.parts import validation_rows
 from lab_pipeline.datasets.raft import raft_row
 from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt, document_row, general_row, instruction_rows, seed_row
 from lab_pipeline.datasets.screening import EXCLUDED_SCHEMA, screen, turns_of
+from lab_pipeline.documents.passages import passages_of
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows, written_whole
@@ -210,12 +211,12 @@ def _with_documents(home: Home, catalog: Catalog, rows: pa.Table, share: float, 
         by_leaf[row["leaf"]].append(row)
     found = []
     for entry, source in _sources(home, [entry for entry in catalog.in_use if entry["leaf"] in by_leaf]):
-        passages = {(passage["document"], passage["start"]): passage["text"] for passage in source["passages"]}
-        made = curated_table(home, entry).select(["id", "document", "span_start"]).to_pylist()
-        gold = {row["id"]: passages.get((row["document"], row["span_start"])) for row in made}
+        passages = [passage["text"] for passage in source["passages"]]
+        made = {row["id"]: row for row in curated_rows(home, entry)}
         for row in by_leaf[entry["leaf"]]:
-            if text := gold[row["source_row"]]:
-                found.append(raft_row(row, text, list(passages.values()), seed))
+            gold = next(passages_of(made[row["source_row"]], source), None)
+            if gold:
+                found.append(raft_row(row, gold["text"], passages, seed))
     return _table(found)
 
 

@@ -1,7 +1,7 @@
 """Rows of different leaves that say nearly the same: MinHash finds candidates, their exact similarity decides.
 
-Two rows are compared by the content words of their prompts and of their answers; the lower of the two similarities counts. So the
-same answer to another question, another answer to the same question, and the same question on another context are other rows.
+Two rows are compared by the content words of their prompts and of their answers; the lower of the two similarities counts. So
+the same answer to another question, another answer to the same question, and the same question on another context all stay.
 
 MinHash with bands is written out (as in Leskovec, Rajaraman, Ullman, *Mining of Massive Datasets*, chapter 3): these few lines
 of numpy are as quick as the libraries (`benchmarks/README.md`) and, unlike them, find the same candidates after an upgrade.

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.near_duplicates import near_duplicates
@@ -90,6 +91,12 @@ def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             yield pa.concat_tables(held).combine_chunks()
             held = []
     yield pa.concat_tables([TRAINING_SCHEMA.empty_table(), *held]).combine_chunks()
+
+
+def asked_in(rows: pa.Table) -> list[str]:
+    """What the rows ask; documents ask nothing."""
+    asking = rows.filter(pc.field("source") != "document")
+    return [text for turns in turns_of(asking) for role, text in turns if role == "user"]
 
 
 def turns_of(rows: pa.Table) -> Iterator[list[tuple[str, str]]]:

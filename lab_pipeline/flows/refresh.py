@@ -72,11 +72,14 @@ class LeafState:
 
 
 def plan_leaves(snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities.
+    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities. None has one where the settings
+    say that nothing is generated.
 
     Raises:
         FlowError: a flow named in the settings cannot be used.
     """
+    if not settings.mixing.generated:
+        return {}
     kinds = {row["leaf"]: row["kind"] for row in snapshot.rows}
     flows = {kind: load_flow(getattr(settings.flows, kind), kind) for kind in sorted(set(kinds.values()) - {None})}
     plans = {}
