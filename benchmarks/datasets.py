@@ -55,7 +55,7 @@ def make(home: Home, rows: int) -> None:
     )
     weights = 1 / np.arange(1, 20_001)
     weights /= weights.sum()
-    repeated: list[tuple[str, str]] = []
+    repeated: dict[str, list[tuple[str, str]]] = {kind: [] for kind in ("knowledge", "grounded_skill", "freeform_skill")}
     entries, snapshot = [], []
     each = rows // LEAVES
     for number in range(LEAVES):
@@ -76,12 +76,10 @@ def make(home: Home, rows: int) -> None:
         ]
         answers = [f"{text}." for text in texts(each, 6, 30)]
         contexts = texts(20, 40, 80) if kind == "grounded_skill" else None
-        for row, (question, answer) in enumerate(repeated):
+        for row, (question, answer) in enumerate(repeated[kind]):
             questions[row], answers[row] = question, answer.replace(answer.split()[0], "changed", 1)
         questions[each - each // 1000 :] = [held_out[0].upper()] * (each // 1000)
-        repeated = (
-            list(zip(questions, answers, strict=True))[50 : 50 + each // 100] if kind == "knowledge" or not contexts else []
-        )
+        repeated[kind] = list(zip(questions, answers, strict=True))[each // 2 :][: each // 100]
         passages = [
             {"document": "d", "commit": "c", "heading": f"{leaf} {n}", "start": n, "end": n + 1, "text": text}
             for n, text in enumerate(texts(5, 80, 120))

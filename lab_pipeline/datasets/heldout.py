@@ -10,6 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ class LeakDetector:
         # A text without any of this many of its words is not similar enough. So it is found by the rarest of them alone, which
         # few other texts hold: the prefix filter of set-similarity joins.
         needed = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9) + 1
-        for word in sorted(words, key=lambda word: (len(holding.get(word, ())), -len(word), word))[:needed]:
+        for word in sorted(words, key=lambda word: (len(holding.get(word, ())), word))[:needed]:
             holding[word].append(len(self._known))
         self._known.append((question, words))
 
@@ -65,12 +66,13 @@ class LeakDetector:
         words = question_words(asked)
         sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
         holdings = [self._holding[size] for size in sizes if size in self._holding]
-        for index in sorted({index for holding in holdings for word in holding.keys() & words for index in holding[word]}):
+        for index in sorted({index for holding in holdings for word in words if word in holding for index in holding[word]}):
             question, known = self._known[index]
             if jaccard(words, known) >= SAME_QUESTION:
                 yield question
 
 
+@lru_cache(4096)
 def question_words(text: str) -> frozenset[str]:
     """A question's content words, lower-case, by which questions are compared."""
     words = frozenset(_WORD.findall(text.casefold()))
