@@ -79,8 +79,9 @@ class DatasetSettings(_Section):
         description="JSONL or Parquet file of conversations, or a recipe (YAML) that lists such files; "
         "relative to the folder of the file that names it"
     )
-    sampling_size: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="With a point: the share of its rows, 1.0 = all; without: how many, all if there are fewer"
+    sampling_size: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = Field(
+        1.0,
+        description="With a point: the share of its rows, 1.0 = all; without: their number. All rows, once, if there are fewer",
     )
 
     @field_validator("sampling_size", mode="before")

@@ -64,7 +64,8 @@ def own_rows(datasets: list[DatasetSettings], seed: int) -> tuple[list[pa.Table]
         wanted = size if isinstance(size, int) else round(size * len(good))
         if wanted < len(good):
             ranks = [digest([seed, "own", row]) for row in good["id"].to_pylist()]
-            good = good.take(sorted(sorted(range(len(good)), key=ranks.__getitem__)[:wanted]))
+            places = sorted(sorted(range(len(good)), key=ranks.__getitem__)[:wanted])
+            good = good.take(pa.array(places, pa.int64()))
         chosen.append(good)
         wrong += bad
     return chosen, wrong

@@ -76,7 +76,10 @@ def validate(frame: pd.DataFrame, name: str) -> Findings:
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
     expectations = [
-        get_expectation_impl(each.expectation)(**each.arguments, meta={"name": each.name}, notes=each.name) for each in wanted
+        get_expectation_impl(each.expectation)(
+            **each.arguments, meta={"name": each.name}, description=each.name.replace("_", " ")
+        )
+        for each in wanted
     ]
     # as one suite, for each validation hashes the whole table first
     result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")

@@ -87,5 +87,21 @@ def test_a_finding_shows_examples_of_what_was_wrong():
     assert findings["sources_are_known"].observed == "1 of 12 rows unexpected, such as 'elsewhere'"
 
 
+def test_the_page_shows_every_expectation_and_its_fate():
+    page = validate(cell("source", "elsewhere")(training()), "training_rows").page
+    assert page.lstrip().startswith("<!DOCTYPE html>")
+    for each in load_suite("training_rows"):
+        assert each.name.replace("_", " ") in page
+    assert "elsewhere" in page and "Failed" in page
+
+
+def test_the_prompt_is_all_but_the_last_message():
+    messages = [{"role": role, "content": text} for role, text in [("system", "Be kind."), ("user", "Q?"), ("assistant", None)]]
+    rows = [{**row, "messages": messages} if number == 1 else row for number, row in enumerate(twelve_rows())]
+    frame = training_frame(pa.Table.from_pylist(rows, TRAINING_SCHEMA).slice(1))
+    assert frame.iloc[0][["prompt", "answer", "last_role"]].to_list() == ["Be kind.\nQ?", "", "assistant"]
+    assert frame.iloc[1]["prompt"] == rows[2]["messages"][0]["content"]
+
+
 def test_the_table_of_no_rows_has_its_columns():
     assert list(training_frame(TRAINING_SCHEMA.empty_table()).columns) == list(training().columns)
