@@ -114,10 +114,14 @@ def promote(
     """Make a candidate the champion that the gate rejected, on a person's word; history, lineage and card name it."""
     opened = prepare(home or default_home(), None)
     from lab_pipeline.lineage import evaluation_of
+    from lab_pipeline.notifications import moved_by_hand, notify
     from lab_pipeline.registry import champion
+    from lab_pipeline.settings import load_settings
 
-    promoted = champion.promote(opened, evaluation_of(opened, candidate), champion.Signed(author, reason))
+    signed = champion.Signed(author, reason)
+    promoted = champion.promote(opened, evaluation_of(opened, candidate), signed)
     typer.echo(f"Champion: {promoted.model}")
+    notify(load_settings(opened.settings_file), moved_by_hand(promoted, signed), typer.echo)
 
 
 @app.command()
@@ -129,9 +133,14 @@ def rollback(
 ) -> None:
     """Make an earlier champion the champion again. The one rolled back is not promoted again by itself."""
     opened = prepare(home or default_home(), None)
+    from lab_pipeline.notifications import moved_by_hand, notify
     from lab_pipeline.registry import champion
+    from lab_pipeline.settings import load_settings
 
-    typer.echo(f"Champion: {champion.rollback(opened, champion.Signed(author, reason), to).model}")
+    signed = champion.Signed(author, reason)
+    current = champion.rollback(opened, signed, to)
+    typer.echo(f"Champion: {current.model}")
+    notify(load_settings(opened.settings_file), moved_by_hand(current, signed), typer.echo)
 
 
 @app.command()

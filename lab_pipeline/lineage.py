@@ -20,6 +20,7 @@ from lab_pipeline.registry.champion import current_champion, history, name_withd
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.storage import Home, read_json, read_rows
 from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.terminal import printable
 from lab_pipeline.withdrawals import Withdrawal, record_withdrawal, withdrawals
 
 
@@ -145,7 +146,7 @@ def as_text(kind: str, answer: dict[str, Any]) -> str:
     """The answer to a question for a terminal; `kind` is model, leaf or row."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("lineage.txt.jinja").read_text(encoding="utf-8"))
-    return template.render(kind=kind, **answer).rstrip("\n")
+    return printable(template.render(kind=kind, **answer).rstrip("\n"))
 
 
 def _origin(home: Home, row: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from lab_pipeline.flows.refresh import LeafFailure
 from lab_pipeline.progress import Say
-from lab_pipeline.registry.champion import Champion
+from lab_pipeline.registry.champion import Champion, Signed
 from lab_pipeline.settings import Settings, SettingsError
 from lab_pipeline.taxonomy.snapshot import Snapshot
 
@@ -98,6 +98,11 @@ def rejected(evaluation: dict[str, Any]) -> str:
 
 def promoted(champion: Champion, evaluation: dict[str, Any]) -> str:
     return f"New champion {champion.id}: {evaluation['verdict']['reason']}"
+
+
+def moved_by_hand(champion: Champion, signed: Signed) -> str:
+    """An override of the gate, or a rollback."""
+    return f"{signed.author} made {champion.id} the champion: {signed.reason}"
 
 
 def _listed(title: str, lines: list[str]) -> str:

@@ -127,7 +127,10 @@ class GateSettings(_Section):
 
 class BudgetSettings(_Section):
     teacher_calls: int | None = Field(
-        None, ge=1, description="Teacher calls that one run of refresh_leaves may make; none = unlimited"
+        None,
+        ge=1,
+        description="Calls to teacher and judge that one run of refresh_leaves, or the judge in one evaluation, may make; "
+        "none = unlimited",
     )
 
 
@@ -185,7 +188,10 @@ class Settings(_Section):
     taxonomy: TaxonomySettings
     documents: DocumentSettings = DocumentSettings()
     teacher: TeacherSettings = EmbeddedTeacherSettings()
-    judge: TeacherSettings | None = Field(None, description="Another model as judge; none = the teacher judges")
+    judge: TeacherSettings | None = Field(
+        None,
+        description="Another model as judge; none = the teacher judges. An endpoint also grades answers in evaluations",
+    )
     base_model: str = Field(PACKAGED, description="'packaged', a local model folder, or a Hugging Face hub id")
     flows: FlowSettings = FlowSettings()
     recipe: str = Field("smollm2_135m_cpu", description="A shipped recipe's name, or a recipe file")

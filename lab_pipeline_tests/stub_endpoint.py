@@ -62,7 +62,7 @@ class StubEndpoint:
         self.requests: list[Asked] = []
         self.most_at_once = 0
         """Largest number of requests that were open together."""
-        self._reply = reply
+        self.reply = reply
         self._open = 0
         self._lock = threading.Lock()
         self._server = _Server(self)
@@ -86,7 +86,7 @@ class StubEndpoint:
             self._open += 1
             self.most_at_once = max(self.most_at_once, self._open)
             self.requests.append(asked)
-            answer = self._reply(asked)
+            answer = self.reply(asked)
         answer = Answer(answer) if isinstance(answer, str) else answer
         time.sleep(answer.seconds)
         with self._lock:

@@ -164,6 +164,7 @@ def run(home: Home, *arguments: str) -> str:
 def prepared(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home whose settings are there, with one champion and a rejected candidate."""
     monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: Home.open(root))
+    home.settings_file.write_text("taxonomy: {path: .}\n")
     promote(home, evaluation(home, "one"))
     evaluation(home, "two", "one", promoted=False)
     return home

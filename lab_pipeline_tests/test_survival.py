@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -49,7 +50,7 @@ def unhurried(asked: Asked) -> Answer:
 def survivor(folder: Path, taxonomy: Path, model: Path) -> Iterator[TestLab]:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch, lab(folder, taxonomy, model, patch) as opened:
-        opened.stub._reply = unhurried
+        opened.stub.reply = unhurried
         (folder / "recipe.yaml").write_text(json.dumps(LONGER))
         opened.set(gate=OPEN_GATE, sensors={"interval_seconds": 2}, schedule={"cron": "* * * * *"})
         yield opened
@@ -68,11 +69,14 @@ class Survivor:
         return self.life.home
 
     def give_work(self) -> None:
-        """Another task description for one leaf: its rows are made anew, and all that follows from them."""
+        """Other answers of one leaf's seeds: its rows are made anew, and as the seeds are rows, so is all that follows."""
         self.edits += 1
-        leaf = (FREEFORM, GROUNDED)[self.edits % 2]
-        text = f"Wording number {self.edits} of what to do."
-        edit_yaml(self.life.taxonomy / leaf / "qna.yaml", lambda value: value.update(task_description=text))
+
+        def reword(value: dict[str, Any]) -> None:
+            for seed in value["seed_examples"]:
+                seed["answer"] = f"{seed['answer'].split(' Edit ')[0]} Edit {self.edits}."
+
+        edit_yaml(self.life.taxonomy / (FREEFORM, GROUNDED)[self.edits % 2] / "qna.yaml", reword)
 
     def start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -107,13 +107,13 @@ def test_one_leaf_is_materialized_by_clicking(ui, life):
 
 
 def test_materialize_all_leaves_exactly_the_refused_leaf_red(ui, life):
-    life.stub._reply = lambda asked: Answer(status=400, body="no") if NOTES_TASK in json.dumps(asked.body) else obliging(asked)
+    life.stub.reply = lambda asked: Answer(status=400, body="no") if NOTES_TASK in json.dumps(asked.body) else obliging(asked)
     ui.open("/asset-groups")
     ui.launch_backfill(ends="Failed")
     ui.picture("backfill")
     ui.open(f"/assets/curated_instructions?view=partitions&partition={NOTES}")
     ui.shows("Failed (1)", "Materialized (2)", "Missing (0)")
-    life.stub._reply = obliging
+    life.stub.reply = obliging
 
 
 def test_after_materialize_all_the_rest_runs_though_one_leaf_failed(life):

@@ -130,7 +130,7 @@ class Life:
         return self.plans[leaf].path(self.lab.home, table)  # type: ignore[arg-type]
 
     def answers(self, reply: Callable[[Asked], Answer]) -> None:
-        self.lab.stub._reply = reply
+        self.lab.stub.reply = reply
 
 
 @contextmanager

@@ -6,15 +6,17 @@ edits, moves and deletions, so a question that a model was trained on never beco
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Set
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any, Literal
 
-from lab_pipeline.storage import append_line, digest, read_lines
+import pyarrow.parquet as pq
+
+from lab_pipeline.storage import Home, append_line, digest, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
 
 Role = Literal["held_out", "used", "set_aside"]
@@ -72,7 +74,7 @@ class LeakDetector:
                 yield question
 
 
-@lru_cache(4096)
+@functools.lru_cache(4096)
 def question_words(text: str) -> frozenset[str]:
     """A question's content words, lower-case, by which questions are compared."""
     words = frozenset(_WORD.findall(text.casefold()))
@@ -85,11 +87,26 @@ def jaccard(one: Set[Any], other: Set[Any]) -> float:
     return shared / (len(one) + len(other) - shared) if one or other else 1.0
 
 
-class Ledger:
-    """The append-only record of roles, `ledger.jsonl`."""
+def taught_questions(home: Home) -> LeakDetector:
+    """What the rows of all data sets that were ever mixed here asked."""
+    mixed = [*home.datasets.glob("knowledge-*.parquet"), *home.datasets.glob("skills-*.parquet")]
+    asked = set()
+    for path in (path for path in mixed if not path.stem.endswith("-excluded")):
+        rows = pq.read_table(path, columns=["messages"], filters=[("source", "!=", "document")])
+        asked |= {turn["content"] for messages in rows["messages"].to_pylist() for turn in messages if turn["role"] == "user"}
+    return LeakDetector(sorted(asked))
 
-    def __init__(self, path: Path) -> None:
+
+class Ledger:
+    """The append-only record of roles, `ledger.jsonl`.
+
+    `taught` gives what rows asked so far, when a newcomer wants to know: a seed that comes after the teacher had the same
+    idea is no test.
+    """
+
+    def __init__(self, path: Path, taught: Callable[[], LeakDetector] = LeakDetector) -> None:
         self.path = path
+        self._taught = functools.cache(taught)
         self.roles: dict[str, Role] = {}
         self._asked: dict[Role, LeakDetector] = defaultdict(LeakDetector)
         for entry in read_lines(path):
@@ -103,9 +120,10 @@ class Ledger:
     def assign(self, seed: Seed, leaf: str, hold_out: bool) -> Role:
         """Give a new question its role, held out if wanted and possible.
 
-        A question that nearly repeats a used one can only be used, one that nearly repeats a held-out one only held out.
+        A question that nearly repeats a used or taught one can only be used, one that nearly repeats a held-out one only
+        held out.
         """
-        like_used = self._asked["used"].leak(seed.asked)
+        like_used = self._asked["used"].leak(seed.asked) or self._taught().leak(seed.asked)
         like_held = self._asked["held_out"].leak(seed.asked)
         role: Role = "held_out" if hold_out else "used"
         if like_used and like_held:

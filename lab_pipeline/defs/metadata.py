@@ -24,6 +24,31 @@ def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(records, schema)
 
 
+def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
+    """All rows as a table."""
+    records = [dg.TableRecord({column: str(row[column]) for column in columns}) for row in rows]
+    return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(column) for column in columns]))
+
+
+def judge_agreement(agreement: Mapping[str, Any]) -> dict[str, float | int]:
+    """Agreement of a judge's readings, as far as it could be measured."""
+    return {f"judge_{name}": value for name, value in agreement.items() if value is not None}
+
+
+def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an evaluation's judge said: mean scores, the candidate's difference both ways, and agreement."""
+    if judged is None:
+        return {}
+    if judged["unanswered"]:
+        return {"judge_unanswered": judged["unanswered"]}
+    return {
+        **{f"judged_{model}": found["score"] for model, found in judged["models"].items() if found},
+        **{f"judged_difference_{how}": judged[how]["difference"] for how in ("raw", "equal_length") if judged[how]},
+        "judge_may_decide": judged["known_rows"]["holds"],
+        **judge_agreement(judged["agreement"]),
+    }
+
+
 def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.MarkdownMetadataValue:
     """The first rows as a Markdown table."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]

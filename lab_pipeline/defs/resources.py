@@ -39,7 +39,10 @@ class ThisRun(dg.Config):
     minimum_gain: float | None = _as_setting(GateSettings, "minimum_gain")
     unchanged_tolerance: float | None = _as_setting(GateSettings, "unchanged_tolerance")
     general_tolerance: float | None = _as_setting(GateSettings, "general_tolerance")
+    leaf_tolerance: float | None = _as_setting(GateSettings, "leaf_tolerance")
     minimum_questions: int | None = _as_setting(GateSettings, "minimum_questions")
+    allowed_regressions: list[str] | None = _as_setting(GateSettings, "allowed_regressions")
+    retrain_noise: float | None = _as_setting(GateSettings, "retrain_noise")
     confidence: float | None = _as_setting(GateSettings, "confidence")
 
     def applied_to(self, settings: Settings) -> Settings:

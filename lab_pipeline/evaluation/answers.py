@@ -1,4 +1,4 @@
-"""What models answer: the side of an evaluation that a person can read."""
+"""What models answer: the side of an evaluation that a person, or a judge, can read."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.datasets.rows import as_prompt
+from lab_pipeline.progress import Progress, Say
+
+_TOGETHER = 16
+"""Questions that are answered as one batch: more take more memory, not less time, on a small machine."""
 
 
-def greedy_answers(model_folder: Path, questions: list[dict[str, Any]], max_new_tokens: int = 64) -> list[str]:
+def greedy_answers(
+    model_folder: Path, questions: list[dict[str, Any]], max_new_tokens: int = 64, say: Say = lambda text: None
+) -> list[str]:
     """The likeliest answer to each question, token by token, cut after `max_new_tokens`.
 
     The model runs in bf16, prompted by its own chat template as in training. Questions have `question` and perhaps
-    `context`; all are answered in one batch.
+    `context`.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,13 +29,18 @@ def greedy_answers(model_folder: Path, questions: list[dict[str, Any]], max_new_
     tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
     model = model.to(device).eval()
-    prompts = tokenizer.apply_chat_template(
-        [as_prompt(question["question"], question.get("context")) for question in questions],
-        add_generation_prompt=True,
-        padding=True,
-        return_tensors="pt",
-        return_dict=True,
-    ).to(device)
-    written = model.generate(**prompts, do_sample=False, max_new_tokens=max_new_tokens)
-    answers = tokenizer.batch_decode(written[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+    progress = Progress("questions answered", len(questions), say)
+    answers: list[str] = []
+    for start in range(0, len(questions), _TOGETHER):
+        batch = questions[start : start + _TOGETHER]
+        prompts = tokenizer.apply_chat_template(
+            [as_prompt(question["question"], question.get("context")) for question in batch],
+            add_generation_prompt=True,
+            padding=True,
+            return_tensors="pt",
+            return_dict=True,
+        ).to(device)
+        written = model.generate(**prompts, do_sample=False, max_new_tokens=max_new_tokens)
+        answers += tokenizer.batch_decode(written[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+        progress.advance(len(batch))
     return [answer.strip() for answer in answers]

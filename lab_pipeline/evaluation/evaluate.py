@@ -16,6 +16,7 @@ from lab_pipeline.datasets.own import own_contents
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, draw_distractors, summarised
 from lab_pipeline.evaluation.details import write_report
 from lab_pipeline.evaluation.gate import Comparison, Losses, compare, decide
+from lab_pipeline.evaluation.judged import deciding_interval, judge_models, judging_inputs, unanswered
 from lab_pipeline.evaluation.likelihood import answer_losses
 from lab_pipeline.progress import Say
 from lab_pipeline.registry.base_model import BaseModel
@@ -33,7 +34,7 @@ GENERAL = "general"
 def retune_inputs(
     catalog: Catalog, heldout_digest: str, general: GeneralSets, base_identity: str, recipe: Recipe, settings: Settings
 ) -> str:
-    """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed and policy.
+    """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed, policy and judge endpoint.
 
     Raises:
         OwnDataError: a data set that the settings name cannot be read.
@@ -47,6 +48,7 @@ def retune_inputs(
             recipe.model_dump(),
             settings.seed,
             settings.gate.model_dump(),
+            *judging_inputs(settings),
             *own_contents(settings.mixing.knowledge),
             *own_contents(settings.mixing.skills),
         ]
@@ -81,15 +83,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score candidate, base and champion on the same questions, decide, and store evaluation and report.
 
-    An evaluation of the same inputs and candidate is returned as it is stored. `provenance` (data sets, recipe, costs) is
-    kept beside the scores, for the model's lineage.
+    An evaluation of the same inputs and candidate is returned as it is stored, unless its judge did not answer. `provenance`
+    (data sets, recipe, costs) is kept beside the scores, for the model's lineage.
     """
     champion = current_champion(home)
     last = last_evaluation(home)
     if last and last["inputs"] == inputs and last["candidate"] == candidate.id:
-        if not last["verdict"]["promoted"] or last["reference"] == (champion.id if champion else BASE):
-            return last
-        if champion and champion.id == candidate.id:
+        stands = not last["verdict"]["promoted"] or last["reference"] == (champion.id if champion else BASE)
+        if (stands and not unanswered(last)) or (champion and champion.id == candidate.id):
             return last
     questions = {**heldout["leaves"], GENERAL: heldout["general"]}
     distractors = _distractors(home, catalog, heldout["leaves"], settings.seed)
@@ -101,6 +102,8 @@ def evaluate(
     for leaf in set(settings.gate.allowed_regressions) - questions.keys():
         say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
     reference = "champion" if champion else BASE
+    stored = home.evaluations / digest([inputs, candidate.id, champion.id if champion else BASE])
+    judged = judge_models(home, settings, models, reference, heldout["leaves"], stored, say)
     changed = _changed_leaves(catalog, champion)
     pairs: Losses = {leaf: list(zip(scores["candidate"][leaf], scores[reference][leaf], strict=True)) for leaf in questions}
     verdict = decide(
@@ -109,6 +112,7 @@ def evaluate(
         general=pairs[GENERAL],
         identical=champion is not None and champion.digest == candidate.digest,
         policy=settings.gate,
+        judged=deciding_interval(judged, settings.gate),
     )
     rows = {row["leaf"]: row for row in snapshot.rows}
     evaluation = {
@@ -130,6 +134,7 @@ def evaluate(
                 for leaf, asked in heldout["leaves"].items()
             },
         },
+        "judged": judged,
         "general": _measured({GENERAL: heldout["general"]}, scores, settings),
         "leaves": [
             {
@@ -141,7 +146,6 @@ def evaluate(
         **provenance,
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    stored = home.evaluations / f"{digest([inputs, candidate.id, evaluation['reference']])}"
     evaluation["report"] = str(stored / "report.md")
     folders = {name: folder for name, (folder, _) in models.items()}
     write_report(home, evaluation, heldout, scores, folders, settings.gate.confidence, say)

@@ -22,6 +22,8 @@ stands against it, and suffices while that shift is well below it.
 **Harm** is asked of this very model, not of retrains: only the questions are a sample, so the interval is that of a mean
 over questions whose spread is taken within leaves. A group passes if its interval ends below the tolerance (non-inferiority).
 A single leaf has a veto if its interval, widened for the number of leaves (Bonferroni), lies beyond `leaf_tolerance`.
+Where a judge reads the answers and may decide (`lab_pipeline.evaluation.judged`), a candidate whose answers are surely worse
+at equal length is refused. A judge promotes nothing.
 
 By simulation (`benchmarks/gate.py`, which also prints the power; `benchmarks/README.md` keeps the figures), null comparisons
 with leaf-correlated noise pass in about 2.5 % of cases, 3.4 % at most, at 3 to 40 leaves with 2 to 12 questions each and for
@@ -39,7 +41,15 @@ import numpy as np
 from lab_pipeline.settings import GateSettings
 
 Outcome = Literal[
-    "better", "no worse", "unchanged", "not enough evidence", "not better", "worse elsewhere", "leaf got worse", "forgetting"
+    "better",
+    "no worse",
+    "unchanged",
+    "not enough evidence",
+    "not better",
+    "worse elsewhere",
+    "leaf got worse",
+    "forgetting",
+    "judged worse",
 ]
 
 Finding = Literal["better", "worse", "no clear change", "not measurable"]
@@ -108,7 +118,7 @@ def compare(losses: Losses, confidence: float) -> Comparison | None:
     variance, degrees = _within(leaves)
     if not degrees:  # one question each: the leaves' spread is in the questions' own
         variance, degrees = _within([questions])
-    half = _t(confidence, degrees) * np.sqrt(variance / len(questions)) if degrees else None
+    half = student_t(confidence, degrees) * np.sqrt(variance / len(questions)) if degrees else None
     return Comparison(
         questions=len(questions),
         leaves=len(leaves),
@@ -142,12 +152,17 @@ def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings) -> Ga
         noise = float(np.square(np.concatenate(deviations)).sum() / degrees)
         variance = noise + max(0.0, per_leaf - _question_noise(spreading))
     difference = float(_means(list(leaves.values())).mean())
-    half = _t(policy.confidence, degrees) * float(np.sqrt(variance / len(leaves)))
+    half = student_t(policy.confidence, degrees) * float(np.sqrt(variance / len(leaves)))
     return Gain(difference, (difference - half, difference + half), float(np.sqrt(noise)), degrees)
 
 
 def decide(
-    changed: Losses, unchanged: Losses, general: list[tuple[float, float]], identical: bool, policy: GateSettings
+    changed: Losses,
+    unchanged: Losses,
+    general: list[tuple[float, float]],
+    identical: bool,
+    policy: GateSettings,
+    judged: tuple[float, float] | None = None,
 ) -> Verdict:
     """Apply the policy.
 
@@ -156,6 +171,7 @@ def decide(
         unchanged: losses on all other leaves in use.
         general: losses on the general questions.
         identical: candidate and reference are the same bytes.
+        judged: interval of the difference between judged scores (0 wrong, 1 right) at equal length; None: no judge decides.
     """
     leaves = _leaf_verdicts(changed, unchanged, policy)
     changed = {leaf: pairs for leaf, pairs in changed.items() if leaf not in policy.allowed_regressions}
@@ -173,6 +189,9 @@ def decide(
     others = compare(unchanged, policy.confidence)
     if others and not others.worst <= policy.unchanged_tolerance:
         return verdict(False, "worse elsewhere", _too_much("unchanged leaves", others, policy.unchanged_tolerance))
+    if judged and judged[1] < 0:
+        said = f"{judged[0]:+.2f} to {judged[1]:+.2f} on a scale from 0, wrong, to 1, right"
+        return verdict(False, "judged worse", f"a judge finds the candidate's answers worse, by {said}, at equal length")
     vetoes = [leaf for leaf in leaves if leaf.veto]
     against = "; ".join(f"{leaf.leaf} by {leaf.comparison.difference:+.3f}" for leaf in vetoes if leaf.comparison)
     veto = f"worse by surely more than the {policy.leaf_tolerance:.2f} nats per token that a leaf may lose: {against}"
@@ -253,7 +272,7 @@ def _question_noise(leaves: list[np.ndarray]) -> float:
     return _within(leaves)[0] * float(np.mean([1 / len(each) for each in leaves]))
 
 
-def _t(confidence: float, degrees: int) -> float:
+def student_t(confidence: float, degrees: int) -> float:
     """Half-width of a two-sided interval in standard errors."""
     from scipy.special import stdtrit
 

@@ -45,6 +45,7 @@ def report_markdown(evaluation: dict[str, Any]) -> str:
         *_ranks(evaluation["heldout"]["ranks"]),
         *(f"- {phase} phase: {took(chosen)}." for phase, chosen in evaluation["chosen"].items()),
         "",
+        *_judged(evaluation["judged"]),
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
@@ -77,6 +78,10 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
         took=took,
         breakable=_breakable,
         duration=_duration,
+        score=_score,
+        judged_difference=lambda found: _judged_difference(found).replace("-", "−"),
+        agreement=_agreement,
+        may_decide=may_decide,
     )
 
 
@@ -88,6 +93,15 @@ def number(value: float | None) -> str:
 def took(chosen: dict[str, Any]) -> str:
     """Which epoch a phase's adapter is from, and why; `chosen` is a `Choice` as it is written down."""
     return f"Epoch {chosen['epoch']} of {chosen['of']} was taken: {chosen['why']}" if chosen["epoch"] else chosen["why"]
+
+
+def may_decide(known: dict[str, Any]) -> str:
+    """Whether the gate listens to the judge, and why."""
+    low, high = known["interval"]
+    said = f"its area under the curve over {known['rows']} known rows is {known['area']:.2f} ({low:.2f} to {high:.2f})"
+    if known["holds"]:
+        return f"The judge separates known rows, so it may refuse a candidate: {said}."
+    return f"The scores are advice only, for the judge does not separate known rows well enough: {said}."
 
 
 def _title(evaluation: dict[str, Any]) -> str:
@@ -111,6 +125,56 @@ def _ranks(ranks: dict[str, Any]) -> list[str]:
         f"The reference is the likeliest of several answers: {said} (by guessing {ranks['candidate']['by_guessing']:.0%}).",
         "",
     ]
+
+
+def _judged(judged: dict[str, Any] | None) -> list[str]:
+    if judged is None:
+        return []
+    if judged["unanswered"]:
+        return [f"No answer was judged: {_code(judged['unanswered'])}.", ""]
+    scores = ", ".join(f"{model} {_score(found)}" for model, found in judged["models"].items())
+    return [
+        f"Answers judged by {_code(judged['judge'])}, from 0, wrong, to 1, right: {scores}. Candidate minus reference: "
+        f"{_judged_difference(judged['raw'])}; at equal length {_judged_difference(judged['equal_length'])}. "
+        f"{_agreement(judged['agreement'])} {may_decide(judged['known_rows'])}",
+        "",
+        "| judged answers to | base | champion | candidate |",
+        "|---|---|---|---|",
+        *(
+            f"| {_code(leaf)} | {' | '.join(_score(found.get(model)) for model in ('base', 'champion', 'candidate'))} |"
+            for leaf, found in judged["leaves"].items()
+        ),
+        "",
+    ]
+
+
+def _score(found: dict[str, Any] | None) -> str:
+    return f"{found['score']:.2f}" if found else "-"
+
+
+def _judged_difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not measurable"
+    interval = "{:+.2f} to {:+.2f}".format(*found["interval"]) if found["interval"] else "one question"
+    return f"{found['difference']:+.2f} ({interval})"
+
+
+def _agreement(agreement: dict[str, Any]) -> str:
+    """What the readings of the judge agree in, as sentences."""
+    said = ""
+    if agreement["graded"]:
+        said = (
+            f"All readings of an answer agree for {agreement['alike']:.0%} of {agreement['graded']} answers. Two readings in "
+            f"the same order agree in {_percent(agreement['repeats'])} of cases, in different orders in "
+            f"{agreement['orders']:.0%}; with the reference first, scores differ by {agreement['order_shift']:+.2f}."
+        )
+    if agreement["unreadable_replies"]:
+        said += f" Unreadable replies: {agreement['unreadable_replies']}; answers without a grade: {agreement['not_graded']}."
+    return said
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _code(text: str) -> str:

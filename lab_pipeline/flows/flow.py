@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
 import yaml
-from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, render_prompt
 from lab_pipeline.storage import digest
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
 
 SHIPPED = Path(__file__).parent
-
-
-class FlowError(LabError):
-    """A flow cannot be used; the message names the file and what to mend."""
 
 
 class _Part(BaseModel):
@@ -97,7 +90,7 @@ class Flow:
 
     name: str
     file: FlowFile
-    prompts: dict[str, list[dict[str, Any]]]
+    prompts: dict[str, Prompt]
 
     @property
     def kind(self) -> Kind:
@@ -128,31 +121,7 @@ class Flow:
         Raises:
             FlowError: the prompt uses a variable that the row does not have.
         """
-        messages: list[Message] = []
-        for part in self.prompts[prompt]:
-            if "each" in part:
-                items = variables.get(part["each"])
-                if not isinstance(items, list):
-                    raise FlowError(f"flow {self.name}, {prompt}: each: a row has no list {part['each']!r}")
-                for item in items:
-                    messages += [self._message(prompt, message, variables | item) for message in part["messages"]]
-            else:
-                messages.append(self._message(prompt, part, variables))
-        return tuple(messages)
-
-    def _message(self, prompt: str, part: dict[str, Any], variables: dict[str, Any]) -> Message:
-        try:
-            return Message(part["role"], _template(part["content"]).render(variables).strip())
-        except jinja2.UndefinedError as error:
-            raise FlowError(f"flow {self.name}, {prompt}: {error}; a row has {', '.join(sorted(variables))}") from None
-
-
-_TEMPLATES = SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-@cache
-def _template(text: str) -> jinja2.Template:
-    return _TEMPLATES.from_string(text)
+        return render_prompt(f"flow {self.name}, {prompt}", self.prompts[prompt], variables)
 
 
 def shipped_flows() -> list[str]:
@@ -181,37 +150,4 @@ def load_flow(name: str, kind: Kind) -> Flow:
     if outputs[-1] != "answer" or "question" not in outputs:
         raise FlowError(f"{folder}/flow.yaml: stages: one must give the question, and the last one the answer")
     names = {stage.prompt for stage in file.stages} | {judge.prompt for judge in file.judges}
-    return Flow(folder.name, file, {prompt: _load_prompt(folder / prompt) for prompt in sorted(names)})
-
-
-def _load_prompt(path: Path) -> list[dict[str, Any]]:
-    try:
-        parts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise FlowError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(parts, list):
-        raise FlowError(f"{path}: expected a list of messages")
-    for part in parts:
-        repeated = isinstance(part, dict) and set(part) == {"each", "messages"} and isinstance(part["messages"], list)
-        for message in part["messages"] if repeated else [part]:
-            if not _is_message(message):
-                raise FlowError(
-                    f"{path}: every message needs a role (system, user, assistant) and a content, and nothing else; "
-                    "repeated ones stand under 'messages' beside 'each'"
-                )
-            try:
-                _template(message["content"])
-            except jinja2.TemplateSyntaxError as error:
-                raise FlowError(f"{path}: {error}") from None
-    return parts
-
-
-def _is_message(part: Any) -> bool:
-    return (
-        isinstance(part, dict)
-        and set(part) == {"role", "content"}
-        and part["role"] in ("system", "user", "assistant")
-        and isinstance(part["content"], str)
-    )
+    return Flow(folder.name, file, {prompt: load_prompt(folder / prompt) for prompt in sorted(names)})

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock
 
-from lab_pipeline.datasets.heldout import Ledger, split_seeds
+from lab_pipeline.datasets.heldout import Ledger, split_seeds, taught_questions
 from lab_pipeline.documents.passages import passages
 from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.errors import LabError, NotMaterialized
@@ -108,7 +108,7 @@ def take_snapshot(
                 f"{settings.taxonomy.path}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; "
                 "check taxonomy.path (for a bare repository, set taxonomy.ref)"
             )
-        ledger = Ledger(home.heldout_ledger)
+        ledger = Ledger(home.heldout_ledger, lambda: taught_questions(home))
         earlier = {row["leaf"]: row for row in current_snapshot(home).rows} if home.current_snapshot.exists() else {}
         rows = []
         scans: dict[str, str] = {}

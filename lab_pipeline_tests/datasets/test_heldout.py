@@ -129,7 +129,7 @@ STATE = st.fixed_dictionaries(
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(STATE, min_size=2, max_size=5))
+@given(st.lists(STATE, min_size=2, max_size=10))
 def test_no_question_ever_changes_its_role_whatever_is_added_deleted_moved_and_edited(
     rounds: list[dict[str, list[tuple[str, str]]]],
 ) -> None:

@@ -63,7 +63,7 @@ def test_a_webhook_that_cannot_be_reached_fails_nothing(opened, hook, instance):
 
 
 def test_a_leaf_that_fails_three_times_asks_for_attention_once_and_is_no_crash(opened, hook, instance):
-    opened.stub._reply = lambda asked: Answer(status=400, body="no")
+    opened.stub.reply = lambda asked: Answer(status=400, body="no")
     given = {"resources": resources(opened), "instance": instance}
     dg.materialize([taxonomy_snapshot], **given)
     told = []

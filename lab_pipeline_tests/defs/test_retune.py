@@ -108,7 +108,7 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, h
 
     edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", refuse)
     edit_yaml(life.taxonomy / GROUNDED / "qna.yaml", lambda value: value.update(task_description="Another wording"))
-    life.stub._reply = lambda asked: (
+    life.stub.reply = lambda asked: (
         Answer(status=400, body="no") if "the teacher will not do" in json.dumps(asked.body) else obliging(asked)
     )
     fifth, said = run(life)
@@ -119,7 +119,7 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, h
     assert fifth["leaves"][FREEFORM]["kept"] > 0
 
     # the server mends its ways: the leaf is refreshed
-    life.stub._reply = obliging
+    life.stub.reply = obliging
     sixth, _ = run(life)
     assert sixth["leaves"][FREEFORM]["status"] == "refreshed"
     assert red_leaves(list(sixth["leaves"])) == set()
@@ -167,7 +167,7 @@ def test_a_first_run_without_a_teacher_promotes_nothing_and_says_why(tmp_path, t
         pytest.MonkeyPatch.context() as patch,
         lab(tmp_path, write_taxonomy(tmp_path / "taxonomy"), tiny_model, patch) as opened,
     ):
-        opened.stub._reply = lambda asked: Answer(status=401, body="who are you")
+        opened.stub.reply = lambda asked: Answer(status=401, body="who are you")
         with pytest.raises(LabError, match="(?s)no leaf has a row to train on.*HTTP 401"):
             run(opened)
         assert current_champion(opened.home) is None

@@ -7,11 +7,13 @@ from lab_pipeline.defs.resources import Lab
 from lab_pipeline.registry.champion import current_champion, history, promote
 from lab_pipeline.storage import Home
 from lab_pipeline_tests.registry.promotions import evaluation
+from lab_pipeline_tests.webhook import webhook
 
 
 @pytest.fixture
 def home(tmp_path) -> Home:
     home = Home.open(tmp_path / "home")
+    home.settings_file.write_text("taxonomy: {path: .}\nnotifications: {webhook_env: LAB_TEST_WEBHOOK}\n")
     promote(home, evaluation(home, "one"))
     promote(home, evaluation(home, "two", "one"))
     return home
@@ -26,11 +28,13 @@ def run(home: Home, instance: dg.DagsterInstance, **config: str) -> dg.ExecuteIn
     )
 
 
-def test_the_job_moves_the_alias_and_the_assets_history_shows_it(home):
-    with dg.DagsterInstance.ephemeral() as instance:
+def test_the_job_moves_the_alias_tells_people_and_the_assets_history_shows_it(home, monkeypatch):
+    with dg.DagsterInstance.ephemeral() as instance, webhook() as hook:
+        monkeypatch.setenv("LAB_TEST_WEBHOOK", hook.url)
         assert run(home, instance, author="Anna", reason="answers in rhymes").success
         event = instance.get_latest_materialization_event(dg.AssetKey("champion_model"))
     assert current_champion(home).id == "one"
+    assert hook.texts == ["Anna made one the champion: answers in rhymes"]
     assert history(home)[-1].items() >= {"event": "rollback", "author": "Anna", "reason": "answers in rhymes"}.items()
     assert event.asset_materialization.metadata["champion"].value == "one"
 

@@ -14,6 +14,15 @@ def test_answers_come_in_the_order_of_the_questions(tiny_model):
     assert greedy_answers(tiny_model, QUESTIONS[::-1], 8) == [other, one]
 
 
+def test_batches_change_no_answer_but_for_near_ties(tiny_model, monkeypatch):
+    questions = [{"question": "Who?"}] * 5
+    together = greedy_answers(tiny_model, questions, 4)
+    monkeypatch.setattr("lab_pipeline.evaluation.answers._TOGETHER", 2)
+    said: list[str] = []
+    assert greedy_answers(tiny_model, questions, 4, said.append) == together
+    assert "5 of 5" in said[-1]
+
+
 def test_answers_are_no_longer_than_asked_for(tiny_model):
     short, long = (greedy_answers(tiny_model, QUESTIONS[:1], tokens)[0] for tokens in (2, 8))
     assert long.startswith(short) and len(short) < len(long)

@@ -12,15 +12,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
-from lab_pipeline.evaluation import details
+from lab_pipeline.evaluation import details, judged
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.champion import current_champion, promote
+from lab_pipeline.settings import EndpointTeacherSettings, Settings
 from lab_pipeline.storage import folder_digest, read_json, write_json
+from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
+from lab_pipeline_tests.evaluation.judges import judge, shown
+from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 from lab_pipeline_tests.training.runs import recipe
 
 PROVENANCE = {
@@ -52,6 +56,11 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         model.save_pretrained(folders[name])
         AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folders[name])
     return folders
+
+
+def judging(settings: Settings, url: str) -> Settings:
+    endpoint = EndpointTeacherSettings(kind="endpoint", url=url, model="strict", retries=0)
+    return settings.model_copy(update={"judge": endpoint})
 
 
 class Bench:
@@ -222,6 +231,56 @@ def test_after_a_mere_removal_no_leaf_counts_as_changed(bench):
     assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("no worse", True)
 
 
+def judged_by(words: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stub's script that judges known rows rightly, and the models' answers, their names, by these words."""
+    monkeypatch.setattr(judged, "greedy_answers", lambda folder, asked, tokens, say: [folder.resolve().name] * len(asked))
+    honest = judge().script
+
+    def reply(asked: Asked) -> Answer:
+        request = Request(tuple(Message(**each) for each in asked.body["messages"]), 4)
+        _, answer, _ = shown(request)
+        return Answer(words[answer] if answer in words else honest(request))
+
+    return reply
+
+
+def test_a_candidate_whose_answers_are_judged_worse_is_refused_though_its_losses_are_better(bench, monkeypatch):
+    with StubEndpoint(judged_by({"tiny": "Right", "better": "Wrong"}, monkeypatch)) as stub:
+        bench.filled.settings = judging(bench.filled.settings, stub.url)
+        evaluation = bench.evaluate("better")
+        calls = len(stub.requests)
+        assert bench.evaluate("better") == evaluation and len(stub.requests) == calls
+    assert (evaluation["verdict"]["promoted"], evaluation["verdict"]["outcome"]) == (False, "judged worse")
+    assert evaluation["judged"]["raw"]["difference"] == -1.0
+    report = Path(evaluation["report"])
+    assert "may refuse a candidate" in report.read_text() and "Judged answers" in report.with_suffix(".html").read_text()
+    assert len(read_json(report.with_name("judged.json"))) == 2 * evaluation["heldout"]["questions"]
+
+
+def test_a_judge_that_does_not_separate_known_rows_refuses_nobody(bench, monkeypatch):
+    judged_by({}, monkeypatch)
+    with StubEndpoint(lambda asked: "Wrong" if "\nbetter\n" in asked.last else "Right") as stub:
+        bench.filled.settings = judging(bench.filled.settings, stub.url)
+        evaluation = bench.evaluate("better")
+    assert evaluation["verdict"]["outcome"] == "better"
+    assert evaluation["judged"]["raw"]["difference"] == -1.0 and not evaluation["judged"]["known_rows"]["holds"]
+    assert "advice only" in Path(evaluation["report"]).read_text()
+
+
+def test_an_evaluation_without_its_judge_goes_on_and_is_made_again(bench, monkeypatch):
+    honest = judged_by({"tiny": "Wrong", "better": "Right"}, monkeypatch)
+    with StubEndpoint(lambda asked: Answer(status=503)) as stub:
+        bench.filled.settings = judging(bench.filled.settings, stub.url)
+        first = bench.evaluate("better")
+        assert first["verdict"]["outcome"] == "better" and "HTTP 503" in first["judged"]["unanswered"]
+        assert "HTTP 503" in Path(first["report"]).read_text()
+        stub._reply = honest
+        second = bench.evaluate("better")
+        assert second["judged"]["raw"]["difference"] == 1.0 and second["report"] == first["report"]
+        promote(bench.home, second)
+        assert bench.evaluate("better") == second
+
+
 def test_a_champion_that_moved_meanwhile_makes_the_evaluation_stale(bench):
     promising = bench.evaluate("better")
     promote(bench.home, bench.evaluate("best", "others"))
@@ -263,8 +322,10 @@ def test_the_inputs_of_a_retune_are_all_that_its_outcome_depends_on(bench):
         retune_inputs(catalog, "h", sets, "model", recipe(epochs=9), settings),
         retune_inputs(catalog, "h", sets, "model", recipe(), settings.model_copy(update={"seed": 18})),
         retune_inputs(catalog, "h", sets, "model", recipe(), stricter),
+        retune_inputs(catalog, "h", sets, "model", recipe(), judging(settings, "http://one/v1")),
+        retune_inputs(catalog, "h", sets, "model", recipe(), judging(settings, "http://other/v1")),
     ]
-    assert len({base, *others}) == 8
+    assert len({base, *others}) == 10
     elsewhere = Catalog("another snapshot", [{**entry, "state": "behind", "note": "n"} for entry in catalog.leaves])
     assert retune_inputs(elsewhere, "h", sets, "model", recipe(), settings) == base
 

@@ -159,6 +159,20 @@ def test_a_taxonomy_of_one_leaf_is_judged_by_the_known_noise(gain, outcome):
     assert decide(shifted(gain, leaves=1), {}, [], identical=False, policy=POLICY).outcome == outcome
 
 
+def test_a_judge_refuses_what_it_finds_surely_worse_and_promotes_nothing():
+    def judged(changed: Losses, interval: tuple[float, float] | None, identical: bool = False) -> Verdict:
+        return decide(changed, {}, [], identical=identical, policy=POLICY, judged=interval)
+
+    found = judged(shifted(-0.5), (-0.4, -0.1))
+    assert (found.promoted, found.outcome) == (False, "judged worse")
+    assert "-0.40 to -0.10" in found.reason
+    assert judged({}, (-0.4, -0.1)).outcome == "judged worse", "after a removal, too"
+    for harmless in ((-0.4, 0.0), (-0.4, 0.1), (0.2, 0.4), None):
+        assert judged(shifted(-0.5), harmless) == judged(shifted(-0.5), None)
+    assert judged(shifted(0.0), (0.2, 0.4)).outcome == "not better"
+    assert judged(shifted(0.0), (-0.4, -0.1), identical=True).promoted
+
+
 def test_one_leaf_that_surely_collapsed_has_a_veto_and_is_named():
     changed, unchanged = shifted(-0.5), shifted(0.0, leaves=20, name="other")
     unchanged |= {"knowledge/lost": shifted(1.5, leaves=1)["leaf0"]}

@@ -102,6 +102,7 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "changed": leaves[:2],
         "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0], "leaves": says},
         "heldout": {**(measured if measurable else empty), "leaves": dict.fromkeys(leaves, measured if measurable else empty)},
+        "judged": None,
         "general": measured if measurable else empty,
         "leaves": [
             {"leaf": leaf, "kind": "knowledge", "rows": 7, "state": "current", "contributor": leaf, "document_commit": leaf}
@@ -240,3 +241,60 @@ def test_ranks_and_vetoes_are_told():
     assert "base 50%, champion 50%, candidate 50% (by guessing 20%)" in text
     evaluation, details = evaluated(["a/leaf"], champion=False, measurable=False)
     assert "Multiple choice" not in report_html(evaluation, details) and "guessing" not in report_markdown(evaluation)
+
+
+def judged_answers(leaf: str, holds: bool = True) -> dict[str, Any]:
+    score = {"answers": 4, "score": 0.75, "words": 9.6}
+    models = {"base": score, "champion": None, "candidate": score}
+    agreement = {
+        "graded": 8,
+        "not_graded": 1,
+        "unreadable_replies": 5,
+        "alike": 0.5,
+        "repeats": 0.9,
+        "orders": 0.6,
+        "order_shift": -0.125,
+    }
+    return {
+        "judge": leaf,
+        "unanswered": None,
+        "known_rows": {"rows": 52, "area": 0.95, "interval": [0.87, 0.98], "holds": holds, "agreement": agreement},
+        "agreement": agreement,
+        "models": models,
+        "leaves": {leaf: models},
+        "compared": 4,
+        "raw": {"difference": 0.25, "interval": [0.125, 0.375]},
+        "equal_length": None,
+    }
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_judged_answers_are_told_with_agreement_and_what_they_are_worth(holds: bool):
+    evaluation, details = evaluated(["a/leaf"])
+    evaluation["judged"] = judged_answers("a/leaf", holds)
+    page, text = Page(report_html(evaluation, details)).text, report_markdown(evaluation)
+    for told in (page, text):
+        assert "a/leaf" in told and "0.75" in told and "+0.25 (+0.12 to +0.38)" in told
+        assert "not measurable" in told and "agree for 50% of 8 answers" in told
+        assert "in 90% of cases, in different orders in 60%" in told
+        assert "Unreadable replies: 5; answers without a grade: 1." in told and "0.95 (0.87 to 0.98)" in told
+        assert ("advice only" in told) != holds == ("may refuse" in told)
+
+
+def test_a_judge_that_did_not_answer_is_told_and_one_that_is_not_there_is_not():
+    evaluation, details = evaluated(["a/leaf"])
+    for told in (report_html(evaluation, details), report_markdown(evaluation)):
+        assert "judged" not in told.casefold()
+    evaluation["judged"] = {"judge": "strict", "unanswered": "the judge did not answer: <script>HTTP 503</script>"}
+    page = Page(report_html(evaluation, details))
+    assert "script" not in page.tags and "<script>HTTP 503</script>" in page.text
+    assert "No answer was judged" in report_markdown(evaluation)
+
+
+def test_hostile_texts_break_no_judged_part():
+    for text in HOSTILE:
+        evaluation, details = evaluated([text])
+        evaluation["judged"] = judged_answers(text)
+        assert {"script", "img"}.isdisjoint(Page(report_html(evaluation, details)).tags)
+        rows = [line for line in report_markdown(evaluation).splitlines() if line.startswith("| ")]
+        assert rows[-1].count("|") == 5

@@ -6,8 +6,9 @@ import dagster as dg
 from lab_pipeline.datasets.mix import Phase, load_dataset
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
-from lab_pipeline.defs.metadata import picture, preview
+from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
+from lab_pipeline.evaluation.report import number
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
@@ -119,10 +120,11 @@ def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
         "meta": dg.MetadataValue.json(checkpoint.meta),
     }
     if report["curve"]:
+        validation = [{**each, **{part: number(each[part]) for part in ("leaves", "general")}} for each in report["validation"]]
         metadata |= {
             "final_loss": report["final_loss"],
             "peak_rss_mib": report["peak_rss_mib"],
-            "validation": preview(report["validation"], ["epoch", "step", "leaves", "general"]),
+            "validation": texts(validation, ["epoch", "step", "leaves", "general"]),
             "loss_curve": picture(curve_png(report, checkpoint.id.split("-")[0]), "training and validation loss"),
         }
     return dg.MaterializeResult(data_version=dg.DataVersion(checkpoint.meta["adapter_digest"] or "none"), metadata=metadata)

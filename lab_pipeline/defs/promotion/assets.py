@@ -10,7 +10,7 @@ from lab_pipeline.datasets.mix import load_dataset, load_heldout, origin
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
-from lab_pipeline.defs.metadata import preview
+from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
@@ -85,6 +85,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
             **measured,
+            **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
             "promoted": evaluation["verdict"]["promoted"],
             "outcome": evaluation["verdict"]["outcome"],
             "report": dg.MetadataValue.md(report),

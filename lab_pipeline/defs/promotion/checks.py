@@ -1,8 +1,10 @@
 import dagster as dg
 
+from lab_pipeline.defs.metadata import judge_agreement
 from lab_pipeline.defs.promotion.assets import champion_model, evaluation_report
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.evaluation.evaluate import last_evaluation
+from lab_pipeline.evaluation.report import may_decide
 from lab_pipeline.registry.champion import current_champion, model_digest
 
 
@@ -17,6 +19,31 @@ def beats_champion(lab: Lab) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=verdict["reason"],
         metadata={"outcome": verdict["outcome"], "reference": evaluation["reference"]},
+    )
+
+
+@dg.asset_check(asset=evaluation_report)
+def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
+    """The judge of the models' answers tells good from bad among known ones. While it does not, its scores are advice."""
+    evaluation = last_evaluation(lab.home)
+    assert evaluation
+    judged = evaluation.get("judged")  # evaluations of earlier releases have none
+    if judged is None:
+        return dg.AssetCheckResult(passed=True, description="no judge endpoint is configured")
+    if judged["unanswered"]:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=judged["unanswered"])
+    known = judged["known_rows"]
+    return dg.AssetCheckResult(
+        passed=known["holds"],
+        severity=dg.AssetCheckSeverity.WARN,
+        description=may_decide(known),
+        metadata={
+            "judge": judged["judge"],
+            "area_under_curve": known["area"],
+            "interval": "{:.3f} to {:.3f}".format(*known["interval"]),
+            "rows": known["rows"],
+            **judge_agreement(known["agreement"]),
+        },
     )
 
 

@@ -2,6 +2,7 @@ import dagster as dg
 from pydantic import Field
 
 from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.notifications import moved_by_hand, notify
 from lab_pipeline.registry import champion as registry
 
 
@@ -19,6 +20,7 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
     with mendable():
         signed = registry.Signed(config.author, config.reason)
         champion = registry.rollback(lab.home, signed, config.to)
+        notify(lab.settings, moved_by_hand(champion, signed), context.log.warning)
     context.log.info(f"the champion is {champion.id} again: {champion.model}")
     context.log_event(
         dg.AssetMaterialization(

@@ -1,0 +1,139 @@
+"""Does a mere retrain pass the gate? The same data, other seeds, real training of the packaged 135M model.
+
+A region of invented places (`lab_pipeline_tests/invented.py`) is learned once, and promoted. Then both phases are trained
+again from the same data sets under RETRAINS other seeds. Every retrain is put before the gate as a candidate against every
+other model as champion, all leaves counting as changed, as after a change of recipe.
+
+- `against_champion`: the retrains against the promoted model, the case that arises; with its Clopper-Pearson interval.
+- `all_pairs`: every ordered pair of models. Pairs share models, so no interval is given.
+- `common_shift`: standard deviation over pairs of the mean difference over leaves, which `minimum_gain` must exceed;
+  `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes.
+
+    python benchmarks/retrains.py [RETRAINS] [KNOWLEDGE_LEAVES] [SKILL_LEAVES]
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from lab_pipeline.datasets.mix import Dataset, load_dataset, load_heldout
+from lab_pipeline.defs.command import retune
+from lab_pipeline.evaluation.gate import Losses, decide
+from lab_pipeline.evaluation.likelihood import answer_losses
+from lab_pipeline.registry.base_model import BaseModel, fetch_model
+from lab_pipeline.registry.candidate import merge_candidate
+from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.settings import PACKAGED, load_settings
+from lab_pipeline.storage import Home
+from lab_pipeline.training.checkpoint import Checkpoint, finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
+from lab_pipeline.training.recipe import Recipe, load_recipe
+from lab_pipeline.training.train import train
+from lab_pipeline_tests.invented import knowing, write_region
+from lab_pipeline_tests.lab import lab
+
+GENERAL = "general"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(retrains: int, knowledge: int, skills: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        taxonomy = write_region(Path(folder) / "taxonomy", knowledge, skills)
+        with lab(Path(folder), taxonomy, PACKAGED, patch) as opened:
+            patch.setenv("OMP_NUM_THREADS", "2")
+            opened.stub.reply = knowing
+            opened.set(recipe="smollm2_135m_cpu")
+            summary = retune(opened.home, say)
+            if not summary["promoted"]:
+                raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
+            measured = list(_models(opened.home, retrains))
+            policy = load_settings(opened.home.settings_file).gate
+    leaves = [leaf for leaf in measured[0] if leaf != GENERAL]
+    outcomes = {}
+    shifts = []
+    for candidate, champion in itertools.permutations(range(len(measured)), 2):
+        pairs: Losses = {
+            leaf: list(zip(measured[candidate][leaf], measured[champion][leaf], strict=True)) for leaf in measured[0]
+        }
+        verdict = decide({leaf: pairs[leaf] for leaf in leaves}, {}, pairs[GENERAL], identical=False, policy=policy)
+        outcomes[candidate, champion] = verdict.outcome
+        shifts.append([np.mean([mine - other for mine, other in pairs[leaf]]) for leaf in leaves])
+    against_champion = [outcome for (_, champion), outcome in outcomes.items() if champion == 0]
+    passed = against_champion.count("better")
+    print(
+        json.dumps(
+            {
+                "models": len(measured),
+                "leaves": len(leaves),
+                "against_champion": {
+                    "comparisons": len(against_champion),
+                    "promoted": passed,
+                    "interval_95": [round(limit, 3) for limit in _clopper_pearson(passed, len(against_champion))],
+                    "outcomes": {outcome: against_champion.count(outcome) for outcome in sorted(set(against_champion))},
+                },
+                "all_pairs": {
+                    "comparisons": len(outcomes),
+                    "promoted": list(outcomes.values()).count("better"),
+                    "share": round(list(outcomes.values()).count("better") / len(outcomes), 3),
+                },
+                "common_shift": round(float(np.std([np.mean(shift) for shift in shifts])), 4),
+                "retrain_noise": round(float(np.mean([np.std(shift, ddof=1) for shift in shifts])), 4),
+                "heldout_loss": [
+                    round(float(np.mean([loss for leaf in leaves for loss in each[leaf]])), 3) for each in measured
+                ],
+                "general_loss": [round(float(np.mean(each[GENERAL])), 3) for each in measured],
+            }
+        )
+    )
+
+
+def _models(home: Home, retrains: int):
+    """Losses by leaf of the champion, then of each retrain."""
+    settings = load_settings(home.settings_file)
+    recipe, base, heldout = load_recipe(settings.recipe), fetch_model(home, settings.base_model), load_heldout(home)
+    champion = current_champion(home)
+    assert champion
+    yield _losses(champion.model, heldout)
+    for number in range(1, retrains + 1):
+        seed = settings.seed + number
+        say(f"retrain {number} of {retrains}, seed {seed}")
+        first = _trained(home, base, load_dataset(home, "knowledge"), None, recipe, seed)
+        second = _trained(home, base, load_dataset(home, "skills"), first, recipe, seed)
+        yield _losses(merge_candidate(home, base, second).model, heldout)
+
+
+def _trained(home: Home, base: BaseModel, dataset: Dataset, before: Checkpoint | None, recipe: Recipe, seed: int) -> Checkpoint:
+    finished, spec_path = prepare_checkpoint(home, base, dataset, before, recipe, seed)
+    assert finished is None
+    spec = read_spec(spec_path)
+    assert train(spec, say)
+    finish_checkpoint(spec)
+    trained = load_checkpoint(spec_path.parent)
+    assert trained
+    return trained
+
+
+def _losses(model: Path, heldout: dict) -> dict[str, list[float]]:
+    questions = {**heldout["leaves"], GENERAL: heldout["general"]}
+    losses = iter(answer_losses(model, [question for asked in questions.values() for question in asked], lambda text: None))
+    return {leaf: [next(losses) for _ in asked] for leaf, asked in questions.items()}
+
+
+def _clopper_pearson(successes: int, of: int) -> tuple[float, float]:
+    low = beta.ppf(0.025, successes, of - successes + 1) if successes else 0.0
+    high = beta.ppf(0.975, successes + 1, of - successes) if successes < of else 1.0
+    return float(low), float(high)
+
+
+if __name__ == "__main__":
+    main(*(int(given) for given in sys.argv[1:] or ["10", "6", "4"]))

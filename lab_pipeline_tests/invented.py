@@ -1,0 +1,106 @@
+"""Invented facts, and a teacher who knows the documents: real training of the real model without a model as teacher.
+
+What is asked of the teacher are questions that no seed resembles, so the held-out questions test facts that training put in
+other words.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lab_pipeline_tests.builders import as_yaml, word, write_skill
+from lab_pipeline_tests.lab import obliging
+from lab_pipeline_tests.stub_endpoint import Answer, Asked
+
+FACTS = (
+    (
+        "The miller {fact} built the first house of {place}.",
+        "Who put up the very first dwelling in {place}?",
+        "The miller {fact}.",
+    ),
+    (
+        "The spring fair {fact} fills the market of {place}.",
+        "Which event is held in {place} every year?",
+        "The spring fair {fact}.",
+    ),
+    (
+        "The longest bridge near {place} bears the name {fact}.",
+        "How do people call the bridge near {place}?",
+        "It bears the name {fact}.",
+    ),
+)
+"""Sentence of the document, question and answer of a seed."""
+
+_ABOUT = re.compile(r"(?:[Tt]he )?(first house of \w+|market of \w+|longest bridge near \w+)")
+
+
+def write_invented(root: Path, leaf: str, places: int = 5) -> None:
+    """A knowledge leaf about `places` places with three facts each, and its document."""
+    write_document(root, leaf, places)
+    examples = []
+    for number in range(places):
+        place = word(leaf, number)
+        facts = [word(leaf, number, kind) for kind in range(len(FACTS))]
+        examples.append(
+            {
+                "context": "\n".join(
+                    text.format(place=place, fact=fact) for (text, _, _), fact in zip(FACTS, facts, strict=True)
+                ),
+                "questions_and_answers": [
+                    {"question": question.format(place=place), "answer": answer.format(fact=fact)}
+                    for (_, question, answer), fact in zip(FACTS, facts, strict=True)
+                ],
+            }
+        )
+    qna = root / leaf / "qna.yaml"
+    qna.parent.mkdir(parents=True, exist_ok=True)
+    qna.write_text(
+        as_yaml(
+            {
+                "version": 3,
+                "created_by": "tester",
+                "domain": word(leaf),
+                "document_outline": f"Places of the region {word(leaf)}.",
+                "seed_examples": examples,
+                "document": {"repo": "documents", "commit": "worktree", "patterns": [_document(leaf)]},
+            }
+        )
+    )
+    (qna.parent / "attribution.txt").write_text(
+        f"Title of work: {leaf}\nLink to work: -\nLicense of the work: Apache-2.0\nCreator names: tester\n"
+    )
+
+
+def write_document(root: Path, leaf: str, places: int = 5, wrong: bool = False) -> None:
+    """The leaf's document; `wrong`: each fact is told of the next place, so that it contradicts the leaf's seeds."""
+    sections = []
+    for number in range(places):
+        told = (number + 1) % places if wrong else number
+        place = word(leaf, number)
+        lines = [text.format(place=place, fact=word(leaf, told, kind)) for kind, (text, _, _) in enumerate(FACTS)]
+        sections.append("\n".join([f"## {place}\n", *lines]))
+    path = root / "documents" / _document(leaf)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"# {word(leaf)}\n\n" + "\n\n".join(sections) + "\n")
+
+
+def write_region(root: Path, knowledge: int, skills: int) -> Path:
+    """That many leaves of either kind; returns `root`."""
+    for number in range(knowledge):
+        write_invented(root, f"knowledge/regions/region_{number:02}")
+    for number in range(skills):
+        write_skill(root, f"compositional_skills/lines/line_{number:02}", seeds=10)
+    return root
+
+
+def knowing(asked: Asked) -> Answer:
+    """A teacher that asks about the sentence it is shown and answers with it."""
+    if found := re.fullmatch(r"Sentence: (.*)", asked.last):
+        about = _ABOUT.search(found.group(1))
+        return Answer(text=f"What is told of the {about.group(1)}?" if about else "")
+    return obliging(asked)
+
+
+def _document(leaf: str) -> str:
+    return f"{leaf.replace('/', '-')}.md"

@@ -1,0 +1,107 @@
+"""The gate on the real model: one home, five retunes, each with the verdict it deserves.
+
+Twenty leaves of invented places and lines are learned; one leaf comes; one is withdrawn; documents turn wrong; a learning
+rate far too high. The teacher is a script, so the model is the only thing that learns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from lab_pipeline.defs.command import retune
+from lab_pipeline.evaluation.evaluate import last_evaluation
+from lab_pipeline.lineage import withdraw
+from lab_pipeline.registry.champion import current_champion, model_digest
+from lab_pipeline.settings import PACKAGED
+from lab_pipeline.training.recipe import SHIPPED
+from lab_pipeline_tests.invented import knowing, write_document, write_invented, write_region
+from lab_pipeline_tests.lab import TestLab, lab
+
+pytestmark = pytest.mark.long
+
+NEW = "knowledge/regions/region_new"
+WRONG = ["knowledge/regions/region_00", "knowledge/regions/region_01", "knowledge/regions/region_02"]
+WITHDRAWN = "knowledge/regions/region_09"
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("region")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        lab(folder, write_region(folder / "taxonomy", 10, 10), PACKAGED, patch) as opened,
+    ):
+        patch.setenv("OMP_NUM_THREADS", "2")
+        opened.stub.reply = knowing
+        opened.set(recipe="smollm2_135m_cpu")
+        yield opened
+
+
+def run(opened: TestLab) -> dict[str, Any]:
+    """Retune, and return the evaluation that came of it."""
+    summary = retune(opened.home, lambda text: print(text, flush=True))
+    assert not summary.get("nothing_changed")
+    found = last_evaluation(opened.home)
+    assert found
+    print(found["verdict"]["outcome"], found["verdict"]["reason"], flush=True)
+    return found
+
+
+def findings(evaluation: dict[str, Any]) -> dict[str, str]:
+    return {leaf["leaf"]: leaf["finding"] for leaf in evaluation["verdict"]["leaves"]}
+
+
+def test_a_candidate_that_learned_is_promoted(life):
+    found = run(life)
+    assert found["verdict"]["outcome"] == "better", found["verdict"]["reason"]
+    assert found["heldout"]["difference"] < -0.5
+    champion = current_champion(life.home)
+    assert champion.id == found["candidate"]
+    assert model_digest(champion.model) == found["digest"], "what was measured is what ships"
+
+
+def test_one_new_leaf_among_twenty_that_stayed_is_promoted(life):
+    write_invented(life.taxonomy, NEW)
+    found = run(life)
+    assert found["changed"] == [NEW]
+    assert found["verdict"]["outcome"] == "better", found["verdict"]["reason"]
+    assert findings(found)[NEW] == "better"
+
+
+def test_a_withdrawal_without_loss_is_promoted(life):
+    withdraw(life.home, WITHDRAWN, "Anna", "the licence ran out", undo=False)
+    found = run(life)
+    assert WITHDRAWN not in found["catalog"]
+    assert found["verdict"]["outcome"] == "no worse", found["verdict"]["reason"]
+    assert current_champion(life.home).id == found["candidate"]
+
+
+def test_answers_shuffled_in_the_documents_are_rejected_and_the_leaves_named(life):
+    champion = current_champion(life.home)
+    for leaf in WRONG:
+        write_document(life.taxonomy, leaf, wrong=True)
+    found = run(life)
+    assert found["changed"] == WRONG
+    assert found["verdict"]["outcome"] in ("not better", "leaf got worse"), found["verdict"]["reason"]
+    assert {leaf for leaf, finding in findings(found).items() if finding == "worse"} <= set(WRONG)
+    assert any(findings(found)[leaf] == "worse" for leaf in WRONG)
+    assert current_champion(life.home).id == champion.id
+    for leaf in WRONG:
+        write_document(life.taxonomy, leaf)
+
+
+def test_what_was_learned_at_the_price_of_all_else_is_rejected(life, tmp_path):
+    champion = current_champion(life.home)
+    recipe = yaml.safe_load((SHIPPED / "smollm2_135m_cpu.yaml").read_text())
+    recipe["knowledge"] |= {"learning_rate": 5e-3, "general_replay": 0}
+    recipe["skills"] |= {"learning_rate": 2e-3, "general_replay": 0}
+    greedy = life.home.root / "greedy.yaml"
+    greedy.write_text(yaml.safe_dump(recipe))
+    life.set(recipe=str(greedy))
+    found = run(life)
+    assert found["verdict"]["outcome"] == "forgetting", found["verdict"]["reason"]
+    assert found["heldout"]["candidate"] < found["heldout"]["base"], "it did learn"
+    assert current_champion(life.home).id == champion.id
