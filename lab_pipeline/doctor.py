@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.own import own_rows
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.notifications import webhook_url
@@ -50,6 +51,7 @@ def examine(home: Path) -> list[Finding]:
         _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
         *(_flow(settings, kind) for kind in ("knowledge", "grounded_skill", "freeform_skill")),
         _tried("general questions", lambda: _general(settings)),
+        _tried("data sets of your own", lambda: _own(settings)),
         _teacher(settings),
         _tried("notifications", lambda: _notifications(settings)),
     ]
@@ -60,6 +62,12 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
         return Finding(what, True, attempt())
     except LabError as error:
         return Finding(what, False, str(error))
+
+
+def _own(settings: Settings) -> str:
+    tables, wrong = own_rows(settings.mixing.knowledge + settings.mixing.skills, settings.seed)
+    first = f", the first: {wrong[0]['reason']}" if wrong else ""
+    return f"{sum(map(len, tables))} rows, {len(wrong)} wrong ones kept aside{first}" if tables else "none"
 
 
 def _python() -> Finding:
