@@ -1,8 +1,8 @@
 """What does mixing and checking cost at a million rows, and the search for near-duplicates at 200,000?
 
 Synthetic curated rows over 1,000 leaves, half of them knowledge, a quarter each grounded and freeform skills: words drawn by
-Zipf's law from 20,000, a fifth of them from the leaf's own 200. One row in a hundred repeats a row of another leaf but for one
-word, one in a thousand asks a question of the test. Each part runs in a process of its own:
+Zipf's law from 20,000, a fifth of them from the leaf's own 200. One row in a hundred repeats a row of another leaf with a word
+added to question and answer, one in a thousand asks a question of the test. Each part runs in a process of its own:
 
 - `mix_1m_s`, `mix_1m_mib`: both phases' data sets mixed and stored, their suites and the curated rows' validated, every row
   compared with the test once more; wall time and largest resident size. `seconds` has its parts.
@@ -77,7 +77,7 @@ def make(home: Home, rows: int) -> None:
         answers = [f"{text}." for text in texts(each, 6, 30)]
         contexts = texts(20, 40, 80) if kind == "grounded_skill" else None
         for row, (question, answer) in enumerate(repeated[kind]):
-            questions[row], answers[row] = question, answer.replace(answer.split()[0], "changed", 1)
+            questions[row], answers[row] = f"{question[:-1]} indeed?", f"{answer[:-1]} indeed."
         questions[each - each // 1000 :] = [held_out[0].upper()] * (each // 1000)
         repeated[kind] = list(zip(questions, answers, strict=True))[each // 2 :][: each // 100]
         passages = [
