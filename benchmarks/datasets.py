@@ -35,7 +35,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import asked_questions, build_heldout, mix_knowledge, mix_skills
 from lab_pipeline.datasets.near_duplicates import near_duplicates
-from lab_pipeline.datasets.quality import curated_frame, load_suite, training_frame, validate
+from lab_pipeline.datasets.quality import CHECKED, curated_frame, load_suite, training_frame, validate
 from lab_pipeline.datasets.rows import instruction_rows
 from lab_pipeline.datasets.screening import asked_in
 from lab_pipeline.settings import Settings, TaxonomySettings
@@ -129,7 +129,7 @@ def mix(home: Home) -> dict[str, Any]:
     clock.took("curated_suite")
     test = LeakDetector(asked_questions(heldout))
     for dataset in (knowledge, skills):
-        rows = pq.read_table(dataset.path)
+        rows = pq.read_table(dataset.path, columns=CHECKED)
         findings = validate(training_frame(rows), "training_rows").each
         assert all(finding.passed for finding in findings), findings
         clock.took("training_suites")

@@ -104,6 +104,10 @@ def curated_frame(rows: pa.Table) -> pd.DataFrame:
     return _frame({name: rows[name] for name in ("id", "leaf", "question", "answer", "fault")})
 
 
+CHECKED = ["id", "messages", "leaf", "source", "part"]
+"""Columns of training rows that their checks look at."""
+
+
 def training_frame(rows: pa.Table) -> pd.DataFrame:
     """Training rows as the table that the suite `training_rows` speaks of: `prompt` is all but the last message."""
     messages = rows["messages"].combine_chunks()

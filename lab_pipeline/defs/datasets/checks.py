@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import Phase, asked_questions, load_dataset, load_heldout
-from lab_pipeline.datasets.quality import Finding, Findings, curated_frame, load_suite, training_frame, validate
+from lab_pipeline.datasets.quality import CHECKED, Finding, Findings, curated_frame, load_suite, training_frame, validate
 from lab_pipeline.datasets.screening import asked_in
 from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
 from lab_pipeline.defs.resources import Lab
@@ -82,7 +82,7 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
     @dg.multi_asset_check(name=f"{phase}_rows_meet_expectations", specs=[*_specs(asset, "training_rows"), leak])
     def check(lab: Lab) -> Iterator[dg.AssetCheckResult]:
         home = lab.home
-        rows = pq.read_table(load_dataset(home, phase).path)
+        rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED)
         findings = validate(training_frame(rows), "training_rows")
         if not rows:  # a taxonomy without leaves of this phase is none the worse for it
             passed = [Finding(each.name, each.severity, True, "no rows") for each in findings.each]
