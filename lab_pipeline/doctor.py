@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.own import own_rows
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
@@ -53,6 +54,7 @@ def examine(home: Path) -> list[Finding]:
         *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
+        _tried("data sets of your own", lambda: _own(settings)),
         _teacher(settings),
         _tried("notifications", lambda: _notifications(settings)),
     ]
@@ -63,6 +65,12 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
         return Finding(what, True, attempt())
     except LabError as error:
         return Finding(what, False, str(error))
+
+
+def _own(settings: Settings) -> str:
+    tables, wrong = own_rows(settings.mixing.knowledge + settings.mixing.skills, settings.seed)
+    first = f", the first: {wrong[0]['reason']}" if wrong else ""
+    return f"{sum(map(len, tables))} rows, {len(wrong)} wrong ones kept aside{first}" if tables else "none"
 
 
 def _python() -> Finding:

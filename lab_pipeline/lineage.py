@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
+from lab_pipeline.documents.passages import passages_of
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.refresh import leaf_state, made_from
 from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
@@ -137,6 +138,11 @@ def row_lineage(home: Home, row_id: str) -> dict[str, Any]:
     if row["source"] == "replay":
         original = row_lineage(home, row["source_row"])
         return {**original, **found, "replays": original["row"]}
+    if row["source"] == "raft":
+        original = row_lineage(home, row["source_row"])
+        return {**original, **found, "asks_again": original["row"]}
+    if row["source"] == "own":
+        return {**found, "leaf": None, "file": row["source_row"]}
     if row["source"] == "general":
         return {**found, "leaf": None, "question": row["source_row"]}
     text = text_digest(row["messages"][0]["content"], row["messages"][-1]["content"])
@@ -165,7 +171,7 @@ def _origin(home: Home, row: dict[str, Any]) -> dict[str, Any]:
                     return {
                         **(read_json(facts) if facts.exists() else {}),
                         **{key: made[key] for key in ("taxonomy_commit", "flow", "flow_version", "teacher", "support")},
-                        **_span(next(_passages_of(made, source), None)),
+                        **_span(next(passages_of(made, source), None)),
                     }
         elif row["source"] == "seed" and any(seed_row(leaf, seed)["source_row"] == wanted for seed in source["seeds"]):
             return {"taxonomy_commit": _commit_of(home, leaf, entry["source"]), "file": f"{leaf}/qna.yaml"}
@@ -174,14 +180,6 @@ def _origin(home: Home, row: dict[str, Any]) -> dict[str, Any]:
                 if row["source"] == "document" and document_row(leaf, source["domain"], passage)["source_row"] == wanted:
                     return {"taxonomy_commit": _commit_of(home, leaf, entry["source"]), **_span(passage)}
     raise LabError(f"row {row['id']}: the tables of {leaf} that it came from are no longer in the home")
-
-
-def _passages_of(made: dict[str, Any], source: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The passage that a row was made from; the pieces of one long paragraph share a span, and differ in their text."""
-    for passage in source["passages"]:
-        spanned = (passage["document"], passage["start"], passage["end"])
-        if spanned == (made["document"], made["span_start"], made["span_end"]) and made["support"] in passage["text"]:
-            yield passage
 
 
 def _span(passage: dict[str, Any] | None) -> dict[str, Any]:
@@ -262,7 +260,7 @@ def _catalog_entries(home: Home, leaf: str) -> list[dict[str, Any]]:
     entries: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(home.datasets.glob("catalog-*.parquet"), key=lambda each: each.stat().st_mtime):
         for entry in pq.read_table(path, filters=[("leaf", "=", leaf)]).to_pylist():
-            if entry["curated"]:
+            if entry["source"]:
                 entries.setdefault((entry["curated"], entry["source"], str(entry.get("banned"))), entry)
     return list(entries.values())
 

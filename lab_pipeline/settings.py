@@ -78,6 +78,34 @@ class EndpointTeacherSettings(_Section):
 TeacherSettings = Annotated[EmbeddedTeacherSettings | EndpointTeacherSettings, Field(discriminator="kind")]
 
 
+class DatasetSettings(_Section):
+    """One data set as upstream's recipes name it."""
+
+    path: str = Field(
+        description="JSONL or Parquet file of conversations, or a recipe (YAML) that lists such files; "
+        "relative to the folder of the file that names it"
+    )
+    sampling_size: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = Field(
+        1.0,
+        description="With a point: the share of its rows, 1.0 = all; without: their number. All rows, once, if there are fewer",
+    )
+
+    @field_validator("sampling_size", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("expected a share such as 0.5 or a number of rows such as 100")
+        return value
+
+
+class MixingSettings(_Section):
+    """Data sets of your own, beside the rows of the leaves."""
+
+    knowledge: list[DatasetSettings] = Field([], description="Learned in phase 1")
+    skills: list[DatasetSettings] = Field([], description="Learned in phase 2")
+    generated: bool = Field(True, description="false: nothing is generated; the leaves give their seeds and documents only")
+
+
 class FlowSettings(_Section):
     """Which flow serves which kind of leaf: the name of a shipped flow, or the folder of your own."""
 
@@ -178,6 +206,7 @@ class Settings(_Section):
     base_model: str = Field(PACKAGED, description="'packaged', a local model folder, or a Hugging Face hub id")
     flows: FlowSettings = FlowSettings()
     recipe: str = Field("smollm2_135m_cpu", description="A shipped recipe's name, or a recipe file")
+    mixing: MixingSettings = MixingSettings()
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl; none = data/general")
     gate: GateSettings = GateSettings()
     budgets: BudgetSettings = BudgetSettings()
@@ -254,6 +283,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "base_model": here(settings.base_model),
             "flows": _anchored_flows(settings.flows, here),
             "recipe": here(settings.recipe),
+            "mixing": settings.mixing.model_copy(
+                update={
+                    "knowledge": [anchored(each, folder) for each in settings.mixing.knowledge],
+                    "skills": [anchored(each, folder) for each in settings.mixing.skills],
+                }
+            ),
             "general": str((folder / settings.general).resolve()) if settings.general else None,
         }
     )
@@ -262,6 +297,11 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
 def _anchored_flows(flows: FlowSettings, here: Callable[[str], str]) -> FlowSettings:
     kinds = {kind: here(name) for kind, name in flows.model_dump(exclude={"leaves"}, exclude_none=True).items()}
     return FlowSettings(**kinds, leaves={leaf.strip("/"): here(name) for leaf, name in flows.leaves.items()})
+
+
+def anchored(dataset: DatasetSettings, folder: Path) -> DatasetSettings:
+    """The data set with an absolute path; a relative one starts at `folder`."""
+    return dataset.model_copy(update={"path": str((folder / dataset.path).resolve())})
 
 
 def taxonomy_address(taxonomy: str, folder: Path) -> str:

@@ -30,8 +30,8 @@ class Standing:
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
     behind: list[str]
-    rows: int
-    """Kept rows of all leaves in use."""
+    trainable: bool
+    """Whether a leaf in use has rows, or needs none because nothing is to be generated."""
     inputs: str
     unchanged: bool
 
@@ -44,15 +44,16 @@ class Standing:
         heldout = build_heldout(catalog, snapshot.rows, general.questions)
         recipe = load_recipe(settings.recipe)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-        rows = sum(entry["rows"] for entry in catalog.in_use)
-        return cls(snapshot, plans, leaves_behind(home, plans), rows, inputs, nothing_changed(home, inputs))
+        trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)
+        return cls(snapshot, plans, leaves_behind(home, plans), trainable, inputs, nothing_changed(home, inputs))
 
 
 def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
     """Each leaf's kind, status, flow, counts, calls of this run, and problems.
 
     Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
-    *quarantined*. Rows of the last good state stay in use in the last three. *withdrawn*: no row is used any more.
+    *quarantined*; *not generated* because the settings say so. Rows of the last good state stay in use in the three before the
+    last. *withdrawn*: no row is used any more.
     """
     leaves = {}
     withdrawn = withdrawals(home)
@@ -65,6 +66,8 @@ def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ref
             status = "withdrawn"
         elif not row["usable"]:
             status = "quarantined"
+        elif leaf not in plans:
+            status = "not generated"
         elif current:
             status = "refreshed" if leaf in refreshed else "current"
         else:

@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 
 _LONGEST_FILE_NAME = 200
 _SCRATCH = ".writing-"
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 class HomeError(LabError):
@@ -33,8 +34,7 @@ class HomeError(LabError):
 
 def digest(value: Any) -> str:
     """Hash of a JSON-serialisable value (canonical JSON, SHA-256, first 20 hex digits)."""
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:20]
 
 
 def file_digest(path: Path) -> str:

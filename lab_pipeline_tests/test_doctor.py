@@ -77,6 +77,7 @@ def test_everything_is_fine_with_the_defaults(home):
         ("taxonomy", {"taxonomy": {"path": "nowhere"}}, "no leaf in"),
         ("recipe", {"recipe": "no_such_recipe"}, "no recipe 'no_such_recipe'"),
         ("general questions", {"general": "nowhere"}, "questions.jsonl"),
+        ("data sets of your own", {"mixing": {"skills": [{"path": "nowhere.jsonl"}]}}, "nowhere.jsonl: cannot be read"),
         ("flow for knowledge", {"flows": {"knowledge": "no_such_flow"}}, "no_such_flow"),
         ("flow for knowledge", {"flows": {"knowledge": "simple_freeform_skill"}}, "simple_freeform_skill"),
         ("flow for a/branch", {"flows": {"leaves": {"a/branch": "no_such_flow"}}}, "no_such_flow"),

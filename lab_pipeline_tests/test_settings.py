@@ -89,6 +89,18 @@ def test_every_path_starts_at_the_files_folder(tmp_path, monkeypatch):
     assert settings.flows.leaves == {"knowledge/a": str(tmp_path / "flow"), "compositional_skills": "freeform_skill"}
 
 
+def test_data_sets_start_at_the_files_folder_and_their_sizes_keep_their_kind(tmp_path):
+    text = "taxonomy: {path: .}\nmixing: {skills: [{path: a.jsonl, sampling_size: 1}, {path: /b.yaml, sampling_size: 1.0}]}\n"
+    (tmp_path / "settings.yaml").write_text(text)
+    one, other = load_settings(tmp_path / "settings.yaml").mixing.skills
+    assert (one.path, one.sampling_size, type(one.sampling_size)) == (str(tmp_path / "a.jsonl"), 1, int)
+    assert (other.path, other.sampling_size, type(other.sampling_size)) == ("/b.yaml", 1.0, float)
+    for wrong in ("true", "-1", "-0.5", "half"):
+        (tmp_path / "settings.yaml").write_text(text.replace("1.0", wrong))
+        with pytest.raises(SettingsError, match="mixing.skills.1.sampling_size"):
+            load_settings(tmp_path / "settings.yaml")
+
+
 def test_names_that_are_no_paths_stay_as_they_are(tmp_path):
     (tmp_path / "served").mkdir()
     text = "{taxonomy: {path: t}, base_model: org/model, recipe: own, teacher: {kind: endpoint, url: u, model: served}}"

@@ -62,7 +62,7 @@ class Life:
     @property
     def plans(self) -> dict[str, LeafPlan]:
         settings = load_settings(self.lab.home.settings_file)
-        return plan_leaves(self.home, self.snapshot, settings, *teacher_identities(settings))
+        return plan_leaves(self.lab.home, self.snapshot, settings, *teacher_identities(settings))
 
     def edit(self, leaf: str, wording: str) -> str:
         """Commit another task description; returns the commit."""

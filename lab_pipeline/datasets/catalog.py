@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from lab_pipeline.curation.curate import CURATED_SCHEMA
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
 from lab_pipeline.reviews import Review, review_of, reviews_in_force, row_text
@@ -34,9 +36,9 @@ CATALOG_SCHEMA = pa.schema(
 )
 """One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
 *quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed); *withdrawn* by a
-person (no rows in use). `content` is a hash of the rows' texts and of the leaf's frozen source, which holds seeds and
-passages. `banned` are ids in the curated table that people banned since: they are in use no more, though the leaf may be
-behind or broken."""
+person (no rows in use); *not generated*, as the settings say (its seeds and passages only). `content` is a hash of the rows'
+texts and of the leaf's frozen source, which holds seeds and passages. `banned` are ids in the curated table that people
+banned since: they are in use no more, though the leaf may be behind or broken."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Catalog:
 
     @property
     def in_use(self) -> list[dict[str, Any]]:
-        """Leaves that contribute rows."""
-        return [leaf for leaf in self.leaves if leaf["curated"]]
+        """Leaves that contribute rows, seeds or passages."""
+        return [leaf for leaf in self.leaves if leaf["source"]]
 
     @property
     def contents(self) -> dict[str, str]:
@@ -91,9 +93,16 @@ def current_catalog(home: Home) -> Catalog:
 
 def curated_rows(home: Home, entry: dict[str, Any]) -> list[dict[str, Any]]:
     """The kept rows that a catalog entry stands for."""
-    banned = entry.get("banned") or []  # catalogs of earlier releases lack it
-    rows = read_rows(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet")
-    return [row for row in rows if row["id"] not in banned]
+    return curated_table(home, entry).to_pylist()
+
+
+def curated_table(home: Home, entry: dict[str, Any], columns: list[str] | None = None) -> pa.Table:
+    """`curated_rows`, all columns or some, as a table."""
+    if not entry["curated"]:
+        return CURATED_SCHEMA.empty_table().select(columns or CURATED_SCHEMA.names)
+    banned = entry.get("banned")  # catalogs of earlier releases lack it
+    unbanned = [("id", "not in", banned)] if banned else None
+    return pq.read_table(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet", columns=columns, filters=unbanned)
 
 
 def _path(home: Home, catalog: Catalog) -> Path:
@@ -113,7 +122,9 @@ def _entry(
         standing = "quarantined"
         problems = [f"line {problem['line']}: {problem['message']}" for problem in row["problems"]]
         note = "; ".join(problems[:3]) + ("; last good rows in use" if state else "")
-    elif state and plan and state.curated == plan.curated:
+    elif plan is None:
+        standing, state = "not generated", None
+    elif state and state.curated == plan.curated:
         standing = "current"
     else:
         standing = "behind" if state else "missing"
@@ -137,4 +148,6 @@ def _entry(
         rows = [kept for kept in rows if kept["id"] not in entry["banned"]]
         texts = [[kept["id"], kept["context"], kept["question"], kept["answer"]] for kept in rows]
         entry |= {"rows": len(rows), "generated": state.funnel["generated"], "content": digest([state.source, texts])}
+    elif standing == "not generated":
+        entry |= {"source": row["fingerprint"], "content": digest([row["fingerprint"], []])}
     return entry

@@ -7,11 +7,12 @@ edits, moves and deletions, so a question that a model was trained on never beco
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
@@ -37,14 +38,19 @@ class LeakDetector:
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
         self._known: list[tuple[str, frozenset[str]]] = []
-        self._holding: dict[str, list[int]] = defaultdict(list)
+        self._holding: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        """Places in `_known` by number of words and by word."""
         for question in questions:
             self.add(question)
 
     def add(self, question: str) -> None:
         words = question_words(question)
-        for word in words:
-            self._holding[word].append(len(self._known))
+        holding = self._holding[len(words)]
+        # A text without any of this many of its words is not similar enough. So it is found by the rarest of them alone, which
+        # few other texts hold: the prefix filter of set-similarity joins.
+        needed = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9) + 1
+        for word in sorted(words, key=lambda word: (len(holding.get(word, ())), word))[:needed]:
+            holding[word].append(len(self._known))
         self._known.append((question, words))
 
     def leak(self, asked: str) -> str | None:
@@ -54,16 +60,24 @@ class LeakDetector:
     def leaks(self, asked: str) -> Iterator[str]:
         """All known questions that `asked` repeats."""
         words = question_words(asked)
-        shared = Counter(index for word in words for index in self._holding.get(word, ()))
-        for index, common in sorted(shared.items()):
+        sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
+        holdings = [self._holding[size] for size in sizes if size in self._holding]
+        for index in sorted({index for holding in holdings for word in words if word in holding for index in holding[word]}):
             question, known = self._known[index]
-            if common / (len(words) + len(known) - common) >= SAME_QUESTION:
+            if jaccard(words, known) >= SAME_QUESTION:
                 yield question
 
 
+@functools.lru_cache(4096)
 def question_words(text: str) -> frozenset[str]:
     """Stems of a question's content words, by which questions are compared."""
     return frozenset(content_words(text)) - FRAMING or frozenset(re.findall(r"\w+", text.casefold()))
+
+
+def jaccard(one: Set[Any], other: Set[Any]) -> float:
+    """Size of the intersection over that of the union; 1.0 for two empty sets."""
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared) if one or other else 1.0
 
 
 def taught_questions(home: Home) -> LeakDetector:
@@ -72,7 +86,7 @@ def taught_questions(home: Home) -> LeakDetector:
     asked = set()
     for path in (path for path in mixed if not path.stem.endswith("-excluded")):
         rows = pq.read_table(path, columns=["messages"], filters=[("source", "!=", "document")])
-        asked |= {messages[0]["content"] for messages in rows["messages"].to_pylist()}
+        asked |= {turn["content"] for messages in rows["messages"].to_pylist() for turn in messages if turn["role"] == "user"}
     return LeakDetector(sorted(asked))
 
 

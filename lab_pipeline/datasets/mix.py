@@ -2,8 +2,10 @@
 
 Phase 1, *knowledge*: question-answer rows of the knowledge leaves and the documents' own text. Phase 2, *skills*: rows of
 the skill leaves, their seeds in use, and a replay of phase 1 (LAB paper, section 4), or all of it where the recipe stacks
-both. Both carry general questions against forgetting. What concerns several leaves at once happens here: rows that repeat
-a held-out question, and the same question in two leaves.
+both; where the recipe says so, knowledge questions over documents as well (`raft`). Both carry the data sets of one's own
+(`own`) and general questions against forgetting. What concerns several leaves at once is in `screening`.
+
+The rows stay in Arrow tables, are read leaf by leaf and written part by part; what needs Python sees one row at a time.
 
 Some rows of each leaf (see `parts`) and some general questions are for validation: no model learns from them, and the
 training takes the epoch that does best on them. Phase 2 has phase 1's as well, so that it sees phase 1 forgotten.
@@ -12,44 +14,45 @@ training takes the epoch that does best on them. Phase 2 has phase 1's as well, 
 from __future__ import annotations
 
 import random
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from lab_pipeline.datasets.catalog import Catalog, curated_rows
+from lab_pipeline.datasets.catalog import Catalog, curated_rows, curated_table
 from lab_pipeline.datasets.heldout import LeakDetector
+from lab_pipeline.datasets.own import own_contents, own_rows
 from lab_pipeline.datasets.parts import validation_rows
+from lab_pipeline.datasets.raft import raft_row
 from lab_pipeline.datasets.rows import (
     TRAINING_SCHEMA,
     as_prompt,
     document_row,
     general_row,
-    instruction_row,
+    instruction_rows,
     licensed,
     seed_row,
 )
+from lab_pipeline.datasets.screening import EXCLUDED_SCHEMA, screen, turns_of
+from lab_pipeline.documents.passages import passages_of
 from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows, written_whole
 from lab_pipeline.taxonomy.attribution import licences
-from lab_pipeline.taxonomy.leaf import normalised
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 from lab_pipeline.training.recipe import Recipe
 
 Phase = Literal["knowledge", "skills"]
 
-_MARKUP = re.compile(r"<\|[^|>]{1,40}\|>")
-"""Special tokens of chat templates: as text in a row they would end or begin turns."""
-
-EXCLUDED_SCHEMA = pa.schema(
-    [("id", pa.string()), ("leaf", pa.string()), ("question", pa.string()), ("rule", pa.string()), ("reason", pa.string())]
-)
-"""Rows that a data set left out, with the rule that excluded them."""
+_PART = 50_000
+"""Rows that are put in order and written together."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Dataset:
 
     def read(self) -> list[dict[str, Any]]:
         return read_rows(self.path)
+
+    def head(self, count: int = 5) -> list[dict[str, Any]]:
+        """The first rows."""
+        return next(pq.ParquetFile(self.path).iter_batches(count), TRAINING_SCHEMA.empty_table()).to_pylist()
 
 
 def build_heldout(catalog: Catalog, snapshot_rows: list[dict[str, Any]], general: list[dict[str, str]]) -> dict[str, Any]:
@@ -113,14 +120,18 @@ def mix_knowledge(
     home: Home, catalog: Catalog, heldout: dict[str, Any], replay: list[dict[str, str]], recipe: Recipe, settings: Settings
 ) -> Dataset:
     """Build and store phase 1's data."""
-    rows = _curated(home, catalog, lambda kind: kind == "knowledge", recipe, settings)
-    for leaf, source in _sources(home, catalog, lambda kind: kind == "knowledge"):
-        rows += [document_row(leaf, source["domain"], passage) for passage in source["passages"]]
-    rows, excluded = _admit(rows, heldout)
-    rows += _general(replay, "knowledge", heldout, recipe, settings) if rows else []
-    stated = _licences(home, catalog)
-    rows = [licensed(row, stated) for row in rows]
-    return _store(home, "knowledge", rows, excluded, origin(catalog, heldout), settings.seed)
+    leaves = [entry for entry in _in_order(catalog) if entry["kind"] == "knowledge"]
+    own, wrong = own_rows(settings.mixing.knowledge, settings.seed)
+    curated = (_curated(home, entry, recipe, settings) for entry in leaves)
+    documents = (
+        [document_row(entry["leaf"], source["domain"], passage) for passage in source["passages"]]
+        for entry, source in _sources(home, leaves)
+    )
+    rows, excluded = screen(chain(curated, map(_table, documents), own), _leaks(heldout))
+    if any(map(len, rows)):
+        rows.append(_general(replay, "knowledge", heldout, recipe, settings))
+    rows = _licensed(home, catalog, rows)
+    return _store(home, "knowledge", rows, wrong + excluded, origin(catalog, heldout, settings), settings.seed)
 
 
 def mix_skills(
@@ -133,24 +144,20 @@ def mix_skills(
     knowledge: Dataset,
 ) -> Dataset:
     """Build and store phase 2's data."""
-    rows = []
-    for leaf, source in _sources(home, catalog, lambda kind: kind != "knowledge"):
-        rows += [seed_row(leaf, seed) for seed in source["seeds"]]
-    rows, excluded = _admit(rows + _curated(home, catalog, lambda kind: kind != "knowledge", recipe, settings), heldout)
-    earlier = [row for row in knowledge.read() if row["source"] != "general"]
-    trained = [row for row in earlier if row["part"] == "train"]
-    if recipe.stacked:
-        rows += trained
-    else:
-        count = round(recipe.skills.phase_1_replay * len(trained))
-        replayed = random.Random(digest([settings.seed, "replay"])).sample(trained, count)
-        rows += [{**row, "id": digest(["replay", row["id"]]), "source": "replay", "source_row": row["id"]} for row in replayed]
-    if rows:
-        rows += [row for row in earlier if row["part"] == "validation"]
-        rows += _general(replay, "skills", heldout, recipe, settings)
-    stated = _licences(home, catalog)
-    rows = [licensed(row, stated) for row in rows]
-    return _store(home, "skills", rows, excluded, origin(catalog, heldout), settings.seed)
+    leaves = [entry for entry in _in_order(catalog) if entry["kind"] != "knowledge"]
+    own, wrong = own_rows(settings.mixing.skills, settings.seed)
+    seeds = ([seed_row(entry["leaf"], seed) for seed in source["seeds"]] for entry, source in _sources(home, leaves))
+    curated = (_curated(home, entry, recipe, settings) for entry in leaves)
+    rows, excluded = screen(chain(map(_table, seeds), curated, own), _leaks(heldout))
+    earlier = pq.read_table(knowledge.path, filters=pc.field("source") != "general")
+    trained = earlier.filter(pc.field("part") == "train")
+    rows.append(trained if recipe.stacked else _replayed(trained, recipe.skills.phase_1_replay, settings.seed))
+    rows.append(_with_documents(home, catalog, trained, recipe.skills.raft, settings.seed))
+    if any(map(len, rows)):
+        rows.append(earlier.filter(pc.field("part") == "validation"))
+        rows.append(_general(replay, "skills", heldout, recipe, settings))
+    rows = _licensed(home, catalog, rows)
+    return _store(home, "skills", rows, wrong + excluded, origin(catalog, heldout, settings), settings.seed)
 
 
 def load_dataset(home: Home, phase: Phase) -> Dataset:
@@ -176,61 +183,73 @@ def exclusions(home: Home) -> list[dict[str, Any]]:
     return found
 
 
-def origin(catalog: Catalog, heldout: dict[str, Any]) -> str:
+def origin(catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> str:
     """What a data set was mixed from; an evaluation must find data sets, catalog and test in agreement."""
-    return digest([catalog.contents, heldout["digest"]])
+    return digest([catalog.contents, heldout["digest"], *own_contents(settings.mixing.knowledge + settings.mixing.skills)])
 
 
-def _licences(home: Home, catalog: Catalog) -> dict[str, list[str]]:
-    return {row["leaf"]: licences(row["attribution"]) for row in load_snapshot(home, catalog.snapshot).rows}
+def _in_order(catalog: Catalog) -> list[dict[str, Any]]:
+    """The leaves in use by key: of rows that repeat each other, the first leaf's stays."""
+    return sorted(catalog.in_use, key=lambda entry: entry["leaf"])
 
 
-def _curated(
-    home: Home, catalog: Catalog, wanted: Callable[[str], bool], recipe: Recipe, settings: Settings
-) -> list[dict[str, Any]]:
-    """The curated rows of some leaves, each in its part."""
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, TRAINING_SCHEMA)
+
+
+def _licensed(home: Home, catalog: Catalog, rows: list[pa.Table]) -> list[pa.Table]:
+    stated = {row["leaf"]: licences(row["attribution"]) for row in load_snapshot(home, catalog.snapshot).rows}
+    return [licensed(table, stated) for table in rows]
+
+
+def _curated(home: Home, entry: dict[str, Any], recipe: Recipe, settings: Settings) -> pa.Table:
+    """A leaf's curated rows by id, each in its part."""
+    rows = curated_table(home, entry).sort_by("id")
+    seeds = [seed["asked"] for seed in read_json(home.leaf_source(entry["source"]))["seeds"]]
+    described = rows.select(["id", "context", "question", "support"]).to_pylist()
+    return instruction_rows(rows, validation_rows(described, seeds, recipe.validation.share, settings.seed))
+
+
+def _sources(home: Home, leaves: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(catalog entry, frozen seeds and passages) of each leaf."""
+    return ((entry, read_json(home.leaf_source(entry["source"]))) for entry in leaves)
+
+
+def _replayed(rows: pa.Table, share: float, seed: int) -> pa.Table:
+    """Some rows of phase 1 under ids of their own."""
+    chosen = np.zeros(len(rows), bool)
+    chosen[random.Random(digest([seed, "replay"])).sample(range(len(rows)), round(share * len(rows)))] = True
+    rows = rows.filter(pa.array(chosen))
+    before = rows["id"].to_pylist()
+    columns = {
+        "id": [digest(["replay", row]) for row in before],
+        "source": ["replay"] * len(before),
+        "source_row": before,
+    }
+    return pa.table({name: columns.get(name, rows[name]) for name in TRAINING_SCHEMA.names}, TRAINING_SCHEMA)
+
+
+def _with_documents(home: Home, catalog: Catalog, rows: pa.Table, share: float, seed: int) -> pa.Table:
+    """A share of phase 1's questions, asked over documents."""
+    wanted = rows.filter(pc.field("source") == "curated").to_pylist() if share else []
+    wanted = sorted(wanted, key=lambda row: digest([seed, "raft", row["id"]]))[: round(share * len(wanted))]
+    by_leaf = defaultdict(list)
+    for row in wanted:
+        by_leaf[row["leaf"]].append(row)
     found = []
-    for entry in catalog.in_use:
-        if wanted(entry["kind"]):
-            rows = curated_rows(home, entry)
-            seeds = [seed["asked"] for seed in read_json(home.leaf_source(entry["source"]))["seeds"]]
-            kept = validation_rows(rows, seeds, recipe.validation.share, settings.seed)
-            found += [{**instruction_row(row), "part": "validation" if row["id"] in kept else "train"} for row in rows]
-    return found
-
-
-def _sources(home: Home, catalog: Catalog, wanted: Callable[[str], bool]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for entry in catalog.in_use:
-        if wanted(entry["kind"]):
-            yield entry["leaf"], read_json(home.leaf_source(entry["source"]))
-
-
-def _admit(rows: list[dict[str, Any]], heldout: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(admitted, excluded): what the checks on data sets would stop the run for is left out here, row by row."""
-    leaks = _leaks(heldout)
-    admitted, excluded = [], []
-    seen: dict[str, str] = {}
-    for row in rows:
-        asked = row["messages"][0]["content"]
-        is_question = row["source"] != "document"
-        markup = next((found for message in row["messages"] if (found := _MARKUP.search(message["content"]))), None)
-        if markup:
-            rule, reason = "markup", f"holds the chat markup {markup.group()!r}"
-        elif is_question and (leak := leaks.leak(asked)):
-            rule, reason = "held_out", f"repeats the test question {leak!r}"
-        elif is_question and normalised(asked) in seen:
-            rule, reason = "duplicate", f"same question as a row of {seen[normalised(asked)]}"
-        else:
-            seen[normalised(asked)] = row["leaf"]
-            admitted.append(row)
-            continue
-        excluded.append({"id": row["source_row"], "leaf": row["leaf"], "question": asked, "rule": rule, "reason": reason})
-    return admitted, excluded
+    for entry, source in _sources(home, [entry for entry in catalog.in_use if entry["leaf"] in by_leaf]):
+        passages = [passage["text"] for passage in source["passages"]]
+        made = {row["id"]: row for row in curated_rows(home, entry)}
+        for row in by_leaf[entry["leaf"]]:
+            gold = next(passages_of(made[row["source_row"]], source), None)
+            if gold:
+                found.append(raft_row(row, gold["text"], passages, seed))
+    return _table(found)
 
 
 def _general(
     replay: list[dict[str, str]], phase: Phase, heldout: dict[str, Any], recipe: Recipe, settings: Settings
-) -> list[dict[str, Any]]:
+) -> pa.Table:
     """The phase's own share of the general questions, and those to validate on, which no phase replays."""
     leaks = _leaks(heldout)
     free = [question for question in replay if not leaks.leak(question["question"])]
@@ -239,7 +258,7 @@ def _general(
     # phase 2 begins where phase 1 ended, and takes from the front again only where the questions run out
     drawn = free[:first] if phase == "knowledge" else (free[first:] + free[:first])[:second]
     kept = free[first + second :][::-1][: recipe.validation.general]
-    return [*map(general_row, drawn), *({**general_row(question), "part": "validation"} for question in kept)]
+    return _table([*map(general_row, drawn), *({**general_row(question), "part": "validation"} for question in kept)])
 
 
 def _leaks(heldout: dict[str, Any]) -> LeakDetector:
@@ -247,25 +266,50 @@ def _leaks(heldout: dict[str, Any]) -> LeakDetector:
 
 
 def _store(
-    home: Home, phase: Phase, rows: list[dict[str, Any]], excluded: list[dict[str, Any]], made_from: str, seed: int
+    home: Home, phase: Phase, tables: list[pa.Table], excluded: list[dict[str, Any]], made_from: str, seed: int
 ) -> Dataset:
     """Shuffle (by hash, so the order is the rows' own) and write a data set and what it left out."""
-    rows = sorted(rows, key=lambda row: digest([seed, row["id"]]))
-    content = digest([[row["id"], row["messages"], row["unmask"], row["part"]] for row in rows])
+    ranks, contents = [], []
+    by_source: Counter[str] = Counter()
+    by_leaf: Counter[str] = Counter()
+    validation: Counter[str] = Counter()
+    for table in tables:
+        ids, *columns = (table[name].to_pylist() for name in ("id", "unmask", "source", "leaf", "part"))
+        ranks.append(np.array([int(digest([seed, row])[:16], 16) for row in ids], np.uint64))
+        for row, turns, unmask, source, leaf, part in zip(ids, turns_of(table), *columns, strict=True):
+            contents.append(digest([row, turns, unmask, part]))
+            if part == "validation":
+                validation[leaf or "general"] += 1
+            else:
+                by_source[source] += 1
+                by_leaf[leaf] += bool(leaf)
+    order = np.argsort(np.concatenate(ranks), kind="stable")
+    content = digest([contents[row] for row in order.tolist()])
     path = home.datasets / f"{phase}-{content}.parquet"
-    write_rows(path, rows, TRAINING_SCHEMA)
+    with written_whole(path) as scratch, pq.ParquetWriter(scratch, TRAINING_SCHEMA) as writer:
+        for rows in _shuffled(tables, ranks):
+            writer.write_table(rows)
     write_rows(home.datasets / f"{phase}-{content}-excluded.parquet", excluded, EXCLUDED_SCHEMA)
-    trained = [row for row in rows if row["part"] == "train"]
     dataset = Dataset(
         phase=phase,
         made_from=made_from,
         digest=content,
         path=path,
-        rows=len(trained),
-        by_source=dict(Counter(row["source"] for row in trained)),
-        by_leaf=dict(Counter(row["leaf"] for row in trained if row["leaf"])),
-        validation=dict(Counter(row["leaf"] or "general" for row in rows if row["part"] == "validation")),
+        rows=by_source.total(),
+        by_source=dict(sorted(by_source.items())),
+        by_leaf=dict(sorted((+by_leaf).items())),
+        validation=dict(sorted(validation.items())),
         excluded=dict(Counter(row["rule"] for row in excluded)),
     )
     write_json(home.datasets / f"{phase}.json", {**vars(dataset), "path": path.name})
     return dataset
+
+
+def _shuffled(tables: list[pa.Table], ranks: list[np.ndarray]) -> Iterator[pa.Table]:
+    """The rows in the order of their ranks, which are spread over all 64-bit numbers; never many more than `_PART` at once."""
+    parts = np.uint64(sum(map(len, tables)) // _PART + 1)
+    belongs = [(rank >> np.uint64(32)) * parts >> np.uint64(32) for rank in ranks]
+    for part in range(int(parts)):
+        chosen = [table.filter(pa.array(owner == part)) for table, owner in zip(tables, belongs, strict=True)]
+        rank = np.concatenate([rank[owner == part] for rank, owner in zip(ranks, belongs, strict=True)])
+        yield pa.concat_tables(chosen).combine_chunks().take(np.argsort(rank, kind="stable"))

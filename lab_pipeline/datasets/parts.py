@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.storage import digest
 
 ENOUGH_ROWS = 10
@@ -42,16 +42,18 @@ def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
     def lead(index: int) -> int:
         while leader[index] != index:
-            index = leader[index]
+            leader[index] = index = leader[leader[index]]
         return index
 
     for index, row in enumerate(rows):
-        asked = _asked(row)
-        for text in (*known.leaks(asked), row["support"] or ""):
+        asked = row["context"] or row["question"]  # a context outweighs what is asked about it
+        near = [asked] if asked in first else known.leaks(asked)
+        for text in (*near, row["support"] or ""):
             if text:
                 leader[lead(first.setdefault(text, index))] = lead(index)
-        first.setdefault(asked, index)
-        known.add(asked)
+        if asked not in first:
+            first[asked] = index
+            known.add(asked)
     groups = defaultdict(list)
     for index, row in enumerate(rows):
         groups[lead(index)].append(row)
@@ -59,4 +61,4 @@ def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _asked(row: dict[str, Any]) -> str:
-    return str(instruction_row(row)["messages"][0]["content"])
+    return as_prompt(row["question"], row["context"])[0]["content"]

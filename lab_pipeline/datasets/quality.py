@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from pydantic import BaseModel, ConfigDict
 
@@ -42,6 +45,15 @@ class Finding:
     """What was seen: a value, or how many rows failed with examples of them."""
 
 
+@dataclass(frozen=True)
+class Findings:
+    """How a suite fared, in the suite's order."""
+
+    each: list[Finding]
+    page: str
+    """Great Expectations' own page of it (Data Docs), HTML; its styles come from the web."""
+
+
 @cache
 def load_suite(name: str) -> tuple[Expectation, ...]:
     return tuple(
@@ -49,53 +61,76 @@ def load_suite(name: str) -> tuple[Expectation, ...]:
     )
 
 
-def validate(frame: pd.DataFrame, suite: tuple[Expectation, ...]) -> list[Finding]:
-    """Run a suite on a table, in the suite's order."""
+def validate(frame: pd.DataFrame, name: str) -> Findings:
+    """Run the suite of that name on a table."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.registry import get_expectation_impl
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
 
+    wanted = load_suite(name)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    asset = context.data_sources.add_pandas("memory").add_dataframe_asset("table")
+    asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    findings = []
-    for wanted in suite:
-        expectation = get_expectation_impl(wanted.expectation)(**wanted.arguments)
-        result = batch.validate(expectation, result_format="SUMMARY")
-        findings.append(Finding(wanted.name, wanted.severity, bool(result.success), _observed(result.result)))
-    return findings
+    expectations = [
+        get_expectation_impl(each.expectation)(
+            **each.arguments, meta={"name": each.name}, description=each.name.replace("_", " ")
+        )
+        for each in wanted
+    ]
+    # as one suite, for each validation hashes the whole table first
+    result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
+    found = {config.meta["name"]: each for each in result.results if (config := each.expectation_config) and config.meta}
+    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    return Findings([_finding(each, found[each.name]) for each in wanted], page)
 
 
-def _observed(result: dict[str, Any]) -> str:
+def _finding(wanted: Expectation, found: Any) -> Finding:
+    result = found.result
     if "unexpected_count" not in result:
-        return str(result.get("observed_value", ""))
-    examples = ", ".join(repr(each)[:80] for each in result.get("partial_unexpected_list", [])[:3])
-    said = f"{result['unexpected_count']} of {result['element_count']} rows unexpected"
-    return f"{said}, such as {examples}" if examples else said
+        observed = str(result.get("observed_value", ""))
+    else:
+        observed = f"{result['unexpected_count']} of {result['element_count']} rows unexpected"
+        if examples := ", ".join(repr(each)[:80] for each in result["partial_unexpected_list"][:3]):
+            observed += f", such as {examples}"
+    return Finding(wanted.name, wanted.severity, bool(found.success), observed)
 
 
-def training_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Training rows as the flat table that the suite `training_rows` speaks of.
+def curated_frame(rows: pa.Table) -> pd.DataFrame:
+    """Curated rows as the table that the suite `curated_rows` speaks of."""
+    return _frame({name: rows[name] for name in ("id", "leaf", "question", "answer", "fault")})
 
-    What is missing becomes an empty text, for Great Expectations passes over nulls.
-    """
-    import pandas as pd
 
-    columns = ["id", "leaf", "source", "part", "prompt", "answer", "last_role"]
-    return pd.DataFrame(
-        [
-            {
-                "id": row["id"],
-                "leaf": row["leaf"],
-                "source": row["source"] or "",
-                "part": row["part"] or "",
-                "prompt": "\n".join(message["content"] or "" for message in row["messages"][:-1]),
-                "answer": row["messages"][-1]["content"] or "",
-                "last_role": row["messages"][-1]["role"],
-            }
-            for row in rows
-        ],
-        columns=columns,
+CHECKED = ["id", "messages", "leaf", "source", "part"]
+"""Columns of training rows that their checks look at."""
+
+
+def training_frame(rows: pa.Table) -> pd.DataFrame:
+    """Training rows as the table that the suite `training_rows` speaks of: `prompt` is all but the last message."""
+    messages = rows["messages"].combine_chunks()
+    turns = messages.flatten()
+    texts = pc.fill_null(turns.field("content"), "")
+    ends = messages.offsets.to_numpy()[1:] - messages.offsets[0].as_py()
+    earlier = np.ones(len(turns), bool)
+    earlier[ends - 1] = False
+    offsets = np.concatenate([[0], ends - np.arange(1, len(ends) + 1)]).astype(np.int32)
+    return _frame(
+        {
+            "id": rows["id"],
+            "leaf": rows["leaf"],
+            "source": rows["source"],
+            "part": rows["part"],
+            "prompt": pc.binary_join(pa.ListArray.from_arrays(offsets, texts.filter(pa.array(earlier))), "\n"),
+            "answer": texts.take(ends - 1),
+            "last_role": turns.field("role").take(ends - 1),
+        }
     )
+
+
+def _frame(columns: dict[str, pa.ChunkedArray]) -> pd.DataFrame:
+    """What is missing becomes an empty text, for Great Expectations passes over nulls; of a leaf or a fault it may be."""
+    filled = {name: column if name in ("leaf", "fault") else pc.fill_null(column, "") for name, column in columns.items()}
+    return pa.table(filled).to_pandas()

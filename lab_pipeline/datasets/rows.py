@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lab_pipeline.flows.instructions import is_document_instruction
 from lab_pipeline.storage import digest
@@ -23,7 +25,8 @@ TRAINING_SCHEMA = pa.schema(
     ]
 )
 """`unmask` true = the loss covers the whole text but the system message, else the answers only. `metadata` is JSON text, as
-upstream has it. `source` says where a row came from (curated, seed, document, general, replay), `source_row` its id there.
+upstream has it. `source` says where a row came from (curated, seed, document, raft, own, general, replay), `source_row` its id
+there, or file and line.
 `part` is *train*, or *validation* for a row that no model learns from and by which the epoch is chosen."""
 
 
@@ -32,17 +35,41 @@ def as_prompt(question: str, context: str | None) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{context}\n\n{question}" if context else question}]
 
 
-def instruction_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A curated row as a training row; a document instruction, which holds the document's text, is learned whole."""
-    metadata = {key: row[key] for key in ("document", "document_commit", "taxonomy_commit", "flow", "teacher")}
-    return _row(
-        row["id"],
-        [*as_prompt(row["question"], row["context"]), {"role": "assistant", "content": row["answer"]}],
-        metadata,
-        leaf=row["leaf"],
-        source="curated",
-        unmask=is_document_instruction(row),
-    )
+_TAUGHT_BY = ("document", "document_commit", "flow", "taxonomy_commit", "teacher")
+"""Columns of curated rows that training rows carry as metadata."""
+
+
+def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
+    """Curated rows as training rows, column by column, for there may be very many.
+
+    Args:
+        validating: ids of the rows whose part is *validation*.
+    """
+    ids, leaves = rows["id"].to_pylist(), rows["leaf"].to_pylist()
+    taught_by = list(zip(*(rows[column].to_pylist() for column in _TAUGHT_BY), strict=True))
+    as_json = {values: _as_json(dict(zip(_TAUGHT_BY, values, strict=True))) for values in set(taught_by)}
+    context = pc.coalesce(rows["context"], "")
+    before = pc.if_else(pc.equal(context, ""), "", pc.binary_join_element_wise(context, "", "\n\n"))
+    columns = {
+        "id": [digest(["curated", *origin]) for origin in zip(leaves, ids, strict=True)],
+        "messages": _conversations(pc.binary_join_element_wise(before, rows["question"], ""), rows["answer"]),
+        "metadata": [as_json[values] for values in taught_by],
+        "unmask": [is_document_instruction(row) for row in rows.select(["kind", "context"]).to_pylist()],
+        "leaf": rows["leaf"],
+        "source": ["curated"] * len(ids),
+        "source_row": rows["id"],
+        "part": ["validation" if id in validating else "train" for id in ids],
+    }
+    return pa.table(columns, TRAINING_SCHEMA)
+
+
+def _conversations(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> pa.ListArray:
+    """Messages of one prompt and its answer each."""
+    count = len(prompts)
+    turns = pa.concat_arrays([*prompts.chunks, *answers.chunks]).take(np.arange(2 * count).reshape(2, count).T.ravel())
+    roles = pa.array(["user", "assistant"]).take(np.tile([0, 1], count))
+    turns = pa.StructArray.from_arrays([roles, turns], fields=list(TRAINING_SCHEMA.field("messages").type.value_type))
+    return pa.ListArray.from_arrays(np.arange(0, 2 * count + 1, 2, dtype=np.int32), turns)
 
 
 def seed_row(leaf: str, seed: dict[str, str]) -> dict[str, Any]:
@@ -80,12 +107,21 @@ def general_row(question: dict[str, str]) -> dict[str, Any]:
     )
 
 
-def licensed(row: dict[str, Any], licences: dict[str, list[str]]) -> dict[str, Any]:
-    """A leaf's row with the licences that the leaf's attribution states; no part of any hash, so an edit retrains nothing."""
-    if not row["leaf"]:
-        return row
-    metadata = {**json.loads(row["metadata"]), "licences": licences.get(row["leaf"], [])}
-    return {**row, "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False)}
+def licensed(rows: pa.Table, licences: dict[str, list[str]]) -> pa.Table:
+    """Rows with the licences that their leaf's attribution states; no part of any hash, so an edit retrains nothing."""
+    before = list(zip(rows["metadata"].to_pylist(), rows["leaf"].to_pylist(), strict=True))
+    after = {
+        (metadata, leaf): _as_json({**json.loads(metadata), "licences": licences.get(leaf, [])}) if leaf else metadata
+        for metadata, leaf in set(before)
+    }
+    column = TRAINING_SCHEMA.get_field_index("metadata")
+    return rows.set_column(column, TRAINING_SCHEMA.field(column), pa.array([after[each] for each in before], pa.string()))
+
+
+def own_row(messages: list[dict[str, str]], unmask: bool, metadata: dict[str, Any], place: str) -> dict[str, Any]:
+    """A row of somebody's own data set; its id is its content's, so it is the same wherever the file lies."""
+    row = _row(digest([messages, unmask]), messages, metadata, leaf=None, source="own", unmask=unmask)
+    return {**row, "source_row": place}
 
 
 def _row(
@@ -99,10 +135,14 @@ def _row(
     return {
         "id": digest([source, leaf, origin]),
         "messages": messages,
-        "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False),
+        "metadata": _as_json(metadata),
         "unmask": unmask,
         "leaf": leaf,
         "source": source,
         "source_row": origin,
         "part": "train",
     }
+
+
+def _as_json(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)

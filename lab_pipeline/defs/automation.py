@@ -203,7 +203,7 @@ def waiting_retunes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequ
 
 def _retune_if_changed(lab: Lab, run_key: str) -> dg.RunRequest | dg.SkipReason:
     standing = Standing.of(lab.home, lab.settings)
-    if not standing.rows:
+    if not standing.trainable:
         return dg.SkipReason("no leaf has a row to train on")
     if standing.unchanged:
         return dg.SkipReason("nothing changed since the last evaluated candidate")

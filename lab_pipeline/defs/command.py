@@ -56,7 +56,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
                 _run(instance, home, "refresh_leaves", say, seconds, [first, last], leaves_may_fail=True)
             standing = Standing.of(home, settings)
             steps = 0
-            if not standing.rows:
+            if not standing.trainable:
                 raise LabError(_nothing_to_train_on(home, standing))
             if standing.unchanged:
                 say("nothing changed since the last evaluated candidate")

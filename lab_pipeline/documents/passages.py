@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +35,14 @@ class Passage:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def passages_of(made: dict[str, Any], source: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The passage that a row was made from; the pieces of one long paragraph share a span, and differ in their text."""
+    for passage in source["passages"]:
+        spanned = (passage["document"], passage["start"], passage["end"])
+        if spanned == (made["document"], made["span_start"], made["span_end"]) and made["support"] in passage["text"]:
+            yield passage
 
 
 def sentences(text: str) -> list[str]:

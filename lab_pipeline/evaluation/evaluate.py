@@ -12,6 +12,7 @@ from typing import Any
 
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
+from lab_pipeline.datasets.own import own_contents
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, draw_distractors, summarised
 from lab_pipeline.evaluation.details import write_report
 from lab_pipeline.evaluation.gate import Comparison, Losses, compare, decide
@@ -33,7 +34,11 @@ GENERAL = "general"
 def retune_inputs(
     catalog: Catalog, heldout_digest: str, general: GeneralSets, base_identity: str, recipe: Recipe, settings: Settings
 ) -> str:
-    """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed, policy and judge endpoint."""
+    """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed, policy and judge endpoint.
+
+    Raises:
+        OwnDataError: a data set that the settings name cannot be read.
+    """
     return digest(
         [
             catalog.contents,
@@ -44,6 +49,8 @@ def retune_inputs(
             settings.seed,
             settings.gate.model_dump(),
             *judging_inputs(settings),
+            *own_contents(settings.mixing.knowledge),
+            *own_contents(settings.mixing.skills),
         ]
     )
 

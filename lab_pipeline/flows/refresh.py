@@ -86,13 +86,16 @@ class LeafState:
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities.
+    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities. None has one where the settings
+    say that nothing is generated.
 
     Raises:
         FlowError: a flow named in the settings cannot be used.
         LabError: the home's `reviews.yaml` is wrong.
         ModelError: grounding is wanted and the base model is not there.
     """
+    if not settings.mixing.generated:
+        return {}
     reviews = reviews_in_force(home, snapshot.reviews)
     kinds = {row["leaf"]: row["kind"] for row in snapshot.rows if row["leaf"] in snapshot.usable}
     flows = flows_of_leaves(settings, kinds)

@@ -47,6 +47,7 @@ class Phase(_Part):
 
 class SkillsPhase(Phase):
     phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 sees again")
+    raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks over documents (RAFT)")
 
 
 class Validation(_Part):

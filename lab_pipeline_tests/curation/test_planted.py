@@ -11,7 +11,7 @@ import pytest
 from lab_pipeline.curation.curate import curate
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import asked_questions
-from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.storage import Home, read_json
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -43,14 +43,13 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Verdicts:
     leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": []}))
-    unknown = dict.fromkeys(["document", "document_commit", "taxonomy_commit", "flow", "teacher"])
     found: Verdicts = {}
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]
         kept, rejected = curate(rows, source, load_flow(f"simple_{source['kind']}", source["kind"]))
         found |= {row["id"]: (row, row["rule"]) for row in rejected}
         for row in kept:
-            asked = instruction_row({**row, **unknown})["messages"][0]["content"]
+            asked = as_prompt(row["question"], row["context"])[0]["content"]
             found[row["id"]] = (row, "held_out" if leaks.leak(asked) else KEPT)
     return found
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.datasets.rows import instruction_rows
 
 
 def curated(**columns: Any) -> dict[str, Any]:
@@ -24,6 +26,6 @@ def curated(**columns: Any) -> dict[str, Any]:
 def test_a_document_instruction_shows_its_passage_and_is_learned_whole(
     kind: str, context: str | None, asked: str, unmask: bool
 ) -> None:
-    row = instruction_row(curated(kind=kind, context=context))
+    (row,) = instruction_rows(pa.Table.from_pylist([curated(kind=kind, context=context)], CURATED_SCHEMA), set()).to_pylist()
     assert row["messages"][0]["content"] == asked
     assert (row["unmask"], row["source"]) == (unmask, "curated")

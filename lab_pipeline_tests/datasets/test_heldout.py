@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_pipeline.datasets.heldout import LeakDetector, Ledger, Role, question_words, split_seeds
+from lab_pipeline.datasets.heldout import SAME_QUESTION, LeakDetector, Ledger, Role, jaccard, question_words, split_seeds
 from lab_pipeline.taxonomy.leaf import Kind, Leaf, Seed
 
 WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis pond reef".split()
@@ -207,3 +207,13 @@ def test_a_leak_is_found_exactly_where_one_of_all_pairs_is_near(known: list[str]
 def _jaccard(one: str, other: str) -> float:
     words = question_words(one), question_words(other)
     return len(words[0] & words[1]) / len(words[0] | words[1])
+
+
+@given(
+    known=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9), max_size=12),
+    asked=st.lists(st.sampled_from([*WORDS, "the", "which"]), max_size=10),
+)
+def test_no_leak_is_missed_by_looking_at_the_rarest_words_only(known, asked):
+    questions, question = [" ".join(words) for words in known], " ".join(asked)
+    similar = [each for each in questions if jaccard(question_words(each), question_words(question)) >= SAME_QUESTION]
+    assert LeakDetector(questions).leak(question) == (similar[0] if similar and asked else None)

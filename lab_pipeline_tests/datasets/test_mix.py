@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lab_pipeline.datasets import mix
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import (
@@ -19,9 +20,12 @@ from lab_pipeline.datasets.mix import (
     load_heldout,
     mix_knowledge,
     mix_skills,
+    origin,
 )
-from lab_pipeline.datasets.rows import instruction_row
+from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.errors import NotMaterialized
+from lab_pipeline.settings import DatasetSettings, MixingSettings
+from lab_pipeline.standing import leaf_summary
 from lab_pipeline.storage import Home, read_json, read_rows, write_json
 from lab_pipeline.training.recipe import Strategy, Validation
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
@@ -185,7 +189,7 @@ def test_general_questions_are_replayed_in_number_and_never_one_that_the_test_as
 
 def test_a_row_that_repeats_a_question_of_the_test_is_left_out_and_listed(lab):
     row = curated_rows(lab.home, lab.entry(FREEFORM))[0]
-    leak = instruction_row(row)["messages"][0]["content"]
+    leak = as_prompt(row["question"], row["context"])[0]["content"]
     _, skills = mixed(lab, lab.heldout([{"id": "g", "category": "c", "question": f"{leak.upper()}!", "answer": "A."}]))
     left_out = excluded(lab, skills)
     assert row["id"] in [each["id"] for each in left_out]
@@ -227,6 +231,91 @@ def test_the_test_asks_the_held_out_questions_of_the_leaves_in_use(lab):
     assert heldout["leaves"][GROUNDED][0]["context"] and not heldout["leaves"][KNOWLEDGE][0]["context"]
     assert load_heldout(lab.home) == heldout
     assert lab.heldout([])["digest"] != heldout["digest"]
+
+
+def with_own(lab: FilledHome, folder: Path, rows: list[Any]) -> FilledHome:
+    """The lab with a data set of its own in both phases."""
+    path = folder / "mine.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    own = [DatasetSettings(path=str(path), sampling_size=0.5)]
+    mixing = MixingSettings(knowledge=own, skills=[DatasetSettings(path=str(path))])
+    return replace(lab, settings=lab.settings.model_copy(update={"mixing": mixing}))
+
+
+def conversation(question: str, answer: str = "Yes.") -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def test_data_sets_of_ones_own_are_mixed_in_and_screened_like_the_leaves_rows(lab, tmp_path):
+    heldout = lab.heldout()
+    asked = asked_questions(heldout)[0]
+    taken = curated_rows(lab.home, lab.entry(FREEFORM))[0]["question"]
+    rows = [conversation(f"Is {n} a number of my own?") for n in range(20)]
+    knowledge, skills = mixed(with_own(lab, tmp_path, [*rows, conversation(asked), conversation(taken), "no row"]), heldout)
+    assert 9 <= knowledge.by_source["own"] <= 11
+    assert skills.by_source["own"] == 20
+    left_out = {each["id"].removeprefix("mine.jsonl:"): each["rule"] for each in excluded(lab, skills)}
+    assert {
+        "21": "held_out",
+        "22": "duplicate",
+        "23": "unreadable",
+    }.items() <= left_out.items()
+    assert "replay" in skills.by_source
+
+
+def test_data_sets_of_ones_own_give_the_same_bytes_from_another_folder(lab, tmp_path):
+    rows = [conversation(f"Is {n} a number of my own?") for n in range(20)]
+    (tmp_path / "other").mkdir()
+    one = [dataset.path.read_bytes() for dataset in mixed(with_own(lab, tmp_path, rows))]
+    assert [dataset.path.read_bytes() for dataset in mixed(with_own(lab, tmp_path / "other", rows), order=3)] == one
+
+
+def test_what_a_data_set_was_mixed_from_changes_with_ones_own_rows(lab, tmp_path):
+    catalog, heldout = lab.catalog(), lab.heldout()
+    origins = {origin(catalog, heldout, each.settings) for each in (lab, with_own(lab, tmp_path, [conversation("One?")]))}
+    assert len(origins | {origin(catalog, heldout, with_own(lab, tmp_path, [conversation("Two?")]).settings)}) == 3
+
+
+def test_without_generation_the_leaves_give_seeds_documents_and_the_test(lab, tmp_path):
+    own = with_own(lab, tmp_path, [conversation(f"Is {n} a number of my own?") for n in range(20)])
+    settings = own.settings.model_copy(update={"mixing": own.settings.mixing.model_copy(update={"generated": False})})
+    own = replace(own, settings=settings)
+    shutil.rmtree(lab.home.root / "leaves")
+    catalog = own.catalog()
+    assert catalog.behind == [] and len(catalog.in_use) == 4
+    assert {entry["state"] for entry in catalog.leaves} == {"not generated"}
+    heldout = own.heldout()
+    assert all(heldout["leaves"].values())
+    knowledge, skills = mixed(own, heldout)
+    assert knowledge.by_source.keys() == {"document", "general", "own"}
+    assert skills.by_source.keys() == {"seed", "general", "own", "replay"}
+    assert leaf_summary(own.home, own.snapshot(), own.plans(own.snapshot()), set())[FREEFORM]["status"] == "not generated"
+
+
+def test_knowledge_questions_are_asked_over_documents_in_phase_2_where_the_recipe_says_so(lab):
+    skills_phase = RECIPE.skills.model_copy(update={"raft": 1.0})
+    asking = RECIPE.model_copy(update={"skills": skills_phase})
+    catalog, heldout = lab.catalog(), lab.heldout()
+    knowledge = mix_knowledge(lab.home, catalog, heldout, REPLAY, asking, lab.settings)
+    skills = mix_skills(lab.home, catalog, heldout, REPLAY, asking, lab.settings, knowledge)
+    rows = [row for row in skills.read() if row["source"] == "raft"]
+    trained = {row["id"]: row for row in part(knowledge) if row["source"] == "curated"}
+    assert {row["source_row"] for row in rows} == set(trained)
+    texts = [passage["text"] for passage in read_json(lab.home.leaf_source(lab.entry(KNOWLEDGE)["source"]))["passages"]]
+    for row in rows:
+        prompt, before = row["messages"][0]["content"], trained[row["source_row"]]["messages"]
+        assert prompt.endswith(before[0]["content"]) and row["messages"][1] == before[1]
+        assert sum(text in prompt for text in texts) == json.loads(row["metadata"])["documents"] >= 1
+    half = RECIPE.model_copy(update={"skills": RECIPE.skills.model_copy(update={"raft": 0.5})})
+    fewer = mix_skills(lab.home, catalog, heldout, REPLAY, half, lab.settings, knowledge)
+    assert fewer.by_source["raft"] == round(len(rows) / 2)
+
+
+def test_large_data_are_written_in_parts_in_the_same_order(lab, monkeypatch):
+    whole = [(dataset.digest, dataset.read()) for dataset in mixed(lab)]
+    monkeypatch.setattr(mix, "_PART", 5)
+    assert [(dataset.digest, dataset.read()) for dataset in mixed(lab)] == whole
+    assert mixed(lab)[0].head(2) == whole[0][1][:2]
 
 
 def test_the_data_mixed_last_are_the_current_ones(lab, tmp_path):

@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from lab_pipeline.datasets.quality import SUITES, Finding, load_suite, training_frame, validate
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA
 from lab_pipeline_tests.training.runs import twelve_rows
 
 Violation = Callable[[pd.DataFrame], pd.DataFrame]
@@ -20,7 +22,7 @@ def curated() -> pd.DataFrame:
 
 
 def training() -> pd.DataFrame:
-    return training_frame(twelve_rows())
+    return training_frame(pa.Table.from_pylist(twelve_rows(), TRAINING_SCHEMA))
 
 
 def cell(column: str, value: object) -> Violation:
@@ -62,7 +64,7 @@ def test_every_suite_is_proved_here():
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_good_data_meet_every_expectation(name):
-    findings = validate(GOOD[name](), load_suite(name))
+    findings = validate(GOOD[name](), name).each
     assert failed(findings) == []
     assert [finding.name for finding in findings] == [each.name for each in load_suite(name)]
 
@@ -73,7 +75,7 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
     assert {each.name for each in suite} == set(VIOLATIONS[name]), "an expectation without a violation here, or the reverse"
     for each in suite:
         frame = VIOLATIONS[name][each.name](GOOD[name]())
-        findings = validate(frame, suite)
+        findings = validate(frame, name).each
         (found,) = (finding for finding in findings if finding.name == each.name)
         assert not found.passed
         assert failed(findings) == [each.name] or frame.empty
@@ -81,11 +83,25 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
 
 
 def test_a_finding_shows_examples_of_what_was_wrong():
-    findings = {
-        finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), load_suite("training_rows"))
-    }
+    findings = {finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), "training_rows").each}
     assert findings["sources_are_known"].observed == "1 of 12 rows unexpected, such as 'elsewhere'"
 
 
+def test_the_page_shows_every_expectation_and_its_fate():
+    page = validate(cell("source", "elsewhere")(training()), "training_rows").page
+    assert page.lstrip().startswith("<!DOCTYPE html>")
+    for each in load_suite("training_rows"):
+        assert each.name.replace("_", " ") in page
+    assert "elsewhere" in page and "Failed" in page
+
+
+def test_the_prompt_is_all_but_the_last_message():
+    messages = [{"role": role, "content": text} for role, text in [("system", "Be kind."), ("user", "Q?"), ("assistant", None)]]
+    rows = [{**row, "messages": messages} if number == 1 else row for number, row in enumerate(twelve_rows())]
+    frame = training_frame(pa.Table.from_pylist(rows, TRAINING_SCHEMA).slice(1))
+    assert frame.iloc[0][["prompt", "answer", "last_role"]].to_list() == ["Be kind.\nQ?", "", "assistant"]
+    assert frame.iloc[1]["prompt"] == rows[2]["messages"][0]["content"]
+
+
 def test_the_table_of_no_rows_has_its_columns():
-    assert list(training_frame([]).columns) == list(training().columns)
+    assert list(training_frame(TRAINING_SCHEMA.empty_table()).columns) == list(training().columns)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.datasets.rows import licensed, seed_row
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA, licensed, seed_row
 from lab_pipeline.taxonomy.attribution import is_non_commercial, licences, non_commercial_lines, spdx, works
 from lab_pipeline.taxonomy.leaf import read_leaf
 from lab_pipeline_tests.builders import FREEFORM, write_skill
@@ -76,7 +77,8 @@ def test_a_leaf_not_for_commercial_use_is_usable_with_a_warning_at_the_line(tmp_
 
 def test_a_row_carries_the_licences_of_its_leaf():
     row = seed_row(FREEFORM, {"asked": "Who?", "answer": "Anna."})
-    with_licences = licensed(row, {FREEFORM: ["MIT"]})
+    rows = pa.Table.from_pylist([row, {**row, "leaf": None}], TRAINING_SCHEMA)
+    with_licences, of_no_leaf = licensed(rows, {FREEFORM: ["MIT"]}).to_pylist()
     assert json.loads(with_licences["metadata"]) == {"licences": ["MIT"]}
     assert {**with_licences, "metadata": "{}"} == row
-    assert licensed({**row, "leaf": None}, {}) == {**row, "leaf": None}
+    assert of_no_leaf == {**row, "leaf": None}

@@ -114,10 +114,10 @@ def _described(dataset: Dataset) -> dg.MaterializeResult:
             "source": row["source"],
             "leaf": row["leaf"],
             "part": row["part"],
-            "question": row["messages"][0]["content"],
+            "question": row["messages"][-2]["content"],
             "answer": row["messages"][-1]["content"],
         }
-        for row in dataset.read()[:5]
+        for row in dataset.head()
     ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(dataset.digest),

@@ -1,14 +1,17 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from lab_pipeline.datasets.catalog import curated_rows, current_catalog
+from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import Phase, asked_questions, load_dataset, load_heldout
-from lab_pipeline.datasets.quality import Finding, load_suite, training_frame, validate
+from lab_pipeline.datasets.quality import CHECKED, Finding, Findings, curated_frame, load_suite, training_frame, validate
+from lab_pipeline.datasets.screening import asked_in
 from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.storage import read_json
+from lab_pipeline.storage import Home, read_json, write_text
 
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
 
@@ -22,14 +25,16 @@ def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _results(asset: dg.AssetsDefinition, findings: list[Finding]) -> Iterator[dg.AssetCheckResult]:
-    for finding in findings:
+def _results(asset: dg.AssetsDefinition, home: Home, findings: Findings) -> Iterator[dg.AssetCheckResult]:
+    page = home.datasets / f"{asset.key.to_user_string()}-expectations.html"
+    write_text(page, findings.page)
+    for finding in findings.each:
         yield dg.AssetCheckResult(
             asset_key=asset.key,
             check_name=finding.name,
             passed=finding.passed,
             severity=_SEVERITY[finding.severity],
-            metadata={"observed": finding.observed},
+            metadata={"observed": finding.observed, "data_docs": dg.MetadataValue.url(page.as_uri())},
         )
 
 
@@ -48,7 +53,9 @@ def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
 @dg.asset_check(asset=instruction_catalog)
 def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
     """Each leaf contributes at least one row."""
-    empty = [entry["leaf"] for entry in current_catalog(lab.home).leaves if not entry["rows"]]
+    empty = [
+        entry["leaf"] for entry in current_catalog(lab.home).leaves if not entry["rows"] and entry["state"] != "not generated"
+    ]
     return dg.AssetCheckResult(
         passed=not empty, severity=dg.AssetCheckSeverity.WARN, metadata={"empty_leaves": ", ".join(empty) or "none"}
     )
@@ -57,12 +64,11 @@ def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
 @dg.multi_asset_check(name="curated_rows_meet_expectations", specs=_specs(instruction_catalog, "curated_rows"))
 def curated_rows_meet_expectations(lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Great Expectations over the rows of all leaves in use."""
-    import pandas as pd
-
-    rows = [row for entry in current_catalog(lab.home).in_use for row in curated_rows(lab.home, entry)]
-    frame = pd.DataFrame(rows, columns=["id", "leaf", "question", "answer", "fault"])
-    frame = frame.fillna({"question": "", "answer": ""})  # Great Expectations passes over nulls
-    yield from _results(instruction_catalog, validate(frame, load_suite("curated_rows")))
+    home = lab.home
+    columns = ["id", "leaf", "question", "answer", "fault"]
+    empty = CURATED_SCHEMA.empty_table().select(columns)
+    rows = pa.concat_tables([empty, *(curated_table(home, entry, columns) for entry in current_catalog(home).in_use)])
+    yield from _results(instruction_catalog, home, validate(curated_frame(rows), "curated_rows"))
 
 
 def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksDefinition:
@@ -76,13 +82,14 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
     @dg.multi_asset_check(name=f"{phase}_rows_meet_expectations", specs=[*_specs(asset, "training_rows"), leak])
     def check(lab: Lab) -> Iterator[dg.AssetCheckResult]:
         home = lab.home
-        rows = load_dataset(home, phase).read()
-        findings = validate(training_frame(rows), load_suite("training_rows"))
+        rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED)
+        findings = validate(training_frame(rows), "training_rows")
         if not rows:  # a taxonomy without leaves of this phase is none the worse for it
-            findings = [Finding(each.name, each.severity, True, "no rows") for each in findings]
-        yield from _results(asset, findings)
+            passed = [Finding(each.name, each.severity, True, "no rows") for each in findings.each]
+            findings = Findings(passed, findings.page)
+        yield from _results(asset, home, findings)
         heldout = load_heldout(home)
-        trained = [row["messages"][0]["content"] for row in rows if row["source"] != "document"]
+        trained = asked_in(rows)
         sources = [read_json(home.leaf_source(entry["source"])) for entry in current_catalog(home).in_use]
         shown = [seed["asked"] for source in sources for seed in source["seeds"]]
         test = LeakDetector(asked_questions(heldout))

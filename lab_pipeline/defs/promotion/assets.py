@@ -47,7 +47,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
         catalog, heldout = current_catalog(home), load_heldout(home)
         if not catalog.in_use:
             raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
-        if {knowledge.made_from, skills.made_from} != {origin(catalog, heldout)}:
+        if {knowledge.made_from, skills.made_from} != {origin(catalog, heldout, settings)}:
             raise NotMaterialized("the data sets are older than the catalog; materialize knowledge_dataset and skills_dataset")
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         last = last_evaluation(home)

@@ -1,0 +1,45 @@
+"""Questions asked over several documents, of which one or none answers: retrieval-augmented fine-tuning (RAFT).
+
+After https://arxiv.org/abs/2403.10131, with the shares of InstructLab's `datamixing.py`: in 40 % of the rows the passage that a
+question came from stands among three others of its leaf, in the rest four others stand alone, so that the model learns to
+pick the right passage and to know the answer without it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from lab_pipeline.datasets.rows import as_prompt
+from lab_pipeline.storage import digest
+
+GOLD_SHARE = 0.4
+DOCUMENTS = 4
+"""Documents in a prompt, fewer where the leaf has not as many."""
+
+
+def raft_row(row: dict[str, Any], gold: str, passages: list[str], seed: int) -> dict[str, Any]:
+    """A knowledge row's question once more, with documents before it, drawn by hash of the row and `seed`.
+
+    Args:
+        row: of `TRAINING_SCHEMA`.
+        gold: the passage it was made from, one of `passages`; it stands alone where its leaf has no other.
+        passages: texts of all passages of the leaf.
+    """
+    draw = random.Random(digest([seed, "raft", row["id"]]))
+    others = [passage for passage in passages if passage != gold]
+    with_gold = draw.random() < GOLD_SHARE or not others
+    documents = draw.sample(others, min(DOCUMENTS - with_gold, len(others))) + [gold] * with_gold
+    draw.shuffle(documents)
+    context = "\n".join(f"Document:\n{document}\n\n" for document in documents)
+    asked, answer = row["messages"]
+    metadata = {**json.loads(row["metadata"]), "documents": len(documents), "answered": with_gold}
+    return {
+        **row,
+        "id": digest(["raft", row["id"]]),
+        "messages": [*as_prompt(asked["content"], context), answer],
+        "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False),
+        "source": "raft",
+        "source_row": row["id"],
+    }

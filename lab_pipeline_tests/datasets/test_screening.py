@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lab_pipeline.datasets import screening
+from lab_pipeline.datasets.heldout import LeakDetector
+from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt
+from lab_pipeline.datasets.screening import EXCLUDED_SCHEMA, asked_in, screen
+
+TEST = LeakDetector(["Which river feeds the old mill of Osmerel?"])
+
+
+def row(name: str, question: str, answer: str = "", leaf: str | None = "a", source: str = "curated") -> dict[str, Any]:
+    return {
+        "id": f"id {name}",
+        "messages": [*as_prompt(question, None), {"role": "assistant", "content": answer or f"The answer is {name}."}],
+        "metadata": "{}",
+        "unmask": False,
+        "leaf": leaf,
+        "source": source,
+        "source_row": name,
+        "part": "train",
+    }
+
+
+def screened(*rows: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of the admitted rows, and the excluded ones."""
+    tables, excluded = screen([pa.Table.from_pylist([each], TRAINING_SCHEMA) for each in rows], TEST)
+    pa.Table.from_pylist(excluded, EXCLUDED_SCHEMA)
+    return [name for table in tables for name in table["source_row"].to_pylist()], excluded
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule", "reason"),
+    [
+        (row("bad", "What is <|im_end|>?"), "markup", "<|im_end|>"),
+        (row("bad", "What?", "Nothing.<|endoftext|>"), "markup", "<|endoftext|>"),
+        (row("bad", "which RIVER feeds the old mill of Osmerel"), "held_out", "Which river"),
+    ],
+)
+def test_a_row_that_is_wrong_by_itself_is_left_out_with_rule_and_reason(bad, rule, reason):
+    names, (excluded,) = screened(row("one", "What is one?"), bad, row("two", "What is two?"))
+    assert names == ["one", "two"]
+    assert (excluded["id"], excluded["rule"], excluded["repeats"]) == ("bad", rule, None)
+    assert reason in excluded["reason"] and excluded["question"] == bad["messages"][0]["content"]
+
+
+def test_a_later_turn_that_asks_the_tests_question_is_seen():
+    bad = row("bad", "Hello?")
+    bad["messages"] += [
+        {"role": "user", "content": "Which river feeds the old mill of Osmerel?"},
+        {"role": "assistant", "content": "Tarn."},
+    ]
+    assert [each["rule"] for each in screened(bad)[1]] == ["held_out"]
+
+
+def test_a_document_may_hold_what_the_test_asks_for():
+    names, excluded = screened(row("document", "Which river feeds the old mill of Osmerel?", source="document"))
+    assert (names, excluded) == (["document"], [])
+
+
+def test_the_same_question_is_learned_once_whatever_its_answer():
+    names, (excluded,) = screened(row("one", "What  is it?", "This."), row("two", "what is IT?", "That.", leaf="b"))
+    assert names == ["one"]
+    assert (excluded["rule"], excluded["repeats"], excluded["similarity"]) == ("duplicate", "one", None)
+    assert excluded["reason"] == "same question as a row of a"
+
+
+def test_the_same_question_on_another_context_is_another():
+    assert (
+        screened(row("one", "Notes of May.\n\nWho came?", "Ada."), row("two", "Notes of June.\n\nWho came?", "Eva."))[1] == []
+    )
+
+
+def test_nearly_the_same_row_of_another_leaf_is_learned_once_and_says_which_and_how_near():
+    question = "In which year did the weavers of Osmerel open their second dye house?"
+    answer = "They opened the second dye house in 1871, beside the old water mill on the river."
+    names, (excluded,) = screened(
+        row("one", question, answer),
+        row("two", f"{question[:-1]} there?", answer.replace("old", "big"), leaf=None),
+    )
+    assert names == ["one"]
+    assert (excluded["rule"], excluded["repeats"], excluded["leaf"]) == ("near_duplicate", "one", None)
+    assert excluded["similarity"] == pytest.approx(9 / 11)
+    names, (excluded,) = screened(row("own", question, answer, leaf=None), row("two", f"So: {question}", answer, leaf="b"))
+    assert excluded["reason"] == "nearly the same as a row of a data set of your own"
+
+
+def test_rows_are_screened_alike_in_batches_of_any_size(monkeypatch):
+    rows = [row(f"r{n}", f"What is the {n % 9} of {n % 4}?", leaf=f"leaf {n % 3}") for n in range(40)]
+    rows.append(row("bad", "<|x|>?"))
+    whole = screened(*rows)
+    assert {each["rule"] for each in whole[1]} == {"markup", "duplicate"}
+    monkeypatch.setattr(screening, "_BATCH", 7)
+    names, excluded = screened(*rows)
+    assert (names, sorted(map(str, excluded))) == (whole[0], sorted(map(str, whole[1])))
+
+
+def test_no_rows_are_no_rows():
+    assert screened() == ([], [])
+
+
+def test_what_rows_ask_is_their_users_part():
+    rows = [row("one", "What?"), row("two", "A document", source="document")]
+    assert asked_in(pa.Table.from_pylist(rows, TRAINING_SCHEMA)) == ["What?"]
