@@ -7,10 +7,20 @@ other words.
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from lab_pipeline_tests.builders import as_yaml, word, write_skill
-from lab_pipeline_tests.lab import obliging
+import pytest
+import yaml
+
+from lab_pipeline.flows.flow import SHIPPED as FLOWS
+from lab_pipeline.settings import PACKAGED
+from lab_pipeline.training.recipe import SHIPPED
+from lab_pipeline_tests.builders import as_yaml, edit_yaml, word, write_skill
+from lab_pipeline_tests.lab import TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer, Asked
 
 FACTS = (
@@ -92,6 +102,27 @@ def write_region(root: Path, knowledge: int, skills: int) -> Path:
     for number in range(skills):
         write_skill(root, f"compositional_skills/lines/line_{number:02}", seeds=10)
     return root
+
+
+def quick_recipe(**knowledge: Any) -> dict[str, Any]:
+    """The shipped recipe, with as many epochs as learn a region of a few leaves, and other numbers of phase 1."""
+    recipe = yaml.safe_load((SHIPPED / "smollm2_135m_cpu.yaml").read_text())
+    recipe["knowledge"] |= {"epochs": 4, **knowledge}
+    recipe["skills"] |= {"epochs": 1, **{name: value for name, value in knowledge.items() if name == "general_replay"}}
+    return dict(recipe)
+
+
+@contextmanager
+def region(folder: Path, knowledge: int, skills: int, patch: pytest.MonkeyPatch) -> Iterator[TestLab]:
+    """A home on a region, with the packaged 135M model, the quick recipe and the knowing teacher."""
+    with lab(folder, write_region(folder / "taxonomy", knowledge, skills), PACKAGED, patch) as opened:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        opened.stub.reply = knowing
+        flow = shutil.copytree(FLOWS / "simple_freeform_skill", folder / "one_each")
+        edit_yaml(flow / "flow.yaml", lambda value: value["start"].update(repeats=1))
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe()))
+        opened.set(flows={"knowledge": "simple_knowledge", "freeform_skill": str(flow)})
+        yield opened
 
 
 def knowing(asked: Asked) -> Answer:
