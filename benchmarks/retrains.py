@@ -31,13 +31,12 @@ from lab_pipeline.evaluation.likelihood import answer_losses
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.settings import PACKAGED, load_settings
+from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
 from lab_pipeline.training.recipe import Recipe, load_recipe
 from lab_pipeline.training.train import train
-from lab_pipeline_tests.invented import knowing, write_region
-from lab_pipeline_tests.lab import lab
+from lab_pipeline_tests.invented import region
 
 GENERAL = "general"
 
@@ -48,11 +47,7 @@ def say(text: str) -> None:
 
 def main(retrains: int, knowledge: int, skills: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        taxonomy = write_region(Path(folder) / "taxonomy", knowledge, skills)
-        with lab(Path(folder), taxonomy, PACKAGED, patch) as opened:
-            patch.setenv("OMP_NUM_THREADS", "2")
-            opened.stub.reply = knowing
-            opened.set(recipe="smollm2_135m_cpu")
+        with region(Path(folder), knowledge, skills, patch) as opened:
             summary = retune(opened.home, say)
             if not summary["promoted"]:
                 raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
@@ -136,4 +131,4 @@ def _clopper_pearson(successes: int, of: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main(*(int(given) for given in sys.argv[1:] or ["10", "6", "4"]))
+    main(*(int(given) for given in sys.argv[1:] or ["8", "4", "2"]))

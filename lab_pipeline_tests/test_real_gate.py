@@ -15,28 +15,20 @@ from lab_pipeline.defs.command import retune
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.lineage import withdraw
 from lab_pipeline.registry.champion import current_champion, model_digest
-from lab_pipeline.settings import PACKAGED
-from lab_pipeline.training.recipe import SHIPPED
-from lab_pipeline_tests.invented import knowing, write_document, write_invented, write_region
-from lab_pipeline_tests.lab import TestLab, lab
+from lab_pipeline_tests.invented import quick_recipe, region, write_document, write_invented
+from lab_pipeline_tests.lab import TestLab
 
 pytestmark = pytest.mark.long
 
 NEW = "knowledge/regions/region_new"
 WRONG = ["knowledge/regions/region_00", "knowledge/regions/region_01", "knowledge/regions/region_02"]
-WITHDRAWN = "knowledge/regions/region_09"
+WITHDRAWN = "knowledge/regions/region_04"
 
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory):
     folder = tmp_path_factory.mktemp("region")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        lab(folder, write_region(folder / "taxonomy", 10, 10), PACKAGED, patch) as opened,
-    ):
-        patch.setenv("OMP_NUM_THREADS", "2")
-        opened.stub.reply = knowing
-        opened.set(recipe="smollm2_135m_cpu")
+    with pytest.MonkeyPatch.context() as patch, region(folder, 5, 15, patch) as opened:
         yield opened
 
 
@@ -93,13 +85,10 @@ def test_answers_shuffled_in_the_documents_are_rejected_and_the_leaves_named(lif
         write_document(life.taxonomy, leaf)
 
 
-def test_what_was_learned_at_the_price_of_all_else_is_rejected(life, tmp_path):
+def test_what_was_learned_at_the_price_of_all_else_is_rejected(life):
     champion = current_champion(life.home)
-    recipe = yaml.safe_load((SHIPPED / "smollm2_135m_cpu.yaml").read_text())
-    recipe["knowledge"] |= {"learning_rate": 5e-3, "general_replay": 0}
-    recipe["skills"] |= {"learning_rate": 2e-3, "general_replay": 0}
     greedy = life.home.root / "greedy.yaml"
-    greedy.write_text(yaml.safe_dump(recipe))
+    greedy.write_text(yaml.safe_dump(quick_recipe(learning_rate=5e-3, general_replay=0)))
     life.set(recipe=str(greedy))
     found = run(life)
     assert found["verdict"]["outcome"] == "forgetting", found["verdict"]["reason"]
