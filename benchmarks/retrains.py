@@ -46,13 +46,16 @@ def say(text: str) -> None:
 
 
 def main(retrains: int, knowledge: int, skills: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        with region(Path(folder), knowledge, skills, patch) as opened:
-            summary = retune(opened.home, say)
-            if not summary["promoted"]:
-                raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
-            measured = list(_models(opened.home, retrains))
-            policy = load_settings(opened.home.settings_file).gate
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        region(Path(folder), knowledge, skills, patch) as opened,
+    ):
+        summary = retune(opened.home, say)
+        if not summary["promoted"]:
+            raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
+        measured = list(_models(opened.home, retrains))
+        policy = load_settings(opened.home.settings_file).gate
     leaves = [leaf for leaf in measured[0] if leaf != GENERAL]
     outcomes = {}
     shifts = []
