@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from lab_pipeline.evaluation.grading import FILES, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.progress import Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Teacher
+from lab_pipeline.teacher.separation import SEPARATES, area_under_curve
 
 KNOWN_ROWS: list[dict[str, Any]] = [
     json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 """`question`, `reference`, `answer`, and whether it is `good`; written for this project. Neither length nor words shared with
 the reference tell good from bad."""
-
-LEAST_AREA = 0.9
-"""Of ten pairs of a good and a bad row, a judge that may decide tells at least nine apart."""
 
 
 async def judge_known_rows(home: Home, judge: Teacher, at_once: int, say: Say) -> dict[str, Any]:
@@ -48,22 +43,6 @@ def separation(grades: list[Grade]) -> dict[str, Any]:
         "rows": len(KNOWN_ROWS),
         "area": area,
         "interval": list(interval),
-        "holds": area >= LEAST_AREA,
+        "holds": area >= SEPARATES,
         "agreement": agreement(grades),
     }
-
-
-def area_under_curve(good: list[float], bad: list[float]) -> tuple[float, tuple[float, float]]:
-    """Share of (good, bad) pairs in which the good one scores higher, ties counting half, with its 95 % interval.
-
-    The interval holds every area from which this one is no further than 1.96 standard errors (Hanley and McNeil, *Radiology*
-    1982) at that area, as Wilson's does for shares (Newcombe, *Statistics in Medicine* 2006): so a perfect separation of few
-    rows is not taken for certainty.
-    """
-    area = fmean((one > other) + 0.5 * (one == other) for one in good for other in bad)
-    areas = np.linspace(0, 1, 1001)
-    by_good, by_bad = areas / (2 - areas), 2 * areas**2 / (1 + areas)
-    excess = (len(good) - 1) * (by_good - areas**2) + (len(bad) - 1) * (by_bad - areas**2)
-    errors = np.sqrt((areas * (1 - areas) + excess) / (len(good) * len(bad)))
-    within = [area, *areas[np.abs(areas - area) <= 1.96 * errors].tolist()]
-    return area, (min(within), max(within))

@@ -5,13 +5,12 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lab_pipeline.evaluation.grading import grade_answers
-from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, area_under_curve, judge_known_rows, separation
+from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows, separation
 from lab_pipeline.storage import Home
 from lab_pipeline.teacher.protocol import Reply, Request
+from lab_pipeline.teacher.separation import area_under_curve
 from lab_pipeline_tests.evaluation.judges import judge, known_worth, shown
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 
@@ -85,30 +84,3 @@ def test_a_judge_is_asked_once_by_one_rubric(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("lab_pipeline.evaluation.known_rows.rubric_digest", lambda: "another rubric")
     asked()
     assert len(teacher.requests) == 8 * len(KNOWN_ROWS)
-
-
-def test_the_area_counts_pairs_and_ties_half() -> None:
-    assert area_under_curve([1.0, 1.0], [0.0, 0.0])[0] == 1.0
-    assert area_under_curve([1.0, 0.0], [1.0, 0.0])[0] == 0.5
-    assert area_under_curve([1.0, 0.5], [0.5, 0.0])[0] == 0.875
-    assert area_under_curve([0.0], [1.0])[0] == 0.0
-
-
-def test_a_perfect_separation_of_few_rows_is_not_certain() -> None:
-    low, high = area_under_curve([1.0] * 26, [0.0] * 26)[1]
-    assert 0.85 < low < 0.95 and high == 1.0
-    assert area_under_curve([1.0] * 5, [0.0] * 5)[1][0] < low
-
-
-def test_the_interval_is_that_of_hanley_and_mcneil_near_its_middle() -> None:
-    random_like = [number * 37 % 100 for number in range(200)]
-    area, (low, high) = area_under_curve([value + 15.0 for value in random_like[:100]], [float(v) for v in random_like[100:]])
-    by_good, by_bad = area / (2 - area), 2 * area**2 / (1 + area)
-    error = ((area * (1 - area) + 99 * (by_good - area**2) + 99 * (by_bad - area**2)) / 100**2) ** 0.5
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_the_area_lies_in_its_interval(good: list[float], bad: list[float]) -> None:
-    area, (low, high) = area_under_curve(good, bad)
-    assert 0 <= low <= area <= high <= 1

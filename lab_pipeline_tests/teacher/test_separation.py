@@ -25,14 +25,18 @@ def test_the_area_is_the_share_of_pairs_that_are_ranked_right(good: list[float],
     assert area_under_curve(good, bad)[0] == area
 
 
-def test_the_interval_is_that_of_hanley_and_mcneil() -> None:
-    """Their formula by hand for an area of 0.9 and 10 rows of each: Q1 = 0.8182, Q2 = 0.8526, SE = 0.0740."""
-    good, bad = [1.0] * 9 + [0.0], [0.5] * 10
-    area, (low, high) = area_under_curve(good, bad)
-    error = math.sqrt((0.9 * 0.1 + 9 * (0.9 / 1.1 - 0.81) + 9 * (2 * 0.81 / 1.9 - 0.81)) / 100)
-    assert area == 0.9
-    assert math.isclose(low, 0.9 - 1.96 * error) and math.isclose(error, 0.0740, abs_tol=0.0001)
-    assert high == 1.0, "no more than all"
+def test_a_perfect_separation_of_few_rows_is_not_certain() -> None:
+    low, high = area_under_curve([1.0] * 26, [0.0] * 26)[1]
+    assert 0.85 < low < 0.95 and high == 1.0
+    assert area_under_curve([1.0] * 5, [0.0] * 5)[1][0] < low
+
+
+def test_the_interval_is_that_of_hanley_and_mcneil_near_its_middle() -> None:
+    random_like = [number * 37 % 100 for number in range(200)]
+    area, (low, high) = area_under_curve([value + 15.0 for value in random_like[:100]], [float(v) for v in random_like[100:]])
+    by_good, by_bad = area / (2 - area), 2 * area**2 / (1 + area)
+    error = ((area * (1 - area) + 99 * (by_good - area**2) + 99 * (by_bad - area**2)) / 100**2) ** 0.5
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
 @given(SCORES, SCORES)
