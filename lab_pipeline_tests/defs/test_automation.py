@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 import pytest
@@ -37,6 +37,7 @@ from lab_pipeline.flows.refresh import plan_leaves, refresh_leaves
 from lab_pipeline.settings import Settings, load_settings
 from lab_pipeline.standing import Standing
 from lab_pipeline.storage import Home, write_json
+from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
@@ -135,7 +136,8 @@ def fresh(tmp_path, instance, monkeypatch):
     """A home that was never used."""
     write_taxonomy(tmp_path / "taxonomy")
     home = Home.open(tmp_path / "home")
-    home.settings_file.write_text(yaml.safe_dump({"taxonomy": {"path": "../taxonomy"}, "teacher": ENDPOINT}))
+    flows = {kind: f"simple_{kind}" for kind in get_args(Kind)}
+    home.settings_file.write_text(yaml.safe_dump({"taxonomy": {"path": "../taxonomy"}, "teacher": ENDPOINT, "flows": flows}))
     yield Ticking(home, instance, monkeypatch)
     instance.wipe()
     instance.wipe_all_schedules()
