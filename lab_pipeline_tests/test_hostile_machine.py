@@ -259,7 +259,7 @@ def test_a_full_disk_tears_at_most_the_line_being_added_and_the_next_one_is_whol
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
 def test_a_leaf_waits_no_longer_when_the_clock_jumps(tmp_path, jump):
     home = Home.open(tmp_path)
-    plan = LeafPlan("skills/x", "source", None, "generated", "judged", "curated")
+    plan = LeafPlan("skills/x", "source", None, "generated", "judged", "curated", [], None)
     now = datetime.now(UTC)
     failure = {"plan": "curated", "attempts": 1, "error": "down", "failed_at": now.isoformat()}
     write_json(home.leaf(plan.leaf) / "failure.json", failure)
