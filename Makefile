@@ -29,7 +29,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not long and not gpu" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not long and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: install
 	$(BIN)/pytest -m "not gpu"

@@ -32,7 +32,7 @@ def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("LAB_HOME", "DAGSTER_HOME")}
     done = subprocess.run(
         [sys.executable, "-m", "lab_pipeline.cli", *arguments, "--home", str(home)],
-        env={**environment, "HF_HUB_OFFLINE": "1"},
+        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},  # spinning threads would starve the tests beside it
         capture_output=True,
         text=True,
     )
