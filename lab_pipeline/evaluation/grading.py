@@ -8,7 +8,6 @@ orders, so that what a place is worth falls on all models alike; how far reading
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -19,7 +18,8 @@ from typing import Any
 from lab_pipeline.flows.prompts import load_prompt, render_prompt
 from lab_pipeline.progress import Progress, Say
 from lab_pipeline.storage import digest
-from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError
+from lab_pipeline.teacher.judging import read_verdict
+from lab_pipeline.teacher.protocol import Request, Teacher, TeacherError
 
 FILES = Path(__file__).parent / "judge"
 """The rubric as a prompt, and rows whose verdict is known."""
@@ -27,7 +27,7 @@ FILES = Path(__file__).parent / "judge"
 RUBRIC = load_prompt(FILES / "grade.yaml")
 
 VERDICTS = {"Right": 1.0, "Partly": 0.5, "Wrong": 0.0}
-"""What each verdict scores. Their first letters differ, so the first token of a reply tells them apart."""
+"""What each verdict scores. Their first letters differ, so the first token of a reply tells their probabilities apart."""
 ORDERS = (("reference", "answer"), ("answer", "reference"))
 REPEATS = 2
 SPARE = 2
@@ -141,22 +141,10 @@ async def _read_in_order(judge: Teacher, row: dict[str, Any], order: tuple[str, 
     sample = 0
     while len(found) < REPEATS and sample < REPEATS + SPARE:
         request = Request(messages, max_tokens=4, temperature=TEMPERATURE, seed=sample, choices=tuple(VERDICTS))
-        reading = _read(await judge.reply(request))
-        found += [reading] if reading else []
+        score, verdict = read_verdict(VERDICTS, await judge.reply(request))
+        found += [] if score is None else [Reading(verdict, score)]
         sample += 1
     return Readings(found, unreadable=sample - len(found))
-
-
-def _read(reply: Reply) -> Reading | None:
-    """None if the reply tells no verdict. Without probabilities it is one token, which may be a verdict's beginning."""
-    if reply.probabilities:
-        verdict = max(reply.probabilities, key=reply.probabilities.__getitem__)
-        return Reading(verdict, sum(share * VERDICTS[each] for each, share in reply.probabilities.items()))
-    said = re.search(r"[^\W\d_]+", reply.text)
-    for verdict, score in VERDICTS.items():
-        if said and verdict.casefold().startswith(said[0].casefold()):
-            return Reading(verdict, score)
-    return None
 
 
 def _same(pairs: Iterable[tuple[Reading, Reading]]) -> float:

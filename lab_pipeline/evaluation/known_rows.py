@@ -8,8 +8,8 @@ from typing import Any
 from lab_pipeline.evaluation.grading import FILES, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.progress import Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
+from lab_pipeline.teacher.judging import SEPARATES, area_under_curve
 from lab_pipeline.teacher.protocol import Teacher
-from lab_pipeline.teacher.separation import SEPARATES, area_under_curve
 
 KNOWN_ROWS: list[dict[str, Any]] = [
     json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import STOPS_BELOW, Augmentation, Flow, Judge, Stage
-from lab_pipeline.flows.replies import read_reply, read_verdict
+from lab_pipeline.flows.replies import read_reply
 from lab_pipeline.storage import digest
+from lab_pipeline.teacher.judging import read_verdict
 from lab_pipeline.teacher.protocol import Request, Teacher
 
 GENERATED_SCHEMA = pa.schema(
@@ -248,7 +249,7 @@ async def score(variables: dict[str, Any], wanted: Judge, flow: Flow, judge: Tea
     for sample in range(_TRIES):
         temperature = _RETRY_TEMPERATURE if sample else 0.0
         reply = await judge.reply(Request(messages, _VERDICT_TOKENS, temperature, seed=sample, choices=tuple(wanted.choices)))
-        value, verdict = read_verdict(wanted, reply)
+        value, verdict = read_verdict(wanted.choices, reply)
         if value is not None:
             break
     return {"judge": wanted.name, "score": value, "verdict": verdict}

@@ -10,8 +10,8 @@ from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.flows.instructions import score
 from lab_pipeline.progress import Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
+from lab_pipeline.teacher.judging import SEPARATES, area_under_curve
 from lab_pipeline.teacher.protocol import Teacher
-from lab_pipeline.teacher.separation import SEPARATES, area_under_curve
 
 
 def separation(home: Home, flow: Flow, judge: Judge, model: str) -> dict[str, Any] | None:

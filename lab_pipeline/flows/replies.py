@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from lab_pipeline.flows.flow import Judge, Stage
+from lab_pipeline.flows.flow import Stage
 from lab_pipeline.teacher.protocol import Reply
 
 Item = tuple[dict[str, str], str | None]
@@ -30,19 +30,6 @@ def read_reply(stage: Stage, reply: Reply) -> list[Item]:
     if cut_off:
         faults[-1] = f"{stage.columns[-1]} {cut_off}"
     return list(zip(items, faults, strict=True))
-
-
-def read_verdict(judge: Judge, reply: Reply) -> tuple[float | None, str]:
-    """(score, verdict): the expected worth by probabilities where there are any, else that of the choice which the text begins
-    with, or names as the only one. (None, 'unreadable') where there is none."""
-    if reply.probabilities:
-        score = sum(probability * judge.choices[choice] for choice, probability in reply.probabilities.items())
-        return score, max(reply.probabilities, key=reply.probabilities.__getitem__)
-    for place in (r"\A\W*", r"\b"):
-        named = [each for each in judge.choices if re.search(rf"{place}{re.escape(each)}\b", reply.text, re.IGNORECASE)]
-        if len(named) == 1:
-            return judge.choices[named[0]], named[0]
-    return None, "unreadable"
 
 
 def _fault(column: str, text: str, cut_off: str | None) -> str | None:

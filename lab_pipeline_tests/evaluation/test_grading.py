@@ -43,7 +43,6 @@ def test_each_answer_is_read_twice_in_both_orders() -> None:
         ("Right", 1.0),
         ("**Partly** right", 0.5),
         (" wrong.", 0.0),
-        ("Part", 0.5),
         (Reply("Wrong", "stop", 1, 1, {"Right": 0.2, "Partly": 0.2, "Wrong": 0.6}), 0.3),
     ],
 )

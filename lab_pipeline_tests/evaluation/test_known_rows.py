@@ -9,8 +9,8 @@ import pytest
 from lab_pipeline.evaluation.grading import grade_answers
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows, separation
 from lab_pipeline.storage import Home
+from lab_pipeline.teacher.judging import area_under_curve
 from lab_pipeline.teacher.protocol import Reply, Request
-from lab_pipeline.teacher.separation import area_under_curve
 from lab_pipeline_tests.evaluation.judges import judge, known_worth, shown
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 

@@ -4,14 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.flows.flow import Judge, Stage
-from lab_pipeline.flows.replies import read_reply, read_verdict
+from lab_pipeline.flows.flow import Stage
+from lab_pipeline.flows.replies import read_reply
 from lab_pipeline.teacher.protocol import Reply
 
 PAIRS = Stage(output="pairs", prompt="p", max_tokens=9)
 QUESTIONS = Stage(output="question", prompt="p", max_tokens=9, several=3)
-YES_OR_NO = Judge(name="j", prompt="p")
-GRADES = Judge(name="j", prompt="p", choices={"Good": 1.0, "Fair": 0.5, "Poor": 0.0})
 
 
 def pair(question: str, answer: str) -> tuple[dict[str, str], None]:
@@ -106,26 +104,3 @@ def test_no_reply_is_ever_dropped_and_no_item_is_whole_by_accident(parts: list[s
         assert items
         assert all(set(columns) == set(stage.columns) and all(columns.values()) for columns, fault in items if not fault)
         assert not cut_off or items[-1][1]
-
-
-@pytest.mark.parametrize(
-    ("judge", "said", "score", "verdict"),
-    [
-        (YES_OR_NO, "**Yes**", 1.0, "Yes"),
-        (YES_OR_NO, "Verdict: no", 0.0, "No"),
-        (YES_OR_NO, "Yes, there is no doubt", 1.0, "Yes"),
-        (YES_OR_NO, "Hard to say, yes and no", None, "unreadable"),
-        (YES_OR_NO, "Nothing of the kind", None, "unreadable"),
-        (GRADES, "It is fair.", 0.5, "Fair"),
-        (GRADES, "Poor", 0.0, "Poor"),
-        (GRADES, "", None, "unreadable"),
-    ],
-)
-def test_a_verdict_is_read_where_it_is_clear(judge: Judge, said: str, score: float | None, verdict: str) -> None:
-    assert read_verdict(judge, Reply(said, "stop", 1, 1)) == (score, verdict)
-
-
-def test_with_probabilities_the_score_is_the_expected_worth() -> None:
-    reply = Reply("Fair", "stop", 1, 1, {"Good": 0.25, "Fair": 0.5, "Poor": 0.25})
-    assert read_verdict(GRADES, reply) == (0.5, "Fair")
-    assert read_verdict(GRADES, Reply("Good", "stop", 1, 1, {"Good": 0.6, "Fair": 0.4, "Poor": 0.0})) == (0.8, "Good")

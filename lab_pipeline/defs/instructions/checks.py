@@ -10,7 +10,7 @@ from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.known_rows import separation
 from lab_pipeline.flows.refresh import LeafState
 from lab_pipeline.storage import Home
-from lab_pipeline.teacher.separation import SEPARATES
+from lab_pipeline.teacher.judging import SEPARATES
 
 CURATED = dg.AssetKey("curated_instructions")
 

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.teacher.separation import area_under_curve
+from lab_pipeline.teacher.judging import area_under_curve, read_verdict
+from lab_pipeline.teacher.protocol import Reply
 
+YES_OR_NO = {"Yes": 1.0, "No": 0.0}
+GRADES = {"Good": 1.0, "Fair": 0.5, "Poor": 0.0}
 SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=8)
 
 
@@ -51,3 +54,26 @@ def test_swapping_good_and_bad_mirrors_area_and_interval(good: list[float], bad:
 def test_without_rows_of_both_sorts_there_is_no_area(good: list[float], bad: list[float]) -> None:
     with pytest.raises(ValueError, match="good rows and of bad ones"):
         area_under_curve(good, bad)
+
+
+@pytest.mark.parametrize(
+    ("choices", "said", "score", "verdict"),
+    [
+        (YES_OR_NO, "**Yes**", 1.0, "Yes"),
+        (YES_OR_NO, "Verdict: no", 0.0, "No"),
+        (YES_OR_NO, "Yes, there is no doubt", 1.0, "Yes"),
+        (YES_OR_NO, "Hard to say, yes and no", None, "unreadable"),
+        (YES_OR_NO, "Nothing of the kind", None, "unreadable"),
+        (GRADES, "It is fair.", 0.5, "Fair"),
+        (GRADES, "Poor", 0.0, "Poor"),
+        (GRADES, "", None, "unreadable"),
+    ],
+)
+def test_a_verdict_is_read_where_it_is_clear(choices: dict[str, float], said: str, score: float | None, verdict: str) -> None:
+    assert read_verdict(choices, Reply(said, "stop", 1, 1)) == (score, verdict)
+
+
+def test_with_probabilities_the_score_is_the_expected_worth() -> None:
+    reply = Reply("Fair", "stop", 1, 1, {"Good": 0.25, "Fair": 0.5, "Poor": 0.25})
+    assert read_verdict(GRADES, reply) == (0.5, "Fair")
+    assert read_verdict(GRADES, Reply("Good", "stop", 1, 1, {"Good": 0.6, "Fair": 0.4, "Poor": 0.0})) == (0.8, "Good")

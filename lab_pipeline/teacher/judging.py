@@ -1,13 +1,34 @@
-"""How well a judge's scores tell good rows from bad ones."""
+"""Reading a judge's replies, and how well its scores tell good rows from bad ones."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from statistics import fmean
 
 import numpy as np
 
+from lab_pipeline.teacher.protocol import Reply
+
 SEPARATES = 0.9
 """Least area under the curve of a judge that may decide: of ten pairs of a good and a bad row, it ranks nine right."""
+
+
+def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:
+    """(score, verdict): the expected worth by probabilities where there are any, else that of the choice which the text begins
+    with, or names as the only one. (None, 'unreadable') where there is none.
+
+    Args:
+        choices: what each choice that the judge has is worth.
+    """
+    if reply.probabilities:
+        score = sum(probability * choices[choice] for choice, probability in reply.probabilities.items())
+        return score, max(reply.probabilities, key=reply.probabilities.__getitem__)
+    for place in (r"\A\W*", r"\b"):
+        named = [each for each in choices if re.search(rf"{place}{re.escape(each)}\b", reply.text, re.IGNORECASE)]
+        if len(named) == 1:
+            return choices[named[0]], named[0]
+    return None, "unreadable"
 
 
 def area_under_curve(good: list[float], bad: list[float]) -> tuple[float, tuple[float, float]]:
