@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lab_pipeline.launcher import SAMPLE_TAXONOMY
@@ -32,7 +33,11 @@ def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("LAB_HOME", "DAGSTER_HOME")}
     done = subprocess.run(
         [sys.executable, "-m", "lab_pipeline.cli", *arguments, "--home", str(home)],
-        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},  # spinning threads would starve the tests beside it
+        env={
+            **environment,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        },  # threads that spin starve the tests beside it
         capture_output=True,
         text=True,
     )
@@ -40,6 +45,7 @@ def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.timeout(1200)
 def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
     taxonomy, home = small_taxonomy(tmp_path / "taxonomy"), tmp_path / "home"
     flow = shutil.copytree(FLOWS / "simple_freeform_skill", tmp_path / "one_each")
