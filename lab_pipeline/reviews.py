@@ -52,9 +52,8 @@ def text_digest(asked: str, answer: str) -> str:
 
 
 def asked_of(row: dict[str, Any]) -> str:
-    """What a generated row asks a model, its context included where that is asked along; of an incomplete row what it has."""
-    context = row["context"] if row["kind"] == "grounded_skill" else None
-    return as_prompt(row["question"] or "", context)[0]["content"]
+    """What a generated row asks a model, as its training row does; of an incomplete row what it has."""
+    return as_prompt(row["question"] or "", row["context"])[0]["content"]
 
 
 def row_text(row: dict[str, Any]) -> str:

@@ -19,8 +19,8 @@ def curate_reviewed(rows: Rows, reviews: Sequence[Review], curate: Callable[[Row
     """What `curate` gives, but a banned row is rejected whatever the rules say, and a pinned one kept.
 
     A row that says the same as a banned one is banned with it, for people only ever saw one of them; one that asks the same as
-    a pinned one is a duplicate. An incomplete row cannot be kept even if it is pinned. The
-    checks on whole data sets still hold for pinned rows: one that repeats a held-out question is left out there.
+    a pinned one is a duplicate. An incomplete row cannot be kept even if it is pinned. The checks on whole data sets still hold
+    for pinned rows: one that repeats a held-out question is left out there.
     """
     if not reviews:
         return curate(rows)
@@ -30,17 +30,18 @@ def curate_reviewed(rows: Rows, reviews: Sequence[Review], curate: Callable[[Row
     asked, unwanted = Duplicates(), Duplicates()
     for row in pinned.values():
         asked.add(row)
-    answers = {row["id"]: content_words(row["answer"]) for row in rows if row["id"] in banned and not row["fault"]}
+    answers = {}
     for row in rows:
-        if row["id"] in answers:
+        if row["id"] in banned and not row["fault"]:
             unwanted.add(row)
+            answers[row["id"]] = content_words(row["answer"])
     kept, rejected = curate([*pinned.values(), *(row for row in rows if row["id"] not in banned | pinned.keys())])
     doubles = []
-    for row in kept:
+    for row in (row for row in kept if row["id"] not in pinned):
         banned_one = unwanted.find(row)
-        if row["id"] not in pinned and banned_one and answers[banned_one] == content_words(row["answer"]):
+        if banned_one and answers[banned_one] == content_words(row["answer"]):
             doubles.append({**row, "rule": BANNED, "reason": f"says the same as row {banned_one}, {decided[banned_one]}"})
-        elif row["id"] not in pinned and (repeated := asked.find(row)):
+        elif repeated := asked.find(row):
             doubles.append({**row, "rule": "duplicate", "reason": f"asks the same as row {repeated}"})
     gone = {row["id"] for row in doubles}
     kept = [row for row in kept if row["id"] not in gone] + [_unruled(row) for row in rejected if row["id"] in pinned]
