@@ -230,15 +230,13 @@ def _leaf_row(home: Home, beginning: str, reviews: dict[str, list[Review]]) -> d
 
 def _training_row(home: Home, beginning: str) -> tuple[dict[str, Any] | None, list[str]]:
     """The one row whose id begins so, else the one made of a leaf's row of such an id; and the data sets that hold it."""
-    tables = [path for path in home.datasets.glob("*-*.parquet") if path.stem.split("-")[0] in ("knowledge", "skills")]
     holding = {
         path: {
             row["id"]
             for row in pq.read_table(path, columns=["id", "source", "source_row"]).to_pylist()
             if row["id"].startswith(beginning) or (row["source"] == "curated" and row["source_row"].startswith(beginning))
         }
-        for path in sorted(tables)
-        if not path.stem.endswith("-excluded")
+        for path in home.mixed_datasets()
     }
     found = sorted(set().union(*holding.values()))
     if not found:

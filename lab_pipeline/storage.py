@@ -254,6 +254,11 @@ class Home:
     def datasets(self) -> Path:
         return self.root / "datasets"
 
+    def mixed_datasets(self) -> list[Path]:
+        """The files of all data sets that were ever mixed here."""
+        mixed = [*self.datasets.glob("knowledge-*.parquet"), *self.datasets.glob("skills-*.parquet")]
+        return sorted(path for path in mixed if not path.stem.endswith("-excluded"))
+
     @property
     def models(self) -> Path:
         """Base models, converted once and named by hash."""

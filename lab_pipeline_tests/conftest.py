@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first, so that two processes that share the files end together."""
@@ -40,3 +42,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
+    """A home whose leaves are refreshed; not to be changed."""
+    return filled_home(tmp_path_factory.mktemp("filled"))
+
+
+@pytest.fixture
+def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
+    """The module's `untouched` home once more, to be changed at will."""
+    return copied(untouched, tmp_path)

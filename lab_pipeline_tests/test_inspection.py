@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,18 +20,13 @@ from lab_pipeline.inspection import (
 )
 from lab_pipeline.reviews import read_reviews
 from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE
-from lab_pipeline_tests.datasets.filled import FilledHome, copied, half_good_home
+from lab_pipeline_tests.datasets.filled import FilledHome, half_good_home
 from lab_pipeline_tests.test_reviews import RECIPE
 
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
     return half_good_home(tmp_path_factory.mktemp("filled"))
-
-
-@pytest.fixture
-def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
-    return copied(untouched, tmp_path)
 
 
 def test_rejects_begin_with_counts_that_add_up_and_show_each_row_with_stage_rule_and_text(lab):

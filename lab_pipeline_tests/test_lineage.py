@@ -16,7 +16,7 @@ from lab_pipeline.registry.champion import Signed, current_champion, history, pr
 from lab_pipeline.storage import Home, read_json, write_json
 from lab_pipeline.withdrawals import withdrawals
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
-from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
+from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome
 from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
 from lab_pipeline_tests.training.runs import recipe
 
@@ -27,16 +27,6 @@ RECIPE = recipe(
 REPLAY = [
     {**question, "id": f"r{number}", "question": f"Again: {question['answer']}"} for number, question in enumerate(GENERAL)
 ]
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
-    return filled_home(tmp_path_factory.mktemp("filled"))
-
-
-@pytest.fixture
-def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
-    return copied(untouched, tmp_path)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from lab_pipeline.lineage import as_text, row_lineage
 from lab_pipeline.reviews import Review, read_reviews, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.storage import Home, digest, read_rows
 from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE
-from lab_pipeline_tests.datasets.filled import FilledHome, copied, half_good_home
+from lab_pipeline_tests.datasets.filled import FilledHome, half_good_home
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 from lab_pipeline_tests.training.runs import recipe
 
@@ -32,11 +32,6 @@ ROW = digest("a row")
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
     return half_good_home(tmp_path_factory.mktemp("filled"))
-
-
-@pytest.fixture
-def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
-    return copied(untouched, tmp_path)
 
 
 @pytest.fixture

@@ -82,9 +82,8 @@ def jaccard(one: Set[Any], other: Set[Any]) -> float:
 
 def taught_questions(home: Home) -> LeakDetector:
     """What the rows of all data sets that were ever mixed here asked."""
-    mixed = [*home.datasets.glob("knowledge-*.parquet"), *home.datasets.glob("skills-*.parquet")]
     asked = set()
-    for path in (path for path in mixed if not path.stem.endswith("-excluded")):
+    for path in home.mixed_datasets():
         rows = pq.read_table(path, columns=["messages"], filters=[("source", "!=", "document")])
         asked |= {turn["content"] for messages in rows["messages"].to_pylist() for turn in messages if turn["role"] == "user"}
     return LeakDetector(sorted(asked))

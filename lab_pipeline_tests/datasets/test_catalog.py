@@ -11,18 +11,8 @@ from lab_pipeline.flows.refresh import leaves_behind
 from lab_pipeline.storage import Home
 from lab_pipeline.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
-from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home
+from lab_pipeline_tests.datasets.filled import FilledHome
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
-    return filled_home(tmp_path_factory.mktemp("filled"))
-
-
-@pytest.fixture
-def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
-    return copied(untouched, tmp_path)
 
 
 def qna(lab: FilledHome, leaf: str) -> Path:

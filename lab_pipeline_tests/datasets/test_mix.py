@@ -29,7 +29,7 @@ from lab_pipeline.standing import leaf_summary
 from lab_pipeline.storage import Home, read_json, read_rows, write_json
 from lab_pipeline.training.recipe import Strategy, Validation
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
-from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
+from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 from lab_pipeline_tests.training.runs import recipe
 
@@ -41,16 +41,6 @@ RECIPE = recipe(
     knowledge={"epochs": 1, "learning_rate": 1e-3, "general_replay": 3},
     skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 2, "phase_1_replay": 0.5},
 )
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
-    return filled_home(tmp_path_factory.mktemp("filled"))
-
-
-@pytest.fixture
-def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
-    return copied(untouched, tmp_path)
 
 
 def mixed(lab: FilledHome, heldout: dict[str, Any] | None = None, order: int | None = None) -> tuple[Dataset, Dataset]:
