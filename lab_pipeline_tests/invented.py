@@ -126,10 +126,11 @@ def region(folder: Path, knowledge: int, skills: int, patch: pytest.MonkeyPatch)
 
 
 def knowing(asked: Asked) -> Answer:
-    """A teacher that asks about the sentence it is shown and answers with it."""
+    """A teacher that asks about the sentence it is shown, in two ways, and answers with it."""
     if found := re.fullmatch(r"Sentence: (.*)", asked.last):
         about = _ABOUT.search(found.group(1))
-        return Answer(text=f"What is told of the {about.group(1)}?" if about else "")
+        ask = "Which story do people tell about the {}?" if asked.body["temperature"] else "What is told of the {}?"
+        return Answer(text=ask.format(about.group(1)) if about else "")
     return obliging(asked)
 
 

@@ -206,7 +206,7 @@ def _curated(home: Home, entry: dict[str, Any], recipe: Recipe, settings: Settin
     """A leaf's curated rows by id, each in its part."""
     rows = curated_table(home, entry).sort_by("id")
     seeds = [seed["asked"] for seed in read_json(home.leaf_source(entry["source"]))["seeds"]]
-    described = rows.select(["id", "context", "question", "support"]).to_pylist()
+    described = rows.select(["id", "kind", "context", "question", "support"]).to_pylist()
     return instruction_rows(rows, validation_rows(described, seeds, recipe.validation.share, settings.seed))
 
 

@@ -1,16 +1,19 @@
 """Which of a leaf's rows are kept from training to choose the epoch by.
 
-Rows that were made from the same text, or ask nearly the same, form one group and stay together: a paraphrase among the
-training rows would make of validation a test of memory.
+They ask for what is taught, in words that are not: rows that ask nearly the same stay together, for a paraphrase among the
+training rows would make of validation a test of wording; and a fact of a document that no other row teaches is for training,
+for the held-out questions ask about facts that are taught as well. (Facts that no row teaches make epochs look harmful that
+are not: `benchmarks/README.md`, choosing the epoch.)
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.rows import as_prompt
+from lab_pipeline.flows.instructions import is_document_instruction
 from lab_pipeline.storage import digest
 
 ENOUGH_ROWS = 10
@@ -21,21 +24,33 @@ def validation_rows(rows: list[dict[str, Any]], seeds: list[str], share: float, 
     """Ids of the curated rows of one leaf that validate: whole groups, chosen by hash, never more than `share` of the rows.
 
     Args:
+        rows: with `id`, `kind`, `context`, `question` and `support`.
         seeds: what the leaf's seeds in use ask; a group that asks nearly the same is for training, as they are.
     """
     if len(rows) < ENOUGH_ROWS:
         return set()
     taught = LeakDetector(seeds)
-    groups = [{row["id"] for row in group} for group in _groups(rows) if not any(taught.leak(_asked(row)) for row in group)]
+    teaching = Counter(_fact(row) for row in rows)
     chosen: set[str] = set()
-    for group in sorted(groups, key=lambda group: digest([random_seed, "validation", min(group)])):
-        if len(chosen | group) <= share * len(rows):
-            chosen |= group
+    for group in sorted(_groups(rows), key=lambda group: digest([random_seed, "validation", min(row["id"] for row in group)])):
+        facts = Counter(_fact(row) for row in group if _fact(row))
+        if (
+            len(chosen) + len(group) <= share * len(rows)
+            and all(teaching[fact] > asking for fact, asking in facts.items())
+            and not any(is_document_instruction(row) or taught.leak(_asked(row)) for row in group)
+        ):
+            chosen |= {row["id"] for row in group}
+            teaching -= facts
     return chosen
 
 
+def _fact(row: dict[str, Any]) -> str | None:
+    """The part of a document that the row asks about; None of one that brings its context along, or has no document."""
+    return None if row["context"] else row["support"]
+
+
 def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows joined by the same support or nearly the same question, directly or through others."""
+    """Rows joined by nearly the same question, or the same context, directly or through others."""
     leader = list(range(len(rows)))
     known = LeakDetector()
     first: dict[str, int] = {}
@@ -47,10 +62,8 @@ def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
     for index, row in enumerate(rows):
         asked = row["context"] or row["question"]  # a context outweighs what is asked about it
-        near = [asked] if asked in first else known.leaks(asked)
-        for text in (*near, row["support"] or ""):
-            if text:
-                leader[lead(first.setdefault(text, index))] = lead(index)
+        for text in [asked] if asked in first else known.leaks(asked):
+            leader[lead(first[text])] = lead(index)
         if asked not in first:
             first[asked] = index
             known.add(asked)

@@ -87,6 +87,13 @@ def test_each_phase_holds_its_kinds_of_leaf(lab):
 
 
 def test_rows_are_kept_for_validation_apart_from_those_to_train_on(lab):
+    def two_ways(request: Any) -> Any:
+        last = request.messages[-1].content
+        about_the_end = request.temperature and last.startswith("Sentence: ") and "\nQuestion: " not in last
+        return f"Who or what {' '.join(last.rstrip('.').split()[-5:])}?" if about_the_end else copying(request)
+
+    shutil.rmtree(lab.home.leaf(KNOWLEDGE))
+    lab.refresh(KNOWLEDGE, teacher=ScriptedTeacher(two_ways))
     knowledge, skills = mixed(lab)
     for dataset in (knowledge, skills):
         kept = part(dataset, "validation")
@@ -94,7 +101,7 @@ def test_rows_are_kept_for_validation_apart_from_those_to_train_on(lab):
         assert dataset.validation == Counter(row["leaf"] or "general" for row in kept)
         assert {row["source"] for row in kept} == {"curated", "general"}
         assert not {row["messages"][0]["content"] for row in kept} & {row["messages"][0]["content"] for row in part(dataset)}
-    assert knowledge.validation == {KNOWLEDGE: 1, "general": 1}  # of 15 rows
+    assert knowledge.validation == {KNOWLEDGE: 2, "general": 1}  # of 25 rows
     assert skills.validation.keys() == {KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL, "general"}
     of_phase_1 = [row["id"] for row in part(knowledge, "validation")]
     assert set(of_phase_1) <= {row["id"] for row in part(skills, "validation")}

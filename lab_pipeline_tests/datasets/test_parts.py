@@ -25,8 +25,8 @@ def curated(number: int, question: str, support: str | None = None) -> dict[str,
 
 
 def unlike(count: int) -> list[dict[str, Any]]:
-    """Rows that have nothing in common."""
-    return [curated(n, f"Where is {word(n, 'place')} in {word(n, 'land')}?", f"text {n}") for n in range(count)]
+    """Rows whose questions have nothing in common, all about one text."""
+    return [curated(n, f"Where is {word(n, 'place')} in {word(n, 'land')}?", "a text") for n in range(count)]
 
 
 rows_of_few_words = st.lists(
@@ -44,7 +44,7 @@ def test_no_row_that_validates_is_like_one_to_train_on_and_the_share_is_kept(row
     validated = [row for row in rows if row["id"] in kept]
     known = LeakDetector([*(row["question"] for row in trained), "wordh worda"])
     assert not [row for row in validated if known.leak(row["question"])]
-    assert not {row["support"] for row in trained} & {row["support"] for row in validated} - {None}
+    assert {row["support"] for row in validated} - {None} <= {row["support"] for row in trained}, "each fact is still taught"
     assert validation_rows(order.sample(rows, len(rows)), ["wordh worda"], share, seed) == kept
 
 
@@ -67,8 +67,22 @@ def test_a_row_that_asks_what_a_seed_in_use_asks_is_for_training():
 
 
 def test_a_group_is_joined_through_others():
-    bridge = curated(20, "Where is the old stone bridge today?", "text 0")
-    twin = curated(21, "Where is today the old stone bridge?", "text 1")
-    rows = [*unlike(10), bridge, twin]  # r0 - bridge - twin - r1
+    bridge = curated(20, "Where is the old stone bridge by the mill today?")
+    twin = curated(21, "Where is today the old stone bridge by the mill?")
+    cousin = curated(22, "Where today is the old stone bridge?")
+    rows = [*unlike(10), bridge, cousin, twin]
     kept = [validation_rows(rows, [], 0.4, seed) for seed in range(20)]
-    assert {len(each & {"r0", "r1", "r20", "r21"}) for each in kept} == {0, 4}
+    assert {len(each & {"r20", "r21", "r22"}) for each in kept} == {0, 3}
+
+
+def test_a_fact_that_no_other_row_teaches_is_for_training():
+    rows = [{**row, "support": f"fact {n // 2}"} for n, row in enumerate(unlike(9))] + [curated(9, "Why at all?", "fact 9")]
+    kept = [validation_rows(rows, [], 0.5, seed) for seed in range(20)]
+    assert {len(each) for each in kept} == {4}, "one of each pair"
+    assert not set().union(*kept) & {"r8", "r9"}
+
+
+def test_contexts_made_for_a_skill_are_no_facts_and_document_instructions_only_train():
+    skills = [{**row, "kind": "grounded_skill", "context": f"{word(row['id'])} {word(row['id'], 2)}"} for row in unlike(10)]
+    assert len(validation_rows(skills, [], 0.5, 17)) == 5
+    assert not validation_rows([{**row, "kind": "knowledge"} for row in skills], [], 0.5, 17)
