@@ -28,21 +28,22 @@ FACTS = (
         "The miller {fact} built the first house of {place}.",
         "Who put up the very first dwelling in {place}?",
         "The miller {fact}.",
+        ("What is told of the first house of {place}?", "Which miller built in {place}?"),
     ),
     (
         "The spring fair {fact} fills the market of {place}.",
         "Which event is held in {place} every year?",
         "The spring fair {fact}.",
+        ("What is told of the market of {place}?", "Which spring fair fills {place}?"),
     ),
     (
         "The longest bridge near {place} bears the name {fact}.",
         "How do people call the bridge near {place}?",
         "It bears the name {fact}.",
+        ("What is told of the longest bridge near {place}?", "Which name does {place} give a bridge to bear?"),
     ),
 )
-"""Sentence of the document, question and answer of a seed."""
-
-_ABOUT = re.compile(r"(?:[Tt]he )?(first house of \w+|market of \w+|longest bridge near \w+)")
+"""Sentence of the document, question and answer of a seed, and what the teacher asks about the sentence, in two ways."""
 
 
 def write_invented(root: Path, leaf: str, places: int = 5) -> None:
@@ -55,11 +56,11 @@ def write_invented(root: Path, leaf: str, places: int = 5) -> None:
         examples.append(
             {
                 "context": "\n".join(
-                    text.format(place=place, fact=fact) for (text, _, _), fact in zip(FACTS, facts, strict=True)
+                    text.format(place=place, fact=fact) for (text, *_), fact in zip(FACTS, facts, strict=True)
                 ),
                 "questions_and_answers": [
                     {"question": question.format(place=place), "answer": answer.format(fact=fact)}
-                    for (_, question, answer), fact in zip(FACTS, facts, strict=True)
+                    for (_, question, answer, _), fact in zip(FACTS, facts, strict=True)
                 ],
             }
         )
@@ -88,7 +89,7 @@ def write_document(root: Path, leaf: str, places: int = 5, wrong: bool = False) 
     for number in range(places):
         told = (number + 1) % places if wrong else number
         place = word(leaf, number)
-        lines = [text.format(place=place, fact=word(leaf, told, kind)) for kind, (text, _, _) in enumerate(FACTS)]
+        lines = [text.format(place=place, fact=word(leaf, told, kind)) for kind, (text, *_) in enumerate(FACTS)]
         sections.append("\n".join([f"## {place}\n", *lines]))
     path = root / "documents" / _document(leaf)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,10 +128,11 @@ def region(folder: Path, knowledge: int, skills: int, patch: pytest.MonkeyPatch)
 
 def knowing(asked: Asked) -> Answer:
     """A teacher that asks about the sentence it is shown, in two ways, and answers with it."""
-    if found := re.fullmatch(r"Sentence: (.*)", asked.last):
-        about = _ABOUT.search(found.group(1))
-        ask = "Which story do people tell about the {}?" if asked.body["temperature"] else "What is told of the {}?"
-        return Answer(text=ask.format(about.group(1)) if about else "")
+    if asked.last.startswith("Sentence: ") and "\nQuestion: " not in asked.last:
+        for text, _, _, ways in FACTS:
+            if found := re.search(text.format(place=r"(?P<place>\w+)", fact=r"\w+"), asked.last):
+                return Answer(text=ways[asked.body["temperature"] > 0].format(place=found["place"]))
+        return Answer(text="")
     return obliging(asked)
 
 
