@@ -87,7 +87,15 @@ RULES: tuple[Rule, ...] = (
 )
 
 _FIXED = (incomplete, wrong_length, no_question, ungrounded)
-_ON_DOCUMENTS = (points_at_source, uninformative, unsupported_fact, contradiction, unsupported_answer, unsupported_question, general_question)
+_ON_DOCUMENTS = (
+    points_at_source,
+    uninformative,
+    unsupported_fact,
+    contradiction,
+    unsupported_answer,
+    unsupported_question,
+    general_question,
+)
 
 
 def applicable(source: dict[str, Any], rules: Rules, leaf: Profile) -> tuple[Rule, ...]:
