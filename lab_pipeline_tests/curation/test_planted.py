@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from lab_pipeline.curation.curate import curate
+from lab_pipeline.curation.profile import profile
+from lab_pipeline.curation.rules import RULES
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import asked_questions
 from lab_pipeline.datasets.rows import as_prompt
-from lab_pipeline.flows.flow import load_flow
+from lab_pipeline.flows.flow import Flow, Rules, load_flow
 from lab_pipeline.storage import Home, read_json
+from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline_tests.builders import settings_for
-from lab_pipeline_tests.curation.planted import EACH, ROOT, planted
+from lab_pipeline_tests.curation.planted import EACH, ROOT, asked_of_sentences, planted
 
 LEAST_CAUGHT = 0.95
 MOST_LOST = 0.03
 KEPT = "kept"
+ANSWERED = Rules(question_words=(3, 30), answer_words=(1, 40), answer_support=0.9, question_support=0.6, question_mark=True)
 Verdicts = dict[str, tuple[dict[str, Any], str]]
 """Each planted row by id, with the rule that rejected it or `KEPT`."""
 
@@ -41,12 +45,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return Ground(sources, {row["leaf"]: row["heldout_questions"] for row in snapshot.rows})
 
 
+def flow_of(kind: Kind) -> Flow:
+    """The simple flow; of knowledge, with rules for answers in the teacher's words, on passages, as the planted rows are."""
+    flow = load_flow(f"simple_{kind}", kind)
+    return replace(flow, file=flow.file.model_copy(update={"rules": ANSWERED})) if kind == "knowledge" else flow
+
+
 def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Verdicts:
     leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": []}))
     found: Verdicts = {}
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]
-        kept, rejected = curate(rows, source, load_flow(f"simple_{source['kind']}", source["kind"]))
+        kept, rejected = curate(rows, source, flow_of(source["kind"]))
         found |= {row["id"]: (row, row["rule"]) for row in rejected}
         for row in kept:
             asked = as_prompt(row["question"], row["context"])[0]["content"]
@@ -91,3 +101,16 @@ def test_rules_without_a_judge_catch_the_bad_and_keep_the_good(verdicts: Verdict
     assert len(lost) <= MOST_LOST * good, "\n".join(lost)
     for kind, rows in missed.items():
         assert len(rows) <= (1 - LEAST_CAUGHT) * EACH, f"{kind}:\n" + "\n".join(rows)
+
+
+def test_the_rules_of_the_simple_flow_find_the_questions_that_a_sentence_does_not_answer(ground: Ground) -> None:
+    answered, unanswered = asked_of_sentences(ground.sources)
+    flow = load_flow("simple_knowledge")
+    leaves = {leaf: profile(source) for leaf, source in ground.sources.items()}
+
+    def kept(rows: list[dict[str, Any]]) -> float:
+        return sum(all(rule(row, flow.file.rules, leaves[row["leaf"]]) is None for rule in RULES) for row in rows) / len(rows)
+
+    assert len(answered) >= 70 and len(unanswered) >= 2000
+    assert kept(answered) >= 0.75
+    assert kept(unanswered) <= 0.01
