@@ -108,7 +108,8 @@ def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    if rules.question_names is None or not row["support"]:
+    """Of a row that is answered with its source as it stands; other answers say by themselves what was asked."""
+    if rules.question_names is None or not row["support"] or row["answer"] != row["support"]:
         return None
     telling = set(content_words(row["support"])) - leaf.subject
     named = telling & set(content_words(row["question"]))

@@ -115,8 +115,8 @@ class Rules(_Part):
     question_support: float | None = None
     """Least share of the question's content words that stand in its source."""
     question_names: float | None = None
-    """Least share of the source's content words, the leaf's subject aside, that the question names: 'what is the loom?' asks
-    for any sentence on looms."""
+    """Where the source is the answer: least share of its content words, the leaf's subject aside, that the question names.
+    'What is the loom?' asks for any sentence on looms."""
     on_topic: float | None = 0.65
     """Least share of a knowledge row's content words that stand in the leaf's seeds, passages or descriptions; seeds left out
     in turn have 0.78 and more, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds."""

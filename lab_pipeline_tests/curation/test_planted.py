@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,9 +14,8 @@ from lab_pipeline.curation.rules import RULES
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import asked_questions
 from lab_pipeline.datasets.rows import as_prompt
-from lab_pipeline.flows.flow import Flow, Rules, load_flow
+from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.storage import Home, read_json
-from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline_tests.builders import settings_for
 from lab_pipeline_tests.curation.planted import EACH, ROOT, asked_of_sentences, planted
@@ -24,7 +23,6 @@ from lab_pipeline_tests.curation.planted import EACH, ROOT, asked_of_sentences, 
 LEAST_CAUGHT = 0.95
 MOST_LOST = 0.03
 KEPT = "kept"
-ANSWERED = Rules(question_words=(3, 30), answer_words=(1, 40), answer_support=0.9, question_support=0.6, question_mark=True)
 Verdicts = dict[str, tuple[dict[str, Any], str]]
 """Each planted row by id, with the rule that rejected it or `KEPT`."""
 
@@ -45,18 +43,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return Ground(sources, {row["leaf"]: row["heldout_questions"] for row in snapshot.rows})
 
 
-def flow_of(kind: Kind) -> Flow:
-    """The simple flow; of knowledge, with rules for answers in the teacher's words, on passages, as the planted rows are."""
-    flow = load_flow(f"simple_{kind}", kind)
-    return replace(flow, file=flow.file.model_copy(update={"rules": ANSWERED})) if kind == "knowledge" else flow
-
-
 def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Verdicts:
     leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": []}))
     found: Verdicts = {}
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]
-        kept, rejected = curate(rows, source, flow_of(source["kind"]))
+        kept, rejected = curate(rows, source, load_flow(f"simple_{source['kind']}", source["kind"]))
         found |= {row["id"]: (row, row["rule"]) for row in rejected}
         for row in kept:
             asked = as_prompt(row["question"], row["context"])[0]["content"]

@@ -62,6 +62,11 @@ def answer(text: str, **columns: Any) -> dict[str, Any]:
     return row(answer=text, support=f"{question} {text}", **columns)
 
 
+def told(sentence: str, **columns: Any) -> dict[str, Any]:
+    """A row that is answered with its source."""
+    return row(answer=sentence, support=sentence, **columns)
+
+
 def skill(**columns: Any) -> dict[str, Any]:
     return row(**{"kind": "freeform_skill", "support": None, **columns})
 
@@ -172,9 +177,9 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
     ],
     "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
     "general_question": [
-        row(question="What is the frame of the Osmerel loom?"),
-        row(question="Which parts does the loom have?"),
-        row(support="Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?", answer="mends clocks"),
+        told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
+        told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
+        told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
     ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
@@ -259,12 +264,8 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         row(question="How does operation of the frame cover its parts?", answer="walnut"),
     ],
     "general_question": [
-        row(question="Which walnut is the frame of the Osmerel loom made of?", answer="wood"),
-        row(
-            support="The loom weaves cloth on its frame.",
-            question="What does the loom do?",
-            answer="weave cloth",
-        ),
+        told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
+        row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
         polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
     ],
     "off_topic": [
@@ -358,9 +359,7 @@ def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> No
         for rule in applicable(source, thresholds, leaf):
             if rule.__name__ not in ("wrong_length", "unsupported_answer") and (reason := rule(given, thresholds, leaf)):
                 broken.append((seed["question"], rule.__name__, reason))
-    unlike_its_sentence = [each for each in broken if each[1] in ("unsupported_question", "general_question")]
-    assert broken == unlike_its_sentence
-    assert len(unlike_its_sentence) <= len(source["seeds"]) / 8
+    assert broken == []
 
 
 def without(source: dict[str, Any], rules: Rules = STRICT) -> list[str]:
@@ -395,7 +394,7 @@ def test_support_is_the_share_of_content_words_found() -> None:
 
 
 def test_a_general_question_is_told_how_few_words_it_names() -> None:
-    asked = row(question="What is the frame of the Osmerel loom?")
+    asked = told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?")
     said = "the question names 0 of the 3 words that tell its sentence from others"
     assert module.general_question(asked, NAMING, LEAF) == said
     assert module.general_question(asked, NAMING, replace(LEAF, subject=frozenset())) is None
