@@ -34,7 +34,7 @@ FACTS = (
         "The spring fair {fact} fills the market of {place}.",
         "Which event is held in {place} every year?",
         "The spring fair {fact}.",
-        ("What is told of the market of {place}?", "Which spring fair fills {place}?"),
+        ("What fills the market of {place}?", "Which spring fair fills {place}?"),
     ),
     (
         "The longest bridge near {place} bears the name {fact}.",
@@ -127,7 +127,7 @@ def region(folder: Path, knowledge: int, skills: int, patch: pytest.MonkeyPatch)
 
 
 def knowing(asked: Asked) -> Answer:
-    """A teacher that asks about the sentence it is shown, in two ways, and answers with it."""
+    """A teacher that asks about the sentence it is shown, in two ways."""
     if asked.last.startswith("Sentence: ") and "\nQuestion: " not in asked.last:
         for text, _, _, ways in FACTS:
             if found := re.search(text.format(place=r"(?P<place>\w+)", fact=r"\w+"), asked.last):

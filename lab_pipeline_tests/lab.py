@@ -74,8 +74,6 @@ def obliging(asked: Asked) -> Answer:
     last = asked.last
     if "Answer Yes or No" in last:
         return Answer(text="Yes", probabilities={"Yes": 0.9, "No": 0.1})
-    if found := re.fullmatch(r"Sentence: (.*)\nQuestion: .*", last, re.DOTALL):
-        return Answer(text=found.group(1))
     if found := re.fullmatch(r"Sentence: (.*)", last, re.DOTALL):
         return Answer(text=f"What of {' '.join(found.group(1).rstrip('.').split()[:-1])}?")
     number = asked.body["seed"]

@@ -10,15 +10,14 @@ from lab_pipeline.teacher.protocol import Reply, Request
 
 
 def copying(request: Request) -> str | Reply:
-    """Good replies to every shipped flow: a question on half of a text, the text as its answer, then 'Yes'."""
+    """Good replies to every simple flow: a question on half of a sentence, a text as the answer to one on it, then 'Yes'."""
     if request.choices:
         return Reply("Yes", "stop", 1, 1, {"Yes": 0.9, "No": 0.1})
     last = request.messages[-1].content
-    about = "And what about" if request.temperature else "What about"
     if last.startswith("Sentence: "):
-        sentence, _, question = last.removeprefix("Sentence: ").partition("\nQuestion: ")
-        words = sentence.rstrip(".").split()
-        return sentence if question else f"{about} {' '.join(words[: len(words) // 2])}?"
+        words = last.removeprefix("Sentence: ").rstrip(".").split()
+        about = "And what about" if request.temperature else "What about"
+        return f"{about} {' '.join(words[: len(words) // 2])}?"
     if last.startswith("Text: "):
         text, _, question = last.removeprefix("Text: ").partition("\n\n")
         return text if question else f"What will {text.split()[0]} bring, and by when?"

@@ -13,6 +13,7 @@ from lab_pipeline.curation.language import language_probability, telling_words
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.curation.support import (
     contradiction,
+    general_question,
     off_topic,
     ungrounded,
     uninformative,
@@ -80,12 +81,21 @@ RULES: tuple[Rule, ...] = (
     contradiction,
     unsupported_answer,
     unsupported_question,
+    general_question,
     off_topic,
     ungrounded,
 )
 
 _FIXED = (incomplete, wrong_length, no_question, ungrounded)
-_ON_DOCUMENTS = (points_at_source, uninformative, unsupported_fact, contradiction, unsupported_answer, unsupported_question)
+_ON_DOCUMENTS = (
+    points_at_source,
+    uninformative,
+    unsupported_fact,
+    contradiction,
+    unsupported_answer,
+    unsupported_question,
+    general_question,
+)
 
 
 def applicable(source: dict[str, Any], rules: Rules, leaf: Profile) -> tuple[Rule, ...]:

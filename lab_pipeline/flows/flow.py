@@ -34,6 +34,14 @@ class Start(_Part):
     """Rows from each start, with other examples each time."""
     examples: int = Field(3, ge=1, le=20)
     """Seed examples shown in the prompt, drawn from the same leaf (local sampling: LAB paper, section 3)."""
+    answers: bool = False
+    """The sentence or passage is the answer to what is asked about it, so that no small model has to put it in other words."""
+
+    @model_validator(mode="after")
+    def _can_answer(self) -> Start:
+        if self.answers and self.each == "seed":
+            raise ValueError("answers: a seed is no answer; expected each: sentence or passage")
+        return self
 
 
 class Augmentation(_Part):
@@ -106,6 +114,9 @@ class Rules(_Part):
     """Least share of the answer's content words that stand in its source; of knowledge, of those that the question lacks."""
     question_support: float | None = None
     """Least share of the question's content words that stand in its source."""
+    question_names: float | None = None
+    """Where the source is the answer: least share of its content words, the leaf's subject aside, that the question names.
+    'What is the loom?' asks for any sentence on looms."""
     on_topic: float | None = 0.65
     """Least share of a knowledge row's content words that stand in the leaf's seeds, passages or descriptions; seeds left out
     in turn have 0.78 and more, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds."""
@@ -132,8 +143,11 @@ class FlowFile(_Part):
     @model_validator(mode="after")
     def _parts_fit(self) -> FlowFile:
         columns = [column for stage in self.stages for column in stage.columns]
-        if columns[-1] != "answer" or "question" not in columns:
-            raise ValueError("stages: one must give the question, and the last one the answer")
+        last = "question" if self.start.answers else "answer"
+        if columns[-1] != last or "question" not in columns or (self.start.answers and "answer" in columns):
+            raise ValueError(
+                "stages: one must give the question, and the last one the answer, which no stage gives where start answers"
+            )
         if self.augmentations and self.start.each != "passage":
             raise ValueError("augmentations: only a flow that starts from each passage has them")
         early = {judge.before for judge in self.judges} - {None, *(stage.output for stage in self.stages)}

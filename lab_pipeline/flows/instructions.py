@@ -78,6 +78,7 @@ def starts(source: dict[str, Any], flow: Flow, seed: int) -> list[dict[str, Any]
                     "examples": [_example(example, flow.file.start.each) for example in examples],
                     "heading": (origin["passage"] or {}).get("heading", ""),
                     "text": origin["support"],
+                    **({"answer": origin["support"]} if flow.file.start.answers else {}),
                     "augmentation": None,
                     "repeat": repeat,
                     "scores": [],

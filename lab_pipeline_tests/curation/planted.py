@@ -49,6 +49,17 @@ def planted(sources: dict[str, Row], heldout: dict[str, list[Row]]) -> tuple[lis
     return good, [{**row, "id": f"bad-{number}"} for number, row in enumerate(bad)]
 
 
+def asked_of_sentences(sources: dict[str, Row]) -> tuple[list[Row], list[Row]]:
+    """(answered, unanswered) rows whose answer is a sentence: the one that tells the fact, or one on another of the leaf."""
+    facts = [(leaf, fact["question"], fact["sentence"]) for leaf, fact, _ in _labelled(sources)]
+    rows: tuple[list[Row], list[Row]] = [], []
+    for leaf, question, told in facts:
+        for sentence in dict.fromkeys(sentence for other, _, sentence in facts if other == leaf):
+            row = _row(leaf, "knowledge", question, sentence, sentence)
+            rows[sentence != told].append({**row, "grounding": None})
+    return rows
+
+
 def _row(
     leaf: str, kind: str, question: str | None, answer: str | None, support: str | None, context: str | None = None
 ) -> Row:

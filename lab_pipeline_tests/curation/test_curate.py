@@ -72,7 +72,12 @@ def test_a_rejected_row_stands_there_whole_with_rule_and_reason() -> None:
 
 
 def test_of_rows_with_the_same_question_the_first_good_one_is_kept() -> None:
-    rows = [row("bad", answer="Founded in 1834."), row("first"), row("again"), row("other", place="Osmerel")]
+    rows = [
+        row("bad", answer="The city of Harsk was founded in 1834."),
+        row("first"),
+        row("again"),
+        row("other", place="Osmerel"),
+    ]
     kept, rejected = curate(rows, SOURCE, FLOW)
     assert [each["id"] for each in kept] == ["first", "other"]
     assert [(each["id"], each["rule"]) for each in rejected] == [("bad", "unsupported_fact"), ("again", "duplicate")]
@@ -162,7 +167,13 @@ def test_both_parts_fit_their_tables(tmp_path: Path) -> None:
 
 def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stopped(tmp_path: Path) -> None:
     folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "early")
-    edit_yaml(folder / "flow.yaml", lambda file: file["judges"][0].update(gates=True, before="answer", minimum=0.8))
+
+    def answer_after_the_judge(file: dict[str, Any]) -> None:
+        file["start"]["answers"] = False
+        file["stages"].append({"output": "answer", "prompt": "question.yaml", "max_tokens": 40})
+        file["judges"][0].update(gates=True, before="answer", minimum=0.8)
+
+    edit_yaml(folder / "flow.yaml", answer_after_the_judge)
     early = load_flow(str(folder), "knowledge")
     stopped = {"answer": None, "fault": "stopped by judge faithful"}
     rows = [

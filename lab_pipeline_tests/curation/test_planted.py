@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from lab_pipeline.curation.curate import curate
+from lab_pipeline.curation.profile import profile
+from lab_pipeline.curation.rules import RULES
 from lab_pipeline.datasets.heldout import LeakDetector
 from lab_pipeline.datasets.mix import asked_questions
 from lab_pipeline.datasets.rows import as_prompt
@@ -16,7 +18,7 @@ from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.storage import Home, read_json
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline_tests.builders import settings_for
-from lab_pipeline_tests.curation.planted import EACH, ROOT, planted
+from lab_pipeline_tests.curation.planted import EACH, ROOT, asked_of_sentences, planted
 
 LEAST_CAUGHT = 0.95
 MOST_LOST = 0.03
@@ -91,3 +93,16 @@ def test_rules_without_a_judge_catch_the_bad_and_keep_the_good(verdicts: Verdict
     assert len(lost) <= MOST_LOST * good, "\n".join(lost)
     for kind, rows in missed.items():
         assert len(rows) <= (1 - LEAST_CAUGHT) * EACH, f"{kind}:\n" + "\n".join(rows)
+
+
+def test_the_rules_of_the_simple_flow_find_the_questions_that_a_sentence_does_not_answer(ground: Ground) -> None:
+    answered, unanswered = asked_of_sentences(ground.sources)
+    flow = load_flow("simple_knowledge")
+    leaves = {leaf: profile(source) for leaf, source in ground.sources.items()}
+
+    def kept(rows: list[dict[str, Any]]) -> float:
+        return sum(all(rule(row, flow.file.rules, leaves[row["leaf"]]) is None for rule in RULES) for row in rows) / len(rows)
+
+    assert len(answered) >= 70 and len(unanswered) >= 2000
+    assert kept(answered) >= 0.75
+    assert kept(unanswered) <= 0.01

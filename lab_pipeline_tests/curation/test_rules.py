@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ STRICT = Rules(
     grounding=0.5,
     question_mark=True,
 )
+NAMING = STRICT.model_copy(update={"question_names": 0.25})
+"""For rows whose answer is their sentence; others may ask about any part of a long source."""
 GOOD: dict[str, Any] = {
     "kind": "knowledge",
     "context": None,
@@ -57,6 +60,11 @@ def answer(text: str, **columns: Any) -> dict[str, Any]:
     """A row whose answer stands in its source, so that only its wording can be wrong."""
     question = columns.get("question", GOOD["question"])
     return row(answer=text, support=f"{question} {text}", **columns)
+
+
+def told(sentence: str, **columns: Any) -> dict[str, Any]:
+    """A row that is answered with its source."""
+    return row(answer=sentence, support=sentence, **columns)
 
 
 def skill(**columns: Any) -> dict[str, Any]:
@@ -168,6 +176,11 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(support=None),
     ],
     "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
+    "general_question": [
+        told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
+        told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
+        told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
+    ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
         polite("What is the capital of France?", "The capital of France is Paris."),
@@ -250,6 +263,11 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         row(question="Of which wood is the loom's frame?"),
         row(question="How does operation of the frame cover its parts?", answer="walnut"),
     ],
+    "general_question": [
+        told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
+        row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
+        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
+    ],
     "off_topic": [
         row(),
         polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
@@ -259,11 +277,13 @@ KEPT: dict[str, list[dict[str, Any]]] = {
 """For each rule, rows near to those it rejects that break no rule at all."""
 
 
-def first_broken(given: dict[str, Any], thresholds: Rules = STRICT, rules: tuple[Any, ...] = RULES) -> tuple[str, str] | None:
+def first_broken(given: dict[str, Any], near: str) -> tuple[str, str] | None:
+    """The first rule that a row near to one of them breaks, and the reason."""
+    thresholds = NAMING if near == "general_question" else STRICT
     freeform = given["kind"] == "freeform_skill"
     if freeform:
         thresholds = thresholds.model_copy(update={"answer_support": None, "question_mark": False})
-    for rule in rules:
+    for rule in RULES:
         reason = rule(given, thresholds, POLITE_LEAF if freeform else LEAF)
         if reason:
             return rule.__name__, reason
@@ -278,7 +298,7 @@ def test_every_rule_has_rows_that_it_rejects_and_rows_that_it_keeps() -> None:
 
 @pytest.mark.parametrize(("rule", "given"), [(rule, given) for rule, rows in REJECTED.items() for given in rows])
 def test_a_row_is_rejected_by_the_rule_it_breaks(rule: str, given: dict[str, Any]) -> None:
-    broken = first_broken(given)
+    broken = first_broken(given, rule)
     assert broken is not None
     assert broken[0] == rule
     assert broken[1].strip()
@@ -286,7 +306,7 @@ def test_a_row_is_rejected_by_the_rule_it_breaks(rule: str, given: dict[str, Any
 
 @pytest.mark.parametrize(("rule", "given"), [(rule, given) for rule, rows in KEPT.items() for given in rows])
 def test_a_row_near_a_rule_is_kept(rule: str, given: dict[str, Any]) -> None:
-    assert first_broken(given) is None
+    assert first_broken(given, rule) is None
 
 
 OFF = Rules(
@@ -294,6 +314,7 @@ OFF = Rules(
     answer_words=(0, 999),
     answer_support=None,
     question_support=None,
+    question_names=None,
     on_topic=None,
     grounding=None,
     facts=False,
@@ -314,6 +335,7 @@ OFF = Rules(
         "contradiction",
         "unsupported_answer",
         "unsupported_question",
+        "general_question",
         "off_topic",
         "ungrounded",
     ],
@@ -369,6 +391,13 @@ def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
 def test_support_is_the_share_of_content_words_found() -> None:
     assert support("walnut oak", "The walnuts") == 0.5
     assert support("Who is it?", "anything") == 1.0
+
+
+def test_a_general_question_is_told_how_few_words_it_names() -> None:
+    asked = told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?")
+    said = "the question names 0 of the 3 words that tell its sentence from others"
+    assert module.general_question(asked, NAMING, LEAF) == said
+    assert module.general_question(asked, NAMING, replace(LEAF, subject=frozenset())) is None
 
 
 def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:

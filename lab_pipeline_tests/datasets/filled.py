@@ -69,11 +69,12 @@ def filled_home(root: Path) -> FilledHome:
 
 
 def half_good_home(root: Path) -> FilledHome:
-    """The same, but the teacher's answers to all questions about feasts are unsupported."""
+    """The same, but what the teacher asks about feasts, no sentence answers."""
 
     def script(request: Request) -> str | Reply:
         last = request.messages[-1].content
-        return "Bananas, since 1834." if "celebrate" in last and "\nQuestion: " in last else copying(request)
+        of_feasts = last.startswith("Sentence: ") and "celebrate" in last and not request.choices
+        return f"Who sells {request.seed} bananas?" if of_feasts else copying(request)
 
     filled = FilledHome(Home.open(root / "home"), settings_for(write_taxonomy(root / "taxonomy")))
     filled.refresh(teacher=ScriptedTeacher(script))

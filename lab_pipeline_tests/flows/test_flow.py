@@ -37,13 +37,19 @@ def shipped(kind: Kind) -> Flow:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A copy of the shipped knowledge flow, to be changed."""
+    """A copy of a shipped flow with two stages, to be changed."""
+    return Path(shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own"))
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Path:
+    """A copy of the shipped flow whose sentences are the answers."""
     return Path(shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own"))
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], Any], file: str = "flow.yaml") -> Flow:
     edit_yaml(folder / file, change)
-    return load_flow(str(folder), "knowledge")
+    return load_flow(str(folder))
 
 
 def test_every_kind_of_leaf_has_a_shipped_flow() -> None:
@@ -57,13 +63,15 @@ def test_every_prompt_of_a_shipped_flow_renders_with_what_a_row_has(kind: Kind) 
     for stage in flow.file.stages:
         messages = flow.render(stage.prompt, row)
         assert messages[-1].role == "user"
-        roles = [message.role for message in messages]
-        assert roles.count("assistant") == min(flow.file.start.examples, len(SOURCE["seeds"]))
+        written = {message.content for message in messages if message.role == "assistant"}
+        shown = [example[stage.output] for example in row["examples"]]
+        assert len(shown) == min(flow.file.start.examples, len(SOURCE["seeds"]))
+        assert written >= set(shown)
         row[stage.output] = f"WRITTEN {stage.output}"
-    written = {name: row.get(name, f"STORED {name}") for name in GENERATED_SCHEMA.names}
+    stored = {name: row.get(name, f"STORED {name}") for name in GENERATED_SCHEMA.names}
     for judge in flow.file.judges:
-        (*_, last) = flow.render(judge.prompt, {**written, "task": "TASK", "domain": "DOMAIN", "outline": "OUTLINE"})
-        assert "WRITTEN question" in last.content and "WRITTEN answer" in last.content
+        (*_, last) = flow.render(judge.prompt, {**stored, "task": "TASK", "domain": "DOMAIN", "outline": "OUTLINE"})
+        assert "WRITTEN question" in last.content and row["answer"] in last.content
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,15 +93,15 @@ def test_examples_are_filled_in_one_by_one_and_their_names_stay_inside(own: Path
     ]
     (own / "question.yaml").write_text(yaml.safe_dump(prompt))
     row = {"domain": "D", "question": "own", "examples": [{"question": "one"}, {"question": "two"}]}
-    messages = load_flow(str(own), "knowledge").render("question.yaml", row)
+    messages = load_flow(str(own)).render("question.yaml", row)
     assert [message.content for message in messages] == ["D", "one of D", "two of D", "own"]
 
 
 def test_examples_may_stand_in_the_prompt_itself(own: Path) -> None:
     each = [{"question": "one", "verdict": "Yes"}, {"question": "two", "verdict": "No"}]
     messages = [{"role": "user", "content": "{{ question }}?"}, {"role": "assistant", "content": "{{ verdict }}"}]
-    (own / "faithful.yaml").write_text(yaml.safe_dump([{"each": each, "messages": messages}, messages[0]]))
-    rendered = load_flow(str(own), "knowledge").render("faithful.yaml", {"question": "own"})
+    (own / "fits_instruction.yaml").write_text(yaml.safe_dump([{"each": each, "messages": messages}, messages[0]]))
+    rendered = load_flow(str(own)).render("fits_instruction.yaml", {"question": "own"})
     assert [message.content for message in rendered] == ["one?", "Yes", "two?", "No", "own?"]
 
 
@@ -106,9 +114,12 @@ def gating(own: Path) -> None:
     [
         (lambda known: known.pop("good"), r"known_rows.yaml: good: Field required"),
         (lambda known: known.update(good=known["good"][:3]), r"known_rows.yaml: good: .* at least 8 items"),
-        (lambda known: known["bad"].update(faithful=[]), r"known_rows.yaml: bad.faithful: .* at least 8 items"),
-        (lambda known: known["bad"].update(true=known["bad"].pop("faithful")), r"known_rows.yaml: bad: no rows for faithful"),
-        (lambda known: known["good"][0].pop("support"), r"flow own, faithful.yaml: 'support' is undefined"),
+        (lambda known: known["bad"].update(fits_instruction=[]), r"known_rows.yaml: bad.fits_instruction: .* at least 8 items"),
+        (
+            lambda known: known["bad"].update(true=known["bad"].pop("fits_instruction")),
+            r"known_rows.yaml: bad: no rows for fits_instruction",
+        ),
+        (lambda known: known["good"][0].pop("question"), r"flow own, fits_instruction.yaml: 'question' is undefined"),
         (lambda known: known["good"][0].update(answer=3), r"known_rows.yaml: good.0.answer: "),
     ],
 )
@@ -116,35 +127,35 @@ def test_a_judge_that_gates_needs_known_rows_which_its_prompt_can_show(
     own: Path, change: Callable[[Any], Any], said: str
 ) -> None:
     edit_yaml(own / "known_rows.yaml", change)
-    load_flow(str(own), "knowledge")
+    load_flow(str(own))
     gating(own)
     with pytest.raises(FlowError, match=said):
-        load_flow(str(own), "knowledge")
+        load_flow(str(own))
 
 
 def test_a_judge_that_gates_without_a_file_of_known_rows_is_an_error(own: Path) -> None:
     (own / "known_rows.yaml").unlink()
     gating(own)
     with pytest.raises(FlowError, match=r"own/known_rows.yaml: cannot be read \(No such file"):
-        load_flow(str(own), "knowledge")
+        load_flow(str(own))
 
 
 def test_changed_known_rows_concern_only_judges_that_gate(own: Path) -> None:
     def another_answer(known: dict[str, Any]) -> None:
-        known["good"][0]["answer"] = "Lit in 1884."
+        known["good"][0]["answer"] = "Wide"
 
-    before = digests(load_flow(str(own), "knowledge"))
+    before = digests(load_flow(str(own)))
     assert digests(changed(own, another_answer, "known_rows.yaml")) == before
     gating(own)
-    before = digests(load_flow(str(own), "knowledge"))
-    edit_yaml(own / "known_rows.yaml", lambda known: known["good"][0].update(answer="In 1884."))
-    after = digests(load_flow(str(own), "knowledge"))
+    before = digests(load_flow(str(own)))
+    edit_yaml(own / "known_rows.yaml", lambda known: known["good"][0].update(answer="Wide, I say."))
+    after = digests(load_flow(str(own)))
     assert [name for name in before if before[name] != after[name]] == ["curation"]
 
 
 def test_what_a_text_holds_is_never_run_as_a_template(own: Path) -> None:
-    row = {"support": "{{ 7 * 7 }} {% include 'x' %}", "examples": []}
-    assert load_flow(str(own), "knowledge").render("question.yaml", row)[-1].content == f"Sentence: {row['support']}"
+    row = {"task": "TASK", "question": "{{ 7 * 7 }} {% include 'x' %}", "examples": []}
+    assert load_flow(str(own)).render("answer.yaml", row)[-1].content == row["question"]
 
 
 def test_an_unknown_flow_is_an_error_that_names_the_known_ones() -> None:
@@ -188,17 +199,45 @@ def test_a_wrong_key_is_an_error_that_names_file_and_key(own: Path, change: Call
     assert str(own) in str(error.value)
 
 
+ANSWER = {"output": "answer", "prompt": "question.yaml", "max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda file: file["start"].update(each="seed"),
+            "start: answers: a seed is no answer; expected each: sentence or passage",
+        ),
+        (
+            lambda file: file["stages"].append(ANSWER),
+            "stages: one must give the question, .* no stage gives where start answers",
+        ),
+        (lambda file: file["stages"].insert(0, ANSWER), "no stage gives where start answers"),
+        (lambda file: file["stages"][0].update(output="pairs"), "no stage gives where start answers"),
+        (lambda file: file["stages"][0].update(output="context"), "stages: one must give the question"),
+        (lambda file: file["start"].update(answers=False), "stages: .* the last one the answer"),
+        (lambda file: file["judges"][0].update(before="answer"), "judges: before: no stage gives the answer"),
+    ],
+)
+def test_where_the_start_is_the_answer_no_seed_and_no_stage_can_be_another(
+    answering: Path, change: Callable[[Any], Any], said: str
+) -> None:
+    with pytest.raises(FlowError, match=said):
+        changed(answering, change)
+
+
 @pytest.mark.parametrize("text", ["stages: [", "", "just words"])
 def test_a_flow_file_that_holds_no_flow_is_an_error(own: Path, text: str) -> None:
     (own / "flow.yaml").write_text(text)
     with pytest.raises(FlowError, match=r"own/flow\.yaml: "):
-        load_flow(str(own), "knowledge")
+        load_flow(str(own))
 
 
 def test_a_missing_prompt_is_an_error_that_names_it(own: Path) -> None:
-    (own / "faithful.yaml").unlink()
-    with pytest.raises(FlowError, match=r"own/faithful.yaml: cannot be read \(No such file"):
-        load_flow(str(own), "knowledge")
+    (own / "fits_instruction.yaml").unlink()
+    with pytest.raises(FlowError, match=r"own/fits_instruction.yaml: cannot be read \(No such file"):
+        load_flow(str(own))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +262,7 @@ def test_a_missing_prompt_is_an_error_that_names_it(own: Path) -> None:
 def test_a_prompt_with_a_mistake_is_an_error_before_anything_runs(own: Path, text: str, said: str) -> None:
     (own / "answer.yaml").write_text(text)
     with pytest.raises(FlowError, match=f"own/answer.yaml: .*({said})"):
-        load_flow(str(own), "knowledge")
+        load_flow(str(own))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +276,7 @@ def test_a_prompt_with_a_mistake_is_an_error_before_anything_runs(own: Path, tex
 )
 def test_an_undefined_variable_is_an_error_that_names_flow_and_prompt(own: Path, text: str, said: str) -> None:
     (own / "question.yaml").write_text(text)
-    flow = load_flow(str(own), "knowledge")
+    flow = load_flow(str(own))
     with pytest.raises(FlowError, match=f"flow own, question.yaml: {said}"):
         flow.render("question.yaml", {"support": "S", "examples": [{"question": "one"}]})
 
@@ -263,10 +302,10 @@ def first_message(text: str) -> Callable[[Any], Any]:
         ("flow.yaml", lambda file: file["start"].update(repeats=2), {"generation"}),
         ("flow.yaml", lambda file: file["stages"][0].update(temperatures=[0.0]), {"generation"}),
         ("flow.yaml", lambda file: file["stages"][1].update(max_tokens=41), {"generation"}),
-        ("flow.yaml", lambda file: file["stages"][1].update(first_line=False), {"generation"}),
+        ("flow.yaml", lambda file: file["stages"][1].update(first_line=True), {"generation"}),
         ("question.yaml", first_message("Ask."), {"generation"}),
         ("answer.yaml", first_message("Answer."), {"generation"}),
-        ("faithful.yaml", lambda prompt: prompt[-1].update(content="Judge."), {"judging"}),
+        ("fits_instruction.yaml", lambda prompt: prompt[-1].update(content="Judge."), {"judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 1, "No": 0, "Partly": 0.5}), {"judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 0, "No": 1}), {"judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(before="answer"), {"generation", "judging"}),
@@ -281,10 +320,10 @@ def first_message(text: str) -> Callable[[Any], Any]:
 def test_a_change_alters_the_digests_of_what_it_invalidates_and_no_other(
     own: Path, file: str, change: Callable[[Any], Any], expected: set[str]
 ) -> None:
-    before = digests(load_flow(str(own), "knowledge"))
+    before = digests(load_flow(str(own)))
     after = digests(changed(own, change, file))
     assert {name for name in before if before[name] != after[name]} == expected
 
 
 def test_a_copy_of_a_flow_has_the_digests_of_the_original(own: Path) -> None:
-    assert digests(load_flow(str(own), "knowledge")) == digests(shipped("knowledge"))
+    assert digests(load_flow(str(own))) == digests(shipped("freeform_skill"))

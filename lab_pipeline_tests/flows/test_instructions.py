@@ -61,12 +61,12 @@ def judged(kind: Kind, rows: list[dict[str, Any]], teacher: ScriptedTeacher) -> 
     return asyncio.run(judge(rows, source(kind), flow(kind), teacher))
 
 
-def on_last(stage: str, reply: str | Reply) -> ScriptedTeacher:
-    """Good replies, but this one to every question ('Sentence:' alone) or answer stage of the knowledge flow."""
+def replying(stage: str, reply: str | Reply) -> ScriptedTeacher:
+    """Good replies, but this one to the question or answer stage of the freeform flow."""
 
     def script(request: Request) -> str | Reply:
-        answers = "\nQuestion: " in request.messages[-1].content
-        return reply if not request.choices and answers == (stage == "answer") else copying(request)
+        asked = "question" if request.messages[-1].content.startswith("Write a new exercise.") else "answer"
+        return reply if asked == stage and not request.choices else copying(request)
 
     return ScriptedTeacher(script)
 
@@ -114,7 +114,7 @@ def test_the_random_seed_decides_on_examples_and_sampling() -> None:
     assert prompts(17) != prompts(18)
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 6), ("grounded_skill", 20), ("freeform_skill", 20)])
+@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 9), ("grounded_skill", 20), ("freeform_skill", 20)])
 def test_every_start_and_sample_becomes_one_whole_row(kind: Kind, rows: int, tmp_path: Path) -> None:
     table = generated(kind, ScriptedTeacher())
     assert len(table) == rows
@@ -138,6 +138,34 @@ def test_a_knowledge_row_knows_its_sentence_and_the_span_of_its_document() -> No
             90,
         )
         assert row["context"] is None
+
+
+@pytest.mark.parametrize(
+    ("each", "parts"), [("sentence", [SENTENCES[0], SENTENCES[1], SENTENCES[3]]), ("passage", [" ".join(SENTENCES)])]
+)
+def test_where_the_start_is_the_answer_the_teacher_is_asked_for_questions_only(
+    each: str, parts: list[str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own")
+    edit_yaml(folder / "flow.yaml", lambda file: file["start"].update(each=each))
+    own, teacher = load_flow(str(folder)), ScriptedTeacher(lambda request: "What is it?")
+    rows = asyncio.run(generate(source("knowledge"), own, teacher, ScriptedTeacher(), 17, ""))
+    samples = len(own.file.stages[0].temperatures)
+    assert len(teacher.requests) == len(rows) == samples * len(parts)
+    found = [(row["question"], row["answer"], row["support"]) for row in rows]
+    assert found == [("What is it?", part, part) for part in parts for _ in range(samples)]
+
+
+def test_a_question_that_failed_stays_a_fault_where_the_start_is_the_answer() -> None:
+    for row in generated("knowledge", ScriptedTeacher(lambda request: "")):
+        assert (row["question"], row["fault"]) == ("", "question empty")
+
+
+def test_no_prompt_sees_an_answer_before_there_is_one(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own")
+    (folder / "question.yaml").write_text("- {role: user, content: '{{ answer }}'}")
+    with pytest.raises(FlowError, match=r"flow own, question\.yaml: 'answer' is undefined"):
+        asyncio.run(generate(source("freeform_skill"), load_flow(str(folder)), ScriptedTeacher(), ScriptedTeacher(), 17, ""))
 
 
 def test_a_grounded_row_is_supported_by_the_context_that_was_written_for_it() -> None:
@@ -174,8 +202,8 @@ def test_equal_replies_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_another_reply_makes_another_row_id() -> None:
-    one = generated("knowledge", ScriptedTeacher())
-    other = generated("knowledge", on_last("answer", "Of walnut."))
+    one = generated("freeform_skill", ScriptedTeacher())
+    other = generated("freeform_skill", replying("answer", "Of walnut."))
     assert not {row["id"] for row in one} & {row["id"] for row in other}
 
 
@@ -184,40 +212,34 @@ def test_another_reply_makes_another_row_id() -> None:
     [
         ("question", "", "question empty"),
         ("question", "  \n ", "question empty"),
-        ("question", Reply("What is", "length", 1, 40), "question cut off at 40 tokens"),
+        ("question", Reply("What is", "length", 1, 60), "question cut off at 60 tokens"),
         ("answer", "", "answer empty"),
-        ("answer", Reply("It is", "length", 1, 40), "answer cut off at 40 tokens"),
-        ("answer", Reply("", "length", 1, 40), "answer empty"),
+        ("answer", Reply("It is", "length", 1, 80), "answer cut off at 80 tokens"),
+        ("answer", Reply("", "length", 1, 80), "answer empty"),
     ],
 )
 def test_an_empty_or_cut_off_reply_is_a_fault_of_its_row(stage: str, reply: str | Reply, fault: str, tmp_path: Path) -> None:
-    rows = generated("knowledge", on_last(stage, reply))
-    assert [row["fault"] for row in rows] == [fault] * 6
+    rows = generated("freeform_skill", replying(stage, reply))
+    assert [row["fault"] for row in rows] == [fault] * 20
     assert all(row["answer"] is None for row in rows) == (stage == "question")
     write_rows(tmp_path / "table.parquet", rows, GENERATED_SCHEMA)
 
 
 def test_after_a_fault_the_row_is_asked_nothing_more() -> None:
-    teacher = on_last("question", "")
-    rows = judged("knowledge", generated("knowledge", teacher), teacher)
-    assert len(teacher.requests) == 6
-    assert [row["scores"] for row in rows] == [[]] * 6
+    teacher = replying("question", "")
+    rows = judged("freeform_skill", generated("freeform_skill", teacher), teacher)
+    assert len(teacher.requests) == 20
+    assert [row["scores"] for row in rows] == [[]] * 20
 
 
 def test_a_stage_that_wants_a_line_keeps_the_first_one_even_of_a_reply_that_was_cut_off_later() -> None:
-    (row, *_) = generated("knowledge", on_last("answer", Reply("\n Of walnut. \nQuestion: and", "length", 1, 40)))
-    assert (row["answer"], row["fault"]) == ("Of walnut.", None)
+    (row, *_) = generated("freeform_skill", replying("question", Reply("\n Of walnut? \nAnswer: and", "length", 1, 60)))
+    assert (row["question"], row["fault"]) == ("Of walnut?", None)
 
 
-def test_a_stage_that_wants_more_than_a_line_keeps_all_of_them(tmp_path: Path) -> None:
-    folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own")
-    edit_yaml(folder / "flow.yaml", lambda file: file["stages"][1].update(first_line=False))
-    own = load_flow(str(folder), "knowledge")
-    teacher = on_last("answer", "Of walnut.\nAnd cork.\n")
-    assert (
-        asyncio.run(generate(source("knowledge"), own, teacher, ScriptedTeacher(), 17, ""))[0]["answer"]
-        == "Of walnut.\nAnd cork."
-    )
+def test_a_stage_that_wants_more_than_a_line_keeps_all_of_them() -> None:
+    (row, *_) = generated("freeform_skill", replying("answer", "Of walnut.\nAnd cork.\n"))
+    assert row["answer"] == "Of walnut.\nAnd cork."
 
 
 def judging(reply: str | Reply) -> list[dict[str, Any]]:
