@@ -33,11 +33,12 @@ def support(text: str, source: str, known: frozenset[str] = frozenset()) -> floa
 def answer_support(row: Row) -> float:
     """Share of the answer's content words that the row's source supports.
 
-    Of a knowledge row only what is new counts: words of the question need no support, and give none.
+    Of a knowledge row only what is new counts: words of the question need no support, and give none. Where nothing but the
+    question can support an answer, it does.
     """
     source = row["support"] or ""
     if row["kind"] != "knowledge":
-        return support(row["answer"], f"{source} {row['question']}")
+        return support(row["answer"], source or row["question"])
     asked = set(content_words(row["question"]))
     known = set(content_words(source)) | numbers(source)
     news = [word for word in content_words(row["answer"]) if word not in asked]

@@ -23,6 +23,8 @@ _SENTENCE_WORDS = 4
 """Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite
 verb; what has one is a sentence, which ends in a mark."""
 _MOST_OF_SENTENCE = 2 / 3
+_ECHO = 6
+"""An answer that ends in this many words of the question, '?' included, went on asking."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
 
 
@@ -103,6 +105,11 @@ def _stops_short(words: list[str], told: str) -> bool:
 
 def repetitive(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """Small models fall into loops: the same three words again and again."""
-    words = row["answer"].casefold().split()
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return "answer repeats itself" if len(triples) - len(set(triples)) > max(1, len(triples) // 5) else None
+    for column in ("context", "answer"):
+        words = (row[column] or "").casefold().split()
+        triples = list(zip(words, words[1:], words[2:], strict=False))
+        if len(triples) - len(set(triples)) > max(1, len(triples) // 5):
+            return f"{column} repeats itself"
+    echo = row["question"].casefold().split()[-_ECHO:]
+    echoes = row["answer"].endswith("?") and row["answer"].casefold().split()[-_ECHO:] == echo
+    return "answer repeats the question" if echoes else None

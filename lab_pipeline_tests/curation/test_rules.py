@@ -148,6 +148,8 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
     "repetitive": [
         answer("walnut wood frame " * 4),
         answer("The frame is of walnut. The frame is of walnut. The frame is of walnut."),
+        skill(context="The team will play. The team will play. The team will play the game."),
+        answer("Mike has two tasks, and when are they due?", question="Who has the tasks, and when are they due?"),
     ],
     "other_language": [
         answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
@@ -174,6 +176,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(answer="The frame is made of brass."),
         row(answer="Brass"),
         row(support=None),
+        skill(kind="grounded_skill", support="Lena comes.", question="Who has two tasks?", answer="Lena has two tasks."),
     ],
     "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
     "general_question": [
@@ -233,6 +236,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     "repetitive": [
         answer("Walnut wood, walnut wood."),
         answer("The left leg is of walnut wood, and the right leg is of walnut too."),
+        answer("Is it walnut wood, or what is it made of?"),
     ],
     "other_language": [
         row(),
