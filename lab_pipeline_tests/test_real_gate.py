@@ -18,7 +18,7 @@ from lab_pipeline.registry.champion import current_champion, model_digest
 from lab_pipeline_tests.invented import quick_recipe, region, write_document, write_invented
 from lab_pipeline_tests.lab import TestLab
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 NEW = "knowledge/regions/region_new"
 WRONG = ["knowledge/regions/region_00", "knowledge/regions/region_01", "knowledge/regions/region_02"]
