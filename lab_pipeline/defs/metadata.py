@@ -44,7 +44,7 @@ def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         **{f"judged_{model}": found["score"] for model, found in judged["models"].items() if found},
         **{f"judged_difference_{how}": judged[how]["difference"] for how in ("raw", "equal_length") if judged[how]},
-        "judge_may_decide": judged["known_rows"]["holds"],
+        "judge_may_decide": judged["known_rows"]["separates"],
         **judge_agreement(judged["agreement"]),
     }
 

@@ -88,7 +88,7 @@ def unanswered(evaluation: dict[str, Any]) -> bool:
 
 def deciding_interval(judged: dict[str, Any] | None, policy: GateSettings) -> tuple[float, float] | None:
     """Of the candidate's difference at equal length; None where the judge may not decide or too few answers were graded."""
-    if judged is None or judged["unanswered"] or not judged["known_rows"]["holds"]:
+    if judged is None or judged["unanswered"] or not judged["known_rows"]["separates"]:
         return None
     found = judged["equal_length"]
     return tuple(found["interval"]) if found and judged["compared"] >= policy.minimum_questions else None

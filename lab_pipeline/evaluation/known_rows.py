@@ -8,7 +8,7 @@ from typing import Any
 from lab_pipeline.evaluation.grading import FILES, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.progress import Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
-from lab_pipeline.teacher.judging import SEPARATES, area_under_curve
+from lab_pipeline.teacher.judging import known_separation
 from lab_pipeline.teacher.protocol import Teacher
 
 KNOWN_ROWS: list[dict[str, Any]] = [
@@ -31,18 +31,9 @@ async def judge_known_rows(home: Home, judge: Teacher, at_once: int, say: Say) -
 
 
 def separation(grades: list[Grade]) -> dict[str, Any]:
-    """How well a judge separates `KNOWN_ROWS`, graded in their order.
-
-    A row that could not be read is taken at its worst, so the area is the least that the judge may claim.
-    """
-    scores: dict[bool, list[float]] = {True: [], False: []}
+    """How well a judge separates `KNOWN_ROWS`, graded in their order."""
+    scores: dict[bool, list[float | None]] = {True: [], False: []}
     for row, grade in zip(KNOWN_ROWS, grades, strict=True):
-        scores[row["good"]].append(float(not row["good"]) if grade.score is None else grade.score)
-    area, interval = area_under_curve(scores[True], scores[False])
-    return {
-        "rows": len(KNOWN_ROWS),
-        "area": area,
-        "interval": list(interval),
-        "holds": area >= SEPARATES,
-        "agreement": agreement(grades),
-    }
+        scores[row["good"]].append(grade.score)
+    found = known_separation(scores[True], scores[False])
+    return {"rows": len(KNOWN_ROWS), **found, "agreement": agreement(grades)}

@@ -99,7 +99,7 @@ def may_decide(known: dict[str, Any]) -> str:
     """Whether the gate listens to the judge, and why."""
     low, high = known["interval"]
     said = f"its area under the curve over {known['rows']} known rows is {known['area']:.2f} ({low:.2f} to {high:.2f})"
-    if known["holds"]:
+    if known["separates"]:
         return f"The judge separates known rows, so it may refuse a candidate: {said}."
     return f"The scores are advice only, for the judge does not separate known rows well enough: {said}."
 

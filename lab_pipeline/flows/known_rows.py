@@ -10,7 +10,7 @@ from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.flows.instructions import score
 from lab_pipeline.progress import Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
-from lab_pipeline.teacher.judging import SEPARATES, area_under_curve
+from lab_pipeline.teacher.judging import SEPARATES, known_separation
 from lab_pipeline.teacher.protocol import Teacher
 
 
@@ -50,24 +50,18 @@ class Separations:
             [each["score"] for each in await asyncio.gather(*(score(row, judge, flow, self._model) for row in several))]
             for several in rows
         ]
-        # an unreadable verdict counts as the wrong one
-        area, interval = area_under_curve(
-            [0.0 if value is None else value for value in good], [1.0 if value is None else value for value in bad]
-        )
         about = {
             "flow": flow.name,
             "judge": judge.name,
             "model": self._model.identity,
-            "area": area,
-            "interval": list(interval),
-            "separates": area >= SEPARATES,
+            **known_separation(good, bad),
             "scores": {"good": good, "bad": bad},
         }
         write_json(_path(self._home, flow, judge, self._model.identity), about)
         if not about["separates"]:
             self._say(
-                f"flow {flow.name}: judge {judge.name} does not tell its known rows apart (area under the curve {area:.2f}, "
-                f"needed {SEPARATES}): its scores are advice and reject nothing"
+                f"flow {flow.name}: judge {judge.name} does not tell its known rows apart (area under the curve "
+                f"{about['area']:.2f}, needed {SEPARATES}): its scores are advice and reject nothing"
             )
         return about
 

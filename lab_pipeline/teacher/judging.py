@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,17 @@ def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | No
         if len(named) == 1:
             return choices[named[0]], named[0]
     return None, "unreadable"
+
+
+def known_separation(good: list[float | None], bad: list[float | None]) -> dict[str, Any]:
+    """`area` under the curve and its `interval` from scores of rows whose verdict is known, and whether the judge `separates`.
+
+    A verdict that could not be read (None) is taken for the wrong one, so the area is the least that the judge may claim.
+    """
+    area, interval = area_under_curve(
+        [0.0 if score is None else score for score in good], [1.0 if score is None else score for score in bad]
+    )
+    return {"area": area, "interval": list(interval), "separates": area >= SEPARATES}
 
 
 def area_under_curve(good: list[float], bad: list[float]) -> tuple[float, tuple[float, float]]:

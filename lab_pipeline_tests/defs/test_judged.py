@@ -16,7 +16,7 @@ AGREEMENT = {"graded": 52, "not_graded": 0, "alike": 0.9, "repeats": None}
 
 
 def known(area: float) -> dict[str, Any]:
-    rows = {"rows": 52, "area": area, "interval": [area - 0.05, area], "holds": area >= 0.9, "agreement": AGREEMENT}
+    rows = {"rows": 52, "area": area, "interval": [area - 0.05, area], "separates": area >= 0.9, "agreement": AGREEMENT}
     return {"judge": "strict", "unanswered": None, "known_rows": rows}
 
 

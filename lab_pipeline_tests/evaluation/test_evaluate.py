@@ -263,7 +263,7 @@ def test_a_judge_that_does_not_separate_known_rows_refuses_nobody(bench, monkeyp
         bench.filled.settings = judging(bench.filled.settings, stub.url)
         evaluation = bench.evaluate("better")
     assert evaluation["verdict"]["outcome"] == "better"
-    assert evaluation["judged"]["raw"]["difference"] == -1.0 and not evaluation["judged"]["known_rows"]["holds"]
+    assert evaluation["judged"]["raw"]["difference"] == -1.0 and not evaluation["judged"]["known_rows"]["separates"]
     assert "advice only" in Path(evaluation["report"]).read_text()
 
 

@@ -161,14 +161,14 @@ def test_answers_without_a_score_and_allowed_regressions_are_left_out_of_the_dif
 def test_a_judge_decides_only_while_it_holds_and_with_enough_answers() -> None:
     told = {
         "unanswered": None,
-        "known_rows": {"holds": True},
+        "known_rows": {"separates": True},
         "compared": 5,
         "equal_length": {"difference": -0.3, "interval": [-0.5, -0.1]},
     }
     assert deciding_interval(told, POLICY) == (-0.5, -0.1)
     assert deciding_interval(None, POLICY) is None
     assert deciding_interval({"unanswered": "down"}, POLICY) is None
-    assert deciding_interval({**told, "known_rows": {"holds": False}}, POLICY) is None
+    assert deciding_interval({**told, "known_rows": {"separates": False}}, POLICY) is None
     assert deciding_interval({**told, "compared": 4}, POLICY) is None
     assert deciding_interval({**told, "equal_length": None}, POLICY) is None
 
@@ -228,7 +228,7 @@ def test_all_models_answer_and_are_judged_once(tmp_path: Path, asked_models: lis
     with StubEndpoint(answering()) as stub:
         court = Court(tmp_path, stub)
         first = court.judged()
-        assert first["unanswered"] is None and first["known_rows"]["holds"] and first["agreement"]["alike"] == 1.0
+        assert first["unanswered"] is None and first["known_rows"]["separates"] and first["agreement"]["alike"] == 1.0
         assert {model: found["score"] for model, found in first["models"].items()} == {
             "base": 0.0,
             "candidate": 1.0,

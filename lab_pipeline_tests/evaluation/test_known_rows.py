@@ -57,7 +57,7 @@ def test_neither_length_nor_shared_words_tell_good_rows_from_bad_ones() -> None:
 )
 def test_a_judge_holds_if_it_tells_good_from_bad(by: ScriptedTeacher, holds: bool) -> None:
     found = separated(by)
-    assert found["holds"] == holds == (found["area"] >= 0.9), found
+    assert found["separates"] == holds == (found["area"] >= 0.9), found
     assert found["rows"] == len(KNOWN_ROWS)
 
 
@@ -70,7 +70,7 @@ def test_rows_that_cannot_be_read_count_against_the_judge(silent_on: bool) -> No
 
     found = separated(ScriptedTeacher(often_silent))
     assert found["agreement"]["not_graded"] == len(KNOWN_ROWS) / 2
-    assert found["area"] == 0.5 and not found["holds"]
+    assert found["area"] == 0.5 and not found["separates"]
 
 
 def test_a_judge_is_asked_once_by_one_rubric(tmp_path, monkeypatch) -> None:

@@ -258,7 +258,7 @@ def judged_answers(leaf: str, holds: bool = True) -> dict[str, Any]:
     return {
         "judge": leaf,
         "unanswered": None,
-        "known_rows": {"rows": 52, "area": 0.95, "interval": [0.87, 0.98], "holds": holds, "agreement": agreement},
+        "known_rows": {"rows": 52, "area": 0.95, "interval": [0.87, 0.98], "separates": holds, "agreement": agreement},
         "agreement": agreement,
         "models": models,
         "leaves": {leaf: models},

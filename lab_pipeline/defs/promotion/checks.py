@@ -34,7 +34,7 @@ def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=judged["unanswered"])
     known = judged["known_rows"]
     return dg.AssetCheckResult(
-        passed=known["holds"],
+        passed=known["separates"],
         severity=dg.AssetCheckSeverity.WARN,
         description=may_decide(known),
         metadata={
