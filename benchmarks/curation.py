@@ -24,7 +24,7 @@ from lab_pipeline.datasets.catalog import Catalog, curated_rows, current_catalog
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import load_heldout, mix_knowledge
 from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.flows.refresh import leaf_state
+from lab_pipeline.flows.plans import leaf_state
 from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.settings import load_settings

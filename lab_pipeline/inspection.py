@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lab_pipeline.curation.reviewed import BANNED
 from lab_pipeline.datasets.mix import exclusions
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import leaf_state
+from lab_pipeline.flows.plans import leaf_state
 from lab_pipeline.lineage import check_known
 from lab_pipeline.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.storage import Home, read_rows

@@ -15,7 +15,7 @@ from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
 from lab_pipeline.documents.passages import passages_of
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import leaf_state, made_from
+from lab_pipeline.flows.plans import leaf_state, made_from
 from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.reviews import Review, asked_of, review_of, reviews_in_force, row_text, text_digest

@@ -12,7 +12,7 @@ from lab_pipeline.datasets.catalog import build_catalog
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import build_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
-from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
+from lab_pipeline.flows.plans import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
 from lab_pipeline.registry.base_model import model_identity
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.settings import Settings, load_settings

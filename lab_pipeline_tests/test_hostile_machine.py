@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import LeafPlan, backlog
+from lab_pipeline.flows.plans import LeafPlan, backlog
 from lab_pipeline.launcher import prepare
 from lab_pipeline.machine import as_lab_error
 from lab_pipeline.processes import is_alive, this_process

@@ -85,7 +85,7 @@ def test_an_incomplete_row_cannot_be_pinned(lab):
     rows = leaf_rows(lab.home, KNOWLEDGE)
     table = lab.home.leaf(KNOWLEDGE)
     from lab_pipeline.curation.curate import REJECTED_SCHEMA
-    from lab_pipeline.flows.refresh import leaf_state
+    from lab_pipeline.flows.plans import leaf_state
     from lab_pipeline.storage import write_rows
 
     faulty = {**rows.kept[0], "id": "f" * 20, "answer": None, "fault": "answer empty", "rule": "incomplete", "reason": "-"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lab_pipeline.curation.curate import CURATED_SCHEMA
 from lab_pipeline.datasets.mix import exclusions, mix_knowledge
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import leaf_state, leaves_behind
+from lab_pipeline.flows.plans import leaf_state, leaves_behind
 from lab_pipeline.lineage import as_text, row_lineage
 from lab_pipeline.reviews import Review, read_reviews, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.storage import Home, digest, read_rows

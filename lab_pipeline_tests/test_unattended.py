@@ -21,7 +21,8 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from lab_pipeline.datasets.catalog import build_catalog, current_catalog
 from lab_pipeline.datasets.mix import load_dataset
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.flows.refresh import LeafPlan, leaf_state, leaves_behind, plan_leaves, refresh_leaves
+from lab_pipeline.flows.plans import LeafPlan, leaf_state, leaves_behind, plan_leaves
+from lab_pipeline.flows.refresh import refresh_leaves
 from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import read_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot, take_snapshot

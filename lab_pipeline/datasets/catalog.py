@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from lab_pipeline.curation.curate import CURATED_SCHEMA
 from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.flows.refresh import LeafPlan, leaf_failure, leaf_state
+from lab_pipeline.flows.plans import LeafPlan, leaf_failure, leaf_state
 from lab_pipeline.reviews import Review, review_of, reviews_in_force, row_text
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.snapshot import Snapshot

@@ -30,7 +30,7 @@ from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
 from lab_pipeline.defs.partitions import leaf_of, ranges
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.refresh import Backlog, backlog, plan_leaves
+from lab_pipeline.flows.plans import Backlog, backlog, plan_leaves
 from lab_pipeline.launcher import default_home
 from lab_pipeline.settings import (
     EndpointTeacherSettings,

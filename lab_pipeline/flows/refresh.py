@@ -1,10 +1,4 @@
-"""Bringing leaves up to date: what each needs is said by chained fingerprints, and what is stored is not made again.
-
-generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, thresholds, people's reviews).
-A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only. A judge between two stages is
-part of generating: when it changes, the journal answers for the teacher, but for rows that it lets pass now. Where a flow has
-a threshold for it, grounding is measured beside judging (generate -> ground (+ base model) -> curate), once for all thresholds.
-"""
+"""Bringing leaves up to date, as planned: what is stored is not made again, and a leaf that fails stops no other."""
 
 from __future__ import annotations
 
@@ -12,8 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,164 +14,23 @@ from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate
 from lab_pipeline.curation.grounding import GROUNDING_SCHEMA, grounding_scores
 from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.errors import LabError
-from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
 from lab_pipeline.flows.known_rows import Separations
+from lab_pipeline.flows.plans import LeafPlan, LeafState, leaf_failure, made_from
 from lab_pipeline.machine import refusal
 from lab_pipeline.progress import Progress, Say
-from lab_pipeline.registry.base_model import fetch_model, model_identity
-from lab_pipeline.reviews import Review, reviews_in_force
-from lab_pipeline.settings import SensorSettings, Settings
-from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
-from lab_pipeline.taxonomy.snapshot import Snapshot
+from lab_pipeline.registry.base_model import fetch_model
+from lab_pipeline.settings import Settings
+from lab_pipeline.storage import Home, read_json, read_rows, write_json, write_rows
 from lab_pipeline.teacher.journal import Budget, JournaledTeacher
 from lab_pipeline.teacher.protocol import Teacher
-from lab_pipeline.withdrawals import withdrawals
 
 _LEAVES_AT_ONCE = 200
 """Each leaf under way holds a lock file open."""
 
 Ground = Callable[[list[dict[str, Any]]], Awaitable[dict[str, float]]]
 """Measures the grounding of rows, by id."""
-
-Table = Literal["generated", "judged", "curated", "rejected"]
-
-
-@dataclass(frozen=True)
-class LeafPlan:
-    """What a leaf's tables should be made from, as fingerprints."""
-
-    leaf: str
-    source: str
-    flow: Flow
-    generated: str
-    judged: str
-    curated: str
-    reviews: list[Review]
-    grounded: str | None
-    """None where the flow has no threshold for grounding."""
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The flow as lineage names it, with the hash of each of its prompts."""
-        prompts = {name: digest(prompt) for name, prompt in self.flow.prompts.items()}
-        return {"flow": self.flow.name, "version": self.flow.file.version, "prompts": prompts}
-
-    def path(self, home: Home, table: Table) -> Path:
-        fingerprint = {"generated": self.generated, "judged": self.judged}.get(table, self.curated)
-        return home.leaf(self.leaf) / f"{table}-{fingerprint}.parquet"
-
-
-@dataclass(frozen=True)
-class LeafState:
-    """The last good tables of a leaf, and what they cost. Stored as `state.json`."""
-
-    leaf: str
-    kind: str
-    source: str
-    generated: str
-    judged: str
-    curated: str
-    funnel: dict[str, int]
-    teacher_calls: int
-    refreshed_at: str
-
-
-def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities. None has one where the settings
-    say that nothing is generated.
-
-    Raises:
-        FlowError: a flow named in the settings cannot be used.
-        LabError: the home's `reviews.yaml` is wrong.
-        ModelError: grounding is wanted and the base model is not there.
-    """
-    if not settings.mixing.generated:
-        return {}
-    reviews = reviews_in_force(home, snapshot.reviews)
-    kinds = {row["leaf"]: row["kind"] for row in snapshot.rows if row["leaf"] in snapshot.usable}
-    flows = flows_of_leaves(settings, kinds)
-    plans = {}
-    for leaf, source in snapshot.usable.items():
-        flow = flows[leaf]
-        asked = [teacher, judge] if flow.judges(early=True) else [teacher]
-        generated = digest([source, flow.generation_digest, asked, settings.seed, GENERATED_SCHEMA.names])
-        judged = digest([generated, flow.judging_digest, judge])
-        wanted = flow.file.rules.grounding is not None
-        grounded = digest([generated, model_identity(settings.base_model)]) if wanted else None
-        decided = reviews.get(leaf, [])
-        said = [[review.model_dump(mode="json") for review in decided]] if decided else []
-        curated = digest([judged, grounded, flow.curation_digest, *said])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided, grounded)
-    return plans
-
-
-def leaf_state(home: Home, leaf: str) -> LeafState | None:
-    path = home.leaf(leaf) / "state.json"
-    return LeafState(**read_json(path)) if path.exists() else None
-
-
-def made_from(home: Home, leaf: str, curated: str) -> Path:
-    """What a curated table was made from: flow, hashes of its prompts, frozen source, teacher and judge. For lineage."""
-    return home.leaf(leaf) / f"made-{curated}.json"
-
-
-def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
-    """The last failure to carry out this plan, with `attempts`, `error` and `failed_at`, unless it succeeded since."""
-    path = home.leaf(plan.leaf) / "failure.json"
-    failure = read_json(path) if path.exists() else None
-    return failure if failure and failure["plan"] == plan.curated else None
-
-
-def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
-    """Leaves whose last good tables are not what the plan asks for, in key order; withdrawn ones are left alone."""
-    behind = []
-    withdrawn = withdrawals(home)
-    for leaf, plan in sorted(plans.items()):
-        if leaf in withdrawn:
-            continue
-        state = leaf_state(home, leaf)
-        if state is None or state.curated != plan.curated:
-            behind.append(leaf)
-    return behind
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """The leaves that are behind, by what shall become of them."""
-
-    due: list[str]
-    """To be refreshed now."""
-    waiting: dict[str, float]
-    """Failed, with the seconds until they are tried again."""
-    left: dict[str, str]
-    """Failed too often, with the last error: left to a person, until their plan changes."""
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.due)} to refresh"] if self.due else []
-        parts += [f"{leaf}: failed, tried again in {seconds:.0f} s" for leaf, seconds in sorted(self.waiting.items())]
-        parts += [f"{leaf}: needs attention: {error}" for leaf, error in sorted(self.left.items())]
-        return "; ".join(parts) or "all leaves are current"
-
-
-def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now: datetime) -> Backlog:
-    """What is behind, and how each leaf that failed waits: `policy.retry_seconds`, doubled after each further failure."""
-    found = Backlog([], {}, {})
-    for leaf in leaves_behind(home, plans):
-        failure = leaf_failure(home, plans[leaf])
-        if failure is None:
-            found.due.append(leaf)
-        elif failure["attempts"] >= policy.attempts:
-            found.left[leaf] = failure["error"]
-        else:
-            since = (now - datetime.fromisoformat(failure["failed_at"])).total_seconds()
-            wait = policy.retry_seconds * 2 ** (failure["attempts"] - 1)
-            if 0 <= since < wait:  # a clock that was set back makes nothing wait
-                found.waiting[leaf] = wait - since
-            else:
-                found.due.append(leaf)
-    return found
 
 
 def refresh_leaves(

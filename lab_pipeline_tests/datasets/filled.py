@@ -9,7 +9,8 @@ from typing import Any
 
 from lab_pipeline.datasets.catalog import Catalog, build_catalog, store_catalog
 from lab_pipeline.datasets.mix import build_heldout, store_heldout
-from lab_pipeline.flows.refresh import LeafPlan, plan_leaves, refresh_leaves
+from lab_pipeline.flows.plans import LeafPlan, plan_leaves
+from lab_pipeline.flows.refresh import refresh_leaves
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot

@@ -7,7 +7,7 @@ import pytest
 
 from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, curated_rows, current_catalog, store_catalog
 from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.flows.refresh import leaves_behind
+from lab_pipeline.flows.plans import leaves_behind
 from lab_pipeline.storage import Home
 from lab_pipeline.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill

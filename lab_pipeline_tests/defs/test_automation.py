@@ -33,7 +33,8 @@ from lab_pipeline.defs.automation import (
 )
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.flows.refresh import plan_leaves, refresh_leaves
+from lab_pipeline.flows.plans import plan_leaves
+from lab_pipeline.flows.refresh import refresh_leaves
 from lab_pipeline.settings import Settings, load_settings
 from lab_pipeline.standing import Standing
 from lab_pipeline.storage import Home, write_json

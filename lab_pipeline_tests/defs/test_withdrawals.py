@@ -4,7 +4,7 @@ from lab_pipeline.defs.instructions.assets import leaf_instructions
 from lab_pipeline.defs.partitions import partition_of
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.flows.refresh import leaf_state
+from lab_pipeline.flows.plans import leaf_state
 from lab_pipeline.standing import standing_report
 from lab_pipeline.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, write_taxonomy

@@ -114,7 +114,7 @@ def test_the_random_seed_decides_on_examples_and_sampling() -> None:
     assert prompts(17) != prompts(18)
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 9), ("grounded_skill", 20), ("freeform_skill", 20)])
+@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 9), ("grounded_skill", 30), ("freeform_skill", 30)])
 def test_every_start_and_sample_becomes_one_whole_row(kind: Kind, rows: int, tmp_path: Path) -> None:
     table = generated(kind, ScriptedTeacher())
     assert len(table) == rows
@@ -179,7 +179,7 @@ def test_samples_at_a_temperature_have_seeds_of_their_own_and_greedy_ones_have_n
     teacher = ScriptedTeacher()
     generated("freeform_skill", teacher)
     sampled = [request.seed for request in teacher.requests if request.temperature]
-    assert len(set(sampled)) == len(sampled) == 20
+    assert len(set(sampled)) == len(sampled) == 30
     assert {request.seed for request in teacher.requests if not request.temperature} == {0}
 
 
@@ -220,7 +220,7 @@ def test_another_reply_makes_another_row_id() -> None:
 )
 def test_an_empty_or_cut_off_reply_is_a_fault_of_its_row(stage: str, reply: str | Reply, fault: str, tmp_path: Path) -> None:
     rows = generated("freeform_skill", replying(stage, reply))
-    assert [row["fault"] for row in rows] == [fault] * 20
+    assert [row["fault"] for row in rows] == [fault] * 30
     assert all(row["answer"] is None for row in rows) == (stage == "question")
     write_rows(tmp_path / "table.parquet", rows, GENERATED_SCHEMA)
 
@@ -228,8 +228,8 @@ def test_an_empty_or_cut_off_reply_is_a_fault_of_its_row(stage: str, reply: str 
 def test_after_a_fault_the_row_is_asked_nothing_more() -> None:
     teacher = replying("question", "")
     rows = judged("freeform_skill", generated("freeform_skill", teacher), teacher)
-    assert len(teacher.requests) == 20
-    assert [row["scores"] for row in rows] == [[]] * 20
+    assert len(teacher.requests) == 30
+    assert [row["scores"] for row in rows] == [[]] * 30
 
 
 def test_a_stage_that_wants_a_line_keeps_the_first_one_even_of_a_reply_that_was_cut_off_later() -> None:

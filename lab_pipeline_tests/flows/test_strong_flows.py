@@ -15,7 +15,8 @@ import pytest
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import SHIPPED, load_flow
 from lab_pipeline.flows.known_rows import separation
-from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, Table, leaves_behind, plan_leaves, refresh_leaves
+from lab_pipeline.flows.plans import LeafPlan, LeafState, Table, leaves_behind, plan_leaves
+from lab_pipeline.flows.refresh import LeafFailure, refresh_leaves
 from lab_pipeline.settings import EndpointTeacherSettings, FlowSettings, Settings
 from lab_pipeline.standing import leaf_summary
 from lab_pipeline.storage import Home, read_json, read_rows

@@ -17,7 +17,7 @@ from lab_pipeline.datasets.rows import TRAINING_SCHEMA
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.flows.refresh import plan_leaves
+from lab_pipeline.flows.plans import plan_leaves
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest
 from lab_pipeline.taxonomy.snapshot import current_snapshot, load_snapshot

@@ -10,7 +10,8 @@ from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
-from lab_pipeline.flows.refresh import LeafFailure, LeafPlan, LeafState, plan_leaves, refresh_leaves
+from lab_pipeline.flows.plans import LeafPlan, LeafState, plan_leaves
+from lab_pipeline.flows.refresh import LeafFailure, refresh_leaves
 from lab_pipeline.notifications import needs_attention, notify
 from lab_pipeline.storage import Home, read_rows
 from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot

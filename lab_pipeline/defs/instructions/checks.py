@@ -8,7 +8,7 @@ import dagster as dg
 from lab_pipeline.defs.metadata import counts
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.known_rows import separation
-from lab_pipeline.flows.refresh import LeafState
+from lab_pipeline.flows.plans import LeafState
 from lab_pipeline.storage import Home
 from lab_pipeline.teacher.judging import SEPARATES
 
