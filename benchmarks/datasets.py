@@ -107,7 +107,7 @@ def make(home: Home, rows: int) -> None:
         )
         snapshot.append({"leaf": leaf, "heldout_questions": [{"question": each, "context": None} for each in held_out]})
     catalog = Catalog("s", entries)
-    write_json(home.root / "made.json", [entries, build_heldout(catalog, snapshot, load_general(None).questions)])
+    write_json(home.root / "made.json", [entries, build_heldout(catalog, snapshot, load_general(None).questions, [])])
 
 
 def made(home: Home) -> tuple[Catalog, dict[str, Any]]:

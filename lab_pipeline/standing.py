@@ -10,6 +10,7 @@ from typing import Any
 
 from lab_pipeline.datasets.catalog import build_catalog
 from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.heldout import withheld_questions
 from lab_pipeline.datasets.mix import build_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.flows.plans import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
@@ -41,7 +42,7 @@ class Standing:
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans)
         general = load_general(settings.general)
-        heldout = build_heldout(catalog, snapshot.rows, general.questions)
+        heldout = build_heldout(catalog, snapshot.rows, general.questions, withheld_questions(home))
         recipe = load_recipe(settings.recipe)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)

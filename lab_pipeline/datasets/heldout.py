@@ -89,6 +89,11 @@ def taught_questions(home: Home) -> LeakDetector:
     return LeakDetector(sorted(asked))
 
 
+def withheld_questions(home: Home) -> list[str]:
+    """What every question asks that was ever held out."""
+    return sorted({entry["asked"] for entry in read_lines(home.heldout_ledger) if entry["role"] == "held_out"})
+
+
 class Ledger:
     """The append-only record of roles, `ledger.jsonl`.
 

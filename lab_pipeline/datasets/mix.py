@@ -80,8 +80,14 @@ class Dataset:
         return next(pq.ParquetFile(self.path).iter_batches(count), TRAINING_SCHEMA.empty_table()).to_pylist()
 
 
-def build_heldout(catalog: Catalog, snapshot_rows: list[dict[str, Any]], general: list[dict[str, str]]) -> dict[str, Any]:
-    """The questions of the test: those held out of each leaf in use, and the general set."""
+def build_heldout(
+    catalog: Catalog, snapshot_rows: list[dict[str, Any]], general: list[dict[str, str]], withheld: list[str]
+) -> dict[str, Any]:
+    """The questions of the test: those held out of each leaf in use, and the general set.
+
+    `withheld` is what was ever held out (`heldout.withheld_questions`). Nothing of it may be taught, though its seed be deleted
+    or its leaf withdrawn: whatever comes back is asked again.
+    """
     questions = {row["leaf"]: row["heldout_questions"] for row in snapshot_rows}
     leaves = {
         entry["leaf"]: [
@@ -89,7 +95,7 @@ def build_heldout(catalog: Catalog, snapshot_rows: list[dict[str, Any]], general
         ]
         for entry in catalog.in_use
     }
-    heldout = {"leaves": leaves, "general": general}
+    heldout = {"leaves": leaves, "general": general, "withheld": withheld}
     return {**heldout, "digest": digest(heldout)}
 
 
@@ -99,21 +105,23 @@ def store_heldout(home: Home, heldout: dict[str, Any]) -> None:
 
 
 def load_heldout(home: Home) -> dict[str, Any]:
-    """The current held-out questions: `leaves` (by key), `general` and their `digest`.
+    """The current held-out questions: `leaves` (by key), `general`, what else is `withheld`, and their `digest`.
 
     Raises:
-        NotMaterialized: heldout_questions was not materialized yet.
+        NotMaterialized: heldout_questions was not materialized yet, or by a release that withheld less.
     """
     path = home.datasets / "heldout.json"
-    if not path.exists():
+    heldout = read_json(path) if path.exists() else {}
+    if "withheld" not in heldout:
         raise NotMaterialized("no held-out questions yet; materialize heldout_questions first")
-    return read_json(path)
+    return heldout
 
 
 def asked_questions(heldout: dict[str, Any]) -> list[str]:
-    """What the test asks, as prompts: the leaves' held-out questions and the general ones."""
+    """What the test asks or asked, as prompts: the leaves' held-out questions, the general ones and those only withheld now."""
     questions = [*(question for leaf in heldout["leaves"].values() for question in leaf), *heldout["general"]]
-    return [as_prompt(question["question"], question.get("context"))[0]["content"] for question in questions]
+    asked = [as_prompt(question["question"], question.get("context"))[0]["content"] for question in questions]
+    return list(dict.fromkeys([*asked, *heldout["withheld"]]))
 
 
 def mix_knowledge(

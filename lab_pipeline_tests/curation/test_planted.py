@@ -44,7 +44,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 
 def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Verdicts:
-    leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": []}))
+    leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": [], "withheld": []}))
     found: Verdicts = {}
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.datasets.catalog import Catalog, build_catalog, store_catalog
+from lab_pipeline.datasets.heldout import withheld_questions
 from lab_pipeline.datasets.mix import build_heldout, store_heldout
 from lab_pipeline.flows.plans import LeafPlan, plan_leaves
 from lab_pipeline.flows.refresh import refresh_leaves
@@ -57,7 +58,8 @@ class FilledHome:
         return found
 
     def heldout(self, general: list[dict[str, str]] | None = None) -> dict[str, Any]:
-        heldout = build_heldout(self.catalog(), self.snapshot().rows, GENERAL if general is None else general)
+        catalog, rows = self.catalog(), self.snapshot().rows
+        heldout = build_heldout(catalog, rows, GENERAL if general is None else general, withheld_questions(self.home))
         store_heldout(self.home, heldout)
         return heldout
 

@@ -4,6 +4,7 @@ import dagster as dg
 
 from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, Catalog, build_catalog, current_catalog, store_catalog
 from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.heldout import withheld_questions
 from lab_pipeline.datasets.mix import (
     Dataset,
     build_heldout,
@@ -64,7 +65,8 @@ def heldout_questions(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
         catalog = current_catalog(home)
-        heldout = build_heldout(catalog, load_snapshot(home, catalog.snapshot).rows, general.questions)
+        rows = load_snapshot(home, catalog.snapshot).rows
+        heldout = build_heldout(catalog, rows, general.questions, withheld_questions(home))
         store_heldout(home, heldout)
     by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
     questions = [{"leaf": leaf, **question} for leaf, several in heldout["leaves"].items() for question in several]
