@@ -252,7 +252,7 @@ def export_dataset(
     from lab_pipeline.settings import load_settings
 
     phases = [phase] if phase else list(get_args(Phase))
-    for file in export_datasets(opened, phases, to, load_settings(opened.settings_file).seed):
+    for file in export_datasets(opened, phases, to, load_settings(opened.settings_file)):
         typer.echo(str(to / file))
 
 

@@ -65,6 +65,7 @@ def data_card(
         configs=[
             {"config_name": phase, "data_files": [{"split": part, "path": f"{phase}_{part}_msgs.jsonl"} for part in found]}
             for phase, found in parts.items()
+            if found
         ],
     )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

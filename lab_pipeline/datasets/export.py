@@ -2,7 +2,7 @@
 
 - `PHASE_PART_msgs.jsonl`: rows of `id`, `messages`, `metadata` (JSON text) and `unmask`, as instructlab-training and
   training_hub read them, and `PHASE_recipe.yaml`, which names the training part as instructlab-sdg's recipes do: paths start at
-  the recipe's folder.
+  the recipe's folder. A phase without rows has neither.
 - `multiple_choice/`: for each knowledge leaf its held-out questions, and a task file for lm-eval. InstructLab asks what the
   teacher wrote from the passages that it also trains on; these no training row has seen.
 - `README.md`: a data-set card as the Hugging Face hub wants it.
@@ -18,15 +18,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from lab_pipeline.datasets.catalog import Catalog, current_catalog
 from lab_pipeline.datasets.data_card import data_card
-from lab_pipeline.datasets.mix import Dataset, Phase, load_dataset, load_heldout
-from lab_pipeline.datasets.rows import as_prompt
+from lab_pipeline.datasets.mix import Dataset, Phase, load_dataset, load_heldout, require_agreement, stated_licences
+from lab_pipeline.datasets.rows import as_prompt, licensed
 from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.choices import draw_distractors
+from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, written_whole
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 
@@ -39,28 +41,34 @@ MOST_CHOICES = 4
 _LOADER = Path(__file__).with_name("lm_eval_questions.py")
 
 
-def export_datasets(home: Home, phases: list[Phase], folder: Path, seed: int) -> list[str]:
+def export_datasets(home: Home, phases: list[Phase], folder: Path, settings: Settings) -> list[str]:
     """Write the current data sets of these phases into a new folder; returns its files' names, sorted.
 
     Args:
-        seed: by which wrong choices and the order of all choices are drawn.
+        settings: the home's; wrong choices and the order of all choices are drawn by their seed.
 
     Raises:
         LabError: the folder exists already.
-        NotMaterialized: a data set, or the held-out questions, were not materialized yet.
+        NotMaterialized: a data set, or the held-out questions, were not materialized yet, or not since the catalog.
     """
     if folder.exists():
         raise LabError(f"{folder}: exists already; name a new folder for the export")
     datasets = {phase: load_dataset(home, phase) for phase in phases}
     catalog, heldout = current_catalog(home), load_heldout(home)
+    require_agreement(datasets.values(), catalog, heldout, settings)
     snapshot = load_snapshot(home, catalog.snapshot)
+    stated = stated_licences(snapshot)
     with written_whole(folder) as scratch:
         scratch.mkdir()
-        parts = {phase: _write_rows(dataset, scratch) for phase, dataset in datasets.items()}
+        parts = {phase: _write_rows(dataset, stated, scratch) for phase, dataset in datasets.items()}
         for phase in phases:
+            if "train" not in parts[phase]:
+                continue  # no rows, as phase 1 of a taxonomy without knowledge
             recipe = {"datasets": [{"path": _file(phase, "train"), "sampling_size": 1.0}], "metadata": {"sys_prompt": ""}}
             (scratch / f"{phase}_recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        asked = _write_questions(home, catalog, heldout, scratch / "multiple_choice", seed) if "knowledge" in phases else {}
+        asked = {}
+        if "knowledge" in phases:
+            asked = _write_questions(home, catalog, heldout, scratch / "multiple_choice", settings.seed)
         card = data_card(parts, {phase: datasets[phase].digest for phase in phases}, asked, snapshot)
         (scratch / "README.md").write_text(card, encoding="utf-8")
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -93,12 +101,12 @@ def choice_questions(leaf: str, questions: list[dict[str, Any]], answers: list[s
     return found
 
 
-def _write_rows(dataset: Dataset, folder: Path) -> dict[str, Counter[tuple[str | None, str]]]:
+def _write_rows(dataset: Dataset, stated: dict[str, list[str]], folder: Path) -> dict[str, Counter[tuple[str | None, str]]]:
     """Write each part's rows, in the data set's order; returns how many of which leaf and source each part has."""
     counts: dict[str, Counter[tuple[str | None, str]]] = {}
     files = {}
     try:
-        for row in _rows(dataset):
+        for row in _rows(dataset, stated):
             part = row.get("part", "train")  # earlier releases validated on none
             if part not in files:
                 files[part] = (folder / _file(dataset.phase, part)).open("w", encoding="utf-8")
@@ -111,10 +119,11 @@ def _write_rows(dataset: Dataset, folder: Path) -> dict[str, Counter[tuple[str |
     return counts
 
 
-def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+def _rows(dataset: Dataset, stated: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    """The rows with their licences as the card has them; an edit of these alone mixes no data set anew."""
     with pq.ParquetFile(dataset.path) as table:
         for batch in table.iter_batches(10_000):
-            yield from batch.to_pylist()
+            yield from licensed(pa.Table.from_batches([batch]), stated).to_pylist()
 
 
 def _file(phase: Phase, part: str) -> str:

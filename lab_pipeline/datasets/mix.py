@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -46,7 +46,7 @@ from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows, written_whole
 from lab_pipeline.taxonomy.attribution import licences
-from lab_pipeline.taxonomy.snapshot import load_snapshot
+from lab_pipeline.taxonomy.snapshot import Snapshot, load_snapshot
 from lab_pipeline.training.recipe import Recipe
 
 Phase = Literal["knowledge", "skills"]
@@ -151,7 +151,12 @@ def mix_skills(
     settings: Settings,
     knowledge: Dataset,
 ) -> Dataset:
-    """Build and store phase 2's data."""
+    """Build and store phase 2's data.
+
+    Raises:
+        NotMaterialized: phase 1's was mixed from another catalog, test or own data.
+    """
+    require_agreement([knowledge], catalog, heldout, settings)
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] != "knowledge"]
     own, wrong = own_rows(settings.mixing.skills, settings.seed)
     seeds = ([seed_row(entry["leaf"], seed) for seed in source["seeds"]] for entry, source in _sources(home, leaves))
@@ -192,8 +197,28 @@ def exclusions(home: Home) -> list[dict[str, Any]]:
 
 
 def origin(catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> str:
-    """What a data set was mixed from; an evaluation must find data sets, catalog and test in agreement."""
+    """What a data set was mixed from."""
     return digest([catalog.contents, heldout["digest"], *own_contents(settings.mixing.knowledge + settings.mixing.skills)])
+
+
+def require_agreement(datasets: Iterable[Dataset], catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> None:
+    """Data sets that are used beside a catalog and a test must have been mixed from them.
+
+    Raises:
+        NotMaterialized: one was not, as after the catalog alone was built anew; the message names it.
+    """
+    now = origin(catalog, heldout, settings)
+    others = " and ".join(f"{dataset.phase}_dataset" for dataset in datasets if dataset.made_from != now)
+    if others:
+        raise NotMaterialized(
+            f"{others}: mixed from another catalog, other held-out questions or other own data than the current ones; "
+            f"materialize {others} again, or run `lab-pipeline retune`"
+        )
+
+
+def stated_licences(snapshot: Snapshot) -> dict[str, list[str]]:
+    """The licences that each leaf's attribution states, by key."""
+    return {row["leaf"]: licences(row["attribution"]) for row in snapshot.rows}
 
 
 def _in_order(catalog: Catalog) -> list[dict[str, Any]]:
@@ -206,7 +231,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _licensed(home: Home, catalog: Catalog, rows: list[pa.Table]) -> list[pa.Table]:
-    stated = {row["leaf"]: licences(row["attribution"]) for row in load_snapshot(home, catalog.snapshot).rows}
+    stated = stated_licences(load_snapshot(home, catalog.snapshot))
     return [licensed(table, stated) for table in rows]
 
 

@@ -20,8 +20,9 @@ from lab_pipeline.errors import LabError, NotMaterialized
 from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.settings import PACKAGED
 from lab_pipeline.storage import Home
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
-from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, filled_home
+from lab_pipeline.withdrawals import record_withdrawal
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, settings_for
+from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.training.runs import recipe
 
 MESSAGES = {
@@ -67,17 +68,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
         "Title of work: Isles | A\nLicense of the work: CC BY-NC 4.0\n"
     )
     (filled.taxonomy / FREEFORM / "attribution.txt").write_text("Ours.\n")
+    mix(filled)
+    return filled
+
+
+def mix(filled: FilledHome) -> None:
     catalog, heldout = filled.catalog(), filled.heldout()
     knowledge = mix_knowledge(filled.home, catalog, heldout, REPLAY, RECIPE, filled.settings)
     mix_skills(filled.home, catalog, heldout, REPLAY, RECIPE, filled.settings, knowledge)
-    return filled
 
 
 @pytest.fixture(scope="module")
 def exported(lab: FilledHome, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export that was moved after it was made."""
     made = tmp_path_factory.mktemp("made") / "export"
-    export_datasets(lab.home, PHASES, made, 17)
+    export_datasets(lab.home, PHASES, made, lab.settings)
     return Path(shutil.move(made, tmp_path_factory.mktemp("moved") / "elsewhere"))
 
 
@@ -175,13 +180,56 @@ def test_one_phase_alone_and_no_folder_that_is_there_already(lab, exported, tmp_
     assert made[0] == "README.md" and not [name for name in made if "knowledge" in name or "multiple" in name]
     assert (tmp_path / "skills" / "skills_train_msgs.jsonl").read_bytes() == (exported / "skills_train_msgs.jsonl").read_bytes()
     with pytest.raises(LabError, match="exists already"):
-        export_datasets(lab.home, PHASES, tmp_path / "skills", 17)
+        export_datasets(lab.home, PHASES, tmp_path / "skills", lab.settings)
 
 
 def test_without_data_sets_nothing_is_written(tmp_path):
     with pytest.raises(NotMaterialized, match="materialize knowledge_dataset first"):
-        export_datasets(Home.open(tmp_path / "home"), PHASES, tmp_path / "out", 17)
+        export_datasets(Home.open(tmp_path / "home"), PHASES, tmp_path / "out", settings_for(tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_phase_without_rows_has_no_recipe_and_the_card_names_no_file_of_it(lab, tmp_path):
+    skills_only = copied(lab, tmp_path)
+    shutil.rmtree(skills_only.taxonomy / "knowledge")
+    mix(skills_only)
+    made = export_datasets(skills_only.home, PHASES, tmp_path / "out", skills_only.settings)
+    assert {"README.md", "skills_recipe.yaml", "skills_train_msgs.jsonl"} <= set(made)
+    assert not [name for name in made if "knowledge" in name]
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert [config["config_name"] for config in card.data.to_dict()["configs"]] == ["skills"]
+
+
+def test_data_sets_older_than_the_catalog_are_refused_in_one_message_and_written_once_they_are_mixed_anew(
+    lab, tmp_path, monkeypatch, capsys
+):
+    changed = copied(lab, tmp_path)
+    changed.home.settings_file.write_text(yaml.safe_dump({"taxonomy": {"path": str(changed.taxonomy)}}))
+    record_withdrawal(changed.home, FREEFORM, "Anna", "It was wrong.")
+    changed.catalog()
+    monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: changed.home)
+    monkeypatch.setattr("sys.argv", ["lab-pipeline", "export-dataset", "--to", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("error: knowledge_dataset and skills_dataset: mixed from another catalog")
+    assert "lab-pipeline retune" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    mix(changed)
+    export_datasets(changed.home, PHASES, tmp_path / "out", changed.settings)
+    leaves = {json.loads(row["metadata"])["leaf"] for phase in PHASES for row in parts_of(tmp_path / "out", phase)}
+    assert FREEFORM not in leaves and KNOWLEDGE in leaves
+
+
+def test_rows_have_the_licences_that_the_card_has_though_these_alone_changed(lab, tmp_path):
+    changed = copied(lab, tmp_path)
+    (changed.taxonomy / FREEFORM / "attribution.txt").write_text("Title of work: Lines\nLicense of the work: MIT\n")
+    changed.catalog()
+    export_datasets(changed.home, PHASES, tmp_path / "out", changed.settings)
+    metadata = [json.loads(row["metadata"]) for row in parts_of(tmp_path / "out", "skills")]
+    stated = [row["licences"] for row in metadata if row["leaf"] == FREEFORM]
+    assert stated and all(licences == ["MIT"] for licences in stated)
+    assert "| Lines | MIT |" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.long

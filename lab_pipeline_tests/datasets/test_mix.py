@@ -267,6 +267,14 @@ def test_data_sets_of_ones_own_give_the_same_bytes_from_another_folder(lab, tmp_
     assert [dataset.path.read_bytes() for dataset in mixed(with_own(lab, tmp_path / "other", rows), order=3)] == one
 
 
+def test_phase_2_is_not_mixed_from_a_phase_1_of_another_catalog(lab):
+    catalog, heldout = lab.catalog(), lab.heldout()
+    knowledge = mix_knowledge(lab.home, catalog, heldout, REPLAY, RECIPE, lab.settings)
+    fewer = replace(catalog, leaves=[entry for entry in catalog.leaves if entry["leaf"] != FREEFORM])
+    with pytest.raises(NotMaterialized, match="materialize knowledge_dataset again"):
+        mix_skills(lab.home, fewer, heldout, REPLAY, RECIPE, lab.settings, knowledge)
+
+
 def test_what_a_data_set_was_mixed_from_changes_with_ones_own_rows(lab, tmp_path):
     catalog, heldout = lab.catalog(), lab.heldout()
     origins = {origin(catalog, heldout, each.settings) for each in (lab, with_own(lab, tmp_path, [conversation("One?")]))}

@@ -6,7 +6,7 @@ import dagster as dg
 
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import load_dataset, load_heldout, origin
+from lab_pipeline.datasets.mix import load_dataset, load_heldout, require_agreement
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
@@ -47,8 +47,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
         catalog, heldout = current_catalog(home), load_heldout(home)
         if not catalog.in_use:
             raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
-        if {knowledge.made_from, skills.made_from} != {origin(catalog, heldout, settings)}:
-            raise NotMaterialized("the data sets are older than the catalog; materialize knowledge_dataset and skills_dataset")
+        require_agreement([knowledge, skills], catalog, heldout, settings)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         last = last_evaluation(home)
         evaluation = evaluate(
