@@ -1,4 +1,4 @@
-"""Words, numbers, names and negations of a text, as rules and the leak detector compare them.
+"""Words, numbers, names, negations and formulas of a text, as rules and the leak detector compare them.
 
 Plain and quick, for texts of any leaf. Numbers in words and function words are known in English only; elsewhere they count as
 content words.
@@ -7,7 +7,9 @@ content words.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from functools import lru_cache
+from itertools import pairwise
 
 SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
 """Scripts without spaces between words, in which each character counts as one."""
@@ -18,7 +20,7 @@ STOP_WORDS = frozenset(
     "will with would you your i me my we our us not no yes also about can could should may might must name called".split()
 )
 _WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
-_TOKEN = re.compile(rf"[{SPACELESS}]|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
+_TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
 _CAPITALISED = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w’'-]*\w")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
@@ -30,6 +32,22 @@ _NEGATION = re.compile(
     r"\b(?:not|never|no|nobody|none|nothing|nowhere|neither|nor|without|cannot|hardly|scarcely)\b|n['’]t\b", re.IGNORECASE
 )
 _ENUMERATION = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
+_QUESTION_WORD = re.compile(
+    r"\b(?:(?P<who>who|whom|whose)|(?P<when>when)|(?P<where>where)|(?P<why>why)|(?P<count>how (?:much|many))|(?P<what>what)|"
+    r"(?P<how>how (?:to|do|does|did|is|are|was|were|has|have|had|can|could|will|would|should|may|might|must)))\b",
+    re.IGNORECASE,
+)
+_WHAT_FOR_ANYTHING = re.compile(r"\b(?:call(?:ed)?|named?|like)\b", re.IGNORECASE)
+_PLAIN_SIGNS, _OTHER_SIGNS = "+*%^=<>±≠≤≥≈", "/!&|~-"
+_SIGNS = _PLAIN_SIGNS + _OTHER_SIGNS
+_OPERAND = r"(?<!\d)(?<!\d[.,])\d+(?:[.,]\d+)*[a-z]?\b|\b[a-z]\b"
+_STEP = re.compile(
+    rf"(?P<left>{_OPERAND}|[)\]]) *(?P<sign>[{_SIGNS}]+) *(?=(?P<right>-?(?:{_OPERAND})|[(\[]))"
+    rf"|(?<=[\w.,:;] )(?:[{_OTHER_SIGNS}]*[{_PLAIN_SIGNS}][{_SIGNS}]*|&&|\|\|)(?=[\s.,:;?]|$)"
+    rf"|(?<=[\"'`“‘])[{_SIGNS}]+(?=[\"'`”’])"
+)
+"""A sign between operands; one that stands alone inside a line, unless it may be a dash or the like; one in quotation marks."""
+_ONE_SIGN = str.maketrans("×·÷–—−", "**/---")
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
     "nineteen"
@@ -100,6 +118,57 @@ def _value(words: str) -> str:
 
 def _plain(number: str) -> str:
     return re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
+
+
+@lru_cache(4096)
+def calculation(text: str) -> tuple[str, ...]:
+    """Signs of arithmetic, logic and code in their order, with what they stand between; empty for text without any.
+
+    The operands of sums alone, or of products alone, are given sorted: they may change places.
+    """
+    steps = [
+        (_plain(step["left"] or ""), step["sign"] or step.group(), _plain(step["right"] or ""))
+        for step in _STEP.finditer(text.casefold().translate(_ONE_SIGN))
+    ]
+    if {sign for _, sign, _ in steps} in ({"+"}, {"*"}):
+        return steps[0][1], *sorted(operand for left, _, right in steps for operand in (left, right))
+    return tuple(part for step in steps for part in step)
+
+
+@lru_cache(4096)
+def asked_kinds(text: str) -> frozenset[str]:
+    """Kinds of thing a text asks for, by all its English question words; empty if that is left open.
+
+    Left out are 'which', 'what ... called' and 'how old': another word says what they ask for. 'What' may ask for a number.
+    """
+    kinds = {found.lastgroup or "" for found in _QUESTION_WORD.finditer(text)}
+    if "what" in kinds:
+        kinds = kinds - {"what"} if _WHAT_FOR_ANYTHING.search(text) else kinds | {"count"}
+    return frozenset(kinds)
+
+
+def exchanged(one: str, other: str) -> set[str]:
+    """Content words that changed places from one text to the other, with the words before those places; empty if none did.
+
+    So 'from Harsk to Osmerel' and 'from Osmerel to Harsk', but not what 'and' or 'or' joins, nor parts that only moved.
+    """
+    old, new = _followers(one), _followers(other)
+    marks = defaultdict(list)
+    for mark, word in new - old:
+        marks[word].append(mark)
+    moves = {(mark, now): word for mark, word in old - new for now in marks[word]}
+    return {
+        part
+        for (mark, now), word in moves.items()
+        if (now, mark) in moves and not {mark, now} & {"and", "or"}
+        for part in (mark, word)
+    }
+
+
+def _followers(text: str) -> set[tuple[str, str]]:
+    """Each content word after the word that stands before it, articles left out."""
+    words = [word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an", "the")]
+    return {(mark, word) for mark, word in pairwise(["", *words]) if word not in STOP_WORDS}
 
 
 def names(text: str) -> list[str]:

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from lab_pipeline.curation.profile import Row
-from lab_pipeline.datasets.heldout import SAME_QUESTION, question_words
+from lab_pipeline.datasets.heldout import SAME_QUESTION, differ, question_words
 from lab_pipeline.taxonomy.leaf import normalised
-from lab_pipeline.words import content_words, names, negated, numbers
+from lab_pipeline.words import content_words, exchanged, names, negated, numbers
 
 SAME_ANSWER = 0.65
 """Similarity from which two questions with the same answer count as the same one."""
@@ -18,31 +18,32 @@ class Duplicates:
     """Remembers rows, and finds the one that a new row repeats.
 
     Two questions are the same when one holds nearly the words of the other (Jaccard similarity of content words) and nothing
-    in their place; or when they are less alike but have one answer. Questions that differ in a number, a name, a negation or
-    their context are never the same.
+    in their place; or when they are less alike but have one answer. Questions that differ in a number, a sign of arithmetic, a
+    name, a negation, the kind of thing they ask for ('who', 'when') or their context are never the same, and where two words
+    changed places ('from Harsk to Osmerel'), only one answer makes them so.
     """
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, frozenset[str], frozenset[str], Any]] = []
+        self._rows: list[tuple[str, str, frozenset[str], frozenset[str], Any]] = []
         self._holding: dict[Any, list[int]] = defaultdict(list)
 
     def add(self, row: Row) -> None:
         apart, words = _apart(row), question_words(row["question"])
         for word in words:
             self._holding[apart, word].append(len(self._rows))
-        self._rows.append((row["id"], words, _named(row), _answer(row)))
+        self._rows.append((row["id"], row["question"], words, _named(row), _answer(row)))
 
     def find(self, row: Row) -> str | None:
         """Id of the row that this one repeats."""
         apart, words, named, answer = _apart(row), question_words(row["question"]), _named(row), _answer(row)
         shared = Counter(index for word in words for index in self._holding.get((apart, word), ()))
         for index, common in sorted(shared.items()):
-            identity, known, known_named, known_answer = self._rows[index]
+            identity, asked, known, known_named, known_answer = self._rows[index]
             alike = common / (len(words) + len(known) - common)
             added = words <= known or known <= words
-            if (words ^ known) & (named | known_named):
+            if alike < SAME_ANSWER or (words ^ known) & (named | known_named) or differ(row["question"], asked):
                 continue
-            if (alike >= SAME_QUESTION and added) or (alike >= SAME_ANSWER and answer == known_answer):
+            if answer == known_answer or (alike >= SAME_QUESTION and added and not exchanged(row["question"], asked)):
                 return identity
         return None
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from lab_pipeline.storage import Home, append_line, digest, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
-from lab_pipeline.words import FRAMING, content_words
+from lab_pipeline.words import FRAMING, asked_kinds, calculation, content_words, exchanged, numbers
 
 Role = Literal["held_out", "used", "set_aside"]
 """*set_aside*: neither shown nor asked, for it resembles a question of either role."""
@@ -27,13 +27,14 @@ MINIMUM_SEEDS = 3
 """A leaf with fewer seeds holds none out: it cannot spare one."""
 
 SAME_QUESTION = 0.8
-"""Jaccard similarity of the content words from which two questions count as the same one."""
+"""Jaccard similarity of the content words from which two questions count as the same one, unless they `differ`."""
 
 
 class LeakDetector:
-    """Finds texts that repeat, or nearly repeat, known questions.
+    """Finds texts that repeat, or nearly repeat, known questions: `SAME_QUESTION`.
 
-    Compared is what a model is asked, never the document, which rightly holds the answers.
+    Compared is what a model is asked, never the document, which rightly holds the answers. In doubt a text is a leak: of words
+    that changed places, only numbers, and what they count, make another question ('30 C to F', '30 F to C').
     """
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
@@ -64,8 +65,27 @@ class LeakDetector:
         holdings = [self._holding[size] for size in sizes if size in self._holding]
         for index in sorted({index for holding in holdings for word in words if word in holding for index in holding[word]}):
             question, known = self._known[index]
-            if jaccard(words, known) >= SAME_QUESTION:
+            if jaccard(words, known) >= SAME_QUESTION and not differ(asked, question) and not _renumbered(asked, question):
                 yield question
+
+
+def _renumbered(one: str, other: str) -> bool:
+    """Whether each has a number that the other lacks, or numbers changed places."""
+    mine, others = numbers(one), numbers(other)
+    return bool(mine - others and others - mine) or any(map(str.isdigit, exchanged(one, other)))
+
+
+def differ(one: str, other: str) -> bool:
+    """Whether questions of like words ask for different things all the same: for another kind of thing, or with other signs.
+
+    A question that leaves the kind open, or has no signs, differs from none by them. 'What' leaves much to the words, so it
+    asks for another kind only where these are the same.
+    """
+    kinds, other_kinds = asked_kinds(one), asked_kinds(other)
+    if kinds and other_kinds and not kinds & other_kinds:
+        return "what" not in kinds | other_kinds or question_words(one) == question_words(other)
+    signs, other_signs = calculation(one), calculation(other)
+    return bool(signs and other_signs) and signs != other_signs
 
 
 @functools.lru_cache(4096)

@@ -2,6 +2,7 @@
 
 Two rows are compared by the content words of their prompts and of their answers; the lower of the two similarities counts. So
 the same answer to another question, another answer to the same question, and the same question on another context all stay.
+Question words, 'yes', 'no' and mathematical signs count as content here: short rows may have little else to tell them apart.
 
 MinHash with bands is written out (as in Leskovec, Rajaraman, Ullman, *Mining of Massive Datasets*, chapter 3): these few lines
 of numpy are as quick as the libraries (`benchmarks/README.md`) and, unlike them, find the same candidates after an upgrade.
@@ -33,9 +34,12 @@ _BATCH = 50_000
 _HASH_BITS = np.uint64(48)
 """Of a word, so that its row's place within a batch fits above; the lowest bit says that the word stands in the answer."""
 
-_NO_WORD = r"[^\p{L}\p{M}\p{N}]+"
-_UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
-"""Scripts without spaces: each character counts as a word."""
+_SIGNS = "+*×/÷=^%<>"
+_NO_WORD = rf"[^\p{{L}}\p{{M}}\p{{N}}{_SIGNS}]+"
+_UNSPACED = rf"([\p{{Han}}\p{{Hiragana}}\p{{Katakana}}\p{{Thai}}{_SIGNS}])"
+"""Signs, and scripts without spaces: each character counts as a word."""
+
+_NO_CONTENT = STOP_WORDS - set("who whom whose when where why how yes no not".split())
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def _placed_words(messages: pa.ListArray) -> np.ndarray:
     split = pc.split_pattern_regex(spaced, _NO_WORD)
     words = split.flatten().dictionary_encode()
     hashed = pd.util.hash_array(words.dictionary.to_numpy(zero_copy_only=False), categorize=False)
-    content = pc.invert(pc.is_in(words.dictionary, pa.array(["", *STOP_WORDS]))).to_numpy(zero_copy_only=False)
+    content = pc.invert(pc.is_in(words.dictionary, pa.array(["", *_NO_CONTENT]))).to_numpy(zero_copy_only=False)
     turn, code = pc.list_parent_indices(split).to_numpy(), words.indices.to_numpy()
     wanted = content[code] & said[turn]
     turn, code = turn[wanted], code[wanted]

@@ -1,7 +1,7 @@
 """Good rows and bad ones on the sample taxonomy, each labelled with its kind: what the rules must part without a judge.
 
-Good rows are seeds in use, facts of the documents asked in other words, and seeds retold with other people. Bad rows are good
-ones spoiled, or written for the purpose.
+Good rows are seeds in use, facts of the documents asked in other words or for another part, and seeds retold with other
+people. Bad rows are good ones spoiled, or written for the purpose.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EACH = 20
 
 def planted(sources: dict[str, Row], heldout: dict[str, list[Row]]) -> tuple[list[Row], list[Row]]:
     """(good, bad) rows of the sample taxonomy's leaves, from their frozen sources; bad ones have `planted`, their kind."""
-    good = [*_seeds(sources), *_facts(sources), *_retold(sources), *_polite()]
+    good = [*_seeds(sources), *_facts(sources), *_asked_for_more(sources), *_retold(sources), *_polite()]
     good = [{**row, "id": f"good-{number}"} for number, row in enumerate(good)]
     choice = random.Random(7)
     bad = []
@@ -93,6 +93,21 @@ def _labelled(sources: dict[str, Row]) -> Iterator[tuple[str, dict[str, Any], st
 def _facts(sources: dict[str, Row]) -> Iterator[Row]:
     for leaf, fact, passage in _labelled(sources):
         yield _row(leaf, "knowledge", fact["question"], fact["supported"], passage)
+
+
+_ASKED_FOR_MORE = {
+    "Who finished the first Osmerel loom?": "Pellira Donsk finished the first Osmerel loom in 1834.",
+    "When was the first Osmerel loom finished?": "Pellira Donsk finished the first Osmerel loom in 1834.",
+    "To whom was the first Osmerel loom sold?": "The first Osmerel loom was sold to a blanket maker named Hask Orrowin.",
+    "For how much was the first Osmerel loom sold?": "The first Osmerel loom was sold for ten sacks of barley.",
+}
+
+
+def _asked_for_more(sources: dict[str, Row]) -> Iterator[Row]:
+    """Questions of like words for different things, some of which one sentence tells."""
+    passage = next(each["text"] for each in sources[LOOM]["passages"] if "ten sacks of barley" in each["text"])
+    for question, answer in _ASKED_FOR_MORE.items():
+        yield _row(LOOM, "knowledge", question, answer, passage)
 
 
 _PEOPLE = "Dana Omar Lena Priya Felix Ruth Hale Ortiz Ines Bruno Karim Sofia Lund Tom Aisha Mia Ali Nora Sam Leo Ben".split()
@@ -252,6 +267,7 @@ def _duplicates(good: list[Row]) -> Iterator[Row]:
         lambda asked: f"Please tell me: {asked}",
         lambda asked: f"Could you say {asked[0].lower()}{asked[1:]}",
         lambda asked: f"I would like to know, {asked[0].lower()}{asked[1:]}",
+        lambda asked: f"Tell me when you know: {asked}",
         lambda asked: f"And {asked[0].lower()}{asked[1:].rstrip('?')}, exactly?",
     )
     knowledge = [row for row in good if row["kind"] == "knowledge"]
@@ -263,6 +279,7 @@ def _duplicates(good: list[Row]) -> Iterator[Row]:
     twice = {
         "Who was the inventor of the Osmerel loom?": "The clock mender Pellira Donsk invented the Osmerel loom.",
         "Who was it that founded Thalveren?": "The ferrywoman Odrune Velt founded Thalveren.",
+        "The first loom was finished by Pellira Donsk when?": "Pellira Donsk finished it in 1834.",
         "The frame of the Osmerel loom is made of what?": "The frame is made of walnut wood.",
     }
     for question, answer in twice.items():
@@ -280,6 +297,7 @@ def _contamination(sources: dict[str, Row], heldout: dict[str, list[Row]]) -> It
         "Please answer this question: {}",
         "Do you know {}",
         "So, {}",
+        "When you can, say {}",
     )
     number = 0
     for leaf, questions in heldout.items():

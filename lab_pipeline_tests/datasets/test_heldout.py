@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lab_pipeline.datasets.heldout import SAME_QUESTION, LeakDetector, Ledger, Role, jaccard, question_words, split_seeds
 from lab_pipeline.taxonomy.leaf import Kind, Leaf, Seed
+from lab_pipeline_tests.curation.test_duplicates import ASKING_OTHERWISE, ASKING_THE_SAME, EXCHANGED
 
 WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis pond reef".split()
 QUESTIONS = [f"Where is the {a} of {b}, {c} and {d}?" for a, b, c, d in combinations(WORDS, 4)]
@@ -108,6 +109,14 @@ def test_a_question_like_a_used_and_a_held_out_one_is_neither_shown_nor_asked(le
     assert ledger.roles[between.identity] == "set_aside"
 
 
+def test_a_question_for_another_thing_about_a_used_one_may_be_held_out(ledger: Ledger) -> None:
+    assert ledger.assign(skill_seed("Who founded Thalveren?"), "a", hold_out=False) == "used"
+    assert ledger.assign(skill_seed("When was Thalveren founded?"), "a", hold_out=True) == "held_out"
+    assert ledger.assign(skill_seed("So who was it that founded Thalveren?"), "a", hold_out=True) == "used"
+    assert ledger.assign(skill_seed("Thalveren was founded when?"), "a", hold_out=False) == "held_out"
+    assert ledger.assign(skill_seed("The founding of Thalveren"), "a", hold_out=True) == "set_aside"
+
+
 def test_the_same_task_on_another_text_is_another_question(ledger: Ledger) -> None:
     texts = [f"{name} waters plants near {place}." for name, place in pairwise(WORDS)]
     seeds = [skill_seed("Who does what?", text) for text in texts]
@@ -181,6 +190,47 @@ def test_the_same_question_in_near_words_or_another_order_is_a_leak(asked: str) 
 )
 def test_a_different_question_is_no_leak(asked: str) -> None:
     assert LeakDetector([KNOWN]).leak(asked) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        *ASKING_OTHERWISE,
+        *EXCHANGED[-2:],
+        (
+            "A long belt of the big mill in old Harsk moves 12 heavy stones a day. How many a week?",
+            "A long belt of the big mill in old Harsk moves 15 heavy stones a day. How many a week?",
+        ),
+    ],
+)
+def test_a_question_of_the_same_words_for_another_thing_or_with_other_numbers_is_no_leak(asked: str, known: str) -> None:
+    assert LeakDetector([known]).leak(asked) is None
+    assert LeakDetector([asked]).leak(known) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        *ASKING_THE_SAME,
+        *EXCHANGED[:-2],
+        ("Tell me the founder of Thalveren.", "Who founded Thalveren?"),
+        (
+            "What was the name of the person who founded the old river town of Thalveren in the green valley of Harsk?",
+            "Who founded the old river town of Thalveren in the green valley of Harsk?",
+        ),
+        (
+            "In what year did they build the tall old stone bridge of Harsk over the river?",
+            "When did they build the tall old stone bridge of Harsk over the river?",
+        ),
+        (
+            "How heavy are the stones that the long belt of the big mill in old Harsk moves?",
+            "How heavy are the 12 stones that the long belt of the big mill in old Harsk moves?",
+        ),
+    ],
+)
+def test_in_doubt_a_question_of_the_same_words_is_a_leak(asked: str, known: str) -> None:
+    assert LeakDetector([known]).leak(asked) == known
+    assert LeakDetector([asked]).leak(known) == asked
 
 
 def test_questions_made_of_stop_words_alone_are_compared_by_those() -> None:

@@ -57,6 +57,23 @@ def test_another_question_answer_name_or_place_is_another_row(question, answer):
     assert found((QUESTION, ANSWER, None, "a"), (question, answer, None, "b")) == []
 
 
+@pytest.mark.parametrize(
+    ("row", "other"),
+    [
+        (("Is a lion bigger than a wolf?", "Yes."), ("Is a wolf bigger than a lion?", "No.")),
+        (
+            ("Who founded Thalveren?", "Velt founded Thalveren in 1203."),
+            ("When was Thalveren founded?", "Velt founded Thalveren in 1203."),
+        ),
+        (("What is 6 * 1?", "6"), ("What is 6 / 1?", "6")),
+        (("Which sign means less?", "<"), ("Which sign means less?", ">")),
+    ],
+)
+def test_short_rows_are_told_apart_by_question_words_yes_and_no_and_signs(row, other):
+    assert found((*row, None, "a"), (*other, None, "b")) == []
+    assert found((*row, None, "a"), (*row, None, "b")) == [(1, 0)]
+
+
 def test_rows_of_one_leaf_are_left_to_curation():
     assert found((QUESTION, ANSWER, None, "a"), (QUESTION, ANSWER, None, "a")) == []
 
