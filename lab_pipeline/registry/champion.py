@@ -135,9 +135,9 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
 
 
 def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
-    """Move the alias to the champion before the current one, or to an earlier one by its id.
+    """Move the alias to the champion that the current one was promoted over, or to an earlier one by its id.
 
-    Without `to`, champions whose files are gone or changed are passed over.
+    Without `to`, champions whose files are gone or changed are passed over, for the ones that they were promoted over.
 
     Raises:
         LabError: there is none to go back to, or the files of the one asked for are not those that were measured.
@@ -190,10 +190,15 @@ def _may_be_promoted(home: Home, evaluation: dict[str, Any], champion: Champion 
 
 
 def _before(home: Home, champion: Champion) -> list[dict[str, Any]]:
-    """The champions promoted before this one was first, newest first."""
-    promotions = {move["id"]: move for move in reversed(history(home)) if move["event"] != "rollback"}
-    order = list(reversed(promotions))
-    return [promotions[name] for name in reversed(order[: order.index(champion.id)])]
+    """The champions before this one, newest first: the one it was last promoted over, the one that was promoted over, and so
+    on. A champion that a person rolled back before this one came is thus none of them."""
+    moves = history(home)
+    over = {move["id"]: move["before"] for move in moves if move["event"] != "rollback"}
+    names = [champion.id]
+    while (before := over.get(names[-1])) in over and before not in names:
+        names.append(before)
+    last = {move["id"]: move for move in moves}
+    return [last[name] for name in names[1:]]
 
 
 def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> Path:

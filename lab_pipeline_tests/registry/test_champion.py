@@ -171,6 +171,19 @@ def test_rollbacks_go_back_one_champion_after_the_other(home):
     assert rollback(home, SIGNED, "three").id == "three"
 
 
+def test_a_rollback_goes_to_no_model_that_a_person_had_rolled_back(home):
+    champions(home, "one", "two")
+    rollback(home, SIGNED)
+    promote(home, evaluation(home, "three", "one"))
+    assert rollback(home, SIGNED).id == "one"
+
+
+def test_a_champion_once_more_by_a_persons_word_is_rolled_back_to_the_one_it_came_over(home):
+    champions(home, "one", "two")
+    promote(home, evaluation(home, "one", "two"), SIGNED)
+    assert rollback(home, SIGNED).id == "two"
+
+
 def test_a_rollback_passes_over_a_champion_whose_files_changed_and_refuses_it_by_name(home):
     champions(home, "one", "two", "three")
     (home.champions / "two" / "model.safetensors").unlink()
