@@ -33,7 +33,7 @@ def with_candidate(home: Home, name: str, model: Path, champion: bool) -> None:
     folder.mkdir(parents=True)
     (folder / "model").symlink_to(model)
     write_json(folder / "candidate.json", {"id": name, "digest": "d"})
-    write_json(home.evaluations / "last.json", {"candidate": name})
+    write_json(home.evaluations / "last.json", {"candidate": name, "report": "r/report.md"})
     if champion:
         alias = {"id": name, "model": str(folder / "model"), "digest": "d", "promoted_at": "now", "catalog": {}}
         write_json(home.champions / "champion.json", alias)

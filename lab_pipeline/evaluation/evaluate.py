@@ -58,7 +58,11 @@ def retune_inputs(
 def last_evaluation(home: Home) -> dict[str, Any] | None:
     """The evaluation of the last candidate, None before the first."""
     path = home.evaluations / "last.json"
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    last = read_json(path)
+    folder = Path(last["report"]).parent.name  # the home may have been moved since
+    return {**last, "report": str(home.evaluations / folder / "report.md")}
 
 
 def nothing_changed(home: Home, inputs: str) -> bool:

@@ -79,7 +79,14 @@ def model_digest(folder: Path) -> str:
 
 def current_champion(home: Home) -> Champion | None:
     """The model that the alias names, None before the first promotion."""
-    return _champion(read_json(_alias(home))) if _alias(home).exists() else None
+    return _champion(home, read_json(_alias(home))) if _alias(home).exists() else None
+
+
+def champion_folder(home: Home, name: str) -> Path:
+    """Where the champion of that id lies, wherever the home was moved: `champions/ID`, or the candidate's own folder where an
+    earlier release promoted it there."""
+    folder = home.champions / name
+    return folder if folder.is_dir() else home.root / "candidates" / name / "model"
 
 
 def history(home: Home) -> list[dict[str, Any]]:
@@ -123,7 +130,7 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
         move = {
             "event": "override" if override else "promotion",
             "id": name,
-            "model": str(folder),
+            "model": str(folder.relative_to(home.root)),
             "digest": candidate.digest,
             "promoted_at": now,
             "catalog": evaluation["catalog"],
@@ -150,7 +157,7 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
             if to not in known:
                 raise LabError(f"{to}: no earlier champion; there are: {', '.join(known) or 'none'}")
             earlier = [known[to]]
-        target = next((move for move in earlier if _champion(move).verified), None)
+        target = next((move for move in earlier if _champion(home, move).verified), None)
         if champion is None or target is None:
             broken = "".join(f"; {move['model']}: its files are not those that were measured" for move in earlier)
             raise LabError(f"no earlier champion to go back to{broken}")
@@ -167,7 +174,7 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
 def name_withdrawals(home: Home) -> None:
     """Write the cards of all champions once more, with what is withdrawn now."""
     with _alias_lock(home):
-        for folder in sorted({Path(move["model"]) for move in history(home)}):
+        for folder in sorted({champion_folder(home, move["id"]) for move in history(home)}):
             if (folder / "lineage.json").exists():  # gone if cleaned up, elsewhere if an earlier release promoted it
                 _write_card(home, folder)
 
@@ -235,7 +242,7 @@ def _write_card(home: Home, folder: Path) -> None:
 def _move_alias(home: Home, move: dict[str, Any]) -> Champion:
     write_json(_alias(home), move)
     append_line(_moves(home), move)
-    return _champion(move)
+    return _champion(home, move)
 
 
 @contextmanager
@@ -248,8 +255,8 @@ def _alias_lock(home: Home) -> Iterator[None]:
         yield
 
 
-def _champion(move: dict[str, Any]) -> Champion:
-    return Champion(move["id"], Path(move["model"]), move["digest"], move["promoted_at"], move["catalog"])
+def _champion(home: Home, move: dict[str, Any]) -> Champion:
+    return Champion(move["id"], champion_folder(home, move["id"]), move["digest"], move["promoted_at"], move["catalog"])
 
 
 def _alias(home: Home) -> Path:

@@ -19,7 +19,7 @@ from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.champion import current_champion, promote
 from lab_pipeline.settings import EndpointTeacherSettings, Settings
-from lab_pipeline.storage import folder_digest, read_json, write_json
+from lab_pipeline.storage import Home, folder_digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
@@ -286,6 +286,15 @@ def test_a_champion_that_moved_meanwhile_makes_the_evaluation_stale(bench):
     promote(bench.home, bench.evaluate("best", "others"))
     write_json(bench.home.evaluations / "last.json", promising)
     assert bench.evaluate("better")["reference"] == "best"
+
+
+def test_an_evaluation_in_a_home_that_was_moved_stands_with_its_report(bench, tmp_path):
+    promote(bench.home, bench.evaluate("better"))
+    bench.home.root.rename(tmp_path / "moved")
+    bench.home = bench.filled.home = Home.open(tmp_path / "moved")
+    evaluation = bench.evaluate("better")
+    assert bench.scored == 0 and bench.home.root in Path(evaluation["report"]).parents and Path(evaluation["report"]).exists()
+    assert bench.evaluate("best", "more")["heldout"]["champion"] == evaluation["heldout"]["candidate"]
 
 
 def test_nothing_changed_before_the_first_evaluation_is_false(bench):

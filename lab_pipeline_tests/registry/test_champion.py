@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from lab_pipeline.registry.champion import (
     promote,
     rollback,
 )
+from lab_pipeline.registry.cleanup import clean_up
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.storage import Home, append_line, folder_digest, read_json, read_lines, write_json, write_text
 from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
@@ -214,6 +216,36 @@ def test_a_champion_of_an_earlier_release_is_read_and_gone_back_to(home):
     promote(home, evaluation(home, "two", "one"))
     assert rollback(home, SIGNED).model == home.root / "candidates" / "one" / "model"
     assert [move["id"] for move in history(home)] == ["one", "two", "one"]
+
+
+def moved(home: Home, to: Path) -> Home:
+    home.root.rename(to)
+    return Home.open(to)
+
+
+@pytest.mark.parametrize("release", ["this", "earlier"])
+def test_a_home_that_was_moved_keeps_its_champions_through_a_clean_up_and_goes_back(tmp_path, release):
+    home = Home.open(tmp_path / "here")
+    champions(home, "one", "two")
+    if release == "earlier":  # which wrote absolute paths
+        for path in (home.champions / "champion.json", home.champions / "history.jsonl"):
+            path.write_text(path.read_text(encoding="utf-8").replace('"champions/', f'"{home.champions}/'), encoding="utf-8")
+        assert "here" in history(home)[0]["model"] and len(history(home)) == 2
+    there = moved(home, tmp_path / "there")
+    clean_up(there)
+    assert current_champion(there).model == there.champions / "two" and current_champion(there).verified
+    assert rollback(there, SIGNED).model == there.champions / "one"
+    clean_up(there, keep=1)
+    assert current_champion(there).verified and not (there.champions / "two").exists()
+
+
+def test_a_moved_home_keeps_the_champion_that_an_earlier_release_left_in_its_candidates_folder(tmp_path):
+    home = Home.open(tmp_path / "here")
+    champions(home, "one")
+    shutil.rmtree(home.champions / "one")
+    there = moved(home, tmp_path / "there")
+    clean_up(there)
+    assert current_champion(there).verified
 
 
 # --- killed, and two at once ---
