@@ -66,11 +66,16 @@ def last_evaluation(home: Home) -> dict[str, Any] | None:
 
 
 def nothing_changed(home: Home, inputs: str) -> bool:
-    """Was a candidate of these very inputs evaluated last, and its verdict carried out?"""
+    """Was a candidate of these very inputs evaluated last, and its verdict carried out?
+
+    A rejection is, while what it was measured against is the champion, or the candidate itself by a person's word.
+    """
     last = last_evaluation(home)
     if last is None or last["inputs"] != inputs:
         return False
-    return not last["verdict"]["promoted"] or last["candidate"] in {move["id"] for move in history(home)}
+    if last["verdict"]["promoted"]:
+        return last["candidate"] in {move["id"] for move in history(home)}
+    return _reference(current_champion(home)) in (last["reference"], last["candidate"])
 
 
 def evaluate(
@@ -93,8 +98,8 @@ def evaluate(
     champion = current_champion(home)
     last = last_evaluation(home)
     if last and last["inputs"] == inputs and last["candidate"] == candidate.id:
-        stands = not last["verdict"]["promoted"] or last["reference"] == (champion.id if champion else BASE)
-        if (stands and not unanswered(last)) or (champion and champion.id == candidate.id):
+        stands = last["reference"] == _reference(champion) and not unanswered(last)
+        if stands or (champion and champion.id == candidate.id):
             return last
     questions = {**heldout["leaves"], GENERAL: heldout["general"]}
     distractors = _distractors(home, catalog, heldout["leaves"], settings.seed)
@@ -106,7 +111,7 @@ def evaluate(
     for leaf in set(settings.gate.allowed_regressions) - questions.keys():
         say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
     reference = "champion" if champion else BASE
-    stored = home.evaluations / digest([inputs, candidate.id, champion.id if champion else BASE])
+    stored = home.evaluations / digest([inputs, candidate.id, _reference(champion)])
     judged = judge_models(home, settings, models, reference, heldout["leaves"], stored, say)
     changed = _changed_leaves(catalog, champion)
     pairs: Losses = {leaf: list(zip(scores["candidate"][leaf], scores[reference][leaf], strict=True)) for leaf in questions}
@@ -123,7 +128,7 @@ def evaluate(
         "inputs": inputs,
         "candidate": candidate.id,
         "digest": candidate.digest,
-        "reference": champion.id if champion else BASE,
+        "reference": _reference(champion),
         "base_model": base.identity,
         "taxonomy_commit": snapshot.taxonomy_commit,
         "snapshot": snapshot.id,
@@ -156,6 +161,11 @@ def evaluate(
     write_json(stored / "evaluation.json", evaluation)
     write_json(home.evaluations / "last.json", evaluation)
     return read_json(home.evaluations / "last.json")
+
+
+def _reference(champion: Champion | None) -> str:
+    """Id of what a candidate is measured against."""
+    return champion.id if champion else BASE
 
 
 def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:

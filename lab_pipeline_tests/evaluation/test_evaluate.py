@@ -17,7 +17,7 @@ from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_
 from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
-from lab_pipeline.registry.champion import current_champion, promote
+from lab_pipeline.registry.champion import Signed, current_champion, promote, rollback
 from lab_pipeline.settings import EndpointTeacherSettings, Settings
 from lab_pipeline.storage import Home, folder_digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Message, Request
@@ -34,6 +34,7 @@ PROVENANCE = {
     "recipe": {"name": "small"},
     "seed": 17,
 }
+SIGNED = Signed("Anna", "it is needed tonight")
 ALL_LEAVES = sorted([KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL])
 
 
@@ -305,6 +306,24 @@ def test_nothing_changed_after_a_rejection(bench):
     bench.evaluate("worse")
     assert nothing_changed(bench.home, "inputs")
     assert not nothing_changed(bench.home, "others")
+
+
+def test_a_rejection_does_not_outlive_the_champion_that_it_was_measured_against(bench):
+    promote(bench.home, bench.evaluate("better", "first"))
+    promote(bench.home, bench.evaluate("best", "second"))
+    assert not bench.evaluate("third", model="better")["verdict"]["promoted"]
+    assert nothing_changed(bench.home, "inputs")
+    rollback(bench.home, SIGNED)
+    assert not nothing_changed(bench.home, "inputs")
+    assert bench.evaluate("third", model="better")["reference"] == "better"
+
+
+def test_nothing_is_left_to_do_for_a_rejected_candidate_that_a_person_made_champion(bench):
+    promote(bench.home, bench.evaluate("best", "first"))
+    rejected = bench.evaluate("better")
+    promote(bench.home, rejected, SIGNED)
+    assert nothing_changed(bench.home, "inputs")
+    assert bench.evaluate("better") == rejected
 
 
 def test_something_is_left_to_do_until_a_promotion_is_carried_out(bench):
