@@ -74,7 +74,7 @@ def nothing_changed(home: Home, inputs: str) -> bool:
     if last is None or last["inputs"] != inputs:
         return False
     if last["verdict"]["promoted"]:
-        return last["candidate"] in {move["id"] for move in history(home)}
+        return any((move["id"], move["catalog"]) == (last["candidate"], last["catalog"]) for move in history(home))
     return _reference(current_champion(home)) in (last["reference"], last["candidate"])
 
 

@@ -62,7 +62,7 @@ class Champion:
     model: Path
     digest: str
     promoted_at: str
-    """When the alias moved to it, ISO 8601, UTC."""
+    """When the alias moved to it, or stayed on it for a new catalog; ISO 8601, UTC."""
     catalog: dict[str, str]
     """Content hash of each leaf that the model was trained on, by key."""
 
@@ -90,7 +90,8 @@ def champion_folder(home: Home, name: str) -> Path:
 
 
 def history(home: Home) -> list[dict[str, Any]]:
-    """All moves of the alias, oldest first. `event`: *promotion* by the gate, *override* of it, or *rollback*."""
+    """All moves of the alias, oldest first. `event`: *promotion* by the gate, *override* of it, *rollback*, or *confirmation*:
+    the champion stayed, for of a changed catalog the same model was made."""
     moves = [{"event": "promotion", "author": None, **move} for move in read_lines(_moves(home))]
     named = {"event": "promotion", "author": None, **read_json(_alias(home))} if _alias(home).exists() else None
     return moves if named is None or moves[-1:] == [named] else [*moves, named]
@@ -100,6 +101,7 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
     """Make the evaluated candidate the champion, if its evaluation allows it or a person overrides the gate. Idempotent.
 
     An override stands above the verdict, what it was measured against, and an earlier rollback; never above the files' hash.
+    The champion itself, made once more of a changed catalog, is recorded with that, so that no leaf counts as changed for ever.
 
     Raises:
         PromotionRefused: the verdict is against it, a person rolled it back, the champion moved since it was measured, or its
@@ -108,15 +110,26 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
     name = evaluation["candidate"]
     with _alias_lock(home):
         champion = current_champion(home)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         if champion and champion.id == name:
-            return champion
+            if evaluation["verdict"]["outcome"] != "unchanged" or evaluation["catalog"] == champion.catalog:
+                return champion
+            move = {
+                **history(home)[-1],
+                "event": "confirmation",
+                "promoted_at": now,
+                "catalog": evaluation["catalog"],
+                "author": None,
+                "reason": evaluation["verdict"]["reason"],
+                "before": name,
+            }
+            return _move_alias(home, move)
         if override is None:
             _may_be_promoted(home, evaluation, champion)
         candidate = load_candidate(home, name)
         found = model_digest(candidate.model)
         if found != evaluation["digest"]:
             raise PromotionRefused(f"{candidate.model}: files changed since they were measured ({found})")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         overrides = [
             {"author": move["author"], "reason": move["reason"], "at": move["promoted_at"]}
             for move in history(home)
@@ -200,7 +213,7 @@ def _before(home: Home, champion: Champion) -> list[dict[str, Any]]:
     """The champions before this one, newest first: the one it was last promoted over, the one that was promoted over, and so
     on. A champion that a person rolled back before this one came is thus none of them."""
     moves = history(home)
-    over = {move["id"]: move["before"] for move in moves if move["event"] != "rollback"}
+    over = {move["id"]: move["before"] for move in moves if move["event"] in ("promotion", "override")}
     names = [champion.id]
     while (before := over.get(names[-1])) in over and before not in names:
         names.append(before)

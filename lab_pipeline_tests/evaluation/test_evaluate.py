@@ -21,7 +21,7 @@ from lab_pipeline.registry.champion import Signed, current_champion, promote, ro
 from lab_pipeline.settings import EndpointTeacherSettings, Settings
 from lab_pipeline.storage import Home, folder_digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Message, Request
-from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
+from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.evaluation.judges import judge, shown
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
@@ -220,6 +220,20 @@ def test_leaves_count_as_changed_whose_rows_the_champion_was_not_trained_on(benc
     evaluation = bench.evaluate("best", "more")
     assert evaluation["changed"] == sorted([GROUNDED, FOUNDATIONAL])
     assert f"Changed leaves: `{GROUNDED}`, `{FOUNDATIONAL}`." in report_markdown(evaluation)
+
+
+def test_a_leaf_whose_change_left_the_model_as_it_is_counts_as_changed_only_once(bench):
+    promote(bench.home, bench.evaluate("better"))
+    edit_yaml(bench.filled.taxonomy / KNOWLEDGE / "qna.yaml", lambda value: value.update(document_outline="Another outline."))
+    bench.filled.refresh(KNOWLEDGE)
+    evaluation = bench.evaluate("better", "edited")
+    assert (evaluation["verdict"]["outcome"], evaluation["changed"]) == ("unchanged", [KNOWLEDGE])
+    assert not nothing_changed(bench.home, "edited")
+    promote(bench.home, evaluation)
+    assert nothing_changed(bench.home, "edited")
+    write_skill(bench.filled.taxonomy, FREEFORM, seeds=7)
+    bench.filled.refresh(FREEFORM)
+    assert bench.evaluate("best", "edited again")["changed"] == [FREEFORM]
 
 
 def test_after_a_mere_removal_no_leaf_counts_as_changed(bench):

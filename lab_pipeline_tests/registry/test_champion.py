@@ -95,6 +95,19 @@ def test_promoting_again_changes_nothing(home):
     assert files(home) == before
 
 
+def test_the_champion_made_once_more_of_a_changed_catalog_is_recorded_with_that_and_rolled_back_as_before(home):
+    champions(home, "one", "two")
+    again = evaluation(home, "two", "two") | {"catalog": {LEAVES[0]: "edited"}}
+    again["verdict"] = {"promoted": True, "outcome": "unchanged", "reason": "byte for byte"}
+    champion = promote(home, again)
+    assert (champion.id, champion.catalog) == ("two", {LEAVES[0]: "edited"})
+    assert promote(home, again) == champion == current_champion(home) and len(history(home)) == 3
+    assert history(home)[-1].items() >= {"event": "confirmation", "id": "two", "before": "two"}.items()
+    promote(home, evaluation(home, "three", "two"))
+    assert rollback(home, SIGNED).catalog == {LEAVES[0]: "edited"}
+    assert rollback(home, SIGNED).id == "one"
+
+
 def test_promotions_at_the_same_time_are_one(home):
     one = evaluation(home, "one")
     with ThreadPoolExecutor(8) as threads:
