@@ -104,7 +104,7 @@ def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False
     """Take a leaf out of all later data sets and tests, or back in, and name it on the cards of the models that hold it.
 
     Raises:
-        LabError: no such leaf is known, or it stands so already.
+        LabError: no such leaf is known, it stands so already, or author or reason is blank.
     """
     check_known(home, leaf)
     withdrawal = record_withdrawal(home, leaf, author, reason, withdrawn=not undo)

@@ -132,6 +132,14 @@ def test_a_withdrawn_leaf_is_named_on_the_models_that_hold_it_until_that_is_undo
         withdraw(home, LEAVES[0], "Anna", "again", undo=True)
 
 
+@pytest.mark.parametrize(("author", "reason"), [("", "why"), ("Anna", "  ")])
+def test_nobody_withdraws_a_leaf_without_a_name_and_a_reason(home, author, reason):
+    promote(home, evaluation(home, "one"))
+    with pytest.raises(LabError, match="an author and a reason"):
+        withdraw(home, LEAVES[0], author, reason)
+    assert withdrawals(home) == {}
+
+
 def test_an_unknown_leaf_is_answered_with_those_of_similar_names(lab):
     lab.snapshot()
     with pytest.raises(LabError, match=f"{FREEFORM}s: no such leaf; did you mean {FREEFORM}"):

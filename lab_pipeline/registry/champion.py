@@ -104,14 +104,16 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
     The champion itself, made once more of a changed catalog, is recorded with that, so that no leaf counts as changed for ever.
 
     Raises:
-        PromotionRefused: the verdict is against it, a person rolled it back, the champion moved since it was measured, or its
-            files are not the ones that were measured.
+        PromotionRefused: the verdict is against it, a person rolled it back, the champion moved since it was measured, its
+            files are not the ones that were measured, or an override names the champion itself.
     """
     name = evaluation["candidate"]
     with _alias_lock(home):
         champion = current_champion(home)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if champion and champion.id == name:
+            if override:
+                raise PromotionRefused(f"{name}: is the champion already")
             if evaluation["verdict"]["outcome"] != "unchanged" or evaluation["catalog"] == champion.catalog:
                 return champion
             move = {

@@ -151,6 +151,15 @@ def test_a_rejected_candidate_is_promoted_on_a_persons_word_which_is_kept_for_ev
     assert "The gate said *not better*" in card and "Anna" in card and SIGNED.reason in card and "Bert" in card
 
 
+def test_an_override_for_the_champion_itself_is_refused_for_it_would_record_nothing(home):
+    one = evaluation(home, "one")
+    promote(home, one)
+    before = files(home)
+    with pytest.raises(PromotionRefused, match="one: is the champion already"):
+        promote(home, one, SIGNED)
+    assert files(home) == before
+
+
 def test_an_override_does_not_stand_above_the_files_hash(home):
     against = evaluation(home, "one", promoted=False)
     write_text(home.root / "candidates" / "one" / "model" / "config.json", "other")
