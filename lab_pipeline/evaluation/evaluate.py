@@ -106,7 +106,7 @@ def evaluate(
     models = {BASE: (base.folder, base.digest), "candidate": (candidate.model, candidate.digest)}
     if champion:
         models["champion"] = (champion.model, champion.digest)
-    scores = {name: _scores(home, *model, heldout["digest"], questions, say) for name, model in models.items()}
+    scores = {name: _scores(home, name, *model, heldout["digest"], questions, say) for name, model in models.items()}
     ranks = {name: _ranks(home, *model, heldout["leaves"], distractors, say) for name, model in models.items()}
     for leaf in set(settings.gate.allowed_regressions) - questions.keys():
         say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
@@ -179,13 +179,19 @@ def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
 
 
 def _scores(
-    home: Home, model: Path, model_digest: str, heldout_digest: str, questions: dict[str, list[dict[str, Any]]], say: Say
+    home: Home,
+    role: str,
+    model: Path,
+    model_digest: str,
+    heldout_digest: str,
+    questions: dict[str, list[dict[str, Any]]],
+    say: Say,
 ) -> dict[str, list[float]]:
     """Loss of every question by leaf; a model is scored once on one set of questions."""
     path = home.evaluations / "scores" / f"{model_digest}-{heldout_digest}.json"
     if not path.exists():
         flat = [question for leaf in questions for question in questions[leaf]]
-        say(f"scoring {model.name} ({model_digest}) on {len(flat)} questions")
+        say(f"scoring {role} ({model_digest}) on {len(flat)} questions")
         losses = iter(answer_losses(model, flat, say))
         write_json(path, {leaf: [next(losses) for _ in questions[leaf]] for leaf in questions})
     return read_json(path)

@@ -187,6 +187,7 @@ def test_a_model_is_scored_once_on_one_set_of_questions(bench):
     shutil.rmtree(bench.home.evaluations / "scores")
     bench.evaluate("better")
     assert bench.scored == 2
+    assert [said.split()[1] for said in bench.said if "scoring" in said] == ["base", "candidate"]
     bench.evaluate("better", inputs="others")
     assert bench.scored == 0
     bench.evaluate("worse")
