@@ -264,8 +264,7 @@ def _catalog_entries(home: Home, leaf: str) -> list[dict[str, Any]]:
 
 
 def _commit_of(home: Home, leaf: str, fingerprint: str) -> str | None:
-    """The taxonomy commit of a snapshot that found the leaf so: of the oldest, and if its rows were found again, the last time's
-    (see `load_snapshot`)."""
+    """The taxonomy commit of the oldest snapshot that found the leaf so; the last commit, if its rows were found at several."""
     found = []
     for path in home.current_snapshot.parent.glob("*.parquet"):
         seen = pq.read_table(path, columns=["leaf"], filters=[("leaf", "=", leaf), ("fingerprint", "=", fingerprint)])

@@ -217,7 +217,7 @@ def _before(home: Home, champion: Champion) -> list[dict[str, Any]]:
     moves = history(home)
     over = {move["id"]: move["before"] for move in moves if move["event"] in ("promotion", "override")}
     names = [champion.id]
-    while (before := over.get(names[-1])) in over and before not in names:
+    while (before := over.get(names[-1])) and before in over and before not in names:
         names.append(before)
     last = {move["id"]: move for move in moves}
     return [last[name] for name in names[1:]]
