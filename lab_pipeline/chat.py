@@ -12,8 +12,7 @@ from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.answers import greedy_answers
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.registry.base_model import fetch_model
-from lab_pipeline.registry.candidate import load_candidate
-from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.registry.champion import champion_folder, current_champion, history
 from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import Home
 
@@ -22,7 +21,7 @@ _END = "/exit"
 
 
 def find_model(home: Home, name: str) -> Path:
-    """Folder of the model that people call `name`: 'champion', 'base', or the id of a candidate.
+    """Folder of the model that people call `name`: 'champion', 'base', or the id of an earlier champion or of a candidate.
 
     Raises:
         LabError: there is none.
@@ -30,14 +29,16 @@ def find_model(home: Home, name: str) -> Path:
     if name == "base":
         return fetch_model(home, load_settings(home.settings_file).base_model).folder
     champion = current_champion(home)
-    if champion and name in ("champion", champion.id):
-        return champion.model
     if name == "champion":
-        raise LabError("no champion yet: run `lab-pipeline retune` to make one, or take --model base")
-    candidates = sorted(path.parent.name for path in home.root.glob("candidates/*/candidate.json"))
-    if name not in candidates:
-        raise LabError(f"no model {name!r}; there are: {', '.join(['champion', 'base', *candidates])}")
-    return load_candidate(home, name).model
+        if champion is None:
+            raise LabError("no champion yet: run `lab-pipeline retune` to make one, or take --model base")
+        return champion.model
+    folders = {path.parent.name: path.parent / "model" for path in sorted(home.root.glob("candidates/*/candidate.json"))}
+    folders |= {move["id"]: champion_folder(home, move["id"]) for move in history(home)}
+    there = [known for known, folder in folders.items() if folder.is_dir()]  # `lab-pipeline gc` removes what is dispensable
+    if name not in there:
+        raise LabError(f"no model {name!r}; there are: {', '.join(['champion', 'base', *sorted(there)])}")
+    return folders[name]
 
 
 class Conversation:

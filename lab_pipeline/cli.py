@@ -316,7 +316,7 @@ def summary_text(result: dict[str, Any]) -> str:
 
 @app.command()
 def chat(
-    model: Annotated[str, typer.Option(help="champion, base, or the id of a candidate")] = "champion",
+    model: Annotated[str, typer.Option(help="champion, base, or the id of an earlier champion or a candidate")] = "champion",
     home: HomeOption = None,
 ) -> None:
     """Talk with a model; /exit or Ctrl-D ends, Ctrl-C stops an answer. From a pipe, each line is a question."""

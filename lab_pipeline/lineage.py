@@ -104,7 +104,7 @@ def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False
     """Take a leaf out of all later data sets and tests, or back in, and name it on the cards of the models that hold it.
 
     Raises:
-        LabError: no such leaf is known, or it stands so already.
+        LabError: no such leaf is known, it stands so already, or author or reason is blank.
     """
     check_known(home, leaf)
     withdrawal = record_withdrawal(home, leaf, author, reason, withdrawn=not undo)
@@ -264,7 +264,7 @@ def _catalog_entries(home: Home, leaf: str) -> list[dict[str, Any]]:
 
 
 def _commit_of(home: Home, leaf: str, fingerprint: str) -> str | None:
-    """The taxonomy commit of the first snapshot that found the leaf so."""
+    """The taxonomy commit of the oldest snapshot that found the leaf so; the last commit, if its rows were found at several."""
     found = []
     for path in home.current_snapshot.parent.glob("*.parquet"):
         seen = pq.read_table(path, columns=["leaf"], filters=[("leaf", "=", leaf), ("fingerprint", "=", fingerprint)])

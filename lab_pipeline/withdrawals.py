@@ -36,8 +36,10 @@ def record_withdrawal(home: Home, leaf: str, author: str, reason: str, withdrawn
     """Withdraw a leaf, or take its withdrawal back.
 
     Raises:
-        LabError: the leaf stands so already.
+        LabError: author or reason is blank, or the leaf stands so already.
     """
+    if not author.strip() or not reason.strip():
+        raise LabError("a withdrawal needs an author and a reason, neither of them blank")
     entry = Withdrawal(leaf, withdrawn, author, reason, datetime.now(UTC).isoformat(timespec="seconds"))
     with FileLock(_record(home).with_suffix(".lock")):
         before = withdrawals(home).get(leaf)

@@ -1,4 +1,4 @@
-"""The Dagster UI of a home as a person uses it: webserver and daemon as `lab-pipeline ui` starts them, in headless Chromium."""
+"""Headless Chromium, and in it the Dagster UI of a home as a person uses it, with webserver and daemon by `lab-pipeline ui`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from lab_pipeline.launcher import PROJECT
 from lab_pipeline.storage import Home
@@ -107,6 +107,14 @@ class Ui:
 
 
 @contextmanager
+def open_browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
 def open_ui(home: Home, pictures: Path) -> Iterator[Ui]:
     """The UI with its daemon on a prepared home, and a browser on it; both are ended with all their processes."""
     port = _free_port()
@@ -120,15 +128,13 @@ def open_ui(home: Home, pictures: Path) -> Iterator[Ui]:
         )
     try:
         _wait_for(url, home)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        with open_browser() as browser:
             page = browser.new_page(viewport={"width": _SIZE[0], "height": _SIZE[1]})
             page.set_default_timeout(30_000)
             expect.set_options(timeout=30_000)
             page.goto(url)
             page.get_by_text("Hide navigation").click()  # the browser remembers it
             yield Ui(url, page, pictures)
-            browser.close()
     finally:
         for process in [*server.children(recursive=True), server]:
             with suppress(psutil.NoSuchProcess):

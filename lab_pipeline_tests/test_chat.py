@@ -13,8 +13,11 @@ from lab_pipeline.chat import Conversation, chat, compare, find_model
 from lab_pipeline.cli import app
 from lab_pipeline.errors import LabError
 from lab_pipeline.launcher import prepare
+from lab_pipeline.registry.champion import promote
+from lab_pipeline.registry.cleanup import clean_up
 from lab_pipeline.storage import Home, write_json
 from lab_pipeline_tests.lab import ENVIRONMENT
+from lab_pipeline_tests.registry.promotions import evaluation
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def with_candidate(home: Home, name: str, model: Path, champion: bool) -> None:
     folder.mkdir(parents=True)
     (folder / "model").symlink_to(model)
     write_json(folder / "candidate.json", {"id": name, "digest": "d"})
-    write_json(home.evaluations / "last.json", {"candidate": name})
+    write_json(home.evaluations / "last.json", {"candidate": name, "report": "r/report.md"})
     if champion:
         alias = {"id": name, "model": str(folder / "model"), "digest": "d", "promoted_at": "now", "catalog": {}}
         write_json(home.champions / "champion.json", alias)
@@ -149,6 +152,17 @@ def test_models_are_found_by_the_names_that_people_use(home, tiny_model):
     assert find_model(home, "skills-2").is_dir()
     with pytest.raises(LabError, match="no model '../x'; there are: champion, base, skills-1, skills-2"):
         find_model(home, "../x")
+
+
+def test_an_earlier_champion_is_found_by_its_id_though_its_candidate_is_cleaned_up(home):
+    promote(home, evaluation(home, "one"))
+    promote(home, evaluation(home, "two", "one"))
+    write_json(home.evaluations / "last.json", evaluation(home, "three", "two", promoted=False))
+    clean_up(home)
+    assert find_model(home, "one") == home.champions / "one"
+    clean_up(home, keep=1)
+    with pytest.raises(LabError, match="no model 'one'; there are: champion, base, three, two"):
+        find_model(home, "one")
 
 
 def test_compare_asks_each_model_once(home, tiny_model, monkeypatch):

@@ -13,19 +13,25 @@ from lab_pipeline.datasets.mix import Dataset, mix_knowledge, mix_skills
 from lab_pipeline.errors import LabError
 from lab_pipeline.lineage import as_text, leaf_lineage, model_lineage, row_lineage, withdraw
 from lab_pipeline.registry.champion import Signed, current_champion, history, promote, rollback
+from lab_pipeline.settings import DatasetSettings, MixingSettings
 from lab_pipeline.storage import Home, read_json, write_json
 from lab_pipeline.withdrawals import withdrawals
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, word
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome
 from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
 from lab_pipeline_tests.training.runs import recipe
 
 RECIPE = recipe(
     knowledge={"epochs": 1, "learning_rate": 1e-3, "general_replay": 3},
-    skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 2, "phase_1_replay": 0.5},
+    skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 2, "phase_1_replay": 0.5, "raft": 0.5},
 )
 REPLAY = [
     {**question, "id": f"r{number}", "question": f"Again: {question['answer']}"} for number, question in enumerate(GENERAL)
+]
+
+OWN = [
+    {"messages": [{"role": "user", "content": f"{word(n)}?"}, {"role": "assistant", "content": f"{word('answer', n)}."}]}
+    for n in range(8)
 ]
 
 
@@ -44,29 +50,38 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_every_row_is_traced_to_its_leaf_and_the_very_span_of_its_document(lab):
+def test_every_row_is_traced_to_its_leaf_and_the_very_span_of_its_document(lab, tmp_path):
+    own = tmp_path / "mine.jsonl"
+    own.write_text("".join(f"{json.dumps(row)}\n" for row in OWN))
+    mixing = MixingSettings(knowledge=[DatasetSettings(path=str(own))])
+    lab.settings = lab.settings.model_copy(update={"mixing": mixing})
     knowledge, skills = mixed(lab)
     counted: Counter[str] = Counter()
+    own_replayed = 0
     for row in [*knowledge.read(), *skills.read()]:
         found = row_lineage(lab.home, row["id"])
         counted[row["source"]] += 1
         assert (found["row"], found["messages"], found["models"]) == (row["id"], row["messages"], [])
         assert as_text("row", found)
         if row["source"] == "general":
-            assert found["leaf"] is None
+            assert found["leaf"] is None and "none: a general question" in as_text("row", found)
             continue
         assert found["leaf"] == row["leaf"]
+        if found["leaf"] is None:
+            assert "none: a data set of your own, mine.jsonl:" in as_text("row", found)
+            own_replayed += row["source"] == "replay"
         if found["leaf"] == KNOWLEDGE:
             start, end = found["span"]
             document = (lab.taxonomy / "documents" / found["document"]).read_text(encoding="utf-8")
             assert squeezed(document[start:end]) == found["text"]
             assert found["document_commit"].startswith("worktree:")
-            assert found["replays"] if row["source"] == "replay" else "replays" not in found
+            assert ("replays" in found, "asks_again" in found) == (row["source"] == "replay", row["source"] == "raft")
         if row["source"] == "curated":
             assert (found["flow_version"] > 0, found["teacher"], found["judge"]) == (True, "scripted", "scripted")
             assert found["taxonomy_commit"] == "c" and found["prompts"]
             assert squeezed(found["support"]) in found["text"] if found["text"] else found["leaf"] != KNOWLEDGE
-    assert counted.keys() == {"curated", "document", "general", "seed", "replay"} and min(counted.values()) > 1
+    assert counted.keys() == {"curated", "document", "general", "own", "raft", "replay", "seed"} and min(counted.values()) > 1
+    assert own_replayed
 
 
 def test_a_row_is_traced_after_its_leaf_has_changed_and_is_called_by_the_beginning_of_its_id(lab):
@@ -130,6 +145,14 @@ def test_a_withdrawn_leaf_is_named_on_the_models_that_hold_it_until_that_is_undo
     assert card.read_bytes() == before and withdrawals(home) == {}
     with pytest.raises(LabError, match="not withdrawn, so there is nothing to undo"):
         withdraw(home, LEAVES[0], "Anna", "again", undo=True)
+
+
+@pytest.mark.parametrize(("author", "reason"), [("", "why"), ("Anna", "  ")])
+def test_nobody_withdraws_a_leaf_without_a_name_and_a_reason(home, author, reason):
+    promote(home, evaluation(home, "one"))
+    with pytest.raises(LabError, match="an author and a reason"):
+        withdraw(home, LEAVES[0], author, reason)
+    assert withdrawals(home) == {}
 
 
 def test_an_unknown_leaf_is_answered_with_those_of_similar_names(lab):

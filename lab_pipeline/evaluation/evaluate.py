@@ -58,15 +58,24 @@ def retune_inputs(
 def last_evaluation(home: Home) -> dict[str, Any] | None:
     """The evaluation of the last candidate, None before the first."""
     path = home.evaluations / "last.json"
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    last = read_json(path)
+    folder = Path(last["report"]).parent.name  # the home may have been moved since
+    return {**last, "report": str(home.evaluations / folder / "report.md")}
 
 
 def nothing_changed(home: Home, inputs: str) -> bool:
-    """Was a candidate of these very inputs evaluated last, and its verdict carried out?"""
+    """Was a candidate of these very inputs evaluated last, and its verdict carried out?
+
+    A rejection is, while what it was measured against is the champion, or the candidate itself by a person's word.
+    """
     last = last_evaluation(home)
     if last is None or last["inputs"] != inputs:
         return False
-    return not last["verdict"]["promoted"] or last["candidate"] in {move["id"] for move in history(home)}
+    if last["verdict"]["promoted"]:
+        return any((move["id"], move["catalog"]) == (last["candidate"], last["catalog"]) for move in history(home))
+    return _reference(current_champion(home)) in (last["reference"], last["candidate"])
 
 
 def evaluate(
@@ -89,20 +98,20 @@ def evaluate(
     champion = current_champion(home)
     last = last_evaluation(home)
     if last and last["inputs"] == inputs and last["candidate"] == candidate.id:
-        stands = not last["verdict"]["promoted"] or last["reference"] == (champion.id if champion else BASE)
-        if (stands and not unanswered(last)) or (champion and champion.id == candidate.id):
+        stands = last["reference"] == _reference(champion) and not unanswered(last)
+        if stands or (champion and champion.id == candidate.id):
             return last
     questions = {**heldout["leaves"], GENERAL: heldout["general"]}
     distractors = _distractors(home, catalog, heldout["leaves"], settings.seed)
     models = {BASE: (base.folder, base.digest), "candidate": (candidate.model, candidate.digest)}
     if champion:
         models["champion"] = (champion.model, champion.digest)
-    scores = {name: _scores(home, *model, heldout["digest"], questions, say) for name, model in models.items()}
+    scores = {name: _scores(home, name, *model, heldout["digest"], questions, say) for name, model in models.items()}
     ranks = {name: _ranks(home, *model, heldout["leaves"], distractors, say) for name, model in models.items()}
     for leaf in set(settings.gate.allowed_regressions) - questions.keys():
         say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
     reference = "champion" if champion else BASE
-    stored = home.evaluations / digest([inputs, candidate.id, champion.id if champion else BASE])
+    stored = home.evaluations / digest([inputs, candidate.id, _reference(champion)])
     judged = judge_models(home, settings, models, reference, heldout["leaves"], stored, say)
     changed = _changed_leaves(catalog, champion)
     pairs: Losses = {leaf: list(zip(scores["candidate"][leaf], scores[reference][leaf], strict=True)) for leaf in questions}
@@ -119,7 +128,7 @@ def evaluate(
         "inputs": inputs,
         "candidate": candidate.id,
         "digest": candidate.digest,
-        "reference": champion.id if champion else BASE,
+        "reference": _reference(champion),
         "base_model": base.identity,
         "taxonomy_commit": snapshot.taxonomy_commit,
         "snapshot": snapshot.id,
@@ -154,6 +163,11 @@ def evaluate(
     return read_json(home.evaluations / "last.json")
 
 
+def _reference(champion: Champion | None) -> str:
+    """Id of what a candidate is measured against."""
+    return champion.id if champion else BASE
+
+
 def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
     """Leaves whose rows the reference was not trained on. Where none changed nor left, the recipe or the base model did,
     and all leaves count."""
@@ -165,13 +179,19 @@ def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
 
 
 def _scores(
-    home: Home, model: Path, model_digest: str, heldout_digest: str, questions: dict[str, list[dict[str, Any]]], say: Say
+    home: Home,
+    role: str,
+    model: Path,
+    model_digest: str,
+    heldout_digest: str,
+    questions: dict[str, list[dict[str, Any]]],
+    say: Say,
 ) -> dict[str, list[float]]:
     """Loss of every question by leaf; a model is scored once on one set of questions."""
     path = home.evaluations / "scores" / f"{model_digest}-{heldout_digest}.json"
     if not path.exists():
         flat = [question for leaf in questions for question in questions[leaf]]
-        say(f"scoring {model.name} ({model_digest}) on {len(flat)} questions")
+        say(f"scoring {role} ({model_digest}) on {len(flat)} questions")
         losses = iter(answer_losses(model, flat, say))
         write_json(path, {leaf: [next(losses) for _ in questions[leaf]] for leaf in questions})
     return read_json(path)

@@ -166,6 +166,10 @@ def decide(
 ) -> Verdict:
     """Apply the policy.
 
+    Where leaves were only taken out, what remains must be no worse. With fewer than `minimum_questions` held-out questions
+    left, the general questions decide alone, for what was withdrawn has to leave the model; with none of those either, a
+    person has to.
+
     Args:
         changed: losses on leaves whose rows differ from what the reference was trained on.
         unchanged: losses on all other leaves in use.
@@ -198,7 +202,14 @@ def decide(
     if not changed:
         if vetoes:
             return verdict(False, "leaf got worse", veto)
-        return verdict(True, "no worse", "no leaf had to get better, and nothing that remains got worse")
+        remaining = others.questions if others else 0
+        if remaining >= policy.minimum_questions:
+            return verdict(True, "no worse", "no leaf had to get better, and nothing that remains got worse")
+        few = f"the leaves that remain have {remaining} held-out questions, and {policy.minimum_questions} are needed to tell"
+        if not general:
+            return verdict(False, "not enough evidence", f"{few}; there are no general questions either")
+        alone = f"{few}, so this rests on the {len(general)} general questions alone, which got no worse"
+        return verdict(True, "no worse", f"no leaf had to get better; {alone}")
     questions = sum(len(pairs) for pairs in changed.values())
     if gain is None or questions < policy.minimum_questions:
         return verdict(

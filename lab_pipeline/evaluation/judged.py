@@ -68,7 +68,7 @@ def judge_models(
     rows = [
         {"model": model, "leaf": leaf, "number": number, **question, "reference": question["answer"], "answer": answer}
         for model, (where, model_digest) in models.items()
-        for leaf, answers in _answers(home, where, model_digest, questions, say).items()
+        for leaf, answers in _answers(home, model, where, model_digest, questions, say).items()
         for number, (question, answer) in enumerate(zip(questions[leaf], answers, strict=True))
     ]
     try:
@@ -172,13 +172,13 @@ async def _ask(
 
 
 def _answers(
-    home: Home, model: Path, model_digest: str, questions: dict[str, list[dict[str, Any]]], say: Say
+    home: Home, role: str, model: Path, model_digest: str, questions: dict[str, list[dict[str, Any]]], say: Say
 ) -> dict[str, list[str]]:
     """Answer of every question by leaf; a model answers the same questions once."""
     path = home.evaluations / "answers" / f"{model_digest}-{digest([questions, _ANSWER_TOKENS])}.json"
     if not path.exists():
         flat = [question for leaf in questions for question in questions[leaf]]
-        say(f"asking {model.name} ({model_digest}) {len(flat)} questions")
+        say(f"asking {role} ({model_digest}) {len(flat)} questions")
         answers = iter(greedy_answers(model, flat, _ANSWER_TOKENS, say))
         write_json(path, {leaf: [next(answers) for _ in questions[leaf]] for leaf in questions})
     return read_json(path)

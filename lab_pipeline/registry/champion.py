@@ -62,7 +62,7 @@ class Champion:
     model: Path
     digest: str
     promoted_at: str
-    """When the alias moved to it, ISO 8601, UTC."""
+    """When the alias moved to it, or stayed on it for a new catalog; ISO 8601, UTC."""
     catalog: dict[str, str]
     """Content hash of each leaf that the model was trained on, by key."""
 
@@ -79,11 +79,19 @@ def model_digest(folder: Path) -> str:
 
 def current_champion(home: Home) -> Champion | None:
     """The model that the alias names, None before the first promotion."""
-    return _champion(read_json(_alias(home))) if _alias(home).exists() else None
+    return _champion(home, read_json(_alias(home))) if _alias(home).exists() else None
+
+
+def champion_folder(home: Home, name: str) -> Path:
+    """Where the champion of that id lies, wherever the home was moved: `champions/ID`, or the candidate's own folder where an
+    earlier release promoted it there."""
+    folder = home.champions / name
+    return folder if folder.is_dir() else home.root / "candidates" / name / "model"
 
 
 def history(home: Home) -> list[dict[str, Any]]:
-    """All moves of the alias, oldest first. `event`: *promotion* by the gate, *override* of it, or *rollback*."""
+    """All moves of the alias, oldest first. `event`: *promotion* by the gate, *override* of it, *rollback*, or *confirmation*:
+    the champion stayed, for of a changed catalog the same model was made."""
     moves = [{"event": "promotion", "author": None, **move} for move in read_lines(_moves(home))]
     named = {"event": "promotion", "author": None, **read_json(_alias(home))} if _alias(home).exists() else None
     return moves if named is None or moves[-1:] == [named] else [*moves, named]
@@ -93,23 +101,37 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
     """Make the evaluated candidate the champion, if its evaluation allows it or a person overrides the gate. Idempotent.
 
     An override stands above the verdict, what it was measured against, and an earlier rollback; never above the files' hash.
+    The champion itself, made once more of a changed catalog, is recorded with that, so that no leaf counts as changed for ever.
 
     Raises:
-        PromotionRefused: the verdict is against it, a person rolled it back, the champion moved since it was measured, or its
-            files are not the ones that were measured.
+        PromotionRefused: the verdict is against it, a person rolled it back, the champion moved since it was measured, its
+            files are not the ones that were measured, or an override names the champion itself.
     """
     name = evaluation["candidate"]
     with _alias_lock(home):
         champion = current_champion(home)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         if champion and champion.id == name:
-            return champion
+            if override:
+                raise PromotionRefused(f"{name}: is the champion already")
+            if evaluation["verdict"]["outcome"] != "unchanged" or evaluation["catalog"] == champion.catalog:
+                return champion
+            move = {
+                **history(home)[-1],
+                "event": "confirmation",
+                "promoted_at": now,
+                "catalog": evaluation["catalog"],
+                "author": None,
+                "reason": evaluation["verdict"]["reason"],
+                "before": name,
+            }
+            return _move_alias(home, move)
         if override is None:
             _may_be_promoted(home, evaluation, champion)
         candidate = load_candidate(home, name)
         found = model_digest(candidate.model)
         if found != evaluation["digest"]:
             raise PromotionRefused(f"{candidate.model}: files changed since they were measured ({found})")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         overrides = [
             {"author": move["author"], "reason": move["reason"], "at": move["promoted_at"]}
             for move in history(home)
@@ -123,7 +145,7 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
         move = {
             "event": "override" if override else "promotion",
             "id": name,
-            "model": str(folder),
+            "model": str(folder.relative_to(home.root)),
             "digest": candidate.digest,
             "promoted_at": now,
             "catalog": evaluation["catalog"],
@@ -135,9 +157,9 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
 
 
 def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
-    """Move the alias to the champion before the current one, or to an earlier one by its id.
+    """Move the alias to the champion that the current one was promoted over, or to an earlier one by its id.
 
-    Without `to`, champions whose files are gone or changed are passed over.
+    Without `to`, champions whose files are gone or changed are passed over, for the ones that they were promoted over.
 
     Raises:
         LabError: there is none to go back to, or the files of the one asked for are not those that were measured.
@@ -150,7 +172,7 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
             if to not in known:
                 raise LabError(f"{to}: no earlier champion; there are: {', '.join(known) or 'none'}")
             earlier = [known[to]]
-        target = next((move for move in earlier if _champion(move).verified), None)
+        target = next((move for move in earlier if _champion(home, move).verified), None)
         if champion is None or target is None:
             broken = "".join(f"; {move['model']}: its files are not those that were measured" for move in earlier)
             raise LabError(f"no earlier champion to go back to{broken}")
@@ -167,7 +189,7 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
 def name_withdrawals(home: Home) -> None:
     """Write the cards of all champions once more, with what is withdrawn now."""
     with _alias_lock(home):
-        for folder in sorted({Path(move["model"]) for move in history(home)}):
+        for folder in sorted({champion_folder(home, move["id"]) for move in history(home)}):
             if (folder / "lineage.json").exists():  # gone if cleaned up, elsewhere if an earlier release promoted it
                 _write_card(home, folder)
 
@@ -190,10 +212,15 @@ def _may_be_promoted(home: Home, evaluation: dict[str, Any], champion: Champion 
 
 
 def _before(home: Home, champion: Champion) -> list[dict[str, Any]]:
-    """The champions promoted before this one was first, newest first."""
-    promotions = {move["id"]: move for move in reversed(history(home)) if move["event"] != "rollback"}
-    order = list(reversed(promotions))
-    return [promotions[name] for name in reversed(order[: order.index(champion.id)])]
+    """The champions before this one, newest first: the one it was last promoted over, the one that was promoted over, and so
+    on. A champion that a person rolled back before this one came is thus none of them."""
+    moves = history(home)
+    over = {move["id"]: move["before"] for move in moves if move["event"] in ("promotion", "override")}
+    names = [champion.id]
+    while (before := over.get(names[-1])) and before in over and before not in names:
+        names.append(before)
+    last = {move["id"]: move for move in moves}
+    return [last[name] for name in names[1:]]
 
 
 def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> Path:
@@ -230,7 +257,7 @@ def _write_card(home: Home, folder: Path) -> None:
 def _move_alias(home: Home, move: dict[str, Any]) -> Champion:
     write_json(_alias(home), move)
     append_line(_moves(home), move)
-    return _champion(move)
+    return _champion(home, move)
 
 
 @contextmanager
@@ -243,8 +270,8 @@ def _alias_lock(home: Home) -> Iterator[None]:
         yield
 
 
-def _champion(move: dict[str, Any]) -> Champion:
-    return Champion(move["id"], Path(move["model"]), move["digest"], move["promoted_at"], move["catalog"])
+def _champion(home: Home, move: dict[str, Any]) -> Champion:
+    return Champion(move["id"], champion_folder(home, move["id"]), move["digest"], move["promoted_at"], move["catalog"])
 
 
 def _alias(home: Home) -> Path:

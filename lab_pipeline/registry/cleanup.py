@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from lab_pipeline.errors import LabError
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.registry.champion import history
+from lab_pipeline.registry.champion import champion_folder, history
 from lab_pipeline.storage import Home
 
 RESUME_DAYS = 7
@@ -24,7 +24,8 @@ def dispensable(home: Home, keep: int | None = None) -> list[Path]:
     Args:
         keep: this many champions stay, the current one and those that were it last; None: all of them.
     """
-    moves = list(dict.fromkeys(move["model"] for move in reversed(history(home))))[:keep]
+    names = list(dict.fromkeys(move["id"] for move in reversed(history(home))))[:keep]
+    kept = {champion_folder(home, name) for name in names}
     last = last_evaluation(home)
     candidates = [
         folder for folder in home.root.glob("candidates/*/model") if not last or folder.parent.name != last["candidate"]
@@ -32,7 +33,7 @@ def dispensable(home: Home, keep: int | None = None) -> list[Path]:
     champions = [folder for folder in home.champions.glob("*/") if not folder.name.startswith(".")]
     before = time.time() - RESUME_DAYS * 24 * 3600
     abandoned = [folder for folder in home.checkpoints.glob("*/resume") if _last_touched(folder) < before]
-    return sorted([folder for folder in candidates + champions if str(folder) not in moves] + abandoned)
+    return sorted([folder for folder in candidates + champions if folder not in kept] + abandoned)
 
 
 def freed_bytes(folders: list[Path]) -> int:

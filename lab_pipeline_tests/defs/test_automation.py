@@ -414,7 +414,8 @@ def failed_backfill(name: str, assets: list[dg.AssetKey]) -> PartitionBackfill:
 def evaluated_last(ticking: Ticking) -> None:
     """As if a candidate of the home's present data had been evaluated, and rejected."""
     inputs = Standing.of(ticking.home, ticking.lab.settings).inputs
-    write_json(ticking.home.evaluations / "last.json", {"inputs": inputs, "verdict": {"promoted": False}})
+    rejected = {"candidate": "c", "reference": "base", "verdict": {"promoted": False}, "report": "r/report.md"}
+    write_json(ticking.home.evaluations / "last.json", {"inputs": inputs, **rejected})
 
 
 # --- settings

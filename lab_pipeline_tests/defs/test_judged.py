@@ -31,7 +31,7 @@ def known(area: float) -> dict[str, Any]:
     ],
 )
 def test_the_check_says_whether_the_judge_separates_known_rows(tmp_path, judged, passed, said) -> None:
-    write_json(Home.open(tmp_path).evaluations / "last.json", {"verdict": {}, **judged})
+    write_json(Home.open(tmp_path).evaluations / "last.json", {"verdict": {}, "report": "r/report.md", **judged})
     result = judge_separates_known_rows(Lab(root=str(tmp_path)))
     assert isinstance(result, dg.AssetCheckResult)
     assert result.passed == passed and said in (result.description or "")

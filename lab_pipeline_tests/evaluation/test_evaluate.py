@@ -17,11 +17,11 @@ from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_
 from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
-from lab_pipeline.registry.champion import current_champion, promote
+from lab_pipeline.registry.champion import Signed, current_champion, promote, rollback
 from lab_pipeline.settings import EndpointTeacherSettings, Settings
-from lab_pipeline.storage import folder_digest, read_json, write_json
+from lab_pipeline.storage import Home, folder_digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Message, Request
-from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
+from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.evaluation.judges import judge, shown
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
@@ -34,6 +34,7 @@ PROVENANCE = {
     "recipe": {"name": "small"},
     "seed": 17,
 }
+SIGNED = Signed("Anna", "it is needed tonight")
 ALL_LEAVES = sorted([KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL])
 
 
@@ -186,6 +187,7 @@ def test_a_model_is_scored_once_on_one_set_of_questions(bench):
     shutil.rmtree(bench.home.evaluations / "scores")
     bench.evaluate("better")
     assert bench.scored == 2
+    assert [said.split()[1] for said in bench.said if "scoring" in said] == ["base", "candidate"]
     bench.evaluate("better", inputs="others")
     assert bench.scored == 0
     bench.evaluate("worse")
@@ -219,6 +221,20 @@ def test_leaves_count_as_changed_whose_rows_the_champion_was_not_trained_on(benc
     evaluation = bench.evaluate("best", "more")
     assert evaluation["changed"] == sorted([GROUNDED, FOUNDATIONAL])
     assert f"Changed leaves: `{GROUNDED}`, `{FOUNDATIONAL}`." in report_markdown(evaluation)
+
+
+def test_a_leaf_whose_change_left_the_model_as_it_is_counts_as_changed_only_once(bench):
+    promote(bench.home, bench.evaluate("better"))
+    edit_yaml(bench.filled.taxonomy / KNOWLEDGE / "qna.yaml", lambda value: value.update(document_outline="Another outline."))
+    bench.filled.refresh(KNOWLEDGE)
+    evaluation = bench.evaluate("better", "edited")
+    assert (evaluation["verdict"]["outcome"], evaluation["changed"]) == ("unchanged", [KNOWLEDGE])
+    assert not nothing_changed(bench.home, "edited")
+    promote(bench.home, evaluation)
+    assert nothing_changed(bench.home, "edited")
+    write_skill(bench.filled.taxonomy, FREEFORM, seeds=7)
+    bench.filled.refresh(FREEFORM)
+    assert bench.evaluate("best", "edited again")["changed"] == [FREEFORM]
 
 
 def test_after_a_mere_removal_no_leaf_counts_as_changed(bench):
@@ -288,6 +304,15 @@ def test_a_champion_that_moved_meanwhile_makes_the_evaluation_stale(bench):
     assert bench.evaluate("better")["reference"] == "best"
 
 
+def test_an_evaluation_in_a_home_that_was_moved_stands_with_its_report(bench, tmp_path):
+    promote(bench.home, bench.evaluate("better"))
+    bench.home.root.rename(tmp_path / "moved")
+    bench.home = bench.filled.home = Home.open(tmp_path / "moved")
+    evaluation = bench.evaluate("better")
+    assert bench.scored == 0 and bench.home.root in Path(evaluation["report"]).parents and Path(evaluation["report"]).exists()
+    assert bench.evaluate("best", "more")["heldout"]["champion"] == evaluation["heldout"]["candidate"]
+
+
 def test_nothing_changed_before_the_first_evaluation_is_false(bench):
     assert not nothing_changed(bench.home, "inputs")
 
@@ -296,6 +321,24 @@ def test_nothing_changed_after_a_rejection(bench):
     bench.evaluate("worse")
     assert nothing_changed(bench.home, "inputs")
     assert not nothing_changed(bench.home, "others")
+
+
+def test_a_rejection_does_not_outlive_the_champion_that_it_was_measured_against(bench):
+    promote(bench.home, bench.evaluate("better", "first"))
+    promote(bench.home, bench.evaluate("best", "second"))
+    assert not bench.evaluate("third", model="better")["verdict"]["promoted"]
+    assert nothing_changed(bench.home, "inputs")
+    rollback(bench.home, SIGNED)
+    assert not nothing_changed(bench.home, "inputs")
+    assert bench.evaluate("third", model="better")["reference"] == "better"
+
+
+def test_nothing_is_left_to_do_for_a_rejected_candidate_that_a_person_made_champion(bench):
+    promote(bench.home, bench.evaluate("best", "first"))
+    rejected = bench.evaluate("better")
+    promote(bench.home, rejected, SIGNED)
+    assert nothing_changed(bench.home, "inputs")
+    assert bench.evaluate("better") == rejected
 
 
 def test_something_is_left_to_do_until_a_promotion_is_carried_out(bench):

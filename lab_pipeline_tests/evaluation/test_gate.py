@@ -82,6 +82,20 @@ def test_a_removal_alone_is_promoted_unless_something_that_remains_gets_worse():
     assert verdict(changed=None, general=0.3).outcome == "forgetting"
 
 
+@pytest.mark.parametrize("remaining", [0, 4])
+def test_after_a_removal_that_leaves_too_few_questions_the_general_ones_decide_alone_and_the_reason_says_so(remaining):
+    def removal(general: list[tuple[float, float]]) -> Verdict:
+        return decide({}, {"leaf": [(1.0, 1.0)] * remaining}, general, identical=False, policy=POLICY)
+
+    found = removal([(1.0, 1.0)] * 40)
+    assert (found.promoted, found.outcome) == (True, "no worse")
+    assert f"have {remaining} held-out questions" in found.reason and "the 40 general questions alone" in found.reason
+    assert removal([(1.5, 1.0)] * 40).outcome == "forgetting"
+    found = removal([])
+    assert (found.promoted, found.outcome) == (False, "not enough evidence")
+    assert "nothing that remains got worse" not in found.reason
+
+
 @pytest.mark.parametrize(("questions", "outcome"), [(0, "not enough evidence"), (4, "not enough evidence"), (5, "better")])
 def test_few_questions_are_not_enough_evidence(questions, outcome):
     changed = {"leaf": [(1.0, 2.0)] * questions}
@@ -108,7 +122,7 @@ def test_means_are_over_questions_and_the_interval_is_students():
 def test_a_single_question_has_no_interval_and_is_judged_as_measured():
     assert compare({"leaf": [(1.0, 2.0)]}, 0.95).interval is None  # type: ignore[union-attr]
     assert decide({}, {"leaf": [(2.0, 1.0)]}, [], identical=False, policy=POLICY).outcome == "worse elsewhere"
-    assert decide({}, {"leaf": [(1.0, 1.0)]}, [], identical=False, policy=POLICY).promoted
+    assert decide({}, {"leaf": [(1.0, 1.0)]}, [(1.0, 1.0)], identical=False, policy=POLICY).promoted
 
 
 def test_questions_of_a_group_spread_about_their_own_leafs_mean():
@@ -191,7 +205,7 @@ def test_an_allowed_regression_is_looked_at_by_no_decision():
     assert found.outcome == "better"
     (told,) = (leaf for leaf in found.leaves if leaf.leaf == "lost")
     assert (told.role, told.finding, told.veto) == ("allowed", "worse", False)
-    assert decide(lost, {}, [], identical=False, policy=policy).outcome == "no worse"
+    assert decide(lost, {}, [(1.0, 1.0)], identical=False, policy=policy).outcome == "no worse"
 
 
 def test_every_leaf_says_what_it_found():

@@ -57,6 +57,7 @@ def evaluation(home: Home, candidate: str, reference: str = "base", promoted: bo
         "recipe": {"lora": {"rank": 4}},
         "seed": 17,
         "evaluated_at": "2026-01-01T00:00:00+00:00",
+        "report": str(home.evaluations / candidate / "report.md"),
     }
     write_json(home.evaluations / candidate / "evaluation.json", found)
     return found

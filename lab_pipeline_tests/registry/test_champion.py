@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from lab_pipeline.registry.champion import (
     promote,
     rollback,
 )
+from lab_pipeline.registry.cleanup import clean_up
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.storage import Home, append_line, folder_digest, read_json, read_lines, write_json, write_text
 from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
@@ -93,6 +95,19 @@ def test_promoting_again_changes_nothing(home):
     assert files(home) == before
 
 
+def test_the_champion_made_once_more_of_a_changed_catalog_is_recorded_with_that_and_rolled_back_as_before(home):
+    champions(home, "one", "two")
+    again = evaluation(home, "two", "two") | {"catalog": {LEAVES[0]: "edited"}}
+    again["verdict"] = {"promoted": True, "outcome": "unchanged", "reason": "byte for byte"}
+    champion = promote(home, again)
+    assert (champion.id, champion.catalog) == ("two", {LEAVES[0]: "edited"})
+    assert promote(home, again) == champion == current_champion(home) and len(history(home)) == 3
+    assert history(home)[-1].items() >= {"event": "confirmation", "id": "two", "before": "two"}.items()
+    promote(home, evaluation(home, "three", "two"))
+    assert rollback(home, SIGNED).catalog == {LEAVES[0]: "edited"}
+    assert rollback(home, SIGNED).id == "one"
+
+
 def test_promotions_at_the_same_time_are_one(home):
     one = evaluation(home, "one")
     with ThreadPoolExecutor(8) as threads:
@@ -136,6 +151,15 @@ def test_a_rejected_candidate_is_promoted_on_a_persons_word_which_is_kept_for_ev
     assert "The gate said *not better*" in card and "Anna" in card and SIGNED.reason in card and "Bert" in card
 
 
+def test_an_override_for_the_champion_itself_is_refused_for_it_would_record_nothing(home):
+    one = evaluation(home, "one")
+    promote(home, one)
+    before = files(home)
+    with pytest.raises(PromotionRefused, match="one: is the champion already"):
+        promote(home, one, SIGNED)
+    assert files(home) == before
+
+
 def test_an_override_does_not_stand_above_the_files_hash(home):
     against = evaluation(home, "one", promoted=False)
     write_text(home.root / "candidates" / "one" / "model" / "config.json", "other")
@@ -171,6 +195,19 @@ def test_rollbacks_go_back_one_champion_after_the_other(home):
     assert rollback(home, SIGNED, "three").id == "three"
 
 
+def test_a_rollback_goes_to_no_model_that_a_person_had_rolled_back(home):
+    champions(home, "one", "two")
+    rollback(home, SIGNED)
+    promote(home, evaluation(home, "three", "one"))
+    assert rollback(home, SIGNED).id == "one"
+
+
+def test_a_champion_once_more_by_a_persons_word_is_rolled_back_to_the_one_it_came_over(home):
+    champions(home, "one", "two")
+    promote(home, evaluation(home, "one", "two"), SIGNED)
+    assert rollback(home, SIGNED).id == "two"
+
+
 def test_a_rollback_passes_over_a_champion_whose_files_changed_and_refuses_it_by_name(home):
     champions(home, "one", "two", "three")
     (home.champions / "two" / "model.safetensors").unlink()
@@ -201,6 +238,36 @@ def test_a_champion_of_an_earlier_release_is_read_and_gone_back_to(home):
     promote(home, evaluation(home, "two", "one"))
     assert rollback(home, SIGNED).model == home.root / "candidates" / "one" / "model"
     assert [move["id"] for move in history(home)] == ["one", "two", "one"]
+
+
+def moved(home: Home, to: Path) -> Home:
+    home.root.rename(to)
+    return Home.open(to)
+
+
+@pytest.mark.parametrize("release", ["this", "earlier"])
+def test_a_home_that_was_moved_keeps_its_champions_through_a_clean_up_and_goes_back(tmp_path, release):
+    home = Home.open(tmp_path / "here")
+    champions(home, "one", "two")
+    if release == "earlier":  # which wrote absolute paths
+        for path in (home.champions / "champion.json", home.champions / "history.jsonl"):
+            path.write_text(path.read_text(encoding="utf-8").replace('"champions/', f'"{home.champions}/'), encoding="utf-8")
+        assert "here" in history(home)[0]["model"] and len(history(home)) == 2
+    there = moved(home, tmp_path / "there")
+    clean_up(there)
+    assert current_champion(there).model == there.champions / "two" and current_champion(there).verified
+    assert rollback(there, SIGNED).model == there.champions / "one"
+    clean_up(there, keep=1)
+    assert current_champion(there).verified and not (there.champions / "two").exists()
+
+
+def test_a_moved_home_keeps_the_champion_that_an_earlier_release_left_in_its_candidates_folder(tmp_path):
+    home = Home.open(tmp_path / "here")
+    champions(home, "one")
+    shutil.rmtree(home.champions / "one")
+    there = moved(home, tmp_path / "there")
+    clean_up(there)
+    assert current_champion(there).verified
 
 
 # --- killed, and two at once ---
