@@ -419,4 +419,11 @@ def test_words_of_scripts_without_spaces_count_by_character() -> None:
 def test_likeness_is_highest_among_the_seeds() -> None:
     assert isinstance(POLITE_LEAF, Profile)
     assert 0 < POLITE_LEAF.least_likeness < 1
-    assert profile({**POLITE, "seeds": POLITE["seeds"][:4]}).least_likeness == 0.0
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_leaf_of_few_seeds_knows_what_is_off_topic(count: int) -> None:
+    leaf = profile({**POLITE, "seeds": POLITE["seeds"][:count]})
+    assert [module.off_topic(given, STRICT, leaf) for given in KEPT["off_topic"][1:]] == [None]
+    off_topic = [*REJECTED["off_topic"][1:], polite("Convert 30 degrees to Fahrenheit.", "It is 86 degrees.")]
+    assert None not in [module.off_topic(given, STRICT, leaf) for given in off_topic]
