@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import chain
 
 from lab_pipeline.curation.phrases import (
     DANGLING_PRONOUN,
@@ -76,13 +75,13 @@ def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _half_word(text: str, row: Row, leaf: Profile) -> bool:
-    """Whether the last word is none the leaf knows, but the beginning of one."""
-    last = re.findall(r"\w+", text.casefold())[-1]
-    own = set(re.findall(r"\w+", f"{row['question']} {row['support'] or ''}".casefold()))
-    if not last.isalpha() or last in leaf.words or last in own:
+    """Whether the answer's last word is none the leaf knows, but the beginning of the one that follows in question or source."""
+    *earlier, last = re.findall(r"\w+", text.casefold())
+    if not last.isalpha() or last in leaf.words or last in STOP_WORDS:
         return False
-    plural = (f"{last}s", f"{last}es")
-    return any(word.startswith(last) and word not in plural for word in chain(own, leaf.words))
+    own = f"{row['question']} {row['support'] or ''}".casefold()
+    before = rf"{re.escape(earlier[-1])}\W+" if earlier else ""
+    return bool(re.search(rf"\b{before}{re.escape(last)}(?!e?s?\b)\w", own)) and not re.search(rf"\b{re.escape(last)}\b", own)
 
 
 def _unfinished(text: str, source: str) -> bool:

@@ -392,6 +392,18 @@ def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
     assert module.other_language(polite(strange, strange), STRICT, known) is None
 
 
+@pytest.mark.parametrize("whole", ["No", "By hand", "No, on land", "A carp"])
+def test_a_whole_word_is_no_half_one_because_another_begins_like_it(whole: str) -> None:
+    source = "The old handle lies in carpets. Nothing was said about the landing stage."
+    assert module.cut_off(row(answer=whole, support=source), STRICT, LEAF) is None
+
+
+@pytest.mark.parametrize("half", ["Han", "An old hand", "By the old han", "On the landi", "A landing sta"])
+def test_a_half_word_begins_the_word_that_follows_in_the_source(half: str) -> None:
+    source = "The old handle lies on the landing stage."
+    assert "half word" in (module.cut_off(row(answer=half, support=source), STRICT, LEAF) or "")
+
+
 def test_support_is_the_share_of_content_words_found() -> None:
     assert support("walnut oak", "The walnuts") == 0.5
     assert support("Who is it?", "anything") == 1.0
