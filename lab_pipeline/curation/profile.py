@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab_pipeline.curation.language import main_language
-from lab_pipeline.words import content_words
+from lab_pipeline.words import all_words, content_words
 
 Row = dict[str, Any]
 Reason = str | None
@@ -39,6 +39,8 @@ class Profile:
     """Stems of the content words of its seeds, passages and descriptions."""
     words: frozenset[str]
     """All words of the same, lower-case."""
+    lengths: dict[str, tuple[int, int]]
+    """Words of its seeds' shortest and longest `question` and `answer`."""
     manner: dict[str, float]
     """How its seeds read on average: see `likeness`."""
     least_likeness: float
@@ -58,6 +60,9 @@ def profile(source: dict[str, Any]) -> Profile:
         subject=frozenset(content_words(f"{source['task']} {source['domain']} {source['outline']}")),
         topics=frozenset(content_words(material)),
         words=frozenset(re.findall(r"\w+", material.casefold())),
+        lengths={
+            column: _range([len(all_words(seed[column])) for seed in source["seeds"]]) for column in ("question", "answer")
+        },
         manner=manner,
         least_likeness=min(*alone, _ENOUGH_LIKENESS),
     )
@@ -87,6 +92,10 @@ def _mean(shapes: list[dict[str, float]]) -> dict[str, float]:
         for run, weight in shape.items():
             sums[run] += weight / len(shapes)
     return dict(sums)
+
+
+def _range(counts: list[int]) -> tuple[int, int]:
+    return min(counts), max(counts)
 
 
 def _texts(value: Any) -> Iterator[str]:

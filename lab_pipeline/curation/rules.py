@@ -45,8 +45,11 @@ def incomplete(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Outside of the flow's bounds and of those of the leaf's own seeds: what these do is right, be it a label or an essay."""
     for column, (least, most) in (("question", rules.question_words), ("answer", rules.answer_words)):
         words = len(all_words(row[column]))
+        shortest, longest = leaf.lengths[column]
+        least, most = min(least, shortest), max(most, longest)
         if not least <= words <= most:
             return f"{column} has {words} words, not {least} to {most}"
     return None

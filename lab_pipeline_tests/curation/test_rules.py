@@ -351,7 +351,7 @@ def test_a_rule_with_a_threshold_can_be_switched_off(rule: str) -> None:
 
 @pytest.mark.parametrize("key", find_leaves(TAXONOMY))
 def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> None:
-    """But for thresholds: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
+    """But for a threshold: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
     source = frozen_source(key)
     leaf, thresholds = profile(source), load_flow(f"simple_{source['kind']}", source["kind"]).file.rules
     assert leaf.language == "English"
@@ -361,7 +361,7 @@ def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> No
         support = supporting_sentence(seed["context"], seed) if knowledge else seed["context"]
         given = {**seed, "kind": source["kind"], "support": support, "fault": None, "grounding": None}
         for rule in applicable(source, thresholds, leaf):
-            if rule.__name__ not in ("wrong_length", "unsupported_answer") and (reason := rule(given, thresholds, leaf)):
+            if rule.__name__ != "unsupported_answer" and (reason := rule(given, thresholds, leaf)):
                 broken.append((seed["question"], rule.__name__, reason))
     assert broken == []
 
@@ -426,6 +426,14 @@ def test_words_of_scripts_without_spaces_count_by_character() -> None:
     chinese = row(question="这台织布机是什么做的呢?", answer="胡桃木")
     assert module.wrong_length(chinese, STRICT, LEAF) is None
     assert module.wrong_length({**chinese, "answer": "胡桃木" * 11}, STRICT, LEAF) == "answer has 33 words, not 1 to 30"
+
+
+def test_what_is_as_short_or_long_as_a_seed_has_the_right_length() -> None:
+    seeds = [{"question": "Is Otto one?", "answer": "Yes", "context": None}, {**POLITE["seeds"][0], "answer": "very " * 40}]
+    leaf, thresholds = profile({**POLITE, "seeds": seeds}), STRICT.model_copy(update={"answer_words": (2, 30)})
+    assert [module.wrong_length(skill(answer=text), thresholds, leaf) for text in ("No", "so " * 40)] == [None, None]
+    assert module.wrong_length(skill(answer="so " * 41), thresholds, leaf) == "answer has 41 words, not 1 to 40"
+    assert module.wrong_length(skill(answer="No"), thresholds, POLITE_LEAF) == "answer has 1 words, not 2 to 30"
 
 
 def test_likeness_is_highest_among_the_seeds() -> None:
