@@ -39,6 +39,7 @@ LEAKED_TAG = _any(
     r"```|^\s*~~~|\\n\\n",
 )
 
+_SOURCE = r"(?:document|passage|sentence|text|paragraph|article|excerpt|context|snippet|extract)s?"
 _CANNOT = (
     r"(?:can(?:no|['’])?t|can not|could(?: not|n['’]t)|wo(?:n['’]t)|will not|do(?: not|n['’]t)|did(?: not|n['’]t)|"
     r"(?:am|['’]m) (?:\w+ )?(?:not able to|unable to|not allowed to|not permitted to))"
@@ -48,6 +49,7 @@ _HELP = (
     r"access|share|give|tell|say|know|identify|locate|recall|possess|browse|find (?:any|the answer)|do (?:that|this)|"
     r"have (?:\w+ )?(?:access|knowledge|information|context|data|details?))"
 )
+_TELL = r"(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)"
 _INFORMATION = r"(?:information|context|details?|data|evidence|mention|indication|answer|knowledge|text)"
 _TOLD = (
     r"(?:mentioned|stated|provided|specified|given|discussed|described|included|indicated|found|disclosed|contained|covered|"
@@ -61,45 +63,59 @@ REFUSAL = _any(
     r"\bi(?:['’]m| am) (?:just |only )?an? (?:ai|chatbot|virtual assistant)\b",
     r"\bmy (?:training data|knowledge cut-?off|programming|guidelines|last (?:knowledge )?update)\b",
     # what the speaker cannot or will not do
-    rf"\b(?:i|we) ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
-    rf"(?:^|\b(?:i|we) (?:am|are) (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
+    rf"\bi ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
+    rf"\bi {_CANNOT} (?:write|create|come up with|think of) (?:an?|the|any) (?:\w+ )?(?:question|instruction|task|answer)\b",
+    rf"(?:^|\bi am (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
     rf"\b(?:not something i|i) can (?:only )?{_HELP}\b(?!.{{0,3}} you\b)|\bi prefer not\b|^no comment\b",
-    r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unaware|not aware|unfamiliar|not familiar|not comfortable)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unsure|uncertain|not sure|not certain) (?:what|which|who|where|when|how|about|of)\b",
     rf"\bi have no (?:idea|way|access|record|{_INFORMATION})\b",
-    r"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse)\b",
+    rf"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse) (?:to {_HELP}|(?:this|that|the) (?:request|question|task))\b",
     rf"\b(?:sorry|apologi[sz]e|afraid)\b.{{0,30}}\b(?:no {_INFORMATION}|(?:{_CANNOT}|unable to) {_HELP})\b",
     r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
-    # what the source lacks
-    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
-    r"\b(?:is|are|was|were)(?: not|n['’]t) (?:\w+ )?(?:specified|mentioned|stated)\b",
-    r"\b(?:nothing|not|no \w+) in the (?:document|passage|sentence|text|paragraph|article|excerpt|context|source)\b",
-    r"\b(?:text|passage|document|source|article|sentence) is silent\b|\b(?:not clear|unclear|unknown) (?:from|in|based on)\b",
-    r"\bno mention of\b",
-    r"\b(?:document|passage|sentence|text|paragraph|article|excerpt|context|source|information|it) (?:does|do|did)"
-    r"(?: not|n['’]t) "
-    r"(?:\w+ )?(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)\b",
-    rf"\bno (?:\w+ )?{_INFORMATION} "
-    r"(?:is |was |has been )?(?:about|on|regarding|given|provided|available|found|as to|to answer)\b",
-    rf"\b(?:not enough|insufficient|not sufficient|lack of|without (?:more|further|additional)) (?:\w+ )?{_INFORMATION}\b",
-    r"\b(?:need|require|provide|clarify|share|give)(?: me)?(?: with)? "
-    rf"(?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
-    r"(?:\b(?:cannot|can not|could not|not possible to|impossible to)|\bcan['’]?t) (?:be )?"
-    r"(?:determined?|answer(?:ed)?|infer(?:red)?|ascertain(?:ed)?|say|tell|conclude)\b",
+    # what it lacks
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within) (?:the|this|that|your) (?:\w+ )?{_SOURCE}\b",
+    rf"\b(?:nothing|not|no \w+) in the {_SOURCE}\b|\b{_SOURCE} is silent\b",
+    rf"\b(?:the|this|that|your) (?:\w+ )?{_SOURCE} (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
+    rf"\b(?:not enough|insufficient|not sufficient) (?:\w+ )?{_INFORMATION}\b",
+    rf"\bno information (?:is |was )?(?:about|on|regarding|given|provided|available)\b",
+    rf"\bi(?:['’]d| would)? (?:\w+ )?(?:need|require) (?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
+    r"\b(?:can(?:no|['’])?t|can not|could not) be (?:determined|answered|inferred|ascertained)\b",
     # other languages
-    r"\bals (?:ki|künstliche intelligenz|sprachmodell)\b|\b(?:kann|darf) ich (?:\w+ ){0,3}nicht\b",
-    r"\ben tant qu['’]ia\b|\bje (?:ne )?(?:peux|sais) pas\b",
-    r"\bcomo (?:modelo|ia|una ia)\b|\bno puedo (?:ayudar|responder|proporcionar)\b",
+    r"\bals (?:ki|künstliche intelligenz|sprachmodell)\b|\b(?:das )?weiß ich (?:\w+ )?nicht\W*$",
+    r"\b(?:ich (?:kann|darf)|(?:kann|darf) ich) (?:\w+ ){0,4}nicht (?:\w+ ){0,3}"
+    r"(?:helfen|(?:be)?antworten|weiterhelfen|sagen|angeben|bereitstellen|nennen)\b",
+    r"\ben tant qu['’]ia\b|^\W*je ne sais pas\W*$|"
+    r"\bje ne (?:peux|puis|sais) pas (?:\w+[ '’]){0,2}(?:répondre|aider|fournir|traiter|dire)\b",
+    r"\bcomo (?:modelo|ia|una ia)\b|\bno puedo (?:ayudar\w*|responder|proporcionar)\b",
 )
 
+NOT_TOLD = _any(
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
+    r"\b(?:is|are|was|were|has been|have been)(?: not|n['’]t) (?:\w+ )?"
+    r"(?:specified|mentioned|stated|known|recorded|documented|clear|disclosed|revealed)\b",
+    r"\b(?:is|are|was|were|remains?) (?:\w+ )?(?:unknown|unclear|uncertain|unspecified|a mystery)\b",
+    r"\b(?:nobody|no one) (?:really )?knows\b|\b(?:not clear|unclear|unknown) (?:from|in|based on)\b",
+    rf"\b(?:we|one) (?:\w+ )?{_CANNOT} (?:\w+ )?{_HELP}\b|\bwe are (?:\w+ )?(?:unable|not able) to {_HELP}\b",
+    rf"\bno (?:\w+ )?{_INFORMATION} "
+    r"(?:is |was |are |were |ha(?:s|ve) been )?(?:about|of|on|regarding|given|provided|available|found|as to|to answer)\b",
+    rf"\b(?:it|information) (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
+    rf"\b(?:lack of|without (?:more|further|additional)) (?:\w+ )?{_INFORMATION}\b",
+    r"\b(?:need|require|provide|clarify|share|give)(?: me)?(?: with)? "
+    rf"(?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
+    r"(?:\b(?:cannot|can not|could not|not possible to|impossible to)|\bcan['’]?t) "
+    r"(?:determine|answer|infer|ascertain|say|tell|conclude)\b",
+    r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
+    r"^\W*none\W*$",
+)
+"""Of a knowledge row only: in a skill such words may be the right ones, said of somebody else or to a customer."""
+
 NO_ANSWER = re.compile(
-    r"\W*(?:n/?a|none|null|nil|nan|unknown|undefined|no answer|i don['’]t know|"
+    r"\W*(?:n/?a|null|nil|nan|unknown|undefined|no answer|i don['’]t know|"
     r"not (?:applicable|available|stated|known|specified|mentioned|provided))\W*",
     re.IGNORECASE,
 )
 
-_SOURCE = r"(?:document|passage|sentence|text|paragraph|article|excerpt|context|snippet|extract)s?"
 _WORK = (
     r"(?:author|writer|report|section|chapter|page|source|material|information|summary|story|description|figure|table|"
     r"content|statement)s?"

@@ -60,9 +60,7 @@ def profile(source: dict[str, Any]) -> Profile:
         subject=frozenset(content_words(f"{source['task']} {source['domain']} {source['outline']}")),
         topics=frozenset(content_words(material)),
         words=frozenset(re.findall(r"\w+", material.casefold())),
-        lengths={
-            column: _range([len(all_words(seed[column])) for seed in source["seeds"]]) for column in ("question", "answer")
-        },
+        lengths={column: _lengths([seed[column] for seed in source["seeds"]]) for column in ("question", "answer")},
         manner=manner,
         least_likeness=min(*alone, _ENOUGH_LIKENESS),
     )
@@ -94,7 +92,8 @@ def _mean(shapes: list[dict[str, float]]) -> dict[str, float]:
     return dict(sums)
 
 
-def _range(counts: list[int]) -> tuple[int, int]:
+def _lengths(texts: list[str]) -> tuple[int, int]:
+    counts = [len(all_words(text)) for text in texts]
     return min(counts), max(counts)
 
 

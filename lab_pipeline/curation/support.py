@@ -13,7 +13,8 @@ from lab_pipeline.flows.flow import Rules
 from lab_pipeline.words import affirmed, content_words, names, negated, numbers
 
 _RESTATED = 0.8
-"""An answer that repeats this share of a sentence's content words restates it, and must keep its negation."""
+"""Where answer and sentence share this much of the content words of the one that is negated, they tell the same, and must agree
+in the negation; a conclusion such as 'Paul cannot find his keys' shares less."""
 
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
@@ -69,14 +70,15 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """The answer negates what the source says, or restates a sentence without its negation."""
+    """The answer restates a sentence of the source with a negation that this has not, or without the one that it has."""
     answers_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE)
     if not rules.facts or not row["support"] or answers_no:
         return None
     told = sentences(row["support"])
     for said in sentences(row["answer"]):
         sentence = _nearest(told, said, row["question"])
-        if negated(said) and not negated(sentence) and not negated(row["question"]):
+        denies = negated(said) and not negated(sentence) and not negated(row["question"])
+        if denies and support(affirmed(said), sentence) >= _RESTATED:
             return f"{said!r} negates what the source says"
         if negated(sentence) and not negated(said) and support(affirmed(sentence), said) >= _RESTATED:
             return f"{said!r} drops a negation of the source"

@@ -9,6 +9,7 @@ from lab_pipeline.curation.phrases import (
     FINITE_VERB,
     LEAKED_TAG,
     NO_ANSWER,
+    NOT_TOLD,
     OPEN_END,
     POINTS_AT_SOURCE,
     REFUSAL,
@@ -24,6 +25,8 @@ verb; what has one is a sentence, which ends in a mark."""
 _MOST_OF_SENTENCE = 2 / 3
 _ECHO = 6
 """An answer that ends in this many words of the question, '?' included, went on asking."""
+_REPEATED = 3
+"""A refusal whose last three words are the question's or the source's is what the row is about."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
 
 
@@ -38,8 +41,13 @@ def leaked_tag(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    answer = row["answer"]
+    """A teacher that speaks of what it cannot do, or, in knowledge, of what the source lacks; repeating such words is none."""
+    answer, own = row["answer"], f"{row['question']} {row['support'] or ''}".casefold()
     found = REFUSAL.search(answer) or NO_ANSWER.fullmatch(answer)
+    if not found and row["kind"] == "knowledge":
+        found = NOT_TOLD.search(answer)
+    if found and " ".join(found.group().casefold().split()[-_REPEATED:]) in own:
+        return None
     if not found and re.match(r"(?:i|sorry|unfortunately|as an?)\b", row["question"], re.IGNORECASE):
         found = REFUSAL.search(row["question"])
     return f"refusal {found.group().strip()!r}" if found else None
@@ -75,7 +83,7 @@ def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _half_word(text: str, row: Row, leaf: Profile) -> bool:
-    """Whether the answer's last word is none the leaf knows, but the beginning of the one that follows in question or source."""
+    """Whether the answer's last word is none of the leaf's, but the beginning of the word that follows in question or source."""
     *earlier, last = re.findall(r"\w+", text.casefold())
     if not last.isalpha() or last in leaf.words or last in STOP_WORDS:
         return False

@@ -341,7 +341,6 @@ _REFUSED = (
     "The passage doesn't say who did so.",
     "There is not enough information to answer the question.",
     "This information is not provided in the document.",
-    "It is impossible to say from what is known.",
     "I don't know.",
     "I do not have access to that data.",
     "I'm unable to help with that.",
@@ -349,7 +348,6 @@ _REFUSED = (
     "Sorry, I can’t help with this.",
     "No information is given about the frame.",
     "I would need more context to answer this.",
-    "Could you please provide more details about the loom?",
     "That goes beyond my knowledge.",
     "I have no information about this topic.",
     "The answer cannot be determined from the sentence.",
@@ -358,12 +356,29 @@ _REFUSED = (
     "I won't answer this question.",
     "My training data does not cover the town.",
     "Regrettably, I could not find any information on this.",
+    "I am unable to answer this question.",
+    "I have to decline this request.",
+    "The text is silent on this.",
 )
+_NOT_TOLD = (
+    "It is impossible to say from what is known.",
+    "Could you please provide more details about the loom?",
+    "This is not known.",
+    "Nobody knows.",
+    "The answer remains unclear.",
+    "We do not know this.",
+    "No details are available about it.",
+    "Please consult an expert.",
+    "It doesn't say.",
+)
+"""Refusals as answers about a document; in a skill they may be right."""
 
 
 def _refusals(good: list[Row], choice: random.Random) -> Iterator[Row]:
     for text in _REFUSED:
         yield {**choice.choice(good), "answer": text}
+    for text in _NOT_TOLD:
+        yield {**choice.choice([row for row in good if row["kind"] == "knowledge"]), "answer": text}
     for text in ("I'm sorry, but I cannot write a question about this?", "As an AI, I can't come up with a question."):
         yield {**choice.choice(good), "question": text}
 

@@ -109,16 +109,28 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(answer="A: Walnut wood."),
     ],
     "refusal": [
-        answer("As an AI, I do not know wood."),
-        answer("I'm sorry, but I do not know what wood it is."),
-        answer("I cannot answer what wood it is."),
-        answer("The kind of wood is not mentioned in it."),
-        answer("I don’t have enough information on the frame."),
-        answer("There is no information about the wood of the frame."),
-        answer("It cannot be determined."),
-        answer("I'm not sure which wood it is."),
-        answer("Not specified."),
-        answer("N/A"),
+        row(answer="As an AI, I do not know wood."),
+        row(answer="I'm sorry, but I do not know what wood it is."),
+        row(answer="I cannot answer what wood it is."),
+        row(answer="The kind of wood is not mentioned in it."),
+        row(answer="I don’t have enough information on the frame."),
+        row(answer="There is no information about the wood of the frame."),
+        row(answer="It cannot be determined."),
+        row(answer="I'm not sure which wood it is."),
+        row(answer="Not specified."),
+        row(answer="N/A"),
+        row(answer="This is not known."),
+        row(answer="Nobody knows what wood it is."),
+        row(answer="The kind of wood remains unknown."),
+        row(answer="Please consult a professional about the wood."),
+        row(answer="We do not know the wood."),
+        row(answer="None"),
+        polite("Erkläre mir das Netz.", "Dabei kann ich leider nicht helfen."),
+        polite("Explique-moi le réseau.", "Je ne peux pas vous aider avec cela."),
+        polite("Explícame la red.", "Lo siento, no puedo ayudarte con eso."),
+        polite("Explain the net.", "I must decline this request."),
+        polite("Explain the net.", "The text does not say what it is."),
+        polite("Explain the net.", "I would need more information."),
         row(question="I'm sorry, but I cannot help with the frame of the loom?"),
     ],
     "points_at_source": [
@@ -212,6 +224,13 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("Oak is not in use, walnut wood is."),
         polite('Reword this politely: "We do not give refunds."', "Unfortunately, we are not able to offer refunds."),
         polite('Soften this sentence: "I will not come."', "I am sorry, but I will be away on that day."),
+        polite('Soften this sentence: "I will not come."', "Thank you, but I must decline your kind invitation."),
+        polite('Soften this sentence: "I do not know."', "I am afraid I do not know."),
+        polite("How do I tell them, more kindly, that it is broken?", "Water is not covered in the warranty, I am afraid."),
+        polite("How do I tell them, more kindly, to be careful?", "Please consult a doctor before you take it."),
+        polite("How do I ask, more kindly, how tall they are?", "Could you please share more information about your height?"),
+        polite("How do I tell them, more kindly, to wait?", "We do not know yet, but we have asked the driver."),
+        told("The wood of the weavers' old frame is not known.", question="Which wood is the weavers' old frame made of?"),
     ],
     "points_at_source": [
         skill(question="What is the text of this sentence?", answer="Could you please send me this text?"),
@@ -402,6 +421,18 @@ def test_a_whole_word_is_no_half_one_because_another_begins_like_it(whole: str) 
 def test_a_half_word_begins_the_word_that_follows_in_the_source(half: str) -> None:
     source = "The old handle lies on the landing stage."
     assert "half word" in (module.cut_off(row(answer=half, support=source), STRICT, LEAF) or "")
+
+
+@pytest.mark.parametrize(
+    ("told", "concluded"),
+    [
+        ("I have changed my mind about the sofa. Iris", "Iris does not want the sofa any more."),
+        ("Has anybody seen my keys? I looked everywhere. Paul", "Paul cannot find his keys."),
+    ],
+)
+def test_a_negative_conclusion_contradicts_nothing(told: str, concluded: str) -> None:
+    given = skill(kind="grounded_skill", question="What is this about?", answer=concluded, support=told)
+    assert module.contradiction(given, STRICT, LEAF) is None
 
 
 def test_support_is_the_share_of_content_words_found() -> None:
