@@ -70,7 +70,7 @@ REFUSAL = _any(
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unaware|not aware|unfamiliar|not familiar|not comfortable)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unsure|uncertain|not sure|not certain) (?:what|which|who|where|when|how|about|of)\b",
     rf"\bi have no (?:idea|way|access|record|{_INFORMATION})\b",
-    rf"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse) (?:to {_HELP}|(?:this|that|the) (?:request|question|task))\b",
+    rf"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse) (?:to {_HELP}|(?:this|that|the) (?:request|question))\b",
     rf"\b(?:sorry|apologi[sz]e|afraid)\b.{{0,30}}\b(?:no {_INFORMATION}|(?:{_CANNOT}|unable to) {_HELP})\b",
     r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
     # what it lacks
@@ -78,7 +78,7 @@ REFUSAL = _any(
     rf"\b(?:nothing|not|no \w+) in the {_SOURCE}\b|\b{_SOURCE} is silent\b",
     rf"\b(?:the|this|that|your) (?:\w+ )?{_SOURCE} (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
     rf"\b(?:not enough|insufficient|not sufficient) (?:\w+ )?{_INFORMATION}\b",
-    rf"\bno information (?:is |was )?(?:about|on|regarding|given|provided|available)\b",
+    r"\bno information (?:is |was )?(?:about|on|regarding|given|provided|available)\b",
     rf"\bi(?:['’]d| would)? (?:\w+ )?(?:need|require) (?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
     r"\b(?:can(?:no|['’])?t|can not|could not) be (?:determined|answered|inferred|ascertained)\b",
     # other languages

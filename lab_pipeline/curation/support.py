@@ -13,8 +13,7 @@ from lab_pipeline.flows.flow import Rules
 from lab_pipeline.words import affirmed, content_words, names, negated, numbers
 
 _RESTATED = 0.8
-"""Where answer and sentence share this much of the content words of the one that is negated, they tell the same, and must agree
-in the negation; a conclusion such as 'Paul cannot find his keys' shares less."""
+"""A text with this share of another's content words tells the same, and must agree with it in negation."""
 
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
@@ -77,12 +76,17 @@ def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
     told = sentences(row["support"])
     for said in sentences(row["answer"]):
         sentence = _nearest(told, said, row["question"])
-        denies = negated(said) and not negated(sentence) and not negated(row["question"])
-        if denies and support(affirmed(said), sentence) >= _RESTATED:
+        if negated(said) and not negated(sentence) and not negated(row["question"]) and _restates(sentence, said):
             return f"{said!r} negates what the source says"
-        if negated(sentence) and not negated(said) and support(affirmed(sentence), said) >= _RESTATED:
+        if negated(sentence) and not negated(said) and _restates(said, sentence):
             return f"{said!r} drops a negation of the source"
     return None
+
+
+def _restates(text: str, denial: str) -> bool:
+    """Whether a text tells most of what the other one denies."""
+    denied = affirmed(denial)
+    return bool(content_words(denied)) and support(denied, text) >= _RESTATED
 
 
 def _nearest(told: list[str], said: str, asked: str) -> str:

@@ -83,7 +83,7 @@ def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _half_word(text: str, row: Row, leaf: Profile) -> bool:
-    """Whether the answer's last word is none of the leaf's, but the beginning of the word that follows in question or source."""
+    """Whether the last word is none of the leaf's, but the beginning of the one that follows in question or source."""
     *earlier, last = re.findall(r"\w+", text.casefold())
     if not last.isalpha() or last in leaf.words or last in STOP_WORDS:
         return False
