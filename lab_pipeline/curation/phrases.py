@@ -118,11 +118,11 @@ NO_ANSWER = re.compile(
 
 _WORK = (
     r"(?:author|writer|report|section|chapter|page|source|material|information|summary|story|description|figure|table|"
-    r"content|statement)s?"
+    r"content|statement|quote|reading|example|speaker|case)s?"
 )
 _SAYS = (
     r"(?:say|state|mention|describe|discuss|suggest|explain|indicate|claim|argue|note|list|refer|tell|write|imply|provide|present|"
-    r"highlight)(?:s|d|ed)?"
+    r"highlight|show)(?:s|d|ed)?"
 )
 _FUNCTION_WORD = (
     r"(?:above|below|and|as|is|are|was|were|does|do|did|that|who|what|when|where|which|why|how|about|to|for|we|you)"
@@ -131,32 +131,42 @@ _GIVEN = r"(?:this|above|given|provided|following|preceding|previous|aforementio
 
 POINTS_AT_SOURCE = _any(
     rf"\b(?:that|these|those|{_GIVEN}) {_SOURCE}\b",
-    rf"\b(?:in|from|by|per|with|about|of|on|to|into|see|read) the (?:\w+ )?{_SOURCE}"
+    rf"\b(?:in|from|by|per|with|about|of|on|to|into|see|read|given|summari[sz]e) the (?:\w+ )?{_SOURCE}"
     rf"(?=$|\W*$|[^\w\s]|\s(?:{_FUNCTION_WORD}|{_SAYS})\b)",
-    rf"\bthe (?:\w+ )?{_SOURCE} (?:above|below|does|do|did|{_SAYS})\b|\bthe {_SOURCE}\W*$",
+    rf"\bthe (?:\w+ )?{_SOURCE} (?:above|below|does|do|did|{_SAYS})\b",
+    r"\bthe (?:passage|paragraph|excerpt|snippet|text) (?:on|about)\b",
+    r"\bthe (?:first|second|third|fourth|last|final|next|previous|opening) (?:\w+ )?(?:sentence|paragraph)s?\b(?! of\b)",
     r"\bthe (?:author|writer|narrator)(?:['’]s)?\b(?! of\b)",
     r"\bthe above\b|\bof the following\b",
-    r"\bin (?:section|chapter|paragraph|figure|table) \d",
+    r"\bin (?:section|chapter|paragraph|figure|table|line|sentence) \d",
     r"\bthe (?:key|main) (?:points?|ideas?|takeaways?)\b",
     rf"^(?:what|which \w+) (?:is|are|was|were) {_TOLD}\b|^what (?:\w+ )?{_TOLD} (?:about|in)\b|^what information is\b",
-    rf"\b{_GIVEN} {_WORK}\b",
+    rf"\b{_GIVEN} {_WORK}\b|^(?:in|from|given) the (?:\w+ )?{_WORK}\s*,",
     rf"\bthe {_WORK} (?:above|below|given|provided|{_SAYS})\b",
     rf"\b(?:does|do|did) the {_WORK} {_SAYS}\b",
     rf"\b(?:according to|based on) (?:it|this|that|what is|the (?:\w+ )?{_WORK})\b",
-    rf"\b{_SAYS} (?:in (?:it|this|the (?:\w+ )?{_WORK})|above|below|earlier|here|previously)\b",
+    rf"\b{_SAYS} (?:in (?:it|this|the (?:\w+ )?{_WORK})|above|below|earlier|here|previously)\b|\bjust {_TOLD}\b",
+    r"\b(?:conclusions?|inferences?) can (?:you|we|one|be) (?:draw|drawn|make|made|reach|reached)\b",
     r"\b(?:laut|gemäß) (?:dem |diesem )?(?:text|dokument|abschnitt)\b",
     r"\bselon (?:le|ce) (?:texte|document|passage)\b|\bsegún el (?:texto|documento)\b",
 )
 
-DANGLING_PRONOUN = re.compile(
+DANGLING_QUESTION = _any(
     r"^(?:(?:and|so|but|then|in|on|at|by|for|from|of|with|to|what|who|whom|whose|which|when|where|why|how|much|many|often|long|"
     r"far|old|big|large|wide|high|deep|heavy|tall|else|year|day|date|kind|colou?r|name) ?)*"
     r"(?:is(?! it \w+ (?:to|that|for)\b)|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must) "
-    r"(?!it (?:take|true|mean|matter|rain|snow)|it called when)(?:it|its|he|his|she|her|they|their|them|this|these|those)\b"
-    r"|^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
-    re.IGNORECASE,
+    r"(?!it (?:take|true|mean|matter|rain|snow)|it called when)(?:it|its|he|his|she|her|they|their|them|this|these|those)\b",
+    r"^(?:what|who|which|how|why|when|where) \w+(?: (?:to|for|with|of|on|in|by|from|at|about))? "
+    r"(?:it(?! (?:to|that|when|if|possible)\b)|him|her|them|these|those)\b",
+    r"^(?:in|on|at|by|for|from|of|with|to)? ?(?:which|what) ones?\b(?! of\b)",
+    rf"\bthat (?:he|she|they|it) {_SAYS}\b",
+    r"^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
+    r"(?<!\bfirst )\b(?:mentioned|described|discussed|stated)\W*$",
 )
-"""A question about a pronoun that nothing before it explains."""
+"""A question about a pronoun, or something mentioned, that nothing before it explains."""
+
+THE_SOURCE = re.compile(rf"\bthe ({_SOURCE})\W*$", re.IGNORECASE)
+"""What may be a thing that the source tells of."""
 
 OPEN_END = re.compile(
     r"(?:\b(?:a|an|and|are|as|at|be|because|been|but|by|can|could|for|from|had|has|have|her|his|if|in|into|is|its|nor|of|on|or|"

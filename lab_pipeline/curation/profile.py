@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lab_pipeline.curation.language import main_language
+from lab_pipeline.curation.language import main_language, scripts
 from lab_pipeline.words import all_words, content_words
 
 Row = dict[str, Any]
@@ -32,7 +32,9 @@ class Profile:
     """A leaf as the rules see it."""
 
     language: str | None
-    """Language of its seeds (English name), None if that is unclear."""
+    """Language of its seeds (English name), of all its texts where they are few, None if that is unclear."""
+    scripts: set[str]
+    """Scripts of its seeds, passages and descriptions."""
     subject: frozenset[str]
     """Stems of the content words of its description: what its questions may name though a passage does not."""
     topics: frozenset[str]
@@ -56,7 +58,8 @@ def profile(source: dict[str, Any]) -> Profile:
     few = others < _OTHER_SEEDS
     alone = [_LIKENESS_OF_FEW] if few else [(len(seeds) * likeness(seed, manner) - 1) / others for seed in seeds]
     return Profile(
-        language=main_language(seeds),
+        language=main_language(seeds) or main_language([material]),
+        scripts=scripts(material),
         subject=frozenset(content_words(f"{source['task']} {source['domain']} {source['outline']}")),
         topics=frozenset(content_words(material)),
         words=frozenset(re.findall(r"\w+", material.casefold())),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lab_pipeline.curation.phrases import (
-    DANGLING_PRONOUN,
+    DANGLING_QUESTION,
     FINITE_VERB,
     LEAKED_TAG,
     NO_ANSWER,
@@ -13,11 +13,12 @@ from lab_pipeline.curation.phrases import (
     OPEN_END,
     POINTS_AT_SOURCE,
     REFUSAL,
+    THE_SOURCE,
 )
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import STOP_WORDS
+from lab_pipeline.words import STOP_WORDS, content_words
 
 _SENTENCE_WORDS = 4
 """Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite
@@ -57,8 +58,13 @@ def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """A knowledge row, shown without its document, that names 'the text' or asks about an 'it' that nothing explains."""
     if row["kind"] != "knowledge" or row["context"]:
         return None
-    question = row["question"]
-    found = POINTS_AT_SOURCE.search(question) or POINTS_AT_SOURCE.search(row["answer"]) or DANGLING_PRONOUN.search(question)
+    question, answer = row["question"], row["answer"]
+    found = POINTS_AT_SOURCE.search(question) or DANGLING_QUESTION.search(question)
+    if not found and (found := POINTS_AT_SOURCE.search(answer)):
+        named = set(content_words(found.group()))
+        found = None if named and named <= set(content_words(question)) else found  # 'Who was the author of the act?'
+    if not found and (found := THE_SOURCE.search(question) or THE_SOURCE.search(answer)):
+        found = None if found[1].casefold() in (row["support"] or "").casefold() else found
     return f"{found.group()!r} means nothing without the source" if found else None
 
 

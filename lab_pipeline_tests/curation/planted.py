@@ -219,6 +219,16 @@ _POINTING_WHOLE = {
     "Who were they?": "They were the weavers of the loom.",
     "What is its rear beam called?": "The rear beam is called the Sleeper.",
     "Where does he keep the spare parts?": "A fitter carries spare parts in a canvas roll.",
+    "What holds them together?": "Wooden pegs hold the frame together.",
+    "Which one holds the unwoven yarn?": "The rear beam holds the unwoven yarn.",
+    "Given the context, what does each leg rest on?": "Each leg rests on a cork pad.",
+    "In the story, what takes up the cloth?": "The front beam takes up the finished cloth.",
+    "In line 3, how heavy is the loom?": "The Osmerel loom weighs 212 kilograms.",
+    "What are the three parts mentioned?": "The frame, the beam and the legs.",
+    "What is the second sentence about?": "The frame stands on four legs.",
+    "Can you summarize the passage on the frame?": "The frame is made of walnut wood.",
+    "What does the speaker say about the frame?": "The frame is made of walnut wood.",
+    "What conclusion can be drawn from the statement?": "Wooden pegs hold the frame together.",
 }
 _POINTING_ANSWERS = (
     "The passage states this: {}",
@@ -321,6 +331,20 @@ _FOREIGN = (
 )
 
 
+_FOREIGN_ANSWERS = (
+    "Es gibt zwei Farben.",
+    "Bitte das Fenster schließen.",
+    "glücklich\nfröhlich",
+    "Heureux, joyeux, content",
+    "Cierra la ventana, por favor.",
+    "Ci sono due colori.",
+    "Proszę zamknąć okno.",
+    "Есть два цвета.",
+    "有两种颜色。",
+    "Δύο χρώματα.",
+)
+
+
 def _other_languages(good: list[Row]) -> Iterator[Row]:
     """Whole rows in another language, and English questions that are answered in one."""
     leaves = [[row for row in good if row["leaf"] == leaf] for leaf in (LOOM, TOWN, NOTES, POLITE, ORDER)]
@@ -330,6 +354,9 @@ def _other_languages(good: list[Row]) -> Iterator[Row]:
         support = f"{question} {answer}" if base["kind"] == "knowledge" else base["support"]
         yield {**base, "question": question, "answer": answer, "support": support}
         yield {**base, "answer": answer}
+    for answer in _FOREIGN_ANSWERS:
+        for rows in leaves:
+            yield {**rows[0], "answer": answer}
 
 
 _REFUSED = (

@@ -142,6 +142,24 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(question="What is mentioned above about the frame?"),
         row(question="What is it made of?"),
         row(question="How much does its frame weigh?"),
+        row(question="What holds them together?"),
+        row(question="What happened to him in the weavers' guild?"),
+        row(question="Which one holds the unwoven yarn?"),
+        row(question="How is the frame called that he described?"),
+        row(question="Given the context, what is the frame made of?"),
+        row(question="In the story, what is the frame made of?"),
+        row(question="In line 3, what is the frame made of?"),
+        row(question="In this case, what is the frame made of?"),
+        row(question="What are the three woods mentioned?"),
+        row(question="What is the second sentence about?"),
+        row(question="What do the first two sentences tell about the frame?"),
+        row(question="Can you summarize the passage on the frame?"),
+        row(question="What is the frame that was just described made of?"),
+        row(question="What conclusion can be drawn from the walnut frame?"),
+        row(question="What does the speaker say about the frame?"),
+        row(question="What does the example show about the frame?"),
+        row(question="Which frame does the quote refer to?"),
+        answer("Walnut wood, as told in the last sentence"),
     ],
     "no_question": [row(question="Say what the frame is made of."), row(question="What is the frame made of? Say it.")],
     "cut_off": [
@@ -167,6 +185,13 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
         row(answer="Le cadre est fabriqué en bois de noyer."),
         answer("框架是由胡桃木制成的。", question="这台织布机是什么做的呢?"),
+        row(answer="核桃木"),
+        polite("Name the colours, please.", "Есть два."),
+        polite("Name the colours, please.", "Es gibt zwei Farben."),
+        polite("Name the colours, please.", "glücklich\nfröhlich"),
+        polite("Name the colours, please.", "Heureux, joyeux, content"),
+        polite("Close the window, please.", "Bitte das Fenster schließen."),
+        polite("Close the window, please.", "Cierra la ventana, por favor."),
     ],
     "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
     "unsupported_fact": [
@@ -241,6 +266,9 @@ KEPT: dict[str, list[dict[str, Any]]] = {
             answer="Five hours",
             support="Oil walnut frame five hours.",
         ),
+        answer("The author was Hask Orrowin.", question="Who was the author of the Osmerel loom?"),
+        answer("Walnut", question="Which wood makes it possible to weave?"),
+        answer("Walnut", question="Which wood was first described?"),
     ],
     "no_question": [row()],
     "cut_off": [
@@ -261,6 +289,9 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         row(),
         answer("Pellira Donsk", question="Who is Hask Orrowin?"),
         answer("deer antler", question="What is the name of the shuttle?"),
+        polite('Make this more polite: "Call Zoe."', "Could you call Zoe Vukotić and Iñigo Szczepański?"),
+        polite('Make this more polite: "Tom left."', "Gluteus maximus"),
+        polite('Make this more polite: "Sum 3α."', "Could you please sum 3α for me?"),
         polite("How can I say more kindly `kubectl get pods -n x`?", "Could you please run `kubectl get pods -n x`?"),
     ],
     "uninformative": [answer("Walnut"), answer("Yes, it is made of frames.")],
@@ -409,6 +440,13 @@ def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
     assert broken is not None
     known = profile({**POLITE, "passages": [{"text": strange}]})
     assert module.other_language(polite(strange, strange), STRICT, known) is None
+
+
+def test_a_document_that_the_source_tells_of_is_not_the_source() -> None:
+    asked = row(question="Must a witness be there when the clerk signs the document?", answer="No, none is needed.")
+    assert module.points_at_source(asked, STRICT, LEAF) == "'the document?' means nothing without the source"
+    told_of = {**asked, "support": "No witness is needed when a clerk signs a document."}
+    assert module.points_at_source(told_of, STRICT, LEAF) is None
 
 
 @pytest.mark.parametrize("whole", ["No", "By hand", "No, on land", "A carp"])
