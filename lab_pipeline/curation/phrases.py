@@ -169,10 +169,19 @@ THE_SOURCE = re.compile(rf"\bthe ({_SOURCE})\W*$", re.IGNORECASE)
 """What may be a thing that the source tells of."""
 
 OPEN_END = re.compile(
-    r"(?:\b(?:a|an|and|are|as|at|be|because|been|but|by|can|could|for|from|had|has|have|her|his|if|in|into|is|its|nor|of|on|or|"
-    r"our|should|than|that|the|their|these|this|those|to|was|were|when|where|which|while|who|whose|will|with|would|your)|"
+    r"(?:\b(?:a|an|and|are|be|because|been|but|can|could|had|has|have|her|his|if|is|its|nor|or|our|should|than|that|the|their|"
+    r"these|this|those|was|were|when|where|which|while|who|whose|will|with|would|your)|"
+    r"\b(?:and|because|but|if|or|that|then|when|while) (?:he|I|she|they|we)|\bthen it|"
     r"[,;:(\[{–—-])\s*$"
 )
+OPEN_PREPOSITION = re.compile(r"\b(?:as|at|by|for|from|in|into|of|on|to)\s*$")
+
+DETERMINER = re.compile(r" (?:an?|the|any|its|his|her|their|each|every|this|that|these|those)\b")
+ADVERBIAL = re.compile(
+    r"^(?:after|at|because|before|by|during|each|every|for|from|if|in|on|since|under|until|when|while|with|without)\b|"
+    r"\b(?:ago|earlier|later|times?|seconds?|minutes?|hours?|days?|weeks?|months?|years?)$"
+)
+"""A phrase that is whole although a determiner follows it: 'Every five years | the loom receives'."""
 
 FINITE_VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|had|will|would|can|could|must|may|might|should|does|do|did|\w+n['’]t|[Ii]['’]m|[Ii]t['’]s|"

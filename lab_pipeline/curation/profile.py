@@ -43,6 +43,8 @@ class Profile:
     """All words of the same, lower-case."""
     lengths: dict[str, tuple[int, int]]
     """Words of its seeds' shortest and longest `question` and `answer`."""
+    end_marks: bool
+    """Whether any seed's answer ends in a mark; where none does, no row's need end."""
     manner: dict[str, float]
     """How its seeds read on average: see `likeness`."""
     least_likeness: float
@@ -64,6 +66,7 @@ def profile(source: dict[str, Any]) -> Profile:
         topics=frozenset(content_words(material)),
         words=frozenset(re.findall(r"\w+", material.casefold())),
         lengths={column: _lengths([seed[column] for seed in source["seeds"]]) for column in ("question", "answer")},
+        end_marks=any(not seed["answer"].strip()[-1:].isalnum() for seed in source["seeds"]),
         manner=manner,
         least_likeness=min(*alone, _ENOUGH_LIKENESS),
     )

@@ -21,7 +21,18 @@ from lab_pipeline.curation.support import (
     unsupported_fact,
     unsupported_question,
 )
-from lab_pipeline.curation.wording import cut_off, leaked_tag, no_question, points_at_source, refusal, repetitive
+from lab_pipeline.curation.wording import (
+    half_word,
+    leaked_tag,
+    no_question,
+    open_bracket,
+    open_end,
+    open_preposition,
+    points_at_source,
+    refusal,
+    repetitive,
+    unfinished,
+)
 from lab_pipeline.flows.flow import Rules
 from lab_pipeline.words import all_words
 
@@ -86,7 +97,11 @@ RULES: tuple[Rule, ...] = (
     refusal,
     points_at_source,
     no_question,
-    cut_off,
+    open_end,
+    open_preposition,
+    open_bracket,
+    half_word,
+    unfinished,
     repetitive,
     other_language,
     uninformative,

@@ -162,18 +162,26 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         answer("Walnut wood, as told in the last sentence"),
     ],
     "no_question": [row(question="Say what the frame is made of."), row(question="What is the frame made of? Say it.")],
-    "cut_off": [
+    "open_end": [
         answer("The frame is made of walnut wood and"),
         answer("The frame is made of walnut wood,"),
         answer("The frame is made of the "),
         answer("These are its parts:"),
         answer("The frame is made of walnut –"),
+        answer("The frame is made first, and then she"),
+    ],
+    "open_preposition": [answer("The frame of the loom is made of"), answer("Walnut wood, which the weavers look for")],
+    "open_bracket": [
         answer("The frame is made of wood (walnut"),
-        row(answer="The frame is made of wal"),
-        row(answer="Waln"),
-        answer("The weaver's frame is made of strong walnut wood"),
-        row(answer="The first lull lasts four", support="The first lull lasts four seconds."),
         row(question="What is the frame of the Osmerel loom made of (walnut?"),
+    ],
+    "half_word": [row(answer="The frame is made of wal"), row(answer="Waln")],
+    "unfinished": [
+        answer("The weaver's frame is made of strong walnut wood"),
+        answer("Walnut will do"),
+        row(answer="The first lull lasts four", support="The first lull lasts four seconds."),
+        row(answer="The front beam takes up", support="The front beam takes up the finished cloth."),
+        row(answer="Wooden pegs hold", support="Wooden pegs hold the frame together without any nails."),
     ],
     "repetitive": [
         answer("walnut wood frame " * 4),
@@ -271,14 +279,18 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("Walnut", question="Which wood was first described?"),
     ],
     "no_question": [row()],
-    "cut_off": [
-        answer("Walnut wood and that is what it is."),
-        answer("Walnut of class A"),
-        answer("The wood that the weavers are fond of."),
-        answer("Walnut wood (from the loom)"),
+    "open_end": [answer("Walnut wood and that is what it is."), answer("Walnut of class A")],
+    "open_preposition": [answer("The wood that the weavers are fond of.")],
+    "open_bracket": [answer("Walnut wood (from the loom)")],
+    "half_word": [row(answer="Walnut woods")],
+    "unfinished": [
         answer("A frame of strong walnut wood from the weavers"),
-        row(answer="Walnut woods"),
         answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
+        row(
+            question="How often is the walnut frame of the loom oiled?",
+            answer="Every five years",
+            support="Every five years the walnut frame of the loom is oiled.",
+        ),
     ],
     "repetitive": [
         answer("Walnut wood, walnut wood."),
@@ -428,6 +440,18 @@ def test_what_a_fifth_of_the_seeds_do_is_the_leafs_way() -> None:
     assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], markup]}, Rules()) == ["leaked_tag"]
 
 
+def test_a_leaf_whose_phrases_end_in_prepositions_keeps_the_other_rules_on_ends() -> None:
+    phrasal = {"question": "List a synonym for attend", "answer": "take part in", "context": None}
+    assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], phrasal]}, Rules()) == ["open_preposition"]
+
+
+def test_where_no_seed_ends_in_a_mark_a_sentence_needs_none() -> None:
+    given = polite("Which synonym has glad?", "A synonym of glad is happy")
+    assert module.unfinished(given, STRICT, POLITE_LEAF) == "answer is a sentence without an end"
+    bare = [{**seed, "answer": seed["answer"].rstrip(".?")} for seed in POLITE["seeds"]]
+    assert module.unfinished(given, STRICT, profile({**POLITE, "seeds": bare})) is None
+
+
 def test_knowledge_rests_on_its_documents_whatever_its_seeds_do() -> None:
     made_up = [{**seed, "answer": "It is 7 years old."} for seed in LOOM["seeds"]]
     assert without({**LOOM, "seeds": made_up}) == []
@@ -452,13 +476,13 @@ def test_a_document_that_the_source_tells_of_is_not_the_source() -> None:
 @pytest.mark.parametrize("whole", ["No", "By hand", "No, on land", "A carp"])
 def test_a_whole_word_is_no_half_one_because_another_begins_like_it(whole: str) -> None:
     source = "The old handle lies in carpets. Nothing was said about the landing stage."
-    assert module.cut_off(row(answer=whole, support=source), STRICT, LEAF) is None
+    assert module.half_word(row(answer=whole, support=source), STRICT, LEAF) is None
 
 
 @pytest.mark.parametrize("half", ["Han", "An old hand", "By the old han", "On the landi", "A landing sta"])
 def test_a_half_word_begins_the_word_that_follows_in_the_source(half: str) -> None:
     source = "The old handle lies on the landing stage."
-    assert "half word" in (module.cut_off(row(answer=half, support=source), STRICT, LEAF) or "")
+    assert module.half_word(row(answer=half, support=source), STRICT, LEAF) is not None
 
 
 @pytest.mark.parametrize(
