@@ -17,26 +17,30 @@ _ROLE = (
     r"user|human|assistant|system|model|bot)"
 )
 
+_LABEL = rf"(?:{_ROLE}|ai|chatgpt|gpt|reply|explanation|rationale|reasoning)"
+_TURN = r"(?:question|answer|response|output|user|human|assistant|system|model|bot|ai)"
+
 LEAKED_TAG = _any(
-    # special tokens and turns of chat templates
-    r"<[|｜][^>\n]{1,40}>",
-    r"</?s>|<0x[0-9a-f]{2}>|<<?/?sys>>?|[▁Ġ]\w",
+    # special tokens and turns of chat templates, broken ones as well
+    r"<[|｜][^>\n]{1,40}>|\|\w{2,20}\|>|<\w{2,20}\|>|[◁▷]",
+    r"</?s>|\[/s\]|<0x[0-9a-f]{2}>|<<?/?sys>>?|[▁Ġ]\w",
     r"[<\[]/?(?:bos|eos|pad|unk|mask|cls|sep|inst|sys|system_prompt|available_tools|tool_\w+)[\]>]",
+    rf"\A\W*{_TURN}\W*\n|\n(?:user|assistant)\n",
     # labels in brackets, braces, headings or at the start of a line
-    rf"\[/?(?:(?:begin|start|end)(?: of)?(?: (?:the )?{_ROLE})?|{_ROLE})\]",
-    rf"\{{\{{.{{1,40}}?\}}\}}|\{{{_ROLE}\}}",
-    rf"^\s*#{{1,6}}\s*(?:{_ROLE}s?|end)\b",
-    rf"^\s*[*_]{{0,2}}(?:final )?{_ROLE}(?: ?\d+)?[*_]{{0,2}}\s*(?::|\s[-–—]\s)",
-    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s",
+    rf"\[/?(?:(?:begin|start|end)(?: of)?(?: (?:the )?{_ROLE})?|{_ROLE})\]|^\s*\[[qa]\]\s|^\s*\({_TURN}\)",
+    rf"\{{\{{.{{1,40}}?\}}\}}|\{{%.{{1,40}}?%\}}|\{{{_ROLE}\}}",
+    rf"^\s*(?:#{{1,6}}|={{2,}})\s*(?:{_ROLE}s?|end)\b|\s#{{3,}}\s*$",
+    rf"^\s*(?:\d+[.)]\s*)?[*_]{{0,2}}(?:final )?{_LABEL}(?: ?\d+)?[*_]{{0,2}}\s*(?:[:>]|\s[-–—]\s)",
+    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s|\n\s*(?:score|rating)\s*:\s*\d[\d/ ]*\s*\Z",
     # the teacher's talk of its task
     rf"^\s*(?:(?:sure|certainly|of course)\W+)?here(?:['’]s| is| are) (?:an?|the|your|my|some|\w+) (?:\w+ )?{_ROLE}s?\b",
-    r"^\s*(?:sure|certainly)\W+here\b",
-    # XML and HTML, JSON, fences
+    r"^\s*(?:sure|certainly)\W+here\b|\bseed examples?\b",
+    # XML and HTML, JSON, LaTeX, fences
     r"<!--",
     r"""</?[a-z][\w-]*(?:=[\w-]+)?(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""",
     r"&(?:nbsp|lt|gt|amp|quot|#\d{2,5});",
-    rf"""[{{,]\s*["'](?:{_ROLE}|role|content|messages)["']\s*:""",
-    r"```|^\s*~~~|\\n\\n",
+    rf"""\{{\s*["'](?:{_ROLE}|content|messages)["']\s*:|["']role["']\s*:\s*["'](?:user|assistant|system)\b""",
+    r"\\boxed\b|```|^\s*~~~|\\n\\n",
 )
 
 _SOURCE = r"(?:document|passage|sentence|text|paragraph|article|excerpt|context|snippet|extract)s?"

@@ -49,7 +49,7 @@ def uninformative(row: Row, rules: Rules, leaf: Profile) -> Reason:
     if not rules.informative or row["kind"] != "knowledge":
         return None
     news = set(content_words(row["answer"])) - set(content_words(row["question"]))
-    yes_or_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE)
+    yes_or_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE) or negated(row["answer"]) != negated(row["question"])
     return None if news or yes_or_no else "answer only repeats the question"
 
 
