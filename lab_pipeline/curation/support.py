@@ -15,6 +15,9 @@ from lab_pipeline.words import affirmed, content_words, names, negated, numbers
 _RESTATED = 0.8
 """A text with this share of another's content words tells the same, and must agree with it in negation."""
 
+_RETOLD = 0.7
+"""An answer of which a sentence has this share of content words retells it: one in four may differ in a sentence of four."""
+
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
 _STRANGE_QUESTION = 0.15
@@ -65,6 +68,23 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
         parts = [part for part in re.findall(r"[^\W\d]+", name.casefold()) if len(part) > 1]
         if any(part not in known and not set(content_words(part)) <= known for part in parts):
             return f"the name {name!r} is not in the source"
+    return _swapped_fact(row) if row["kind"] == "grounded_skill" else None
+
+
+def _swapped_fact(row: Row) -> Reason:
+    """A number or name of a sentence that the answer retells, replaced by something else of the source.
+
+    Of skills only: those retell a few lines, while what is told of a document may come together from all of it.
+    """
+    source, question = set(content_words(row["support"])), set(content_words(row["question"]))
+    told = sentences(row["support"])
+    for said in sentences(row["answer"]):
+        sentence = _nearest(told, said, row["question"])
+        words, known = set(content_words(said)), set(content_words(sentence))
+        facts = [*names(sentence), *filter(numbers, sentence.split())]
+        lost, new = set(content_words(" ".join(facts))) - words - question, (words & source) - known - question
+        if lost and new and len(words & known) >= _RETOLD * len(words):
+            return f"{said!r} has {min(new)!r} for {min(lost)!r}"
     return None
 
 

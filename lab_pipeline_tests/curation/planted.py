@@ -151,7 +151,7 @@ def _unsupported(sources: dict[str, Row]) -> Iterator[Row]:
 
 
 def _wrong_notes(sources: dict[str, Row]) -> Iterator[Row]:
-    """Answers on meeting notes with another person, date or task than the notes have."""
+    """Answers on meeting notes with another person, date or task than the notes have, or with each other's."""
     for seed in sources[NOTES]["seeds"]:
         people = [name for name in _PEOPLE if name in seed["answer"]]
         for name in people[:1]:
@@ -161,6 +161,10 @@ def _wrong_notes(sources: dict[str, Row]) -> Iterator[Row]:
         for day in days[:1]:
             other = next(each for each in _DAYS if each not in seed["context"])
             answer = seed["answer"].replace(day, other)
+            yield _row(NOTES, "grounded_skill", seed["question"], answer, seed["context"], seed["context"])
+        if len(people) > 1 and "together" not in seed["answer"]:
+            swap = dict(zip(people, reversed(people), strict=True))
+            answer = re.sub("|".join(people), lambda name, swap=swap: swap[name.group()], seed["answer"])
             yield _row(NOTES, "grounded_skill", seed["question"], answer, seed["context"], seed["context"])
         if people:
             answer = f"{people[0]} will repaint the garage and sell the old piano before autumn."

@@ -501,6 +501,42 @@ def test_a_document_that_the_source_tells_of_is_not_the_source() -> None:
     assert module.points_at_source(told_of, STRICT, LEAF) is None
 
 
+NOTE = (
+    "Budget meeting, Monday morning.\nThe group agreed that the travel costs are too high.\n"
+    "Dana will compare three train offers by Thursday.\nOmar will book a room.\nThe next meeting is in two weeks."
+)
+
+
+@pytest.mark.parametrize(
+    "swapped",
+    [
+        "The next meeting is in three weeks.",
+        "The group will compare three train offers by Thursday.",
+        "Omar will compare the three train offers by Thursday.",
+        "Dana will compare three train offers by Monday.",
+        "Dana will compare two train offers by Thursday.",
+    ],
+)
+def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapped: str) -> None:
+    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=swapped, support=NOTE)
+    assert " for " in (module.unsupported_fact(given, STRICT, LEAF) or "")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "The next meeting is in 2 weeks.",
+        "She will compare three train offers by Thursday.",
+        "Three train offers will be compared.",
+        "Dana has until Thursday to look at three train offers, because the travel costs are too high.",
+        "Dana will compare the offers, Omar will book a room, and the next meeting is in two weeks.",
+    ],
+)
+def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
+    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=told, support=NOTE)
+    assert module.unsupported_fact(given, STRICT, LEAF) is None
+
+
 @pytest.mark.parametrize("whole", ["No", "By hand", "No, on land", "A carp"])
 def test_a_whole_word_is_no_half_one_because_another_begins_like_it(whole: str) -> None:
     source = "The old handle lies in carpets. Nothing was said about the landing stage."
