@@ -83,7 +83,7 @@ REFUSAL = _any(
     rf"\b(?:the|this|that|your) (?:\w+ )?{_SOURCE} (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
     rf"\b(?:not enough|insufficient|not sufficient) (?:\w+ )?{_INFORMATION}\b",
     r"\bno information (?:is |was )?(?:about|on|regarding|given|provided|available)\b",
-    rf"\bi(?:['’]d| would)? (?:\w+ )?(?:need|require) (?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
+    rf"\bi(?:['’]d| would)? (?:\w+ )?(?:need|require) (?:more|additional|further) (?:\w+ )?{_INFORMATION}(?: to\b|\W*$)",
     r"\b(?:can(?:no|['’])?t|can not|could not) be (?:determined|answered|inferred|ascertained)\b",
     # other languages
     r"\bals (?:ki|künstliche intelligenz|sprachmodell)\b|\b(?:das )?weiß ich (?:\w+ )?nicht\W*$",
@@ -149,7 +149,8 @@ POINTS_AT_SOURCE = _any(
     rf"\bthe {_WORK} (?:above|below|given|provided|{_SAYS})\b",
     rf"\b(?:does|do|did) the {_WORK} {_SAYS}\b",
     rf"\b(?:according to|based on) (?:it|this|that|what is|the (?:\w+ )?{_WORK})\b",
-    rf"\b{_SAYS} (?:in (?:it|this|the (?:\w+ )?{_WORK})|above|below|earlier|here|previously)\b|\bjust {_TOLD}\b",
+    rf"\b{_SAYS} (?:in (?:it|this|the (?:\w+ )?{_WORK})|above|below|earlier|here|previously)\b",
+    r"\bjust (?:described|discussed|given|mentioned|stated)\b",
     r"\b(?:conclusions?|inferences?) can (?:you|we|one|be) (?:draw|drawn|make|made|reach|reached)\b",
     r"\b(?:laut|gemäß) (?:dem |diesem )?(?:text|dokument|abschnitt)\b",
     r"\bselon (?:le|ce) (?:texte|document|passage)\b|\bsegún el (?:texto|documento)\b",
@@ -165,7 +166,7 @@ DANGLING_QUESTION = _any(
     r"^(?:in|on|at|by|for|from|of|with|to)? ?(?:which|what) ones?\b(?! of\b)",
     rf"\bthat (?:he|she|they|it) {_SAYS}\b",
     r"^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
-    r"(?<!\bfirst )\b(?:mentioned|described|discussed|stated)\W*$",
+    r"\b(?:mentioned|discussed|stated|(?<!first )(?<!ally )described)\W*$",  # a species is first or formally described
 )
 """A question about a pronoun, or something mentioned, that nothing before it explains."""
 

@@ -282,6 +282,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         polite("How do I tell them, more kindly, that it is broken?", "Water is not covered in the warranty, I am afraid."),
         polite("How do I tell them, more kindly, to be careful?", "Please consult a doctor before you take it."),
         polite("How do I ask, more kindly, how tall they are?", "Could you please share more information about your height?"),
+        polite("How do I ask, more kindly, what they bought?", "I would need more details about your last order, please."),
         polite("How do I tell them, more kindly, to wait?", "We do not know yet, but we have asked the driver."),
         told("The wood of the weavers' old frame is not known.", question="Which wood is the weavers' old frame made of?"),
     ],
@@ -297,6 +298,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("The author was Hask Orrowin.", question="Who was the author of the Osmerel loom?"),
         answer("Walnut", question="Which wood makes it possible to weave?"),
         answer("Walnut", question="Which wood was first described?"),
+        answer("Walnut", question="Which wood was formally described?"),
     ],
     "no_question": [row()],
     "open_end": [answer("Walnut wood and that is what it is."), answer("Walnut of class A")],
@@ -577,6 +579,7 @@ def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
     assert answer_support(row(answer="The frame is made of walnut")) == 1.0
     assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
     assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
+    assert answer_support(skill(answer="None")) == 1.0
 
 
 def test_words_of_scripts_without_spaces_count_by_character() -> None:
