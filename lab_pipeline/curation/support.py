@@ -15,8 +15,8 @@ from lab_pipeline.words import affirmed, content_words, names, negated, numbers
 _RESTATED = 0.8
 """A text with this share of another's content words tells the same, and must agree with it in negation."""
 
-_RETOLD = 0.7
-"""An answer of which a sentence has this share of content words retells it: one in four may differ in a sentence of four."""
+_RETOLD = 3
+"""An answer with this many content words of a sentence, and one other, retells it."""
 
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
@@ -82,8 +82,8 @@ def _swapped_fact(row: Row) -> Reason:
         sentence = _nearest(told, said, row["question"])
         words, known = set(content_words(said)), set(content_words(sentence))
         facts = [*names(sentence), *filter(numbers, sentence.split())]
-        lost, new = set(content_words(" ".join(facts))) - words - question, (words & source) - known - question
-        if lost and new and len(words & known) >= _RETOLD * len(words):
+        lost, new = set(content_words(" ".join(facts))) - words - question, words - known
+        if lost and len(new) == 1 and new <= source - question and len(words & known) >= _RETOLD:
             return f"{said!r} has {min(new)!r} for {min(lost)!r}"
     return None
 
