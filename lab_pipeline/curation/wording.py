@@ -102,8 +102,10 @@ def open_bracket(row: Row, rules: Rules, leaf: Profile) -> Reason:
 def half_word(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """The answer's last word is none of the leaf's, but the beginning of the one that follows in question or source."""
     text = row["answer"].casefold().strip()
+    if not text[-1].isalnum():
+        return None
     *earlier, last = re.findall(r"\w+", text)
-    if not text.endswith(last) or not last.isalpha() or last in leaf.words or last in STOP_WORDS:
+    if not last.isalpha() or last in leaf.words or last in STOP_WORDS:
         return None
     own = f"{row['question']} {row['support'] or ''}".casefold()
     before = rf"{re.escape(earlier[-1])}\W+" if earlier else ""

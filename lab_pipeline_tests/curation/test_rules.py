@@ -304,7 +304,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     "open_end": [answer("Walnut wood and that is what it is."), answer("Walnut of class A")],
     "open_preposition": [answer("The wood that the weavers are fond of.")],
     "open_bracket": [answer("Walnut wood (from the loom)")],
-    "half_word": [row(answer="Walnut woods")],
+    "half_word": [row(answer="Walnut woods"), answer("Walnut!")],
     "unfinished": [
         answer("A frame of strong walnut wood from the weavers"),
         answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
@@ -473,6 +473,11 @@ def test_what_a_fifth_of_the_seeds_do_is_the_leafs_way() -> None:
 def test_a_leaf_whose_phrases_end_in_prepositions_keeps_the_other_rules_on_ends() -> None:
     phrasal = {"question": "List a synonym for attend", "answer": "take part in", "context": None}
     assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], phrasal]}, Rules()) == ["open_preposition"]
+
+
+def test_seeds_of_signs_alone_break_nothing_unexpected() -> None:
+    signs = {"question": "Which sign adds?", "answer": "+", "context": None}
+    assert without({**POLITE, "seeds": [*POLITE["seeds"][:5], signs]}, Rules()) == []
 
 
 def test_where_no_seed_ends_in_a_mark_a_sentence_needs_none() -> None:
