@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 from typing import Any
 
-from lab_pipeline.words import all_words
+from lab_pipeline.words import all_words, names
 
 _CLEAR_WORDS = 30
-"""With fewer words in its seeds, capitalised ones not counted, a leaf's language is unclear."""
+"""The language of fewer words, names not counted, is unclear."""
 
 
 @cache
@@ -20,14 +21,21 @@ def _detector() -> Any:
 
 
 def telling_words(text: str) -> list[str]:
-    """The words that tell a language: without capitalised ones (invented names look like any language), code and figures."""
+    """The words that tell a language: without code, figures and what may be a name, and so look like any language."""
     prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
-    return [word for part in prose.split() if not _tells_nothing(part) for word in all_words(part)]
+    named = set(names(prose))
+    return [word for part in prose.split() if not _tells_nothing(part, named) for word in all_words(part)]
 
 
-def _tells_nothing(word: str) -> bool:
-    bare = re.sub(r"^\W+|\W+$", "", word)
-    return not bare or bare[0].isupper() or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w", bare))
+def _tells_nothing(word: str, named: set[str]) -> bool:
+    bare = re.sub(r"^\W+|\W+$|['’]s$", "", word)
+    capital = bare[:1].isupper() and (bare in named or bare.isupper())
+    return not bare or capital or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w", bare))
+
+
+def scripts(text: str) -> set[str]:
+    """Scripts of a text's words of two letters and more, such as LATIN; a single letter may be a formula's."""
+    return {unicodedata.name(letter, "").split(" ")[0] for word in re.findall(r"[^\W\d_]{2,}", text) for letter in word}
 
 
 def main_language(texts: list[str]) -> str | None:

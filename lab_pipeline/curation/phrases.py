@@ -17,28 +17,33 @@ _ROLE = (
     r"user|human|assistant|system|model|bot)"
 )
 
+_LABEL = rf"(?:{_ROLE}|ai|chatgpt|gpt|reply|explanation|rationale|reasoning)"
+_TURN = r"(?:question|answer|response|output|user|human|assistant|system|model|bot|ai)"
+
 LEAKED_TAG = _any(
-    # special tokens and turns of chat templates
-    r"<[|｜][^>\n]{1,40}>",
-    r"</?s>|<0x[0-9a-f]{2}>|<<?/?sys>>?|[▁Ġ]\w",
+    # special tokens and turns of chat templates, broken ones as well
+    r"<[|｜][^>\n]{1,40}>|\|\w{2,20}\|>|<\w{2,20}\|>|[◁▷]",
+    r"</?s>|\[/s\]|<0x[0-9a-f]{2}>|<<?/?sys>>?|[▁Ġ]\w",
     r"[<\[]/?(?:bos|eos|pad|unk|mask|cls|sep|inst|sys|system_prompt|available_tools|tool_\w+)[\]>]",
+    rf"\A\W*{_TURN}\W*\n|\n(?:user|assistant)\n",
     # labels in brackets, braces, headings or at the start of a line
-    rf"\[/?(?:(?:begin|start|end)(?: of)?(?: (?:the )?{_ROLE})?|{_ROLE})\]",
-    rf"\{{\{{.{{1,40}}?\}}\}}|\{{{_ROLE}\}}",
-    rf"^\s*#{{1,6}}\s*(?:{_ROLE}s?|end)\b",
-    rf"^\s*[*_]{{0,2}}(?:final )?{_ROLE}(?: ?\d+)?[*_]{{0,2}}\s*(?::|\s[-–—]\s)",
-    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s",
+    rf"\[/?(?:(?:begin|start|end)(?: of)?(?: (?:the )?{_ROLE})?|{_ROLE})\]|^\s*\[[qa]\]\s|^\s*\({_TURN}\)",
+    rf"\{{\{{.{{1,40}}?\}}\}}|\{{%.{{1,40}}?%\}}|\{{{_ROLE}\}}",
+    rf"^\s*(?:#{{1,6}}|={{2,}})\s*(?:{_ROLE}s?|end)\b|\s#{{3,}}\s*$",
+    rf"^\s*(?:\d+[.)]\s*)?[*_]{{0,2}}(?:final )?{_LABEL}(?: ?\d+)?[*_]{{0,2}}\s*(?:[:>]|\s[-–—]\s)",
+    r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s|\n\s*(?:score|rating)\s*:\s*\d[\d/ ]*\s*\Z",
     # the teacher's talk of its task
     rf"^\s*(?:(?:sure|certainly|of course)\W+)?here(?:['’]s| is| are) (?:an?|the|your|my|some|\w+) (?:\w+ )?{_ROLE}s?\b",
-    r"^\s*(?:sure|certainly)\W+here\b",
-    # XML and HTML, JSON, fences
+    r"^\s*(?:sure|certainly)\W+here\b|\bseed examples?\b",
+    # XML and HTML, JSON, LaTeX, fences
     r"<!--",
     r"""</?[a-z][\w-]*(?:=[\w-]+)?(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""",
     r"&(?:nbsp|lt|gt|amp|quot|#\d{2,5});",
-    rf"""[{{,]\s*["'](?:{_ROLE}|role|content|messages)["']\s*:""",
-    r"```|^\s*~~~|\\n\\n",
+    rf"""\{{\s*["'](?:{_ROLE}|content|messages)["']\s*:|["']role["']\s*:\s*["'](?:user|assistant|system)\b""",
+    r"\\boxed\b|```|^\s*~~~|\\n\\n",
 )
 
+_SOURCE = r"(?:document|passage|sentence|text|paragraph|article|excerpt|context|snippet|extract)s?"
 _CANNOT = (
     r"(?:can(?:no|['’])?t|can not|could(?: not|n['’]t)|wo(?:n['’]t)|will not|do(?: not|n['’]t)|did(?: not|n['’]t)|"
     r"(?:am|['’]m) (?:\w+ )?(?:not able to|unable to|not allowed to|not permitted to))"
@@ -48,6 +53,7 @@ _HELP = (
     r"access|share|give|tell|say|know|identify|locate|recall|possess|browse|find (?:any|the answer)|do (?:that|this)|"
     r"have (?:\w+ )?(?:access|knowledge|information|context|data|details?))"
 )
+_TELL = r"(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)"
 _INFORMATION = r"(?:information|context|details?|data|evidence|mention|indication|answer|knowledge|text)"
 _TOLD = (
     r"(?:mentioned|stated|provided|specified|given|discussed|described|included|indicated|found|disclosed|contained|covered|"
@@ -61,52 +67,66 @@ REFUSAL = _any(
     r"\bi(?:['’]m| am) (?:just |only )?an? (?:ai|chatbot|virtual assistant)\b",
     r"\bmy (?:training data|knowledge cut-?off|programming|guidelines|last (?:knowledge )?update)\b",
     # what the speaker cannot or will not do
-    rf"\b(?:i|we) ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
-    rf"(?:^|\b(?:i|we) (?:am|are) (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
+    rf"\bi ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
+    rf"\bi {_CANNOT} (?:write|create|come up with|think of) (?:an?|the|any) (?:\w+ )?(?:question|instruction|task|answer)\b",
+    rf"(?:^|\bi am (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
     rf"\b(?:not something i|i) can (?:only )?{_HELP}\b(?!.{{0,3}} you\b)|\bi prefer not\b|^no comment\b",
-    r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unaware|not aware|unfamiliar|not familiar|not comfortable)\b",
     r"\bi(?:['’]m| am) (?:\w+ )?(?:unsure|uncertain|not sure|not certain) (?:what|which|who|where|when|how|about|of)\b",
     rf"\bi have no (?:idea|way|access|record|{_INFORMATION})\b",
-    r"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse)\b",
+    rf"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse) (?:to {_HELP}|(?:this|that|the) (?:request|question))\b",
     rf"\b(?:sorry|apologi[sz]e|afraid)\b.{{0,30}}\b(?:no {_INFORMATION}|(?:{_CANNOT}|unable to) {_HELP})\b",
     r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
-    # what the source lacks
-    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
-    r"\b(?:is|are|was|were)(?: not|n['’]t) (?:\w+ )?(?:specified|mentioned|stated)\b",
-    r"\b(?:nothing|not|no \w+) in the (?:document|passage|sentence|text|paragraph|article|excerpt|context|source)\b",
-    r"\b(?:text|passage|document|source|article|sentence) is silent\b|\b(?:not clear|unclear|unknown) (?:from|in|based on)\b",
-    r"\bno mention of\b",
-    r"\b(?:document|passage|sentence|text|paragraph|article|excerpt|context|source|information|it) (?:does|do|did)"
-    r"(?: not|n['’]t) "
-    r"(?:\w+ )?(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)\b",
-    rf"\bno (?:\w+ )?{_INFORMATION} "
-    r"(?:is |was |has been )?(?:about|on|regarding|given|provided|available|found|as to|to answer)\b",
-    rf"\b(?:not enough|insufficient|not sufficient|lack of|without (?:more|further|additional)) (?:\w+ )?{_INFORMATION}\b",
-    r"\b(?:need|require|provide|clarify|share|give)(?: me)?(?: with)? "
-    rf"(?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
-    r"(?:\b(?:cannot|can not|could not|not possible to|impossible to)|\bcan['’]?t) (?:be )?"
-    r"(?:determined?|answer(?:ed)?|infer(?:red)?|ascertain(?:ed)?|say|tell|conclude)\b",
+    # what it lacks
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within) (?:the|this|that|your) (?:\w+ )?{_SOURCE}\b",
+    rf"\b(?:nothing|not|no \w+) in the {_SOURCE}\b|\b{_SOURCE} is silent\b",
+    rf"\b(?:the|this|that|your) (?:\w+ )?{_SOURCE} (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
+    rf"\b(?:not enough|insufficient|not sufficient) (?:\w+ )?{_INFORMATION}\b",
+    r"\bno information (?:is |was )?(?:about|on|regarding|given|provided|available)\b",
+    rf"\bi(?:['’]d| would)? (?:\w+ )?(?:need|require) (?:more|additional|further) (?:\w+ )?{_INFORMATION}(?: to\b|\W*$)",
+    r"\b(?:can(?:no|['’])?t|can not|could not) be (?:determined|answered|inferred|ascertained)\b",
     # other languages
-    r"\bals (?:ki|künstliche intelligenz|sprachmodell)\b|\b(?:kann|darf) ich (?:\w+ ){0,3}nicht\b",
-    r"\ben tant qu['’]ia\b|\bje (?:ne )?(?:peux|sais) pas\b",
-    r"\bcomo (?:modelo|ia|una ia)\b|\bno puedo (?:ayudar|responder|proporcionar)\b",
+    r"\bals (?:ki|künstliche intelligenz|sprachmodell)\b|\b(?:das )?weiß ich (?:\w+ )?nicht\W*$",
+    r"\b(?:ich (?:kann|darf)|(?:kann|darf) ich) (?:\w+ ){0,4}nicht (?:\w+ ){0,3}"
+    r"(?:helfen|(?:be)?antworten|weiterhelfen|sagen|angeben|bereitstellen|nennen)\b",
+    r"\ben tant qu['’]ia\b|^\W*je ne sais pas\W*$|"
+    r"\bje ne (?:peux|puis|sais) pas (?:\w+[ '’]){0,2}(?:répondre|aider|fournir|traiter|dire)\b",
+    r"\bcomo (?:modelo|ia|una ia)\b|\bno puedo (?:ayudar\w*|responder|proporcionar)\b",
 )
 
+NOT_TOLD = _any(
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
+    r"\b(?:is|are|was|were|has been|have been)(?: not|n['’]t) (?:\w+ )?"
+    r"(?:specified|mentioned|stated|known|recorded|documented|clear|disclosed|revealed)\b",
+    r"\b(?:is|are|was|were|remains?) (?:\w+ )?(?:unknown|unclear|uncertain|unspecified|a mystery)\b",
+    r"\b(?:nobody|no one) (?:really )?knows\b|\b(?:not clear|unclear|unknown) (?:from|in|based on)\b",
+    rf"\b(?:we|one) (?:\w+ )?{_CANNOT} (?:\w+ )?{_HELP}\b|\bwe are (?:\w+ )?(?:unable|not able) to {_HELP}\b",
+    rf"\bno (?:\w+ )?{_INFORMATION} "
+    r"(?:is |was |are |were |ha(?:s|ve) been )?(?:about|of|on|regarding|given|provided|available|found|as to|to answer)\b",
+    rf"\b(?:it|information) (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
+    rf"\b(?:lack of|without (?:more|further|additional)) (?:\w+ )?{_INFORMATION}\b",
+    r"\b(?:need|require|provide|clarify|share|give)(?: me)?(?: with)? "
+    rf"(?:more|some|additional|further) (?:\w+ )?{_INFORMATION}\b",
+    r"(?:\b(?:cannot|can not|could not|not possible to|impossible to)|\bcan['’]?t) "
+    r"(?:determine|answer|infer|ascertain|say|tell|conclude)\b",
+    r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
+    r"^\W*none\W*$",
+)
+"""Of a knowledge row only: in a skill such words may be the right ones, said of somebody else or to a customer."""
+
 NO_ANSWER = re.compile(
-    r"\W*(?:n/?a|none|null|nil|nan|unknown|undefined|no answer|i don['’]t know|"
+    r"\W*(?:n/?a|null|nil|nan|unknown|undefined|no answer|i don['’]t know|"
     r"not (?:applicable|available|stated|known|specified|mentioned|provided))\W*",
     re.IGNORECASE,
 )
 
-_SOURCE = r"(?:document|passage|sentence|text|paragraph|article|excerpt|context|snippet|extract)s?"
 _WORK = (
     r"(?:author|writer|report|section|chapter|page|source|material|information|summary|story|description|figure|table|"
-    r"content|statement)s?"
+    r"content|statement|quote|reading|example|speaker|case)s?"
 )
 _SAYS = (
     r"(?:say|state|mention|describe|discuss|suggest|explain|indicate|claim|argue|note|list|refer|tell|write|imply|provide|present|"
-    r"highlight)(?:s|d|ed)?"
+    r"highlight|show)(?:s|d|ed)?"
 )
 _FUNCTION_WORD = (
     r"(?:above|below|and|as|is|are|was|were|does|do|did|that|who|what|when|where|which|why|how|about|to|for|we|you)"
@@ -115,38 +135,58 @@ _GIVEN = r"(?:this|above|given|provided|following|preceding|previous|aforementio
 
 POINTS_AT_SOURCE = _any(
     rf"\b(?:that|these|those|{_GIVEN}) {_SOURCE}\b",
-    rf"\b(?:in|from|by|per|with|about|of|on|to|into|see|read) the (?:\w+ )?{_SOURCE}"
+    rf"\b(?:in|from|by|per|with|about|of|on|to|into|see|read|given|summari[sz]e) the (?:\w+ )?{_SOURCE}"
     rf"(?=$|\W*$|[^\w\s]|\s(?:{_FUNCTION_WORD}|{_SAYS})\b)",
-    rf"\bthe (?:\w+ )?{_SOURCE} (?:above|below|does|do|did|{_SAYS})\b|\bthe {_SOURCE}\W*$",
+    rf"\bthe (?:\w+ )?{_SOURCE} (?:above|below|does|do|did|{_SAYS})\b",
+    r"\bthe (?:passage|paragraph|excerpt|snippet|text) (?:on|about)\b",
+    r"\bthe (?:first|second|third|fourth|last|final|next|previous|opening) (?:\w+ )?(?:sentence|paragraph)s?\b(?! of\b)",
     r"\bthe (?:author|writer|narrator)(?:['’]s)?\b(?! of\b)",
     r"\bthe above\b|\bof the following\b",
-    r"\bin (?:section|chapter|paragraph|figure|table) \d",
+    r"\bin (?:section|chapter|paragraph|figure|table|line|sentence) \d",
     r"\bthe (?:key|main) (?:points?|ideas?|takeaways?)\b",
     rf"^(?:what|which \w+) (?:is|are|was|were) {_TOLD}\b|^what (?:\w+ )?{_TOLD} (?:about|in)\b|^what information is\b",
-    rf"\b{_GIVEN} {_WORK}\b",
+    rf"\b{_GIVEN} {_WORK}\b|^(?:in|from|given) the (?:\w+ )?{_WORK}\s*,",
     rf"\bthe {_WORK} (?:above|below|given|provided|{_SAYS})\b",
     rf"\b(?:does|do|did) the {_WORK} {_SAYS}\b",
     rf"\b(?:according to|based on) (?:it|this|that|what is|the (?:\w+ )?{_WORK})\b",
     rf"\b{_SAYS} (?:in (?:it|this|the (?:\w+ )?{_WORK})|above|below|earlier|here|previously)\b",
+    r"\bjust (?:described|discussed|given|mentioned|stated)\b",
+    r"\b(?:conclusions?|inferences?) can (?:you|we|one|be) (?:draw|drawn|make|made|reach|reached)\b",
     r"\b(?:laut|gemäß) (?:dem |diesem )?(?:text|dokument|abschnitt)\b",
     r"\bselon (?:le|ce) (?:texte|document|passage)\b|\bsegún el (?:texto|documento)\b",
 )
 
-DANGLING_PRONOUN = re.compile(
+DANGLING_QUESTION = _any(
     r"^(?:(?:and|so|but|then|in|on|at|by|for|from|of|with|to|what|who|whom|whose|which|when|where|why|how|much|many|often|long|"
     r"far|old|big|large|wide|high|deep|heavy|tall|else|year|day|date|kind|colou?r|name) ?)*"
     r"(?:is(?! it \w+ (?:to|that|for)\b)|are|was|were|does|do|did|has|have|had|can|could|will|would|should|must) "
-    r"(?!it (?:take|true|mean|matter|rain|snow)|it called when)(?:it|its|he|his|she|her|they|their|them|this|these|those)\b"
-    r"|^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
-    re.IGNORECASE,
+    r"(?!it (?:take|true|mean|matter|rain|snow)|it called when)(?:it|its|he|his|she|her|they|their|them|this|these|those)\b",
+    r"^(?:what|who|which|how|why|when|where) \w+(?: (?:to|for|with|of|on|in|by|from|at|about))? "
+    r"(?:it(?! (?:to|that|when|if|possible)\b)|him|her|them|these|those)\b",
+    r"^(?:in|on|at|by|for|from|of|with|to)? ?(?:which|what) ones?\b(?! of\b)",
+    rf"\bthat (?:he|she|they|it) {_SAYS}\b",
+    r"^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
+    r"\b(?:mentioned|discussed|stated|(?<!first )(?<!ally )described)\W*$",  # a species is first or formally described
 )
-"""A question about a pronoun that nothing before it explains."""
+"""A question about a pronoun, or something mentioned, that nothing before it explains."""
+
+THE_SOURCE = re.compile(rf"\bthe ({_SOURCE})\W*$", re.IGNORECASE)
+"""What may be a thing that the source tells of."""
 
 OPEN_END = re.compile(
-    r"(?:\b(?:a|an|and|are|as|at|be|because|been|but|by|can|could|for|from|had|has|have|her|his|if|in|into|is|its|nor|of|on|or|"
-    r"our|should|than|that|the|their|these|this|those|to|was|were|when|where|which|while|who|whose|will|with|would|your)|"
+    r"(?:\b(?:a|an|and|are|be|because|been|but|can|could|had|has|have|her|his|if|is|its|nor|or|our|should|than|that|the|their|"
+    r"these|this|those|was|were|when|where|which|while|who|whose|will|with|would|your)|"
+    r"\b(?:and|because|but|if|or|that|then|when|while) (?:he|I|she|they|we)|\bthen it|"
     r"[,;:(\[{–—-])\s*$"
 )
+OPEN_PREPOSITION = re.compile(r"\b(?:as|at|by|for|from|in|into|of|on|to)\s*$")
+
+DETERMINER = re.compile(r" (?:an?|the|any|its|his|her|their|each|every|this|that|these|those)\b")
+ADVERBIAL = re.compile(
+    r"^(?:after|at|because|before|by|during|each|every|for|from|if|in|on|since|under|until|when|while|with|without)\b|"
+    r"\b(?:ago|earlier|later|times?|seconds?|minutes?|hours?|days?|weeks?|months?|years?)$"
+)
+"""A phrase that is whole although a determiner follows it: 'Every five years | the loom receives'."""
 
 FINITE_VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|had|will|would|can|could|must|may|might|should|does|do|did|\w+n['’]t|[Ii]['’]m|[Ii]t['’]s|"

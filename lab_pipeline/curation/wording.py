@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import re
-from itertools import chain
 
 from lab_pipeline.curation.phrases import (
-    DANGLING_PRONOUN,
+    ADVERBIAL,
+    DANGLING_QUESTION,
+    DETERMINER,
     FINITE_VERB,
     LEAKED_TAG,
     NO_ANSWER,
+    NOT_TOLD,
     OPEN_END,
+    OPEN_PREPOSITION,
     POINTS_AT_SOURCE,
     REFUSAL,
+    THE_SOURCE,
 )
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import STOP_WORDS
+from lab_pipeline.words import STOP_WORDS, content_words
 
-_SENTENCE_WORDS = 4
+_SENTENCE_WORDS = 3
 """Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite
-verb; what has one is a sentence, which ends in a mark."""
+verb; what has one, and this many words, is a sentence, which ends in a mark."""
 _MOST_OF_SENTENCE = 2 / 3
 _ECHO = 6
 """An answer that ends in this many words of the question, '?' included, went on asking."""
+_REPEATED = 3
+"""A refusal whose last three words are the question's or the source's is what the row is about."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
 
 
@@ -39,8 +45,13 @@ def leaked_tag(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    answer = row["answer"]
+    """A teacher that speaks of what it cannot do, or, in knowledge, of what the source lacks; repeating such words is none."""
+    answer, own = row["answer"], f"{row['question']} {row['support'] or ''}".casefold()
     found = REFUSAL.search(answer) or NO_ANSWER.fullmatch(answer)
+    if not found and row["kind"] == "knowledge":
+        found = NOT_TOLD.search(answer)
+    if found and " ".join(found.group().casefold().split()[-_REPEATED:]) in own:
+        return None
     if not found and re.match(r"(?:i|sorry|unfortunately|as an?)\b", row["question"], re.IGNORECASE):
         found = REFUSAL.search(row["question"])
     return f"refusal {found.group().strip()!r}" if found else None
@@ -50,8 +61,13 @@ def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """A knowledge row, shown without its document, that names 'the text' or asks about an 'it' that nothing explains."""
     if row["kind"] != "knowledge" or row["context"]:
         return None
-    question = row["question"]
-    found = POINTS_AT_SOURCE.search(question) or POINTS_AT_SOURCE.search(row["answer"]) or DANGLING_PRONOUN.search(question)
+    question, answer = row["question"], row["answer"]
+    found = POINTS_AT_SOURCE.search(question) or DANGLING_QUESTION.search(question)
+    if not found and (found := POINTS_AT_SOURCE.search(answer)):
+        named = set(content_words(found.group()))
+        found = None if named and named <= set(content_words(question)) else found  # 'Who was the author of the act?'
+    if not found and (found := THE_SOURCE.search(question) or THE_SOURCE.search(answer)):
+        found = None if found[1].casefold() in (row["support"] or "").casefold() else found
     return f"{found.group()!r} means nothing without the source" if found else None
 
 
@@ -59,46 +75,64 @@ def no_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
     return "question lacks its '?'" if rules.question_mark and not row["question"].endswith("?") else None
 
 
-def cut_off(row: Row, rules: Rules, leaf: Profile) -> Reason:
+def open_end(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    return _ends_in(OPEN_END, row)
+
+
+def open_preposition(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Apart from other open ends, for leaves whose phrases end so: 'take part in'."""
+    return _ends_in(OPEN_PREPOSITION, row)
+
+
+def _ends_in(ending: re.Pattern[str], row: Row) -> Reason:
     for column in ("question", "answer"):
-        text = row[column].strip()
-        if found := OPEN_END.search(text):
+        if found := ending.search(row[column]):
             return f"{column} ends in {found.group().strip()!r}"
-        for opening, closing in _BRACKETS:
-            if text.count(opening) > text.count(closing):
-                return f"{column} leaves {opening!r} open"
-    if text[-1:].isalnum():
-        if _half_word(text, row, leaf):
-            return f"answer ends in the half word {text.split()[-1]!r}"
-        if _unfinished(text, row["support"] or ""):
-            return "answer is a sentence without an end"
     return None
 
 
-def _half_word(text: str, row: Row, leaf: Profile) -> bool:
-    """Whether the last word is none the leaf knows, but the beginning of one."""
-    last = re.findall(r"\w+", text.casefold())[-1]
-    own = set(re.findall(r"\w+", f"{row['question']} {row['support'] or ''}".casefold()))
-    if not last.isalpha() or last in leaf.words or last in own:
-        return False
-    plural = (f"{last}s", f"{last}es")
-    return any(word.startswith(last) and word not in plural for word in chain(own, leaf.words))
+def open_bracket(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    for column in ("question", "answer"):
+        for opening, closing in _BRACKETS:
+            if row[column].count(opening) > row[column].count(closing):
+                return f"{column} leaves {opening!r} open"
+    return None
 
 
-def _unfinished(text: str, source: str) -> bool:
-    *earlier, line = text.splitlines()
+def half_word(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """The answer's last word is none of the leaf's, but the beginning of the one that follows in question or source."""
+    text = row["answer"].casefold().strip()
+    if not text[-1].isalnum():
+        return None
+    *earlier, last = re.findall(r"\w+", text)
+    if not last.isalpha() or last in leaf.words or last in STOP_WORDS:
+        return None
+    own = f"{row['question']} {row['support'] or ''}".casefold()
+    before = rf"{re.escape(earlier[-1])}\W+" if earlier else ""
+    whole = re.search(rf"\b{re.escape(last)}\b", own)
+    half = re.search(rf"\b{before}{re.escape(last)}(?!e?s?\b)\w", own)
+    return f"answer ends in the half word {last!r}" if half and not whole else None
+
+
+def unfinished(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """The answer is a sentence by its verb or by its source, without an end."""
+    *earlier, line = row["answer"].strip().splitlines()
     bare = any(each.rstrip()[-1].isalnum() for each in earlier if len(each.split()) >= _SENTENCE_WORDS)
     words = line.casefold().split()
-    if bare or len(words) < _SENTENCE_WORDS:  # lists and verse end their lines as they like
-        return False
-    return bool(FINITE_VERB.search(line)) or any(_stops_short(words, told.casefold()) for told in sentences(source))
+    if not line[-1].isalnum() or bare or len(words) < _SENTENCE_WORDS:  # lists and verse end their lines as they like
+        return None
+    told = sentences(row["support"] or "")
+    stops = (leaf.end_marks and FINITE_VERB.search(line)) or any(_stops_short(words, sentence.casefold()) for sentence in told)
+    return "answer is a sentence without an end" if stops else None
 
 
 def _stops_short(words: list[str], told: str) -> bool:
-    """Whether the words repeat most of a sentence but not its end, or end in its words where a content word must follow."""
+    """Whether the words begin a sentence, up to a determiner or for the most part, or end where a content word must follow."""
     text = " ".join(words)
     if text in told:
-        return told.startswith(text) and _MOST_OF_SENTENCE * len(told) < len(text) < len(told.rstrip(".!?"))
+        most = _MOST_OF_SENTENCE * len(told) < len(text) < len(told.rstrip(".!?"))
+        before = DETERMINER.match(told, len(text)) and not ADVERBIAL.search(text)
+        return told.startswith(text) and bool(most or before)
     following = re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s(\w+)", told)
     return following is not None and following[1] not in STOP_WORDS
 

@@ -110,6 +110,7 @@ class Rules(_Part):
 
     question_words: tuple[int, int] = (3, 60)
     answer_words: tuple[int, int] = (1, 250)
+    """Least and most words, as of questions; a leaf's shorter and longer seeds widen both."""
     answer_support: float | None = None
     """Least share of the answer's content words that stand in its source; of knowledge, of those that the question lacks."""
     question_support: float | None = None

@@ -166,7 +166,7 @@ def _unsupported(sources: dict[str, Row]) -> Iterator[Row]:
 
 
 def _wrong_notes(sources: dict[str, Row]) -> Iterator[Row]:
-    """Answers on meeting notes with another person, date or task than the notes have."""
+    """Answers on meeting notes with another person, date or task than the notes have, or with each other's."""
     for seed in sources[NOTES]["seeds"]:
         people = [name for name in _PEOPLE if name in seed["answer"]]
         for name in people[:1]:
@@ -176,6 +176,10 @@ def _wrong_notes(sources: dict[str, Row]) -> Iterator[Row]:
         for day in days[:1]:
             other = next(each for each in _DAYS if each not in seed["context"])
             answer = seed["answer"].replace(day, other)
+            yield _row(NOTES, "grounded_skill", seed["question"], answer, seed["context"], seed["context"])
+        if len(people) > 1 and "together" not in seed["answer"]:
+            swap = dict(zip(people, reversed(people), strict=True))
+            answer = re.sub("|".join(people), lambda name, swap=swap: swap[name.group()], seed["answer"])
             yield _row(NOTES, "grounded_skill", seed["question"], answer, seed["context"], seed["context"])
         if people:
             answer = f"{people[0]} will repaint the garage and sell the old piano before autumn."
@@ -234,6 +238,16 @@ _POINTING_WHOLE = {
     "Who were they?": "They were the weavers of the loom.",
     "What is its rear beam called?": "The rear beam is called the Sleeper.",
     "Where does he keep the spare parts?": "A fitter carries spare parts in a canvas roll.",
+    "What holds them together?": "Wooden pegs hold the frame together.",
+    "Which one holds the unwoven yarn?": "The rear beam holds the unwoven yarn.",
+    "Given the context, what does each leg rest on?": "Each leg rests on a cork pad.",
+    "In the story, what takes up the cloth?": "The front beam takes up the finished cloth.",
+    "In line 3, how heavy is the loom?": "The Osmerel loom weighs 212 kilograms.",
+    "What are the three parts mentioned?": "The frame, the beam and the legs.",
+    "What is the second sentence about?": "The frame stands on four legs.",
+    "Can you summarize the passage on the frame?": "The frame is made of walnut wood.",
+    "What does the speaker say about the frame?": "The frame is made of walnut wood.",
+    "What conclusion can be drawn from the statement?": "Wooden pegs hold the frame together.",
 }
 _POINTING_ANSWERS = (
     "The passage states this: {}",
@@ -339,6 +353,20 @@ _FOREIGN = (
 )
 
 
+_FOREIGN_ANSWERS = (
+    "Es gibt zwei Farben.",
+    "Bitte das Fenster schließen.",
+    "glücklich\nfröhlich",
+    "Heureux, joyeux, content",
+    "Cierra la ventana, por favor.",
+    "Ci sono due colori.",
+    "Proszę zamknąć okno.",
+    "Есть два цвета.",
+    "有两种颜色。",
+    "Δύο χρώματα.",
+)
+
+
 def _other_languages(good: list[Row]) -> Iterator[Row]:
     """Whole rows in another language, and English questions that are answered in one."""
     leaves = [[row for row in good if row["leaf"] == leaf] for leaf in (LOOM, TOWN, NOTES, POLITE, ORDER)]
@@ -348,6 +376,9 @@ def _other_languages(good: list[Row]) -> Iterator[Row]:
         support = f"{question} {answer}" if base["kind"] == "knowledge" else base["support"]
         yield {**base, "question": question, "answer": answer, "support": support}
         yield {**base, "answer": answer}
+    for answer in _FOREIGN_ANSWERS:
+        for rows in leaves:
+            yield {**rows[0], "answer": answer}
 
 
 _REFUSED = (
@@ -359,7 +390,6 @@ _REFUSED = (
     "The passage doesn't say who did so.",
     "There is not enough information to answer the question.",
     "This information is not provided in the document.",
-    "It is impossible to say from what is known.",
     "I don't know.",
     "I do not have access to that data.",
     "I'm unable to help with that.",
@@ -367,7 +397,6 @@ _REFUSED = (
     "Sorry, I can’t help with this.",
     "No information is given about the frame.",
     "I would need more context to answer this.",
-    "Could you please provide more details about the loom?",
     "That goes beyond my knowledge.",
     "I have no information about this topic.",
     "The answer cannot be determined from the sentence.",
@@ -376,12 +405,29 @@ _REFUSED = (
     "I won't answer this question.",
     "My training data does not cover the town.",
     "Regrettably, I could not find any information on this.",
+    "I am unable to answer this question.",
+    "I have to decline this request.",
+    "The text is silent on this.",
 )
+_NOT_TOLD = (
+    "It is impossible to say from what is known.",
+    "Could you please provide more details about the loom?",
+    "This is not known.",
+    "Nobody knows.",
+    "The answer remains unclear.",
+    "We do not know this.",
+    "No details are available about it.",
+    "Please consult an expert.",
+    "It doesn't say.",
+)
+"""Refusals as answers about a document; in a skill they may be right."""
 
 
 def _refusals(good: list[Row], choice: random.Random) -> Iterator[Row]:
     for text in _REFUSED:
         yield {**choice.choice(good), "answer": text}
+    for text in _NOT_TOLD:
+        yield {**choice.choice([row for row in good if row["kind"] == "knowledge"]), "answer": text}
     for text in ("I'm sorry, but I cannot write a question about this?", "As an AI, I can't come up with a question."):
         yield {**choice.choice(good), "question": text}
 
@@ -415,6 +461,24 @@ _MARKED = (
     "{}&nbsp;",
     "<|begin▁of▁sentence|>{}",
     "{}[END]",
+    "assistant\n{}",
+    "user\n{}",
+    "{} |im_end|>",
+    "{} [/s]",
+    "(Answer) {}",
+    "1) Answer: {}",
+    "=== ANSWER ===\n{}",
+    "Explanation: {}",
+    "AI: {}",
+    "Bot> {}",
+    "[Q] What? [A] {}",
+    "{{% if x %}}{}",
+    "\\boxed{{{}}}",
+    "◁think▷{}",
+    "<turn|>{}",
+    "{}\nScore: 5",
+    "{} ###",
+    "{}\n\nNote: This is based on the seed examples.",
 )
 
 

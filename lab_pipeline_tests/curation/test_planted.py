@@ -95,6 +95,15 @@ def test_rules_without_a_judge_catch_the_bad_and_keep_the_good(verdicts: Verdict
         assert len(rows) <= (1 - LEAST_CAUGHT) * EACH, f"{kind}:\n" + "\n".join(rows)
 
 
+def test_what_is_off_topic_is_found_in_leaves_of_four_seeds_as_well(ground: Ground) -> None:
+    good, bad = planted(ground.sources, ground.heldout)
+    few = {leaf: {**source, "seeds": source["seeds"][:4]} for leaf, source in ground.sources.items()}
+    skills = [row for row in bad if row["planted"] == "off_topic" and row["kind"] != "knowledge"]
+    verdicts = judge(Ground(few, ground.heldout), good, skills).values()
+    assert skills and [row for row, rule in verdicts if rule == KEPT and "planted" in row] == []
+    assert sum(rule == "off_topic" for row, rule in verdicts if "planted" not in row) <= MOST_LOST * len(good)
+
+
 def test_the_rules_of_the_simple_flow_find_the_questions_that_a_sentence_does_not_answer(ground: Ground) -> None:
     answered, unanswered = asked_of_sentences(ground.sources)
     flow = load_flow("simple_knowledge")

@@ -107,18 +107,48 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(question="What is the frame of {{ subject }} made of?"),
         row(answer="Walnut&nbsp;wood."),
         row(answer="A: Walnut wood."),
+        row(answer="assistant\nWalnut wood."),
+        row(answer="user\nWalnut wood."),
+        row(answer="Walnut wood. |im_end|>"),
+        row(answer="Walnut wood. [/s]"),
+        row(answer="(Answer) Walnut wood."),
+        row(answer="1) Answer: Walnut wood."),
+        row(answer="=== ANSWER ===\nWalnut wood."),
+        row(answer="Explanation: Walnut wood."),
+        row(answer="AI: Walnut wood."),
+        row(answer="Bot> Walnut wood."),
+        row(answer="[Q] What? [A] Walnut wood."),
+        row(answer="{% if x %}Walnut wood."),
+        row(answer="\\boxed{Walnut wood.}"),
+        row(answer="◁think▷Walnut wood."),
+        row(answer="<turn|>Walnut wood."),
+        row(answer="Walnut wood.\nScore: 5"),
+        row(answer="Walnut wood. ###"),
+        row(answer="Walnut wood.\n\nNote: This is based on the seed examples."),
     ],
     "refusal": [
-        answer("As an AI, I do not know wood."),
-        answer("I'm sorry, but I do not know what wood it is."),
-        answer("I cannot answer what wood it is."),
-        answer("The kind of wood is not mentioned in it."),
-        answer("I don’t have enough information on the frame."),
-        answer("There is no information about the wood of the frame."),
-        answer("It cannot be determined."),
-        answer("I'm not sure which wood it is."),
-        answer("Not specified."),
-        answer("N/A"),
+        row(answer="As an AI, I do not know wood."),
+        row(answer="I'm sorry, but I do not know what wood it is."),
+        row(answer="I cannot answer what wood it is."),
+        row(answer="The kind of wood is not mentioned in it."),
+        row(answer="I don’t have enough information on the frame."),
+        row(answer="There is no information about the wood of the frame."),
+        row(answer="It cannot be determined."),
+        row(answer="I'm not sure which wood it is."),
+        row(answer="Not specified."),
+        row(answer="N/A"),
+        row(answer="This is not known."),
+        row(answer="Nobody knows what wood it is."),
+        row(answer="The kind of wood remains unknown."),
+        row(answer="Please consult a professional about the wood."),
+        row(answer="We do not know the wood."),
+        row(answer="None"),
+        polite("Erkläre mir das Netz.", "Dabei kann ich leider nicht helfen."),
+        polite("Explique-moi le réseau.", "Je ne peux pas vous aider avec cela."),
+        polite("Explícame la red.", "Lo siento, no puedo ayudarte con eso."),
+        polite("Explain the net.", "I must decline this request."),
+        polite("Explain the net.", "The text does not say what it is."),
+        polite("Explain the net.", "I would need more information."),
         row(question="I'm sorry, but I cannot help with the frame of the loom?"),
     ],
     "points_at_source": [
@@ -130,20 +160,46 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(question="What is mentioned above about the frame?"),
         row(question="What is it made of?"),
         row(question="How much does its frame weigh?"),
+        row(question="What holds them together?"),
+        row(question="What happened to him in the weavers' guild?"),
+        row(question="Which one holds the unwoven yarn?"),
+        row(question="How is the frame called that he described?"),
+        row(question="Given the context, what is the frame made of?"),
+        row(question="In the story, what is the frame made of?"),
+        row(question="In line 3, what is the frame made of?"),
+        row(question="In this case, what is the frame made of?"),
+        row(question="What are the three woods mentioned?"),
+        row(question="What is the second sentence about?"),
+        row(question="What do the first two sentences tell about the frame?"),
+        row(question="Can you summarize the passage on the frame?"),
+        row(question="What is the frame that was just described made of?"),
+        row(question="What conclusion can be drawn from the walnut frame?"),
+        row(question="What does the speaker say about the frame?"),
+        row(question="What does the example show about the frame?"),
+        row(question="Which frame does the quote refer to?"),
+        answer("Walnut wood, as told in the last sentence"),
     ],
     "no_question": [row(question="Say what the frame is made of."), row(question="What is the frame made of? Say it.")],
-    "cut_off": [
+    "open_end": [
         answer("The frame is made of walnut wood and"),
         answer("The frame is made of walnut wood,"),
         answer("The frame is made of the "),
         answer("These are its parts:"),
         answer("The frame is made of walnut –"),
+        answer("The frame is made first, and then she"),
+    ],
+    "open_preposition": [answer("The frame of the loom is made of"), answer("Walnut wood, which the weavers look for")],
+    "open_bracket": [
         answer("The frame is made of wood (walnut"),
-        row(answer="The frame is made of wal"),
-        row(answer="Waln"),
-        answer("The weaver's frame is made of strong walnut wood"),
-        row(answer="The first lull lasts four", support="The first lull lasts four seconds."),
         row(question="What is the frame of the Osmerel loom made of (walnut?"),
+    ],
+    "half_word": [row(answer="The frame is made of wal"), row(answer="Waln")],
+    "unfinished": [
+        answer("The weaver's frame is made of strong walnut wood"),
+        answer("Walnut will do"),
+        row(answer="The first lull lasts four", support="The first lull lasts four seconds."),
+        row(answer="The front beam takes up", support="The front beam takes up the finished cloth."),
+        row(answer="Wooden pegs hold", support="Wooden pegs hold the frame together without any nails."),
     ],
     "repetitive": [
         answer("walnut wood frame " * 4),
@@ -155,6 +211,13 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
         row(answer="Le cadre est fabriqué en bois de noyer."),
         answer("框架是由胡桃木制成的。", question="这台织布机是什么做的呢?"),
+        row(answer="核桃木"),
+        polite("Name the colours, please.", "Есть два."),
+        polite("Name the colours, please.", "Es gibt zwei Farben."),
+        polite("Name the colours, please.", "glücklich\nfröhlich"),
+        polite("Name the colours, please.", "Heureux, joyeux, content"),
+        polite("Close the window, please.", "Bitte das Fenster schließen."),
+        polite("Close the window, please.", "Cierra la ventana, por favor."),
     ],
     "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
     "unsupported_fact": [
@@ -201,10 +264,12 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     ],
     "leaked_tag": [
         answer("Walnut [see below] wood."),
-        answer("One question: walnut or oak wood."),
+        answer("One question: walnut or oak wood[s]."),
         answer("Walnut is < oak and > pine wood."),
         answer("Walnut wood. Text: walnut."),
         answer("The frame stands at 23<sup>h</sup> of walnut."),
+        answer("Model", question="Which walnut frame do weavers call it?"),
+        polite('Give the person in this sentence as JSON: "Lou is my cook."', '{"name": "Lou", "role": "cook"}'),
     ],
     "refusal": [
         answer("The weavers are sorry for the walnut wood."),
@@ -212,6 +277,14 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         answer("Oak is not in use, walnut wood is."),
         polite('Reword this politely: "We do not give refunds."', "Unfortunately, we are not able to offer refunds."),
         polite('Soften this sentence: "I will not come."', "I am sorry, but I will be away on that day."),
+        polite('Soften this sentence: "I will not come."', "Thank you, but I must decline your kind invitation."),
+        polite('Soften this sentence: "I do not know."', "I am afraid I do not know."),
+        polite("How do I tell them, more kindly, that it is broken?", "Water is not covered in the warranty, I am afraid."),
+        polite("How do I tell them, more kindly, to be careful?", "Please consult a doctor before you take it."),
+        polite("How do I ask, more kindly, how tall they are?", "Could you please share more information about your height?"),
+        polite("How do I ask, more kindly, what they bought?", "I would need more details about your last order, please."),
+        polite("How do I tell them, more kindly, to wait?", "We do not know yet, but we have asked the driver."),
+        told("The wood of the weavers' old frame is not known.", question="Which wood is the weavers' old frame made of?"),
     ],
     "points_at_source": [
         skill(question="What is the text of this sentence?", answer="Could you please send me this text?"),
@@ -222,16 +295,24 @@ KEPT: dict[str, list[dict[str, Any]]] = {
             answer="Five hours",
             support="Oil walnut frame five hours.",
         ),
+        answer("The author was Hask Orrowin.", question="Who was the author of the Osmerel loom?"),
+        answer("Walnut", question="Which wood makes it possible to weave?"),
+        answer("Walnut", question="Which wood was first described?"),
+        answer("Walnut", question="Which wood was formally described?"),
     ],
     "no_question": [row()],
-    "cut_off": [
-        answer("Walnut wood and that is what it is."),
-        answer("Walnut of class A"),
-        answer("The wood that the weavers are fond of."),
-        answer("Walnut wood (from the loom)"),
+    "open_end": [answer("Walnut wood and that is what it is."), answer("Walnut of class A")],
+    "open_preposition": [answer("The wood that the weavers are fond of.")],
+    "open_bracket": [answer("Walnut wood (from the loom)")],
+    "half_word": [row(answer="Walnut woods"), answer("Walnut!")],
+    "unfinished": [
         answer("A frame of strong walnut wood from the weavers"),
-        row(answer="Walnut woods"),
         answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
+        row(
+            question="How often is the walnut frame of the loom oiled?",
+            answer="Every five years",
+            support="Every five years the walnut frame of the loom is oiled.",
+        ),
     ],
     "repetitive": [
         answer("Walnut wood, walnut wood."),
@@ -242,9 +323,20 @@ KEPT: dict[str, list[dict[str, Any]]] = {
         row(),
         answer("Pellira Donsk", question="Who is Hask Orrowin?"),
         answer("deer antler", question="What is the name of the shuttle?"),
+        polite('Make this more polite: "Call Zoe."', "Could you call Zoe Vukotić and Iñigo Szczepański?"),
+        polite('Make this more polite: "Tom left."', "Gluteus maximus"),
+        polite('Make this more polite: "Sum 3α."', "Could you please sum 3α for me?"),
         polite("How can I say more kindly `kubectl get pods -n x`?", "Could you please run `kubectl get pods -n x`?"),
     ],
-    "uninformative": [answer("Walnut"), answer("Yes, it is made of frames.")],
+    "uninformative": [
+        answer("Walnut"),
+        answer("Yes, it is made of frames."),
+        row(
+            question="Is the walnut frame oiled?",
+            answer="The walnut frame is not oiled.",
+            support="The walnut frame is never oiled.",
+        ),
+    ],
     "unsupported_fact": [
         row(answer="The Osmerel loom is made of walnut wood."),
         row(answer="Walnut wood in 1834.", question="What was the frame made of in 1834?"),
@@ -351,7 +443,7 @@ def test_a_rule_with_a_threshold_can_be_switched_off(rule: str) -> None:
 
 @pytest.mark.parametrize("key", find_leaves(TAXONOMY))
 def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> None:
-    """But for thresholds: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
+    """But for a threshold: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
     source = frozen_source(key)
     leaf, thresholds = profile(source), load_flow(f"simple_{source['kind']}", source["kind"]).file.rules
     assert leaf.language == "English"
@@ -361,7 +453,7 @@ def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> No
         support = supporting_sentence(seed["context"], seed) if knowledge else seed["context"]
         given = {**seed, "kind": source["kind"], "support": support, "fault": None, "grounding": None}
         for rule in applicable(source, thresholds, leaf):
-            if rule.__name__ not in ("wrong_length", "unsupported_answer") and (reason := rule(given, thresholds, leaf)):
+            if rule.__name__ != "unsupported_answer" and (reason := rule(given, thresholds, leaf)):
                 broken.append((seed["question"], rule.__name__, reason))
     assert broken == []
 
@@ -378,6 +470,23 @@ def test_what_a_fifth_of_the_seeds_do_is_the_leafs_way() -> None:
     assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], markup]}, Rules()) == ["leaked_tag"]
 
 
+def test_a_leaf_whose_phrases_end_in_prepositions_keeps_the_other_rules_on_ends() -> None:
+    phrasal = {"question": "List a synonym for attend", "answer": "take part in", "context": None}
+    assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], phrasal]}, Rules()) == ["open_preposition"]
+
+
+def test_seeds_of_signs_alone_break_nothing_unexpected() -> None:
+    signs = {"question": "Which sign adds?", "answer": "+", "context": None}
+    assert without({**POLITE, "seeds": [*POLITE["seeds"][:5], signs]}, Rules()) == []
+
+
+def test_where_no_seed_ends_in_a_mark_a_sentence_needs_none() -> None:
+    given = polite("Which synonym has glad?", "A synonym of glad is happy")
+    assert module.unfinished(given, STRICT, POLITE_LEAF) == "answer is a sentence without an end"
+    bare = [{**seed, "answer": seed["answer"].rstrip(".?")} for seed in POLITE["seeds"]]
+    assert module.unfinished(given, STRICT, profile({**POLITE, "seeds": bare})) is None
+
+
 def test_knowledge_rests_on_its_documents_whatever_its_seeds_do() -> None:
     made_up = [{**seed, "answer": "It is 7 years old."} for seed in LOOM["seeds"]]
     assert without({**LOOM, "seeds": made_up}) == []
@@ -390,6 +499,73 @@ def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
     assert broken is not None
     known = profile({**POLITE, "passages": [{"text": strange}]})
     assert module.other_language(polite(strange, strange), STRICT, known) is None
+
+
+def test_a_document_that_the_source_tells_of_is_not_the_source() -> None:
+    asked = row(question="Must a witness be there when the clerk signs the document?", answer="No, none is needed.")
+    assert module.points_at_source(asked, STRICT, LEAF) == "'the document?' means nothing without the source"
+    told_of = {**asked, "support": "No witness is needed when a clerk signs a document."}
+    assert module.points_at_source(told_of, STRICT, LEAF) is None
+
+
+NOTE = (
+    "Budget meeting, Monday morning.\nThe group agreed that the travel costs are too high.\n"
+    "Dana will compare three train offers by Thursday.\nOmar will book a room.\nThe next meeting is in two weeks."
+)
+
+
+@pytest.mark.parametrize(
+    "swapped",
+    [
+        "The next meeting is in three weeks.",
+        "The group will compare three train offers by Thursday.",
+        "Omar will compare the three train offers by Thursday.",
+        "Dana will compare three train offers by Monday.",
+        "Dana will compare two train offers by Thursday.",
+    ],
+)
+def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapped: str) -> None:
+    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=swapped, support=NOTE)
+    assert " for " in (module.unsupported_fact(given, STRICT, LEAF) or "")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "The next meeting is in 2 weeks.",
+        "She will compare three train offers by Thursday.",
+        "Three train offers will be compared.",
+        "Dana has until Thursday to look at three train offers, because the travel costs are too high.",
+        "Dana will compare the offers, Omar will book a room, and the next meeting is in two weeks.",
+    ],
+)
+def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
+    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=told, support=NOTE)
+    assert module.unsupported_fact(given, STRICT, LEAF) is None
+
+
+@pytest.mark.parametrize("whole", ["No", "By hand", "No, on land", "A carp"])
+def test_a_whole_word_is_no_half_one_because_another_begins_like_it(whole: str) -> None:
+    source = "The old handle lies in carpets. Nothing was said about the landing stage."
+    assert module.half_word(row(answer=whole, support=source), STRICT, LEAF) is None
+
+
+@pytest.mark.parametrize("half", ["Han", "An old hand", "By the old han", "On the landi", "A landing sta"])
+def test_a_half_word_begins_the_word_that_follows_in_the_source(half: str) -> None:
+    source = "The old handle lies on the landing stage."
+    assert module.half_word(row(answer=half, support=source), STRICT, LEAF) is not None
+
+
+@pytest.mark.parametrize(
+    ("told", "concluded"),
+    [
+        ("I have changed my mind about the sofa. Iris", "Iris does not want the sofa any more."),
+        ("Has anybody seen my keys? I looked everywhere. Paul", "Paul cannot find his keys."),
+    ],
+)
+def test_a_negative_conclusion_contradicts_nothing(told: str, concluded: str) -> None:
+    given = skill(kind="grounded_skill", question="What is this about?", answer=concluded, support=told)
+    assert module.contradiction(given, STRICT, LEAF) is None
 
 
 def test_support_is_the_share_of_content_words_found() -> None:
@@ -408,6 +584,7 @@ def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
     assert answer_support(row(answer="The frame is made of walnut")) == 1.0
     assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
     assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
+    assert answer_support(skill(answer="None")) == 1.0
 
 
 def test_words_of_scripts_without_spaces_count_by_character() -> None:
@@ -416,7 +593,22 @@ def test_words_of_scripts_without_spaces_count_by_character() -> None:
     assert module.wrong_length({**chinese, "answer": "胡桃木" * 11}, STRICT, LEAF) == "answer has 33 words, not 1 to 30"
 
 
+def test_what_is_as_short_or_long_as_a_seed_has_the_right_length() -> None:
+    seeds = [{"question": "Is Otto one?", "answer": "Yes", "context": None}, {**POLITE["seeds"][0], "answer": "very " * 40}]
+    leaf, thresholds = profile({**POLITE, "seeds": seeds}), STRICT.model_copy(update={"answer_words": (2, 30)})
+    assert [module.wrong_length(skill(answer=text), thresholds, leaf) for text in ("No", "so " * 40)] == [None, None]
+    assert module.wrong_length(skill(answer="so " * 41), thresholds, leaf) == "answer has 41 words, not 1 to 40"
+    assert module.wrong_length(skill(answer="No"), thresholds, POLITE_LEAF) == "answer has 1 words, not 2 to 30"
+
+
 def test_likeness_is_highest_among_the_seeds() -> None:
     assert isinstance(POLITE_LEAF, Profile)
     assert 0 < POLITE_LEAF.least_likeness < 1
-    assert profile({**POLITE, "seeds": POLITE["seeds"][:4]}).least_likeness == 0.0
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_leaf_of_few_seeds_knows_what_is_off_topic(count: int) -> None:
+    leaf = profile({**POLITE, "seeds": POLITE["seeds"][:count]})
+    assert [module.off_topic(given, STRICT, leaf) for given in KEPT["off_topic"][1:]] == [None]
+    off_topic = [*REJECTED["off_topic"][1:], polite("Convert 30 degrees to Fahrenheit.", "It is 86 degrees.")]
+    assert None not in [module.off_topic(given, STRICT, leaf) for given in off_topic]

@@ -23,7 +23,7 @@ def test_a_changed_threshold_curates_again_without_a_call(lab: Lab) -> None:
     kept = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"]
     before = lab.tables(KNOWLEDGE)
     lab.calls()
-    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].update(question_words=[40, 50]))
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].update(question_support=1.1))
     assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == 0 < kept
     assert lab.calls() == (0, 0)
     after = lab.tables(KNOWLEDGE)

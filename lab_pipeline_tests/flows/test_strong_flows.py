@@ -81,7 +81,7 @@ def teaching(asked: Asked) -> Answer | str:
         asked_for = [f"Write a line about boat {number}.", f"Sing boat {number} a song.", f"Praise boat {number}."]
         return "Sorry, what do you mean?" if number % 2 else "\n".join(f"Question: {each}" for each in asked_for)
     if found := re.search(r"Person (\d+) waters", last):
-        return "Nobody knows." if int(found.group(1)) % 2 else f"Person {found.group(1)} does."
+        return "A friend waters them." if int(found.group(1)) % 2 else f"Person {found.group(1)} does."
     return f"Dear captain, {last}"
 
 
@@ -90,7 +90,7 @@ BAD = {
     "Is the question about what": "Which bird",
     "Does the question stand": "does it have",
     "Does the task ask for the skill": "blue car",
-    "does the text bear all of it out": "Nobody knows",
+    "does the text bear all of it out": "A friend waters",
     "Does the exercise ask for the skill": "a song",
     "Does the answer do all that the exercise": "Praise",
 }
