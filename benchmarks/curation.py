@@ -7,7 +7,7 @@ questions, recipe and held-out questions are the same; nothing validates, so tha
 - `heldout`, `general`: nats per answer token by way and seed; of the base model as `base`.
 - `difference`: kept minus unfiltered, mean over the seeds, below zero where curation pays; `by_seed` each.
 
-    python benchmarks/curation.py HOME [EPOCHS]
+    python -P benchmarks/curation.py HOME [EPOCHS]
 """
 
 from __future__ import annotations

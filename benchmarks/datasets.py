@@ -11,7 +11,7 @@ added to question and answer, one in a thousand asks a question of the test. Eac
 - `near_duplicates_200k_s`: near-duplicates of 200,000 rows, with how many of the planted ones were `found`;
   `pandas_near_duplicates_200k_s`: all pairs compared in pandas, extrapolated from 1,000 rows.
 
-    python benchmarks/datasets.py [ROWS]
+    python -P benchmarks/datasets.py [ROWS]
 """
 
 from __future__ import annotations

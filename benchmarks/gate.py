@@ -4,7 +4,7 @@ Each comparison is drawn as a retrain is thought to differ from its champion: a 
 and one of each question (`QUESTION_NOISE`), 2 to 12 questions a leaf, two leaves of five being knowledge. All is in nats per
 answer token; the general questions play no part.
 
-    python benchmarks/gate.py [COMPARISONS]
+    python -P benchmarks/gate.py [COMPARISONS]
 """
 
 from __future__ import annotations

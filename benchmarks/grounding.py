@@ -3,7 +3,7 @@
 On the hand-labelled answers of `grounding.yaml`, with the sentence as their source and with its whole paragraph. Precision and
 recall are of the unsupported: of the answers rejected, how many were unsupported; of the unsupported, how many were rejected.
 
-    python benchmarks/grounding.py HOME [SCORES.json]
+    python -P benchmarks/grounding.py HOME [SCORES.json]
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A model that only learned how answers look gains on every leaf's questions alike
 that was retuned, this trains phase 1 on that leaf's rows alone and compares the gain (base minus candidate, nats per
 answer token) on its own held-out questions with the gain on the other leaves'.
 
-    python benchmarks/knowledge_control.py HOME
+    python -P benchmarks/knowledge_control.py HOME
 """
 
 from __future__ import annotations

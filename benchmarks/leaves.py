@@ -9,7 +9,7 @@ what is left is overhead: files, journal, HTTP, Dagster. Measured on a fresh hom
 - `tick_ms`: a tick of each sensor when nothing changed, in a process that has loaded the definitions; median of 300.
 - `growth_mib`: what that process's resident size gained between the 50th round of ticks and the 300th.
 
-    python benchmarks/leaves.py [LEAVES]
+    python -P benchmarks/leaves.py [LEAVES]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Does a mere retrain pass the gate? The same data, other seeds, real training of the packaged 135M model.
 
-A region of invented places (`lab_pipeline_tests/invented.py`) is learned once, and promoted. Then both phases are trained
+A region of invented places (`lab_pipeline_tests/invented.py`) is learned once, in two epochs, and promoted. Then both phases are trained
 again from the same data sets under RETRAINS other seeds. Every retrain is put before the gate as a candidate against every
 other model as champion, all leaves counting as changed, as after a change of recipe.
 
@@ -9,7 +9,7 @@ other model as champion, all leaves counting as changed, as after a change of re
 - `common_shift`: standard deviation over pairs of the mean difference over leaves, which `minimum_gain` must exceed;
   `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes.
 
-    python benchmarks/retrains.py [RETRAINS] [KNOWLEDGE_LEAVES] [SKILL_LEAVES]
+    python -P benchmarks/retrains.py [RETRAINS] [KNOWLEDGE_LEAVES] [SKILL_LEAVES]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import beta
 
 from lab_pipeline.datasets.mix import Dataset, load_dataset, load_heldout
@@ -36,7 +37,7 @@ from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
 from lab_pipeline.training.recipe import Recipe, load_recipe
 from lab_pipeline.training.train import train
-from lab_pipeline_tests.invented import region
+from lab_pipeline_tests.invented import quick_recipe, region
 
 GENERAL = "general"
 
@@ -51,6 +52,7 @@ def main(retrains: int, knowledge: int, skills: int) -> None:
         pytest.MonkeyPatch.context() as patch,
         region(Path(folder), knowledge, skills, patch) as opened,
     ):
+        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe(epochs=2)))
         summary = retune(opened.home, say)
         if not summary["promoted"]:
             raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")

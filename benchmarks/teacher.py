@@ -3,7 +3,7 @@
 Asks the questions of the simple knowledge flow on the sample taxonomy, once through `EmbeddedTeacher` and once by
 transformers' own batched `generate` (static cache, sorted by length) on the same prompts, in the same process.
 
-    python benchmarks/teacher.py MODEL_FOLDER
+    python -P benchmarks/teacher.py MODEL_FOLDER
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Trains a few steps of the shipped recipe's QLoRA on the general replay set, packed as the pipeline does it, and with
 transformers' own Trainer on padded batches with logits for every position, in the same process.
 
-    python benchmarks/training.py MODEL_FOLDER
+    python -P benchmarks/training.py MODEL_FOLDER
 """
 
 from __future__ import annotations
