@@ -1,8 +1,8 @@
 """Does a mere retrain pass the gate? The same data, other seeds, real training of the packaged 135M model.
 
-A region of invented places (`lab_pipeline_tests/invented.py`) is learned once, in two epochs, and promoted. Then both phases are trained
-again from the same data sets under RETRAINS other seeds. Every retrain is put before the gate as a candidate against every
-other model as champion, all leaves counting as changed, as after a change of recipe.
+A region of invented places (`lab_pipeline_tests/invented.py`) is learned once, in two epochs, and promoted. Then both phases
+are trained again from the same data sets under RETRAINS other seeds. Every retrain is put before the gate as a candidate
+against every other model as champion, all leaves counting as changed, as after a change of recipe.
 
 - `against_champion`: the retrains against the promoted model, the case that arises; with its Clopper-Pearson interval.
 - `all_pairs`: every ordered pair of models. Pairs share models, so no interval is given.
