@@ -18,6 +18,8 @@ _RESTATED = 0.8
 _RETOLD = 3
 """An answer with this many content words of a sentence, and one other, retells it."""
 
+_NAMES = re.compile(r"\b(?:call(?:s|ed)?|name[sd]?|known as)\b", re.IGNORECASE)
+
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
 _STRANGE_QUESTION = 0.15
@@ -138,6 +140,8 @@ def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """Of a row that is answered with its source as it stands; other answers say by themselves what was asked."""
     if rules.question_names is None or not row["support"] or row["answer"] != row["support"]:
         return None
+    if _NAMES.search(row["question"]) and not _NAMES.search(row["answer"]):
+        return "the question asks for a name, of which its sentence says nothing"
     telling = set(content_words(row["support"])) - leaf.subject
     named = telling & set(content_words(row["question"]))
     if not telling or len(named) >= rules.question_names * len(telling):

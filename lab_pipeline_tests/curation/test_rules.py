@@ -246,6 +246,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
         told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
         told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
+        told("The front beam takes up the finished cloth.", question="What is the front beam called?"),
     ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
@@ -362,6 +363,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     "general_question": [
         told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
         row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
+        told("The rear beam is named the Sleeper.", question="What is the rear beam called?"),
         polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
     ],
     "off_topic": [
