@@ -1,6 +1,6 @@
 """What each leaf should be made from, what it was made from last, and which leaves are behind.
 
-generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, thresholds, people's reviews):
+generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, their code, people's reviews):
 chained fingerprints. A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only. A judge
 between two stages is part of generating: when it changes, the journal answers for the teacher, but for rows that it lets pass
 now. Where a flow has a threshold for it, grounding is measured beside judging (generate -> ground (+ base model) -> curate),
@@ -9,11 +9,14 @@ once for all thresholds.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from lab_pipeline import words
+from lab_pipeline.curation import rules
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA
@@ -91,9 +94,16 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         grounded = digest([generated, model_identity(settings.base_model)]) if wanted else None
         decided = reviews.get(leaf, [])
         said = [[review.model_dump(mode="json") for review in decided]] if decided else []
-        curated = digest([judged, grounded, flow.curation_digest, *said])
+        curated = digest([judged, grounded, flow.curation_digest, _rules_code(), *said])
         plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided, grounded)
     return plans
+
+
+@functools.cache
+def _rules_code() -> str:
+    """Hash of the code of the rules, so that a release with other rules curates again; that costs no call."""
+    files = [*Path(rules.__file__).parent.glob("*.py"), Path(words.__file__)]
+    return digest([path.read_text(encoding="utf-8") for path in sorted(files)])
 
 
 def leaf_state(home: Home, leaf: str) -> LeafState | None:

@@ -30,6 +30,16 @@ def test_a_changed_threshold_curates_again_without_a_call(lab: Lab) -> None:
     assert [table for table in TABLES if after[table] != before[table]] == ["curated", "rejected"]
 
 
+def test_a_release_with_other_rules_curates_again_without_a_call(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.refresh()
+    lab.calls()
+    monkeypatch.setattr("lab_pipeline.flows.plans._rules_code", lambda: "of another release")
+    assert leaves_behind(lab.home, lab.plans()) == sorted(lab.plans())
+    lab.refresh()
+    assert lab.calls() == (0, 0)
+    assert leaves_behind(lab.home, lab.plans()) == []
+
+
 def discerning(flow: Flow, otherwise: Reply) -> Callable[[Request], Reply]:
     """A judge that tells the flow's known rows apart, and says the same of all others."""
     known = known_verdicts(flow)
