@@ -6,6 +6,7 @@ against every other model as champion, all leaves counting as changed, as after 
 
 - `against_champion`: the retrains against the promoted model, the case that arises; with its Clopper-Pearson interval.
 - `all_pairs`: every ordered pair of models. Pairs share models, so no interval is given.
+- `differences`: mean difference over leaves of each pair, of its two orders the one in which the candidate looks better.
 - `common_shift`: standard deviation over pairs of the mean difference over leaves, which `minimum_gain` must exceed;
   `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes.
 
@@ -86,6 +87,7 @@ def main(retrains: int, knowledge: int, skills: int) -> None:
                     "promoted": list(outcomes.values()).count("better"),
                     "share": round(list(outcomes.values()).count("better") / len(outcomes), 3),
                 },
+                "differences": sorted(round(float(np.mean(shift)), 3) for shift in shifts if np.mean(shift) < 0),
                 "common_shift": round(float(np.std([np.mean(shift) for shift in shifts])), 4),
                 "retrain_noise": round(float(np.mean([np.std(shift, ddof=1) for shift in shifts])), 4),
                 "heldout_loss": [
