@@ -122,7 +122,7 @@ class FlowSettings(_Section):
 class GateSettings(_Section):
     """When a candidate is better. Margins are nats per answer token; see `lab_pipeline.evaluation.gate`."""
 
-    minimum_gain: float = Field(0.20, ge=0, description="Least improvement on the changed leaves: twice what a mere retrain brings")
+    minimum_gain: float = Field(0.20, ge=0, description="Least improvement on the changed leaves; twice what a retrain brings")
     unchanged_tolerance: float = Field(0.20, ge=0, description="Most that the unchanged leaves together may worsen")
     leaf_tolerance: float = Field(0.30, ge=0, description="Most that any one leaf may worsen for sure")
     general_tolerance: float = Field(0.10, ge=0, description="Most that the general questions may worsen")
