@@ -32,24 +32,27 @@ def drawn(
     effect: float = 0.0,
     questions: int | None = None,
     knowledge_factor: float = 1.0,
+    common_shift: float = 0.0,
 ) -> tuple[Losses, Losses]:
-    """One comparison; `questions` None = 2 to 12 a leaf; `knowledge_factor` = how much noisier knowledge leaves are."""
+    """One comparison; `questions` None = 2 to 12 a leaf; `knowledge_factor` = how much noisier knowledge leaves are;
+    `common_shift` = standard deviation of what moves all leaves alike."""
     leaves = {}
+    common = random.normal(0, common_shift) if common_shift else 0.0
     for number in range(changed + unchanged):
         knowledge = number % 5 < 2
         factor = knowledge_factor if knowledge else 1.0
         count = questions or int(random.integers(2, 13))
-        shift = factor * random.normal(0, leaf_noise) - (effect if number < changed else 0.0)
+        shift = common + factor * random.normal(0, leaf_noise) - (effect if number < changed else 0.0)
         differences = shift + factor * random.normal(0, QUESTION_NOISE, count)
         leaves[f"{'knowledge' if knowledge else 'compositional_skills'}/{number}"] = [(3.0 + each, 3.0) for each in differences]
     names = list(leaves)
     return {name: leaves[name] for name in names[:changed]}, {name: leaves[name] for name in names[changed:]}
 
 
-def promoted(comparisons: int, seed: int, **how: float) -> float:
+def promoted(comparisons: int, seed: int, policy: GateSettings = POLICY, **how: float) -> float:
     """Share of comparisons that are promoted."""
     random = np.random.default_rng(seed)
-    passed = [decide(*drawn(random, **how), [], identical=False, policy=POLICY).promoted for _ in range(comparisons)]  # type: ignore[arg-type]
+    passed = [decide(*drawn(random, **how), [], identical=False, policy=policy).promoted for _ in range(comparisons)]  # type: ignore[arg-type]
     return float(np.mean(passed))
 
 

@@ -248,3 +248,14 @@ def test_whatever_was_measured_there_is_a_verdict_and_only_gains_are_called_bett
 def test_leaf_correlated_noise_is_rarely_promoted(changed, unchanged):
     """`benchmarks/gate.py` measures it closely."""
     assert promoted(300, 5, changed=changed, unchanged=unchanged, leaf_noise=0.3) <= 0.05
+
+
+@pytest.mark.parametrize("leaves", [5, 20])
+def test_what_a_retrain_brings_to_all_leaves_alike_is_rarely_promoted(leaves):
+    """The noise of nine real trainings of the same data: `benchmarks/README.md`."""
+    assert promoted(400, 5, POLICY, changed=leaves, unchanged=0, leaf_noise=0.15, common_shift=0.09) <= 0.05
+
+
+def test_the_least_gain_is_what_holds_such_shifts_back():
+    lenient = POLICY.model_copy(update={"minimum_gain": 0.05})
+    assert promoted(400, 5, lenient, changed=20, unchanged=0, leaf_noise=0.15, common_shift=0.09) > 0.1
