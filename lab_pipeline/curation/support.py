@@ -18,7 +18,7 @@ _RESTATED = 0.8
 _RETOLD = 3
 """An answer with this many content words of a sentence, and one other, retells it."""
 
-_NAMES = re.compile(r"\b(?:call(?:s|ed)?|name[sd]?|known as)\b", re.IGNORECASE)
+_NAMES = re.compile(r"\b(?:called|name[sd]?|known as)\b", re.IGNORECASE)
 
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0

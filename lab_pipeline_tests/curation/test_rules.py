@@ -246,7 +246,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
         told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
         told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
-        told("The front beam takes up the finished cloth.", question="What is the front beam called?"),
+        told("The weaver must call a fitter who takes up the beam.", question="What is the beam of the weaver called?"),
     ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
