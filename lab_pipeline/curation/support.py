@@ -144,6 +144,8 @@ def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
         return "the question asks for a name, of which its sentence says nothing"
     telling = set(content_words(row["support"])) - leaf.subject
     named = telling & set(content_words(row["question"]))
+    if telling and telling == named:
+        return "the question says all that its sentence tells"
     if not telling or len(named) >= rules.question_names * len(telling):
         return None
     return f"the question names {len(named)} of the {len(telling)} words that tell its sentence from others"

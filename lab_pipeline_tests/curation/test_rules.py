@@ -246,6 +246,7 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
         told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
         told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
+        told("A trained weaver on the Osmerel loom is called a fellmer.", question="Which trained weaver is called a fellmer?"),
         told("The weaver must call a fitter who takes up the beam.", question="What is the beam of the weaver called?"),
     ],
     "off_topic": [
