@@ -1,6 +1,6 @@
 """Does a mere retrain pass the gate? The same data, other seeds, real training of the packaged 135M model.
 
-A region of invented places (`lab_pipeline_tests/invented.py`) is learned once, in two epochs, and promoted. Then both phases
+A region of invented places (`lab_pipeline_tests/invented.py`) is learned once and promoted. Then both phases
 are trained again from the same data sets under RETRAINS other seeds. Every retrain is put before the gate as a candidate
 against every other model as champion, all leaves counting as changed, as after a change of recipe.
 
@@ -10,7 +10,7 @@ against every other model as champion, all leaves counting as changed, as after 
 - `common_shift`: standard deviation over pairs of the mean difference over leaves, which `minimum_gain` must exceed;
   `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes.
 
-    python -P benchmarks/retrains.py [RETRAINS] [KNOWLEDGE_LEAVES] [SKILL_LEAVES]
+    python -P benchmarks/retrains.py [RETRAINS KNOWLEDGE_LEAVES SKILL_LEAVES EPOCHS]
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(retrains: int, knowledge: int, skills: int) -> None:
+def main(retrains: int, knowledge: int, skills: int, epochs: int) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         pytest.MonkeyPatch.context() as patch,
         region(Path(folder), knowledge, skills, patch) as opened,
     ):
-        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe(epochs=2)))
+        (Path(folder) / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe(epochs=epochs)))
         summary = retune(opened.home, say)
         if not summary["promoted"]:
             raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
@@ -138,4 +138,4 @@ def _clopper_pearson(successes: int, of: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main(*(int(given) for given in sys.argv[1:] or ["8", "4", "2"]))
+    main(*(int(given) for given in sys.argv[1:] or ["8", "3", "2", "2"]))
