@@ -39,7 +39,8 @@ from lab_pipeline.datasets.quality import CHECKED, curated_frame, load_suite, tr
 from lab_pipeline.datasets.rows import instruction_rows
 from lab_pipeline.datasets.screening import asked_in
 from lab_pipeline.settings import Settings, TaxonomySettings
-from lab_pipeline.storage import Home, read_json, write_json
+from lab_pipeline.storage import Home, read_json, write_json, write_rows
+from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA
 from lab_pipeline.training.recipe import load_recipe
 
 LEAVES = 1000
@@ -105,8 +106,12 @@ def make(home: Home, rows: int) -> None:
         entries.append(
             {"leaf": leaf, "kind": kind, "curated": "x", "source": leaf.replace("/", "-"), "content": leaf, "rows": each}
         )
-        snapshot.append({"leaf": leaf, "heldout_questions": [{"question": each, "context": None} for each in held_out]})
+        asked = [{"question": each, "context": None} for each in held_out]
+        snapshot.append({"leaf": leaf, "heldout_questions": asked, "attribution": "License of the work: Apache-2.0"})
     catalog = Catalog("s", entries)
+    blank = dict.fromkeys(SNAPSHOT_SCHEMA.names)
+    write_rows(home.snapshot("s"), [{**blank, **row} for row in snapshot], SNAPSHOT_SCHEMA)
+    write_json(home.snapshot_facts("s"), {"id": "s", "taxonomy_commit": "c", "taken_at": ""})
     write_json(home.root / "made.json", [entries, build_heldout(catalog, snapshot, load_general(None).questions, [])])
 
 
