@@ -42,6 +42,7 @@ def disk(folder: Path, megabytes: int) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        # Only a disk of its own can be filled without harm to the machine, and only the root user may mount one.
         pytest.skip("this user may not mount a disk")
     try:
         yield folder

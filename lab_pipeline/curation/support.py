@@ -6,6 +6,7 @@ What words cannot tell, such as a wrong span of the right passage, is for judges
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from lab_pipeline.curation.profile import Profile, Reason, Row, likeness
 from lab_pipeline.documents.passages import sentences
@@ -79,9 +80,7 @@ def _swapped_fact(row: Row) -> Reason:
     Of skills only: those retell a few lines, while what is told of a document may come together from all of it.
     """
     source, question = set(content_words(row["support"])), set(content_words(row["question"]))
-    told = sentences(row["support"])
-    for said in sentences(row["answer"]):
-        sentence = _nearest(told, said, row["question"])
+    for said, sentence in _retold(row):
         words, known = set(content_words(said)), set(content_words(sentence))
         facts = [*names(sentence), *filter(numbers, sentence.split())]
         lost, new = set(content_words(" ".join(facts))) - words - question, words - known
@@ -95,9 +94,7 @@ def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
     answers_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE)
     if not rules.facts or not row["support"] or answers_no:
         return None
-    told = sentences(row["support"])
-    for said in sentences(row["answer"]):
-        sentence = _nearest(told, said, row["question"])
+    for said, sentence in _retold(row):
         if negated(said) and not negated(sentence) and not negated(row["question"]) and _restates(sentence, said):
             return f"{said!r} negates what the source says"
         if negated(sentence) and not negated(said) and _restates(said, sentence):
@@ -109,6 +106,13 @@ def _restates(text: str, denial: str) -> bool:
     """Whether a text tells most of what the other one denies."""
     denied = affirmed(denial)
     return bool(content_words(denied)) and support(denied, text) >= _RESTATED
+
+
+def _retold(row: Row) -> Iterator[tuple[str, str]]:
+    """Each sentence of the answer, with the one of the source that it is nearest to."""
+    told = sentences(row["support"])
+    for said in sentences(row["answer"]):
+        yield said, _nearest(told, said, row["question"])
 
 
 def _nearest(told: list[str], said: str, asked: str) -> str:
