@@ -29,9 +29,8 @@ from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import Home, read_rows, write_rows
-from lab_pipeline.training.checkpoint import finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
 from lab_pipeline.training.recipe import Validation, load_recipe
-from lab_pipeline.training.train import train
+from lab_pipeline_tests.phases import trained
 
 SEEDS = (1, 2, 3)
 
@@ -67,13 +66,7 @@ def main(home: Home, epochs: int) -> None:
                 for entry in leaves:
                     _unfilter(aside, entry, seed)
             data = mix_knowledge(aside, Catalog(catalog.snapshot, leaves), heldout, general.replay, recipe, settings)
-            checkpoint, spec_path = prepare_checkpoint(aside, base, data, None, recipe, seed)
-            if checkpoint is None:
-                spec = read_spec(spec_path)
-                assert train(spec, say)
-                finish_checkpoint(spec)
-                checkpoint = load_checkpoint(spec_path.parent)
-                assert checkpoint
+            checkpoint = trained(aside, base, data, None, recipe, seed, say)
             models.append(losses(merge_candidate(aside, base, checkpoint).model))
             rows[way] = data.by_source
             say(f"{way}, seed {seed}: held-out {models[-1][0]:.3f}, general {models[-1][1]:.3f}")

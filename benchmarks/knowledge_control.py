@@ -21,9 +21,8 @@ from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import Home
-from lab_pipeline.training.checkpoint import finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
 from lab_pipeline.training.recipe import load_recipe
-from lab_pipeline.training.train import train
+from lab_pipeline_tests.phases import trained
 
 
 def say(text: str) -> None:
@@ -42,18 +41,11 @@ def main(home: Home) -> None:
     before = {leaf: _mean(base.folder, asked) for leaf, asked in questions.items()}
     gains = {}
     for entry in leaves:
-        for name in ("leaves", "sources"):
+        for name in ("leaves", "sources", "snapshots"):
             if not (aside.root / name).exists():
                 (aside.root / name).symlink_to(home.root / name)
         alone = mix_knowledge(aside, Catalog(catalog.snapshot, [entry]), heldout, general.replay, recipe, settings)
-        checkpoint, spec_path = prepare_checkpoint(aside, base, alone, None, recipe, settings.seed)
-        if checkpoint is None:
-            spec = read_spec(spec_path)
-            report = train(spec, say)
-            assert report
-            finish_checkpoint(spec)
-            checkpoint = load_checkpoint(spec_path.parent)
-            assert checkpoint
+        checkpoint = trained(aside, base, alone, None, recipe, settings.seed, say)
         model = merge_candidate(aside, base, checkpoint).model
         gains[entry["leaf"]] = {leaf: before[leaf] - _mean(model, asked) for leaf, asked in questions.items()}
         say(

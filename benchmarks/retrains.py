@@ -10,7 +10,7 @@ against every other model as champion, all leaves counting as changed, as after 
 - `common_shift`: standard deviation over pairs of the mean difference over leaves, which `minimum_gain` must exceed;
   `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes.
 
-    python -P benchmarks/retrains.py [RETRAINS KNOWLEDGE_LEAVES SKILL_LEAVES EPOCHS]
+    python -P benchmarks/retrains.py [RETRAINS [KNOWLEDGE_LEAVES [SKILL_LEAVES [EPOCHS]]]]
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ import pytest
 import yaml
 from scipy.stats import beta
 
-from lab_pipeline.datasets.mix import Dataset, load_dataset, load_heldout
+from lab_pipeline.datasets.mix import load_dataset, load_heldout
 from lab_pipeline.defs.command import retune
 from lab_pipeline.evaluation.gate import Losses, decide
 from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.registry.base_model import BaseModel, fetch_model
+from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import Home
-from lab_pipeline.training.checkpoint import Checkpoint, finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
-from lab_pipeline.training.recipe import Recipe, load_recipe
-from lab_pipeline.training.train import train
+from lab_pipeline.training.recipe import load_recipe
 from lab_pipeline_tests.invented import quick_recipe, region
+from lab_pipeline_tests.phases import trained
 
 GENERAL = "general"
 
@@ -47,7 +46,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(retrains: int, knowledge: int, skills: int, epochs: int) -> None:
+def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         pytest.MonkeyPatch.context() as patch,
@@ -109,20 +108,9 @@ def _models(home: Home, retrains: int):
     for number in range(1, retrains + 1):
         seed = settings.seed + number
         say(f"retrain {number} of {retrains}, seed {seed}")
-        first = _trained(home, base, load_dataset(home, "knowledge"), None, recipe, seed)
-        second = _trained(home, base, load_dataset(home, "skills"), first, recipe, seed)
+        first = trained(home, base, load_dataset(home, "knowledge"), None, recipe, seed, say)
+        second = trained(home, base, load_dataset(home, "skills"), first, recipe, seed, say)
         yield _losses(merge_candidate(home, base, second).model, heldout)
-
-
-def _trained(home: Home, base: BaseModel, dataset: Dataset, before: Checkpoint | None, recipe: Recipe, seed: int) -> Checkpoint:
-    finished, spec_path = prepare_checkpoint(home, base, dataset, before, recipe, seed)
-    assert finished is None
-    spec = read_spec(spec_path)
-    assert train(spec, say)
-    finish_checkpoint(spec)
-    trained = load_checkpoint(spec_path.parent)
-    assert trained
-    return trained
 
 
 def _losses(model: Path, heldout: dict) -> dict[str, list[float]]:
@@ -138,4 +126,4 @@ def _clopper_pearson(successes: int, of: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main(*(int(given) for given in sys.argv[1:] or ["8", "3", "2", "2"]))
+    main(*map(int, sys.argv[1:]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any, Literal
@@ -39,19 +39,26 @@ class LeakDetector:
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
         self._known: list[tuple[str, frozenset[str]]] = []
-        self._holding: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        """Places in `_known` by number of words and by word."""
+        self._holding: dict[str, list[int]] = defaultdict(list)
+        """Places in `_known` by word."""
+        self._frequency: Counter[str] = Counter()
+        questions = list(questions)
         for question in questions:
-            self.add(question)
+            self._frequency.update(question_words(question))
+        for question in questions:
+            self._enter(question)
 
     def add(self, question: str) -> None:
+        self._frequency.update(question_words(question))
+        self._enter(question)
+
+    def _enter(self, question: str) -> None:
         words = question_words(question)
-        holding = self._holding[len(words)]
         # A text without any of this many of its words is not similar enough. So it is found by the rarest of them alone, which
         # few other texts hold: the prefix filter of set-similarity joins.
         needed = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9) + 1
-        for word in sorted(words, key=lambda word: (len(holding.get(word, ())), word))[:needed]:
-            holding[word].append(len(self._known))
+        for word in sorted(words, key=lambda word: (self._frequency[word], word))[:needed]:
+            self._holding[word].append(len(self._known))
         self._known.append((question, words))
 
     def leak(self, asked: str) -> str | None:
@@ -61,9 +68,7 @@ class LeakDetector:
     def leaks(self, asked: str) -> Iterator[str]:
         """All known questions that `asked` repeats."""
         words = question_words(asked)
-        sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
-        holdings = [self._holding[size] for size in sizes if size in self._holding]
-        for index in sorted({index for holding in holdings for word in words if word in holding for index in holding[word]}):
+        for index in sorted({index for word in words if word in self._holding for index in self._holding[word]}):
             question, known = self._known[index]
             if jaccard(words, known) >= SAME_QUESTION and not differ(asked, question) and not _renumbered(asked, question):
                 yield question
