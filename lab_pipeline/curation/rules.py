@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from lab_pipeline.curation.answering import unanswered
 from lab_pipeline.curation.language import language_probability, scripts, telling_words
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.curation.support import (
     contradiction,
     general_question,
     off_topic,
+    strange_name,
     ungrounded,
     uninformative,
     unsupported_answer,
@@ -106,10 +108,12 @@ RULES: tuple[Rule, ...] = (
     other_language,
     uninformative,
     unsupported_fact,
+    strange_name,
     contradiction,
     unsupported_answer,
     unsupported_question,
     general_question,
+    unanswered,
     off_topic,
     ungrounded,
 )
@@ -119,10 +123,12 @@ _ON_DOCUMENTS = (
     points_at_source,
     uninformative,
     unsupported_fact,
+    strange_name,
     contradiction,
     unsupported_answer,
     unsupported_question,
     general_question,
+    unanswered,
 )
 
 

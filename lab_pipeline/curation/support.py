@@ -19,8 +19,6 @@ _RESTATED = 0.8
 _RETOLD = 3
 """An answer with this many content words of a sentence, and one other, retells it."""
 
-_NAMES = re.compile(r"\b(?:called|name[sd]?|known as)\b", re.IGNORECASE)
-
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
 _STRANGE_QUESTION = 0.15
@@ -72,6 +70,16 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
         if any(part not in known and not set(content_words(part)) <= known for part in parts):
             return f"the name {name!r} is not in the source"
     return _swapped_fact(row) if row["kind"] == "grounded_skill" else None
+
+
+def strange_name(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """A proper name of the question that the whole leaf does not know, such as a misspelt one."""
+    if not rules.facts or row["kind"] != "knowledge" or row["context"]:
+        return None
+    for name in names(row["question"]):
+        if any(part not in leaf.words for part in re.findall(r"[^\W\d]+", name.casefold()) if len(part) > 1):
+            return f"the name {name!r} of the question stands nowhere in the leaf"
+    return None
 
 
 def _swapped_fact(row: Row) -> Reason:
@@ -144,8 +152,6 @@ def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """Of a row that is answered with its source as it stands; other answers say by themselves what was asked."""
     if rules.question_names is None or not row["support"] or row["answer"] != row["support"]:
         return None
-    if _NAMES.search(row["question"]) and not _NAMES.search(row["answer"]):
-        return "the question asks for a name, of which its sentence says nothing"
     telling = set(content_words(row["support"])) - leaf.subject
     named = telling & set(content_words(row["question"]))
     if telling and telling == named:

@@ -118,6 +118,8 @@ class Rules(_Part):
     question_names: float | None = None
     """Where the source is the answer: least share of its content words, the leaf's subject aside, that the question names.
     'What is the loom?' asks for any sentence on looms."""
+    sentence_answers: bool = False
+    """Where the source is the answer: it must tell the kind of thing that is asked for, such as a number."""
     on_topic: float | None = 0.65
     """Least share of a knowledge row's content words that stand in the leaf's seeds, passages or descriptions; seeds left out
     in turn have 0.78 and more, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds."""

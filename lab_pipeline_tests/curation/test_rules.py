@@ -24,7 +24,7 @@ STRICT = Rules(
     grounding=0.5,
     question_mark=True,
 )
-NAMING = STRICT.model_copy(update={"question_names": 0.25})
+NAMING = STRICT.model_copy(update={"question_names": 0.25, "sentence_answers": True})
 """For rows whose answer is their sentence; others may ask about any part of a long source."""
 GOOD: dict[str, Any] = {
     "kind": "knowledge",
@@ -226,6 +226,10 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         row(answer="The frame is made of four walnut woods."),
         row(answer="Hask Orrowin made it of walnut wood."),
     ],
+    "strange_name": [
+        row(question="What is the frame of the Osmrel loom made of?"),
+        row(question="In the city of Tarsk, what is the frame made of?"),
+    ],
     "contradiction": [
         row(answer="The frame is not made of walnut wood."),
         row(answer="The frame isn't made of walnut wood."),
@@ -247,7 +251,22 @@ REJECTED: dict[str, list[dict[str, Any]]] = {
         told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
         told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
         told("A trained weaver on the Osmerel loom is called a fellmer.", question="Which trained weaver is called a fellmer?"),
-        told("The weaver must call a fitter who takes up the beam.", question="What is the beam of the weaver called?"),
+    ],
+    "unanswered": [
+        told(
+            "The weaver must call a fitter who takes up the beam.", question="What is the beam called that a fitter takes up?"
+        ),
+        told("A blind mule carried the timber up the hill.", question="What is the name of the timber of the mule?"),
+        told("The first loom was built inside a dovecote.", question="Who built the first loom in a dovecote?"),
+        told("The rod of brass is cleaned every month.", question="How many rods of brass are cleaned?"),
+        told("The weaver oils the axle with hazelnut oil.", question="When does the weaver oil the axle?"),
+        told("A felt sheet covers the sleeping loom.", question="Where does a sheet cover the loom?"),
+        told("Children carry paper herons at the festival.", question="Why do children carry paper herons?"),
+        told("The rafts are made of empty barrels.", question="How are rafts of barrels made?"),
+        told("The drum of the loom is called the tattler.", question="What does the drum of the loom called?"),
+        told("The drive belt is replaced every five years.", question="What is the drive belt?"),
+        told("A full roll of the cloth is 22 metres long.", question="What is 22 metres?"),
+        told("The weaver throws the shuttle first.", question="What's a weaver of the shuttle?"),
     ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
@@ -348,6 +367,11 @@ KEPT: dict[str, list[dict[str, Any]]] = {
             support="The frame weighs one thousand two hundred and twelve kilograms in all.",
         ),
     ],
+    "strange_name": [
+        row(question="WHAT is the Frame of the Osmerel made of?"),
+        row(question="What is Walnut made of?"),
+        polite('Make this more polite: "Send Lena Vogt the file."', "Could you please send Lena Vogt the file?"),
+    ],
     "contradiction": [
         row(answer="No, it is made of walnut wood.", question="Is the frame of the Osmerel loom not made of it?"),
         row(answer="Walnut wood", support="The frame is of walnut wood without any nails."),
@@ -364,8 +388,25 @@ KEPT: dict[str, list[dict[str, Any]]] = {
     "general_question": [
         told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
         row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
-        told("The rear beam is named the Sleeper.", question="What is the rear beam called?"),
         polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
+    ],
+    "unanswered": [
+        told("The rear beam is named the Sleeper.", question="What is the rear beam called?"),
+        told("The rear beam is named the Sleeper.", question="What is the Sleeper?"),
+        told("Three judges examine the test piece by daylight.", question="Who examines the test piece?"),
+        told("Pellira Donsk finished the first loom in 1834.", question="Who finished the first loom?"),
+        told("Pellira Donsk finished the first loom in 1834.", question="When did Pellira Donsk finish the loom?"),
+        told("A lull of the loom takes four seconds.", question="How many seconds does a lull take?"),
+        told("The cord hangs beside the left knee of the weaver, under the seat.", question="Where does the cord hang?"),
+        told("Weavers wear soft slippers so that they can feel the pedals.", question="Why do weavers wear slippers?"),
+        told("The weaver stops the loom by pulling the hush cord.", question="How does the weaver stop the loom?"),
+        told("A fitter carries spare parts in a canvas roll.", question="In what does a fitter carry spare parts?"),
+        told("The weaver oils the axle every week.", question="What does the weaver do to the axle?"),
+        told("The axle of the loom is oiled with hazelnut oil.", question="What is the axle of the loom oiled with?"),
+        told("Finished cloth is 94 centimetres wide.", question="What is the width of finished cloth?"),
+        told("A felt sheet keeps away the dust.", question="What is the felt sheet for?"),
+        told("The weaver takes up the finished cloth.", question="What is the weaver taking up?"),
+        row(question="What is the walnut frame?", answer="It holds the beams.", support="The walnut frame holds the beams."),
     ],
     "off_topic": [
         row(),
@@ -378,7 +419,7 @@ KEPT: dict[str, list[dict[str, Any]]] = {
 
 def first_broken(given: dict[str, Any], near: str) -> tuple[str, str] | None:
     """The first rule that a row near to one of them breaks, and the reason."""
-    thresholds = NAMING if near == "general_question" else STRICT
+    thresholds = NAMING if near in ("general_question", "unanswered") else STRICT
     freeform = given["kind"] == "freeform_skill"
     if freeform:
         thresholds = thresholds.model_copy(update={"answer_support": None, "question_mark": False})
@@ -431,10 +472,12 @@ OFF = Rules(
         "other_language",
         "uninformative",
         "unsupported_fact",
+        "strange_name",
         "contradiction",
         "unsupported_answer",
         "unsupported_question",
         "general_question",
+        "unanswered",
         "off_topic",
         "ungrounded",
     ],

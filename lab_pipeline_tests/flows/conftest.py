@@ -28,6 +28,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(SHIPPED, root / "flows", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for skill in ("simple_grounded_skill", "simple_freeform_skill"):
         edit_yaml(root / "flows" / skill / "flow.yaml", lambda file: file["start"].update(repeats=1))
+    two_ways = {"temperatures": [0.0, 0.7]}  # the scripted teacher knows no third
+    edit_yaml(root / "flows" / "simple_knowledge" / "flow.yaml", lambda file: file["stages"][0].update(two_ways))
     take_snapshot(Home.open(root / "home"), settings_for(root / "taxonomy"))
     return root
 

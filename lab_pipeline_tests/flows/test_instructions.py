@@ -114,7 +114,7 @@ def test_the_random_seed_decides_on_examples_and_sampling() -> None:
     assert prompts(17) != prompts(18)
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 6), ("grounded_skill", 30), ("freeform_skill", 30)])
+@pytest.mark.parametrize(("kind", "rows"), [("knowledge", 9), ("grounded_skill", 30), ("freeform_skill", 30)])
 def test_every_start_and_sample_becomes_one_whole_row(kind: Kind, rows: int, tmp_path: Path) -> None:
     table = generated(kind, ScriptedTeacher())
     assert len(table) == rows

@@ -1,0 +1,92 @@
+"""Whether a sentence answers the question that was written about it, by the wording of both.
+
+For rows whose answer is their source as it stands; other answers say by themselves what was asked. English only: a question
+without an English question word passes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lab_pipeline.curation.profile import Profile, Reason, Row
+from lab_pipeline.flows.flow import Rules
+from lab_pipeline.words import content_words, names, numbers
+
+_ASKED = re.compile(
+    r"\b(?:(?P<person>who|whom|whose)|(?P<number>how (?:many|much|old|long|deep|wide|high|tall|far|heavy|big)|the number of)|"
+    r"(?P<time>when|(?:what|which) (?:year|day|date|month))|(?P<place>where)|(?P<reason>why)|"
+    r"(?P<manner>how (?:do|does|did|is|are|was|were)))\b",
+    re.IGNORECASE,
+)
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_TOLD = {
+    kind: re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
+    for kind, words in {
+        "time": rf"\w+day|{_MONTHS}|spring|summer|autumn|winter|morning|noon|afternoon|evening|night|midnight|dusk|dawn|"
+        r"sunset|sunrise|after|before|during|every|while|as soon as|today|tomorrow|yearly",
+        "place": "in|inside|at|on|near|beside|from|to|above|below|under|behind|between|along|around|through",
+        "reason": "because|since|so that|in order|due to|for|reason|causes?|caused|to",
+        "manner": "by|with|using|through",
+    }.items()
+}
+_NAMED = re.compile(r"\b(?:called|name[sd]?|known as)\b", re.IGNORECASE)
+
+_DOES = re.compile(r"\bdoes (?P<rest>.*)", re.IGNORECASE)
+_ANY_VERB = {"do", "have", "mean"}
+
+_PARTICIPLE = r"(?:\w+ed|made|sold|held|built|kept|worn|found|given|taken|written|drawn|known|grown|cut|set|put)"
+_WHAT_IS = re.compile(r"(?:^|[.?!,:] )what(?:[’']s| is| are| was| were) (?P<thing>[^?]*)", re.IGNORECASE)
+_WHAT_IS_DONE = re.compile(rf"^done\b|\b{_PARTICIPLE}(?: \w+)?$|\b(?:for|from|like)$", re.IGNORECASE)
+_IS = re.compile(rf"\b(?:is|are|was|were) (?!(?:{_PARTICIPLE}|\w+ing)\b)|\b(?:called|named|known as)\b", re.IGNORECASE)
+_PROPERTY = re.compile(
+    r"(?:\w+ ){0,3}(?:age|amount|capacity|colou?r|cost|date|depth|distance|duration|fare|function|height|job|length|location|"
+    r"material|meaning|name|number|penalty|place|price|prize|purpose|reason|result|reward|role|rule|shape|size|speed|symbol|"
+    r"task|temperature|time|title|use|value|weight|width|year)s?\b",
+    re.IGNORECASE,
+)
+
+
+def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """A question for a name, number, time, place, reason or manner of which its sentence has none; one for a name that none is
+    given; one whose verb is not the sentence's; one for what a thing is, where the sentence says what it does."""
+    if not rules.sentence_answers or not row["support"] or row["answer"] != row["support"]:
+        return None
+    question, sentence = row["question"], row["answer"]
+    for kind in {found.lastgroup or "" for found in _ASKED.finditer(question)}:
+        if not _tells(kind, sentence, question, leaf):
+            return f"the question asks for a {kind}, which its sentence does not tell"
+    if _NAMED.search(question) and not _NAMED.search(sentence):
+        return "the question asks for a name, of which its sentence says nothing"
+    if (does := _DOES.search(question)) and not _verb(does["rest"], sentence):
+        return "the question's verb is not its sentence's"
+    if (what := _WHAT_IS.search(question)) and not _says_what_is(what["thing"].strip(), sentence):
+        return "the question asks what something is, and its sentence says what it does"
+    return None
+
+
+def _tells(kind: str, sentence: str, question: str, leaf: Profile) -> bool:
+    if kind == "person":
+        asked = leaf.subject.union(content_words(question))
+        doers = [*names(sentence), *content_words(sentence)[:1]]
+        return any(not set(content_words(doer)) <= asked for doer in doers)
+    told = numbers(sentence) - numbers(question)
+    if kind == "number":
+        return bool(told)
+    return bool(_TOLD[kind].search(sentence)) or (kind == "time" and bool(told))
+
+
+def _verb(asked: str, sentence: str) -> bool:
+    """Whether one of the words after 'does' is a verb of the sentence, there in the third person."""
+    told = set(re.findall(r"\w+", sentence.casefold()))
+    words = re.findall(r"\w+", asked.casefold())
+    return not _ANY_VERB.isdisjoint(words) or any({f"{word}s", f"{word}es", f"{word[:-1]}ies"} & told for word in words)
+
+
+def _says_what_is(thing: str, sentence: str) -> bool:
+    """Whether a sentence can answer 'What is ...?': it says what the thing is, or what it does or has done to it where that is
+    asked. Properties, such as a width, may be told in other words."""
+    told = set(re.findall(r"\w+", sentence.casefold()))
+    doing = {form for word in re.findall(r"\b(\w+)ing\b", thing.casefold()) for form in (word, f"{word}s", f"{word}es")}
+    if thing[:1].isdigit():
+        return False
+    return bool(_IS.search(sentence) or _PROPERTY.match(thing) or _WHAT_IS_DONE.search(thing) or doing & told)
