@@ -1,8 +1,40 @@
+"""Rows that the rule on language rejects and keeps (`test_rules.py` tests them), and tests of what it rests on."""
+
 from __future__ import annotations
 
 import pytest
 
 from lab_pipeline.curation.language import language_probability, main_language, telling_words
+from lab_pipeline.curation.profile import profile
+from lab_pipeline.curation.rules import other_language
+from lab_pipeline_tests.curation.rows import POLITE, POLITE_LEAF, STRICT, answer, polite, row
+
+REJECTED = {
+    "other_language": [
+        answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
+        row(answer="Le cadre est fabriqué en bois de noyer."),
+        answer("框架是由胡桃木制成的。", question="这台织布机是什么做的呢?"),
+        row(answer="核桃木"),
+        polite("Name the colours, please.", "Есть два."),
+        polite("Name the colours, please.", "Es gibt zwei Farben."),
+        polite("Name the colours, please.", "glücklich\nfröhlich"),
+        polite("Name the colours, please.", "Heureux, joyeux, content"),
+        polite("Close the window, please.", "Bitte das Fenster schließen."),
+        polite("Close the window, please.", "Cierra la ventana, por favor."),
+    ],
+}
+
+KEPT = {
+    "other_language": [
+        row(),
+        answer("Pellira Donsk", question="Who is Hask Orrowin?"),
+        answer("deer antler", question="What is the name of the shuttle?"),
+        polite('Make this more polite: "Call Zoe."', "Could you call Zoe Vukotić and Iñigo Szczepański?"),
+        polite('Make this more polite: "Tom left."', "Gluteus maximus"),
+        polite('Make this more polite: "Sum 3α."', "Could you please sum 3α for me?"),
+        polite("How can I say more kindly `kubectl get pods -n x`?", "Could you please run `kubectl get pods -n x`?"),
+    ],
+}
 
 
 @pytest.mark.parametrize(
@@ -32,3 +64,11 @@ def test_a_language_has_a_high_probability_on_its_own_words_only() -> None:
     words = "le cadre est fabriqué en bois de noyer".split()
     assert language_probability(words, "French") > 0.9
     assert language_probability(words, "English") < 0.001
+
+
+def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
+    strange = "mitochondria synthesize adenosine triphosphate via chemiosmosis"
+    broken = other_language(polite(strange, strange), STRICT, POLITE_LEAF)
+    assert broken is not None
+    known = profile({**POLITE, "passages": [{"text": strange}]})
+    assert other_language(polite(strange, strange), STRICT, known) is None

@@ -1,0 +1,45 @@
+"""Rows that the rule on answering rejects and keeps (`test_rules.py` tests them)."""
+
+from __future__ import annotations
+
+from lab_pipeline_tests.curation.rows import row, told
+
+REJECTED = {
+    "unanswered": [
+        told(
+            "The weaver must call a fitter who takes up the beam.", question="What is the beam called that a fitter takes up?"
+        ),
+        told("A blind mule carried the timber up the hill.", question="What is the name of the timber of the mule?"),
+        told("The first loom was built inside a dovecote.", question="Who built the first loom in a dovecote?"),
+        told("The rod of brass is cleaned every month.", question="How many rods of brass are cleaned?"),
+        told("The weaver oils the axle with hazelnut oil.", question="When does the weaver oil the axle?"),
+        told("A felt sheet covers the sleeping loom.", question="Where does a sheet cover the loom?"),
+        told("Children carry paper herons at the festival.", question="Why do children carry paper herons?"),
+        told("The rafts are made of empty barrels.", question="How are rafts of barrels made?"),
+        told("The drum of the loom is called the tattler.", question="What does the drum of the loom called?"),
+        told("The drive belt is replaced every five years.", question="What is the drive belt?"),
+        told("A full roll of the cloth is 22 metres long.", question="What is 22 metres?"),
+        told("The weaver throws the shuttle first.", question="What's a weaver of the shuttle?"),
+    ],
+}
+
+KEPT = {
+    "unanswered": [
+        told("The rear beam is named the Sleeper.", question="What is the rear beam called?"),
+        told("The rear beam is named the Sleeper.", question="What is the Sleeper?"),
+        told("Three judges examine the test piece by daylight.", question="Who examines the test piece?"),
+        told("Pellira Donsk finished the first loom in 1834.", question="Who finished the first loom?"),
+        told("Pellira Donsk finished the first loom in 1834.", question="When did Pellira Donsk finish the loom?"),
+        told("A lull of the loom takes four seconds.", question="How many seconds does a lull take?"),
+        told("The cord hangs beside the left knee of the weaver, under the seat.", question="Where does the cord hang?"),
+        told("Weavers wear soft slippers so that they can feel the pedals.", question="Why do weavers wear slippers?"),
+        told("The weaver stops the loom by pulling the hush cord.", question="How does the weaver stop the loom?"),
+        told("A fitter carries spare parts in a canvas roll.", question="In what does a fitter carry spare parts?"),
+        told("The weaver oils the axle every week.", question="What does the weaver do to the axle?"),
+        told("The axle of the loom is oiled with hazelnut oil.", question="What is the axle of the loom oiled with?"),
+        told("Finished cloth is 94 centimetres wide.", question="What is the width of finished cloth?"),
+        told("A felt sheet keeps away the dust.", question="What is the felt sheet for?"),
+        told("The weaver takes up the finished cloth.", question="What is the weaver taking up?"),
+        row(question="What is the walnut frame?", answer="It holds the beams.", support="The walnut frame holds the beams."),
+    ],
+}

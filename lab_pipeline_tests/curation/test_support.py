@@ -1,0 +1,181 @@
+"""Rows that the rules on support reject and keep (`test_rules.py` tests them), and special cases of single rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lab_pipeline.curation.profile import Profile, profile
+from lab_pipeline.curation.support import answer_support, contradiction, general_question, off_topic, support, unsupported_fact
+from lab_pipeline_tests.curation.rows import LEAF, NAMING, POLITE, POLITE_LEAF, STRICT, answer, polite, row, skill, told
+
+REJECTED = {
+    "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
+    "unsupported_fact": [
+        row(answer="It was made of walnut wood in 1834."),
+        row(answer="The frame is made of walnut wood from Harsk."),
+        row(answer="The frame is made of four walnut woods."),
+        row(answer="Hask Orrowin made it of walnut wood."),
+    ],
+    "strange_name": [
+        row(question="What is the frame of the Osmrel loom made of?"),
+        row(question="In the city of Tarsk, what is the frame made of?"),
+    ],
+    "contradiction": [
+        row(answer="The frame is not made of walnut wood."),
+        row(answer="The frame isn't made of walnut wood."),
+        row(
+            question="What has to touch the comb of the loom?",
+            answer="Water has to touch the comb of the loom.",
+            support="Water never has to touch the comb of the loom. It is brass.",
+        ),
+    ],
+    "unsupported_answer": [
+        row(answer="The frame is made of brass."),
+        row(answer="Brass"),
+        row(support=None),
+        skill(kind="grounded_skill", support="Lena comes.", question="Who has two tasks?", answer="Lena has two tasks."),
+    ],
+    "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
+    "general_question": [
+        told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
+        told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
+        told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
+        told("A trained weaver on the Osmerel loom is called a fellmer.", question="Which trained weaver is called a fellmer?"),
+    ],
+    "off_topic": [
+        answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
+        polite("What is the capital of France?", "The capital of France is Paris."),
+        polite("Which planet is the largest in the solar system?", "Jupiter is the largest planet."),
+    ],
+    "ungrounded": [row(grounding=0.4)],
+}
+
+KEPT = {
+    "uninformative": [
+        answer("Walnut"),
+        answer("Yes, it is made of frames."),
+        row(
+            question="Is the walnut frame oiled?",
+            answer="The walnut frame is not oiled.",
+            support="The walnut frame is never oiled.",
+        ),
+    ],
+    "unsupported_fact": [
+        row(answer="The Osmerel loom is made of walnut wood."),
+        row(answer="Walnut wood in 1834.", question="What was the frame made of in 1834?"),
+        row(
+            question="How much does the frame of the Osmerel loom weigh?",
+            answer="The frame weighs about 1212 kilograms in all.",
+            support="The frame weighs one thousand two hundred and twelve kilograms in all.",
+        ),
+    ],
+    "strange_name": [
+        row(question="WHAT is the Frame of the Osmerel made of?"),
+        row(question="What is Walnut made of?"),
+        polite('Make this more polite: "Send Lena Vogt the file."', "Could you please send Lena Vogt the file?"),
+    ],
+    "contradiction": [
+        row(answer="No, it is made of walnut wood.", question="Is the frame of the Osmerel loom not made of it?"),
+        row(answer="Walnut wood", support="The frame is of walnut wood without any nails."),
+        row(answer="Never walnut wood.", support="The frame of the Osmerel loom is never made of walnut wood."),
+    ],
+    "unsupported_answer": [
+        row(answer="Walnut wood"),
+        row(answer="The frame is made from walnut woods."),
+    ],
+    "unsupported_question": [
+        row(question="Of which wood is the loom's frame?"),
+        row(question="How does operation of the frame cover its parts?", answer="walnut"),
+    ],
+    "general_question": [
+        told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
+        row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
+        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
+    ],
+    "off_topic": [
+        row(),
+        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
+    ],
+    "ungrounded": [row(grounding=0.5), row(grounding=None)],
+}
+
+NOTE = (
+    "Budget meeting, Monday morning.\nThe group agreed that the travel costs are too high.\n"
+    "Dana will compare three train offers by Thursday.\nOmar will book a room.\nThe next meeting is in two weeks."
+)
+
+
+@pytest.mark.parametrize(
+    "swapped",
+    [
+        "The next meeting is in three weeks.",
+        "The group will compare three train offers by Thursday.",
+        "Omar will compare the three train offers by Thursday.",
+        "Dana will compare three train offers by Monday.",
+        "Dana will compare two train offers by Thursday.",
+    ],
+)
+def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapped: str) -> None:
+    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=swapped, support=NOTE)
+    assert " for " in (unsupported_fact(given, STRICT, LEAF) or "")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "The next meeting is in 2 weeks.",
+        "She will compare three train offers by Thursday.",
+        "Three train offers will be compared.",
+        "Dana has until Thursday to look at three train offers, because the travel costs are too high.",
+        "Dana will compare the offers, Omar will book a room, and the next meeting is in two weeks.",
+    ],
+)
+def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
+    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=told, support=NOTE)
+    assert unsupported_fact(given, STRICT, LEAF) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "concluded"),
+    [
+        ("I have changed my mind about the sofa. Iris", "Iris does not want the sofa any more."),
+        ("Has anybody seen my keys? I looked everywhere. Paul", "Paul cannot find his keys."),
+    ],
+)
+def test_a_negative_conclusion_contradicts_nothing(told: str, concluded: str) -> None:
+    given = skill(kind="grounded_skill", question="What is this about?", answer=concluded, support=told)
+    assert contradiction(given, STRICT, LEAF) is None
+
+
+def test_support_is_the_share_of_content_words_found() -> None:
+    assert support("walnut oak", "The walnuts") == 0.5
+    assert support("Who is it?", "anything") == 1.0
+
+
+def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
+    assert answer_support(row(answer="The frame is made of walnut")) == 1.0
+    assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
+    assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
+    assert answer_support(skill(answer="None")) == 1.0
+
+
+def test_a_general_question_is_told_how_few_words_it_names() -> None:
+    asked = told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?")
+    said = "the question names 0 of the 3 words that tell its sentence from others"
+    assert general_question(asked, NAMING, LEAF) == said
+    assert general_question(asked, NAMING, replace(LEAF, subject=frozenset())) is None
+
+
+def test_likeness_is_highest_among_the_seeds() -> None:
+    assert isinstance(POLITE_LEAF, Profile)
+    assert 0 < POLITE_LEAF.least_likeness < 1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_leaf_of_few_seeds_knows_what_is_off_topic(count: int) -> None:
+    leaf = profile({**POLITE, "seeds": POLITE["seeds"][:count]})
+    assert [off_topic(given, STRICT, leaf) for given in KEPT["off_topic"][1:]] == [None]
+    unlike = [*REJECTED["off_topic"][1:], polite("Convert 30 degrees to Fahrenheit.", "It is 86 degrees.")]
+    assert None not in [off_topic(given, STRICT, leaf) for given in unlike]
