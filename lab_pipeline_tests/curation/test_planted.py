@@ -18,7 +18,8 @@ from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.storage import Home, read_json
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline_tests.builders import settings_for
-from lab_pipeline_tests.curation.planted import EACH, ROOT, asked_of_sentences, planted
+from lab_pipeline_tests.curation.planted import EACH, asked_of_sentences, planted
+from lab_pipeline_tests.curation.planted_good import ROOT
 
 LEAST_CAUGHT = 0.95
 MOST_LOST = 0.03
