@@ -47,11 +47,14 @@ _PROPERTY = re.compile(
 
 
 def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """A question for a name, number, time, place, reason or manner of which its sentence has none; one for a name that none is
-    given; one whose verb is not the sentence's; one for what a thing is, where the sentence says what it does."""
+    """A question that misspells or invents a name; one for a name, number, time, place, reason or manner of which its sentence
+    has none; one whose verb is not the sentence's; one for what a thing is, where the sentence says what it does."""
     if not rules.sentence_answers or not row["support"] or row["answer"] != row["support"]:
         return None
     question, sentence = row["question"], row["answer"]
+    for name in names(question):
+        if not set(content_words(name)) <= leaf.topics:
+            return f"the question's {name!r} stands nowhere in the leaf"
     for kind in {found.lastgroup or "" for found in _ASKED.finditer(question)}:
         if not _tells(kind, sentence, question, leaf):
             return f"the question asks for a {kind}, which its sentence does not tell"

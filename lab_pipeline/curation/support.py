@@ -72,16 +72,6 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
     return _swapped_fact(row) if row["kind"] == "grounded_skill" else None
 
 
-def strange_name(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """A proper name of the question that the whole leaf does not know, such as a misspelt one."""
-    if not rules.facts or row["kind"] != "knowledge" or row["context"]:
-        return None
-    for name in names(row["question"]):
-        if any(part not in leaf.words for part in re.findall(r"[^\W\d]+", name.casefold()) if len(part) > 1):
-            return f"the name {name!r} of the question stands nowhere in the leaf"
-    return None
-
-
 def _swapped_fact(row: Row) -> Reason:
     """A number or name of a sentence that the answer retells, replaced by something else of the source.
 

@@ -101,8 +101,10 @@ def curated_table(home: Home, entry: dict[str, Any], columns: list[str] | None =
     if not entry["curated"]:
         return CURATED_SCHEMA.empty_table().select(columns or CURATED_SCHEMA.names)
     banned = entry.get("banned")  # catalogs of earlier releases lack it
-    unbanned = [("id", "not in", banned)] if banned else None
-    return pq.read_table(home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet", columns=columns, filters=unbanned)
+    path = home.leaf(entry["leaf"]) / f"curated-{entry['curated']}.parquet"
+    if banned:
+        return pq.read_table(path, columns=columns, filters=[("id", "not in", banned)])
+    return pq.ParquetFile(path).read(columns)  # in less than half the time, and there may be thousands
 
 
 def _path(home: Home, catalog: Catalog) -> Path:

@@ -68,9 +68,11 @@ class LeakDetector:
     def leaks(self, asked: str) -> Iterator[str]:
         """All known questions that `asked` repeats."""
         words = question_words(asked)
+        sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
         for index in sorted({index for word in words if word in self._holding for index in self._holding[word]}):
             question, known = self._known[index]
-            if jaccard(words, known) >= SAME_QUESTION and not differ(asked, question) and not _renumbered(asked, question):
+            alike = len(known) in sizes and jaccard(words, known) >= SAME_QUESTION
+            if alike and not differ(asked, question) and not _renumbered(asked, question):
                 yield question
 
 

@@ -17,8 +17,8 @@ Where the changed leaves' questions are fewer or noisier than those of the leave
 top, as in the analysis of variance of nested samples (Searle, Casella and McCulloch, *Variance Components*, 1992, chapter 3).
 Fewer than two degrees of freedom (one or two leaves in all) show no noise: then the policy's `retrain_noise` stands in. A
 shift that a retrain gives to all leaves alike cannot be told from a gain by any test of one pair of models; `minimum_gain`
-stands against it: twice the standard deviation of that shift, 0.09 in nine real trainings of the same data, of which the test
-alone let every third pass (`benchmarks/retrains.py`).
+stands against it: twice the standard deviation of that shift, 0.09 in nine real trainings of the same data. Of their 72 ordered
+pairs the test alone lets every third pass, and with that minimum one (`benchmarks/retrains.py`).
 
 **Harm** is asked of this very model, not of retrains: only the questions are a sample, so the interval is that of a mean
 over questions whose spread is taken within leaves. A group passes if its interval ends below the tolerance (non-inferiority).

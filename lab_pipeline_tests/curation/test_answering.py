@@ -6,6 +6,7 @@ from lab_pipeline_tests.curation.rows import row, told
 
 REJECTED = {
     "unanswered": [
+        told("The frame of the loom is made of walnut.", question="What is the frame of the Osmrel loom made of?"),
         told(
             "The weaver must call a fitter who takes up the beam.", question="What is the beam called that a fitter takes up?"
         ),
@@ -40,6 +41,8 @@ KEPT = {
         told("Finished cloth is 94 centimetres wide.", question="What is the width of finished cloth?"),
         told("A felt sheet keeps away the dust.", question="What is the felt sheet for?"),
         told("The weaver takes up the finished cloth.", question="What is the weaver taking up?"),
+        told("The frame of the loom is made of walnut.", question="WHAT is the Frame of the Osmerel loom made of?"),
+        row(question="In Tarsk, of what wood is the frame made?"),
         row(question="What is the walnut frame?", answer="It holds the beams.", support="The walnut frame holds the beams."),
     ],
 }

@@ -118,7 +118,6 @@ OFF = Rules(
         "other_language",
         "uninformative",
         "unsupported_fact",
-        "strange_name",
         "contradiction",
         "unsupported_answer",
         "unsupported_question",

@@ -18,10 +18,6 @@ REJECTED = {
         row(answer="The frame is made of four walnut woods."),
         row(answer="Hask Orrowin made it of walnut wood."),
     ],
-    "strange_name": [
-        row(question="What is the frame of the Osmrel loom made of?"),
-        row(question="In the city of Tarsk, what is the frame made of?"),
-    ],
     "contradiction": [
         row(answer="The frame is not made of walnut wood."),
         row(answer="The frame isn't made of walnut wood."),
@@ -70,11 +66,6 @@ KEPT = {
             answer="The frame weighs about 1212 kilograms in all.",
             support="The frame weighs one thousand two hundred and twelve kilograms in all.",
         ),
-    ],
-    "strange_name": [
-        row(question="WHAT is the Frame of the Osmerel made of?"),
-        row(question="What is Walnut made of?"),
-        polite('Make this more polite: "Send Lena Vogt the file."', "Could you please send Lena Vogt the file?"),
     ],
     "contradiction": [
         row(answer="No, it is made of walnut wood.", question="Is the frame of the Osmerel loom not made of it?"),
