@@ -63,8 +63,9 @@ _NUMBER_RUN = re.compile(
     rf"\b(?:{'|'.join(_NUMBER_WORDS)})(?:(?:[\s-]|\sand\s)(?:{'|'.join(_NUMBER_WORDS)}))*\b", re.IGNORECASE
 )
 _NEVER_NAMES = STOP_WORDS | frozenset(
-    "after all another any anyone before both during each every everybody everyone finally first many most nobody none nothing "
-    "once other others since some somebody someone until while without".split()
+    "above across after against all along although among another any anyone around because before behind below beside between "
+    "beyond both despite during each every everybody everyone finally first inside many most near nobody none nothing once "
+    "other others outside over since some somebody someone through under unless until while within without".split()
 )
 
 

@@ -56,7 +56,7 @@ def test_a_candidate_that_learned_is_promoted(life):
 
 
 def test_one_new_leaf_among_twenty_that_stayed_is_promoted(life):
-    write_invented(life.taxonomy, NEW)
+    write_invented(life.taxonomy, NEW, places=8)  # one leaf among five of its kind needs more than five questions to tell
     found = run(life)
     assert found["changed"] == [NEW]
     assert found["verdict"]["outcome"] == "better", found["verdict"]["reason"]

@@ -12,8 +12,11 @@ from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.flows.flow import Rules
 from lab_pipeline.words import content_words, names, numbers
 
+_QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
+_OPENS = r"(?:^|[,.:;?!] |\b(?:and|or|in|on|at|by|from|for|to|of|with|since|until|after) )"
+"""Before a question word; elsewhere 'when' and 'where' only join."""
 _ASKED = re.compile(
-    r"\b(?:(?P<person>who|whom|whose)|(?P<number>how (?:many|much|old|long|deep|wide|high|tall|far|heavy|big)|the number of)|"
+    rf"{_OPENS}(?:(?P<person>who|whose)|(?P<number>how (?:many|much|old|long|deep|wide|high|tall|far|heavy|big))|"
     r"(?P<time>when|(?:what|which) (?:year|day|date|month))|(?P<place>where)|(?P<reason>why)|"
     r"(?P<manner>how (?:do|does|did|is|are|was|were)))\b",
     re.IGNORECASE,
@@ -23,7 +26,7 @@ _TOLD = {
     kind: re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
     for kind, words in {
         "time": rf"\w+day|{_MONTHS}|spring|summer|autumn|winter|morning|noon|afternoon|evening|night|midnight|dusk|dawn|"
-        r"sunset|sunrise|after|before|during|every|while|as soon as|today|tomorrow|yearly",
+        r"sunset|sunrise|after|before|during|every|each|while|when|once|until|as soon as|today|tomorrow|yearly",
         "place": "in|inside|at|on|near|beside|from|to|above|below|under|behind|between|along|around|through",
         "reason": "because|since|so that|in order|due to|for|reason|causes?|caused|to",
         "manner": "by|with|using|through",
@@ -31,12 +34,19 @@ _TOLD = {
 }
 _NAMED = re.compile(r"\b(?:called|name[sd]?|known as)\b", re.IGNORECASE)
 
+_ONE = re.compile(r"\b(?:one|once|1)\b", re.IGNORECASE)
+_BY_SOMEBODY = re.compile(r"\bby (?!\w+ing\b)", re.IGNORECASE)
+_MODALS = {"can", "could", "may", "might", "must", "shall", "should", "will", "would"}
+
 _DOES = re.compile(r"\bdoes (?P<rest>.*)", re.IGNORECASE)
 _ANY_VERB = {"do", "have", "mean"}
 
-_PARTICIPLE = r"(?:\w+ed|made|sold|held|built|kept|worn|found|given|taken|written|drawn|known|grown|cut|set|put)"
+_PARTICIPLE = (
+    r"(?:\w+ed|built|cut|done|drawn|found|given|grown|held|kept|known|left|made|meant|paid|put|said|sent|set|sold|taken|told|"
+    r"worn|written)"
+)
 _WHAT_IS = re.compile(r"(?:^|[.?!,:] )what(?:[’']s| is| are| was| were) (?P<thing>[^?]*)", re.IGNORECASE)
-_WHAT_IS_DONE = re.compile(rf"^done\b|\b{_PARTICIPLE}(?: \w+)?$|\b(?:for|from|like)$", re.IGNORECASE)
+_WHAT_IS_DONE = re.compile(rf"^{_PARTICIPLE}\b|\b{_PARTICIPLE}(?: \w+)?$|\b(?:for|from|like)$", re.IGNORECASE)
 _IS = re.compile(rf"\b(?:is|are|was|were) (?!(?:{_PARTICIPLE}|\w+ing)\b)|\b(?:called|named|known as)\b", re.IGNORECASE)
 _PROPERTY = re.compile(
     r"(?:\w+ ){0,3}(?:age|amount|capacity|colou?r|cost|date|depth|distance|duration|fare|function|height|job|length|location|"
@@ -52,6 +62,8 @@ def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
     if not rules.sentence_answers or not row["support"] or row["answer"] != row["support"]:
         return None
     question, sentence = row["question"], row["answer"]
+    if not _QUESTION_WORD.search(question):
+        return None
     for name in names(question):
         if not set(content_words(name)) <= leaf.topics:
             return f"the question's {name!r} stands nowhere in the leaf"
@@ -71,18 +83,19 @@ def _tells(kind: str, sentence: str, question: str, leaf: Profile) -> bool:
     if kind == "person":
         asked = leaf.subject.union(content_words(question))
         doers = [*names(sentence), *content_words(sentence)[:1]]
-        return any(not set(content_words(doer)) <= asked for doer in doers)
-    told = numbers(sentence) - numbers(question)
+        return bool(_BY_SOMEBODY.search(sentence)) or any(not set(content_words(doer)) <= asked for doer in doers)
+    counted = bool(numbers(sentence) - numbers(question))
     if kind == "number":
-        return bool(told)
-    return bool(_TOLD[kind].search(sentence)) or (kind == "time" and bool(told))
+        return counted or bool(_ONE.search(sentence))
+    return bool(_TOLD[kind].search(sentence)) or (kind == "time" and counted)
 
 
 def _verb(asked: str, sentence: str) -> bool:
-    """Whether one of the words after 'does' is a verb of the sentence, there in the third person."""
+    """Whether one of the words after 'does' is a verb of the sentence, there in the third person or after a modal."""
     told = set(re.findall(r"\w+", sentence.casefold()))
     words = re.findall(r"\w+", asked.casefold())
-    return not _ANY_VERB.isdisjoint(words) or any({f"{word}s", f"{word}es", f"{word[:-1]}ies"} & told for word in words)
+    forms = {form for word in words for form in (f"{word}s", f"{word}es", f"{word[:-1]}ies")}
+    return not _ANY_VERB.isdisjoint(words) or not forms.isdisjoint(told) or not _MODALS.isdisjoint(told)
 
 
 def _says_what_is(thing: str, sentence: str) -> bool:
