@@ -103,7 +103,7 @@ def _unfilter(home: Home, entry: dict, seed: int) -> None:
     assert state
     complete = [row for row in read_rows(leaf / f"judged-{state.judged}.parquet") if not row["fault"]]
     drawn = random.Random(seed).sample(complete, len(kept))
-    write_rows(leaf / f"curated-{state.curated}.parquet", [{**row, "grounding": None} for row in drawn], CURATED_SCHEMA)
+    write_rows(leaf / f"curated-{entry['curated']}.parquet", [{**row, "grounding": None} for row in drawn], CURATED_SCHEMA)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def labelled() -> list[dict[str, Any]]:
                         "question": fact["question"],
                         "answer": answer,
                         "support": text,
+                        "fault": None,
                     }
                     for name, text in sources.items()
                 ]

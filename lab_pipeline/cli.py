@@ -205,7 +205,7 @@ def rows(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """A sample of the rows that a leaf gives to training."""
+    """A sample of the rows that curation kept of a leaf."""
     from lab_pipeline import inspection
 
     opened = prepare(home or default_home(), None)
@@ -228,15 +228,18 @@ def review(
 
     opened, leaf = prepare(home or default_home(), None), leaf.rstrip("/")
     asked: dict[Decision, list[str] | None] = {"ban": ban, "pin": pin, "undo": undo}
+    decided = 0
     if any(asked.values()):
         for decision, names in asked.items():
             for said in inspection.review_rows(opened, leaf, decision, names or [], author, reason):
                 typer.echo(f"{said.row} {said}")
+                decided += 1
     elif not sys.stdin.isatty():
         raise LabError("reviewing row by row needs a terminal; else give --ban ID or --pin ID, with --reason")
     else:
-        inspection.converse(opened, leaf, author, typer.prompt, typer.echo)
-    typer.echo("The next retune curates the leaf anew, without a teacher call.")
+        decided = inspection.converse(opened, leaf, author, typer.prompt, typer.echo)
+    if decided:
+        typer.echo("The next retune curates the leaf anew, without a teacher call.")
 
 
 @app.command("export-dataset")

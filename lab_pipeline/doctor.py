@@ -18,7 +18,7 @@ from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.notifications import webhook_url
 from lab_pipeline.registry.base_model import model_identity
-from lab_pipeline.settings import EndpointTeacherSettings, Settings, load_settings
+from lab_pipeline.settings import EndpointTeacherSettings, Settings, TeacherSettings, load_settings
 from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.leaf import Kind, find_leaves
 from lab_pipeline.taxonomy.source import find_tip, reads_git
@@ -55,7 +55,8 @@ def examine(home: Path) -> list[Finding]:
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
         _tried("data sets of your own", lambda: _own(settings)),
-        _teacher(settings),
+        _model("teacher", settings.teacher),
+        *([_model("judge", settings.judge)] if settings.judge else []),
         _tried("notifications", lambda: _notifications(settings)),
     ]
 
@@ -133,21 +134,20 @@ def _notifications(settings: Settings) -> str:
     return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
-def _teacher(settings: Settings) -> Finding:
-    if not isinstance(settings.teacher, EndpointTeacherSettings):
-        model = settings.teacher.model
-        return _tried("teacher", lambda: f"embedded, {model_identity(model)}")
+def _model(role: str, asked: TeacherSettings) -> Finding:
+    """Teacher or judge."""
+    if not isinstance(asked, EndpointTeacherSettings):
+        return _tried(role, lambda: f"embedded, {model_identity(asked.model)}")
     import httpx
 
-    teacher = settings.teacher
-    key = os.environ.get(teacher.api_key_env, "") if teacher.api_key_env else ""
-    if teacher.api_key_env and not key:
-        return Finding("teacher", False, f"the environment variable {teacher.api_key_env} is not set")
+    key = os.environ.get(asked.api_key_env, "") if asked.api_key_env else ""
+    if asked.api_key_env and not key:
+        return Finding(role, False, f"the environment variable {asked.api_key_env} is not set")
     try:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        response = httpx.get(f"{teacher.url.rstrip('/')}/models", headers=headers, timeout=10)
+        response = httpx.get(f"{asked.url.rstrip('/')}/models", headers=headers, timeout=10)
         served = [model["id"] for model in response.raise_for_status().json()["data"]]
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        return Finding("teacher", False, f"{teacher.url} does not answer as an OpenAI-compatible server: {error}")
-    fine = teacher.model in served
-    return Finding("teacher", fine, f"{teacher.url} serves {', '.join(served)}; settings ask for {teacher.model}")
+        return Finding(role, False, f"{asked.url} does not answer as an OpenAI-compatible server: {error}")
+    fine = asked.model in served
+    return Finding(role, fine, f"{asked.url} serves {', '.join(served)}; settings ask for {asked.model}")

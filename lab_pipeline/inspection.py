@@ -49,7 +49,7 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
         raise LabError(f"{leaf}: not refreshed yet, so it has no rows; run `lab-pipeline retune`")
     kept, rejected = (read_rows(home.leaf(leaf) / f"{table}-{state.curated}.parquet") for table in ("curated", "rejected"))
     by_id = {row["id"]: row for row in kept}
-    excluded = [{**by_id[row["id"]], **row} for row in exclusions(home) if row["leaf"] == leaf and row["id"] in by_id]
+    excluded = [{**row, **by_id[row["id"]]} for row in exclusions(home) if row["leaf"] == leaf and row["id"] in by_id]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
     return LeafRows(leaf, state.funnel, kept, rejected, excluded, reviews)
 
@@ -92,7 +92,7 @@ def review_rows(home: Home, leaf: str, decision: Decision, names: list[str], aut
 
 
 def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say: Callable[[str], None]) -> int:
-    """Show each row that nobody reviewed yet, the kept ones first, and ask what shall become of it; how many were reviewed.
+    """Show each row that nobody reviewed yet, the kept ones first, and ask what shall become of it; how many got a decision.
 
     Each answer is recorded at once, so one may stop at any row.
     """

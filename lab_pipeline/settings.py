@@ -233,8 +233,8 @@ def load_settings(path: Path) -> Settings:
     return _anchored(_validated(values, str(path)), path.parent)
 
 
-def overridden(settings: Settings, values: dict[str, Any], where: str) -> Settings:
-    """The settings with other values for some keys: `{"seed": 3, "gate": {"confidence": 0.9}}`.
+def overridden(settings: Settings, values: dict[str, Any], where: str, folder: Path) -> Settings:
+    """The settings with other values for some keys: `{"seed": 3, "gate": {"confidence": 0.9}}`; paths start at `folder`.
 
     Raises:
         SettingsError: a value is wrong; the message begins with `where`.
@@ -242,7 +242,7 @@ def overridden(settings: Settings, values: dict[str, Any], where: str) -> Settin
     merged = settings.model_dump()
     for key, value in values.items():
         merged[key] = {**merged[key], **value} if isinstance(value, dict) else value
-    return _validated(merged, where)
+    return _anchored(_validated(merged, where), folder)
 
 
 def _validated(values: Any, where: str) -> Settings:

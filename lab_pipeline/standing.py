@@ -40,7 +40,7 @@ class Standing:
     def of(cls, home: Home, settings: Settings) -> Standing:
         snapshot = current_snapshot(home)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
-        catalog = build_catalog(home, snapshot, plans)
+        catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)
         general = load_general(settings.general)
         heldout = build_heldout(catalog, snapshot.rows, general.questions, withheld_questions(home))
         recipe = load_recipe(settings.recipe)

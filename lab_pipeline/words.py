@@ -59,9 +59,10 @@ _ORDINALS = {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12} | {
 }
 _SCALES = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
 _NUMBER_WORDS = _SMALL | _ORDINALS | {"hundred": 100} | _SCALES
-_NUMBER_RUN = re.compile(
-    rf"\b(?:{'|'.join(_NUMBER_WORDS)})(?:(?:[\s-]|\sand\s)(?:{'|'.join(_NUMBER_WORDS)}))*\b", re.IGNORECASE
-)
+_AFTER_TENS = {"first": 1, "second": 2}
+"""Alone they say which one, or how long."""
+_NUMBER = rf"(?:(?:{'|'.join(_TENS)})-(?:{'|'.join(_AFTER_TENS)})|{'|'.join(_NUMBER_WORDS)})"
+_NUMBER_RUN = re.compile(rf"\b{_NUMBER}(?:(?:[\s-]|\sand\s){_NUMBER})*\b", re.IGNORECASE)
 _NEVER_NAMES = STOP_WORDS | frozenset(
     "above across after against all along although among another any anyone around because before behind below beside between "
     "beyond both despite during each every everybody everyone finally first inside many most near nobody none nothing once "
@@ -118,7 +119,7 @@ def _value(words: str) -> str:
         elif word == "hundred":
             group = (group or 1) * 100
         else:
-            group += _NUMBER_WORDS.get(word, 0)
+            group += (_NUMBER_WORDS | _AFTER_TENS).get(word, 0)
     return str(total + group)
 
 

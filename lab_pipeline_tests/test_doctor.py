@@ -123,6 +123,15 @@ def test_a_server_that_serves_the_teacher_is_fine_and_is_given_the_key(home, mon
         assert not finding.fine and "granite, other" in finding.said and "absent" in finding.said
 
 
+def test_a_judge_of_its_own_is_looked_at_too(home, monkeypatch):
+    assert "judge" not in examined(home)
+    with model_list('{"data": [{"id": "prometheus"}]}') as (url, _):
+        judge = {"kind": "endpoint", "url": url, "model": "prometheus"}
+        assert examined(home, judge=judge)["judge"].fine
+        finding = examined(home, judge={**judge, "api_key_env": "JUDGE_KEY"})["judge"]
+        assert not finding.fine and "JUDGE_KEY is not set" in finding.said
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [("{}", 200), ("not json", 200), ("{}", 401), ("[]", 200), ('{"data": null}', 200), ('{"data": ["granite"]}', 200)],

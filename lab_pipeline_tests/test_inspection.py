@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lab_pipeline import cli
-from lab_pipeline.datasets.mix import mix_knowledge
+from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.errors import LabError
 from lab_pipeline.inspection import (
     converse,
@@ -19,7 +19,7 @@ from lab_pipeline.inspection import (
     sampled_rows,
 )
 from lab_pipeline.reviews import read_reviews
-from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import FilledHome, half_good_home
 from lab_pipeline_tests.test_reviews import RECIPE
 
@@ -50,6 +50,15 @@ def test_what_a_data_set_left_out_is_shown_too(lab):
     assert described["excluded"] == {"knowledge data set: held_out": 1}
     assert row["id"] in {each["id"] for each in described["rows"] if each["stage"] == "knowledge data set"}
     assert "       1  of them left out of a data set, knowledge data set: held_out" in rejects_text(described)
+
+
+def test_what_a_data_set_left_out_is_shown_as_it_was_curated(lab):
+    kept = leaf_rows(lab.home, GROUNDED).kept[0]
+    asked = [{"id": "g", "category": "notes", "question": f"{kept['context']} {kept['question']}", "answer": "-"}]
+    knowledge = mix_knowledge(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings)
+    mix_skills(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings, knowledge)
+    shown = next(row for row in leaf_rows(lab.home, GROUNDED).excluded if row["id"] == kept["id"])
+    assert (shown["rule"], shown["context"], shown["question"]) == ("held_out", kept["context"], kept["question"])
 
 
 def test_a_sample_is_of_kept_rows_and_of_the_size_asked_for(lab):

@@ -232,7 +232,9 @@ def test_rewritten_history_switched_branches_broken_leaves_and_a_lost_remote_are
     home.settle(broken)
     assert home.snapshot.notes == ["the taxonomy was switched from main to other"]
     assert any("surprise" in problem for problem in home.snapshot.problems[GROUNDED])
-    entry = next(each for each in build_catalog(home.lab.home, home.snapshot, home.plans).leaves if each["leaf"] == GROUNDED)
+    entry = next(
+        each for each in build_catalog(home.lab.home, home.snapshot, home.plans, True).leaves if each["leaf"] == GROUNDED
+    )
     assert entry["state"] == "quarantined" and entry["rows"] > 0 and entry["curated"] == good.curated
 
     git(home.repository, "checkout", "--quiet", "main")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Profile:
     words: frozenset[str]
     """All words of the same, lower-case."""
     lengths: dict[str, tuple[int, int]]
-    """Words of its seeds' shortest and longest `question` and `answer`."""
+    """Words of its seeds' shortest and longest `question` and `answer`; bounds that bind nothing where it has no seeds."""
     end_marks: bool
     """Whether any seed's answer ends in a mark; where none does, no row's need end."""
     manner: dict[str, float]
@@ -100,7 +101,7 @@ def _mean(shapes: list[dict[str, float]]) -> dict[str, float]:
 
 def _lengths(texts: list[str]) -> tuple[int, int]:
     counts = [len(all_words(text)) for text in texts]
-    return min(counts), max(counts)
+    return min(counts, default=sys.maxsize), max(counts, default=0)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -61,12 +61,16 @@ class Catalog:
         return [leaf["leaf"] for leaf in self.leaves if leaf["state"] in ("behind", "missing")]
 
 
-def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan]) -> Catalog:
-    """The catalog of the snapshot's leaves. Removed leaves are not in it."""
+def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], generated: bool) -> Catalog:
+    """The catalog of the snapshot's leaves. Removed leaves are not in it.
+
+    Args:
+        generated: whether the settings want any rows of a teacher; if not, none that are there are in use either.
+    """
     withdrawn = withdrawals(home)
     reviews = reviews_in_force(home, snapshot.reviews)
     entries = [
-        _entry(home, row, plans.get(row["leaf"]), withdrawn.get(row["leaf"]), reviews.get(row["leaf"], []))
+        _entry(home, row, generated, plans.get(row["leaf"]), withdrawn.get(row["leaf"]), reviews.get(row["leaf"], []))
         for row in snapshot.rows
     ]
     return Catalog(snapshot.id, entries)
@@ -112,10 +116,15 @@ def _path(home: Home, catalog: Catalog) -> Path:
 
 
 def _entry(
-    home: Home, row: dict[str, Any], plan: LeafPlan | None, withdrawal: Withdrawal | None, reviews: list[Review]
+    home: Home,
+    row: dict[str, Any],
+    generated: bool,
+    plan: LeafPlan | None,
+    withdrawal: Withdrawal | None,
+    reviews: list[Review],
 ) -> dict[str, Any]:
     leaf = row["leaf"]
-    state = None if withdrawal else leaf_state(home, leaf)
+    state = leaf_state(home, leaf) if generated and not withdrawal else None
     failure = leaf_failure(home, plan) if plan else None
     note = None
     if withdrawal:
@@ -124,9 +133,9 @@ def _entry(
         standing = "quarantined"
         problems = [f"line {problem['line']}: {problem['message']}" for problem in row["problems"]]
         note = "; ".join(problems[:3]) + ("; last good rows in use" if state else "")
-    elif plan is None:
-        standing, state = "not generated", None
-    elif state and state.curated == plan.curated:
+    elif not generated:
+        standing = "not generated"
+    elif state and plan and state.curated == plan.curated:
         standing = "current"
     else:
         standing = "behind" if state else "missing"

@@ -107,7 +107,7 @@ def _write_rows(dataset: Dataset, stated: dict[str, list[str]], folder: Path) ->
     files = {}
     try:
         for row in _rows(dataset, stated):
-            part = row.get("part", "train")  # earlier releases validated on none
+            part = row["part"]
             if part not in files:
                 files[part] = (folder / _file(dataset.phase, part)).open("w", encoding="utf-8")
                 counts[part] = Counter()

@@ -62,6 +62,8 @@ class Dataset:
     phase: Phase
     made_from: str
     """See `origin`."""
+    mixed_by: str
+    """See `mixing`."""
     digest: str
     path: Path
     rows: int
@@ -139,7 +141,8 @@ def mix_knowledge(
     if any(map(len, rows)):
         rows.append(_general(replay, "knowledge", heldout, recipe, settings))
     rows = _licensed(home, catalog, rows)
-    return _store(home, "knowledge", rows, wrong + excluded, origin(catalog, heldout, settings), settings.seed)
+    made_from, mixed_by = origin(catalog, heldout, settings), mixing("knowledge", replay, recipe, settings)
+    return _store(home, "knowledge", rows, wrong + excluded, made_from, mixed_by, settings.seed)
 
 
 def mix_skills(
@@ -154,34 +157,37 @@ def mix_skills(
     """Build and store phase 2's data.
 
     Raises:
-        NotMaterialized: phase 1's was mixed from another catalog, test or own data.
+        NotMaterialized: phase 1's was mixed from another catalog, test or own data, or in another way.
     """
     require_agreement([knowledge], catalog, heldout, settings)
+    require_mixing([knowledge], replay, recipe, settings)
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] != "knowledge"]
     own, wrong = own_rows(settings.mixing.skills, settings.seed)
     seeds = ([seed_row(entry["leaf"], seed) for seed in source["seeds"]] for entry, source in _sources(home, leaves))
     curated = (_curated(home, entry, recipe, settings) for entry in leaves)
     rows, excluded = screen(chain(map(_table, seeds), curated, own), _leaks(heldout))
     earlier = pq.read_table(knowledge.path, filters=pc.field("source") != "general")
-    trained = earlier.filter(pc.field("part") == "train")
+    here = pa.chunked_array([chunk for table in rows for chunk in table["id"].chunks], pa.string())
+    trained = earlier.filter((pc.field("part") == "train") & ~pc.field("id").isin(here))  # a set of one's own may be in both
     rows.append(trained if recipe.stacked else _replayed(trained, recipe.skills.phase_1_replay, settings.seed))
     rows.append(_with_documents(home, catalog, trained, recipe.skills.raft, settings.seed))
     if any(map(len, rows)):
         rows.append(earlier.filter(pc.field("part") == "validation"))
         rows.append(_general(replay, "skills", heldout, recipe, settings))
     rows = _licensed(home, catalog, rows)
-    return _store(home, "skills", rows, wrong + excluded, origin(catalog, heldout, settings), settings.seed)
+    mixed_by = mixing("skills", replay, recipe, settings)
+    return _store(home, "skills", rows, wrong + excluded, knowledge.made_from, mixed_by, settings.seed)
 
 
 def load_dataset(home: Home, phase: Phase) -> Dataset:
     """The phase's current data set.
 
     Raises:
-        NotMaterialized: it was not materialized yet, or by a release that validated nothing.
+        NotMaterialized: it was not materialized yet, or by a release that did not say how it was mixed.
     """
     pointer = home.datasets / f"{phase}.json"
     described = read_json(pointer) if pointer.exists() else {}
-    if "validation" not in described:
+    if "mixed_by" not in described:
         raise NotMaterialized(f"no {phase} data yet; materialize {phase}_dataset first")
     return Dataset(**{**described, "path": home.datasets / described["path"]})
 
@@ -197,8 +203,14 @@ def exclusions(home: Home) -> list[dict[str, Any]]:
 
 
 def origin(catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> str:
-    """What a data set was mixed from."""
-    return digest([catalog.contents, heldout["digest"], *own_contents(settings.mixing.knowledge + settings.mixing.skills)])
+    """What both data sets are mixed from."""
+    own = [own_contents(datasets) for datasets in (settings.mixing.knowledge, settings.mixing.skills)]
+    return digest([catalog.contents, heldout["digest"], own])
+
+
+def mixing(phase: Phase, replay: list[dict[str, str]], recipe: Recipe, settings: Settings) -> str:
+    """What a phase's data set is mixed by: general questions, shares and seed."""
+    return digest([replay, recipe.mixing(phase), settings.seed])
 
 
 def require_agreement(datasets: Iterable[Dataset], catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> None:
@@ -208,12 +220,28 @@ def require_agreement(datasets: Iterable[Dataset], catalog: Catalog, heldout: di
         NotMaterialized: one was not, as after the catalog alone was built anew; the message names it.
     """
     now = origin(catalog, heldout, settings)
-    others = " and ".join(f"{dataset.phase}_dataset" for dataset in datasets if dataset.made_from != now)
-    if others:
-        raise NotMaterialized(
-            f"{others}: mixed from another catalog, other held-out questions or other own data than the current ones; "
-            f"materialize {others} again, or run `lab-pipeline retune`"
-        )
+    _require(
+        [dataset for dataset in datasets if dataset.made_from != now],
+        "mixed from another catalog, other held-out questions or other own data than the current ones",
+    )
+
+
+def require_mixing(datasets: Iterable[Dataset], replay: list[dict[str, str]], recipe: Recipe, settings: Settings) -> None:
+    """Data sets that a recipe trains on must have been mixed by it.
+
+    Raises:
+        NotMaterialized: one was not, as after an edit of the recipe's shares; the message names it.
+    """
+    _require(
+        [dataset for dataset in datasets if dataset.mixed_by != mixing(dataset.phase, replay, recipe, settings)],
+        "mixed by another recipe's shares, another seed or other general questions than this run's",
+    )
+
+
+def _require(stale: list[Dataset], how: str) -> None:
+    if stale:
+        names = " and ".join(f"{dataset.phase}_dataset" for dataset in stale)
+        raise NotMaterialized(f"{names}: {how}; materialize {names} again, or run `lab-pipeline retune`")
 
 
 def stated_licences(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -299,7 +327,13 @@ def _leaks(heldout: dict[str, Any]) -> LeakDetector:
 
 
 def _store(
-    home: Home, phase: Phase, tables: list[pa.Table], excluded: list[dict[str, Any]], made_from: str, seed: int
+    home: Home,
+    phase: Phase,
+    tables: list[pa.Table],
+    excluded: list[dict[str, Any]],
+    made_from: str,
+    mixed_by: str,
+    seed: int,
 ) -> Dataset:
     """Shuffle (by hash, so the order is the rows' own) and write a data set and what it left out."""
     ranks, contents = [], []
@@ -326,6 +360,7 @@ def _store(
     dataset = Dataset(
         phase=phase,
         made_from=made_from,
+        mixed_by=mixed_by,
         digest=content,
         path=path,
         rows=by_source.total(),

@@ -45,8 +45,8 @@ class ThisRun(dg.Config):
     retrain_noise: float | None = _as_setting(GateSettings, "retrain_noise")
     confidence: float | None = _as_setting(GateSettings, "confidence")
 
-    def applied_to(self, settings: Settings) -> Settings:
-        """The settings with this run's differences.
+    def applied_to(self, settings: Settings, folder: Path) -> Settings:
+        """The settings with this run's differences; relative paths start at `folder`, as in `settings.yaml`.
 
         Raises:
             SettingsError: a value is out of its bounds.
@@ -55,7 +55,7 @@ class ThisRun(dg.Config):
         values = {name: given[name] for name in given.keys() & {"recipe", "seed"}}
         values["gate"] = {name: given[name] for name in given.keys() & GateSettings.model_fields.keys()}
         values["budgets"] = {name: given[name] for name in given.keys() & BudgetSettings.model_fields.keys()}
-        return overridden(settings, values, "launchpad, this_run")
+        return overridden(settings, values, "launchpad, this_run", folder)
 
 
 class Lab(dg.ConfigurableResource):
@@ -70,7 +70,8 @@ class Lab(dg.ConfigurableResource):
 
     @property
     def settings(self) -> Settings:
-        return self.this_run.applied_to(load_settings(self.home.settings_file))
+        file = self.home.settings_file
+        return self.this_run.applied_to(load_settings(file), file.parent)
 
     @property
     def recipe(self) -> Recipe:

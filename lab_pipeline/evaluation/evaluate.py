@@ -49,8 +49,8 @@ def retune_inputs(
             settings.seed,
             settings.gate.model_dump(),
             *judging_inputs(settings),
-            *own_contents(settings.mixing.knowledge),
-            *own_contents(settings.mixing.skills),
+            own_contents(settings.mixing.knowledge),
+            own_contents(settings.mixing.skills),
         ]
     )
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from lab_pipeline import words
 from lab_pipeline.curation import rules
+from lab_pipeline.datasets import heldout
+from lab_pipeline.documents import passages
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA
@@ -24,6 +26,7 @@ from lab_pipeline.registry.base_model import model_identity
 from lab_pipeline.reviews import Review, reviews_in_force
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json
+from lab_pipeline.taxonomy import leaf as leaves
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.withdrawals import withdrawals
 
@@ -101,9 +104,11 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
 
 @functools.cache
 def _rules_code() -> str:
-    """Hash of the code of the rules, so that a release with other rules curates again; that costs no call."""
-    files = [*Path(rules.__file__).parent.glob("*.py"), Path(words.__file__)]
-    return digest([path.read_text(encoding="utf-8") for path in sorted(files)])
+    """Hash of the code of the rules and of what they compare texts by, so that a release with other ones curates again; that
+    costs no call."""
+    beside = [Path(str(module.__file__)) for module in (words, heldout, passages, leaves)]
+    files = [*sorted(Path(rules.__file__).parent.glob("*.py")), *beside]
+    return digest([path.read_text(encoding="utf-8") for path in files])
 
 
 def leaf_state(home: Home, leaf: str) -> LeafState | None:

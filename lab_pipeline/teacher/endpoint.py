@@ -46,7 +46,7 @@ class EndpointTeacher:
         if settings.api_key_env:
             key = os.environ.get(settings.api_key_env)
             if not key:
-                raise SettingsError(f"teacher.api_key_env: the environment variable {settings.api_key_env} is not set")
+                raise SettingsError(f"{self.identity}: api_key_env: the environment variable {settings.api_key_env} is not set")
             headers["Authorization"] = f"Bearer {key}"
         self._client = httpx.AsyncClient(
             base_url=settings.url.rstrip("/"), headers=headers, timeout=settings.timeout_seconds, transport=transport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -80,6 +80,12 @@ class Recipe(_Part):
     @property
     def stacked(self) -> bool:
         return self.strategy == Strategy.stacked
+
+    def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, Any]:
+        """The values that decide which rows a phase's data set has."""
+        skills = {"general_replay"} | ({"phase_1_replay", "raft"} if phase == "skills" else set())
+        chosen = {"validation": {"share", "general"}, "knowledge": {"general_replay"}, "skills": skills}
+        return self.model_dump(mode="json", include={"strategy": True, **chosen})
 
     def phase(self, name: Literal["knowledge", "skills"]) -> Phase:
         """The numbers that the phase of that name trains by."""

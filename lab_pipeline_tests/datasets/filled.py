@@ -49,7 +49,7 @@ class FilledHome:
 
     def catalog(self) -> Catalog:
         snapshot = self.snapshot()
-        catalog = build_catalog(self.home, snapshot, self.plans(snapshot))
+        catalog = build_catalog(self.home, snapshot, self.plans(snapshot), self.settings.mixing.generated)
         store_catalog(self.home, catalog)
         return catalog
 

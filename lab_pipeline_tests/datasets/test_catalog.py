@@ -62,6 +62,14 @@ def test_a_broken_leaf_is_quarantined_with_its_last_good_rows(lab):
     assert GROUNDED in [entry["leaf"] for entry in lab.catalog().in_use]
 
 
+def test_without_generation_a_broken_leaf_gives_no_rows_of_a_teacher_either(lab):
+    edit_yaml(qna(lab, GROUNDED), lambda value: value.pop("created_by"))
+    snapshot = lab.snapshot()
+    broken = next(entry for entry in build_catalog(lab.home, snapshot, {}, False).leaves if entry["leaf"] == GROUNDED)
+    assert (broken["state"], broken["rows"], broken["source"]) == ("quarantined", 0, None)
+    assert "last good rows" not in broken["note"]
+
+
 def test_a_leaf_that_was_never_good_has_no_rows(lab):
     write_skill(lab.taxonomy, "compositional_skills/new")
     edit_yaml(write_skill(lab.taxonomy, "compositional_skills/broken"), lambda value: value.pop("created_by"))
@@ -107,7 +115,7 @@ def test_the_content_changes_with_the_rows_only(lab):
 
 def test_the_current_catalog_is_the_one_built_last(lab, tmp_path):
     snapshot = lab.snapshot()
-    built = build_catalog(lab.home, snapshot, lab.plans(snapshot))
+    built = build_catalog(lab.home, snapshot, lab.plans(snapshot), True)
     store_catalog(lab.home, built)
     assert current_catalog(lab.home) == built
     with pytest.raises(NotMaterialized):

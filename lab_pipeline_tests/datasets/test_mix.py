@@ -21,6 +21,7 @@ from lab_pipeline.datasets.mix import (
     mix_knowledge,
     mix_skills,
     origin,
+    require_mixing,
 )
 from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.errors import NotMaterialized
@@ -281,6 +282,42 @@ def test_what_a_data_set_was_mixed_from_changes_with_ones_own_rows(lab, tmp_path
     assert len(origins | {origin(catalog, heldout, with_own(lab, tmp_path, [conversation("Two?")]).settings)}) == 3
 
 
+def test_a_data_set_moved_to_the_other_phase_is_another_origin(lab, tmp_path):
+    catalog, heldout = lab.catalog(), lab.heldout()
+    own = with_own(lab, tmp_path, [conversation("One?")]).settings.mixing
+    both = {phase: MixingSettings(**{phase: own.skills}) for phase in ("knowledge", "skills")}
+    moved = {origin(catalog, heldout, lab.settings.model_copy(update={"mixing": mixing})) for mixing in both.values()}
+    assert len(moved) == 2
+
+
+def test_data_mixed_by_other_numbers_or_another_seed_are_not_those_of_a_recipe(lab):
+    knowledge, skills = mixed(lab)
+    require_mixing([knowledge, skills], REPLAY, RECIPE, lab.settings)
+    raft = RECIPE.model_copy(update={"skills": RECIPE.skills.model_copy(update={"raft": 0.5})})
+    require_mixing([knowledge], REPLAY, raft, lab.settings)
+    with pytest.raises(NotMaterialized, match=r"^skills_dataset: mixed by another recipe's shares"):
+        require_mixing([knowledge, skills], REPLAY, raft, lab.settings)
+    slower = RECIPE.model_copy(update={"knowledge": RECIPE.knowledge.model_copy(update={"learning_rate": 1e-5})})
+    require_mixing([knowledge, skills], REPLAY, slower, lab.settings)
+    stacked = RECIPE.model_copy(update={"strategy": Strategy.stacked})
+    for replay, mixed_by, settings in (
+        (REPLAY[1:], RECIPE, lab.settings),
+        (REPLAY, stacked, lab.settings),
+        (REPLAY, RECIPE, lab.settings.model_copy(update={"seed": 18})),
+    ):
+        with pytest.raises(NotMaterialized, match=r"^knowledge_dataset and skills_dataset: mixed by"):
+            require_mixing([knowledge, skills], replay, mixed_by, settings)
+
+
+def test_a_data_set_of_ones_own_in_both_phases_is_trained_once_where_these_are_stacked(lab, tmp_path):
+    own = with_own(lab, tmp_path, [conversation(f"Is {n} a number of my own?") for n in range(20)])
+    catalog, heldout, stacked = own.catalog(), own.heldout(), RECIPE.model_copy(update={"strategy": Strategy.stacked})
+    knowledge = mix_knowledge(own.home, catalog, heldout, REPLAY, stacked, own.settings)
+    skills = mix_skills(own.home, catalog, heldout, REPLAY, stacked, own.settings, knowledge)
+    ids = [row["id"] for row in skills.read()]
+    assert (knowledge.by_source["own"], skills.by_source["own"]) == (10, 20) and len(ids) == len(set(ids))
+
+
 def test_without_generation_the_leaves_give_seeds_documents_and_the_test(lab, tmp_path):
     own = with_own(lab, tmp_path, [conversation(f"Is {n} a number of my own?") for n in range(20)])
     settings = own.settings.model_copy(update={"mixing": own.settings.mixing.model_copy(update={"generated": False})})
@@ -328,7 +365,7 @@ def test_the_data_mixed_last_are_the_current_ones(lab, tmp_path):
     assert load_dataset(lab.home, "knowledge") == knowledge
     assert load_dataset(lab.home, "skills") == skills
     empty = Home.open(tmp_path / "empty")
-    of_an_earlier_release = {key: value for key, value in vars(skills).items() if key != "validation"}
+    of_an_earlier_release = {key: value for key, value in vars(skills).items() if key != "mixed_by"}
     write_json(empty.datasets / "skills.json", {**of_an_earlier_release, "path": skills.path.name})
     for load in (lambda: load_dataset(empty, "skills"), lambda: load_heldout(empty)):
         with pytest.raises(NotMaterialized):

@@ -14,16 +14,21 @@ from lab_pipeline_tests.builders import settings_for
 
 def test_what_a_run_leaves_out_stays_as_the_settings_say(tmp_path):
     settings = settings_for(tmp_path, seed=5)
-    assert ThisRun().applied_to(settings) == settings
+    assert ThisRun().applied_to(settings, tmp_path) == settings
 
 
 def test_what_a_run_gives_holds_for_it(tmp_path):
     settings = settings_for(tmp_path)
-    changed = ThisRun(recipe="other", seed=3, teacher_calls=7, confidence=0.9, minimum_gain=0.5).applied_to(settings)
+    changed = ThisRun(recipe="other", seed=3, teacher_calls=7, confidence=0.9, minimum_gain=0.5).applied_to(settings, tmp_path)
     assert (changed.recipe, changed.seed, changed.budgets.teacher_calls) == ("other", 3, 7)
     assert (changed.gate.confidence, changed.gate.minimum_gain) == (0.9, 0.5)
     assert changed.gate.general_tolerance == settings.gate.general_tolerance
     assert changed.teacher == settings.teacher
+
+
+def test_a_recipe_beside_the_settings_is_found_from_the_launchpad(tmp_path):
+    (tmp_path / "mine.yaml").touch()
+    assert ThisRun(recipe="mine.yaml").applied_to(settings_for(tmp_path), tmp_path).recipe == str(tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,7 @@ def test_what_a_run_gives_holds_for_it(tmp_path):
 )
 def test_a_value_out_of_its_bounds_is_refused_by_name(tmp_path, wrong, said):
     with pytest.raises(SettingsError, match=f"launchpad, this_run: {said}"):
-        ThisRun(**wrong).applied_to(settings_for(tmp_path))
+        ThisRun(**wrong).applied_to(settings_for(tmp_path), tmp_path)
 
 
 def test_every_launchpad_field_is_described_with_its_bounds():

@@ -62,7 +62,7 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ask(stub, request(), api_key_env="STUB_KEY")
         assert stub.requests[0].headers["Authorization"] == "Bearer s3cret"
         monkeypatch.delenv("STUB_KEY")
-        with pytest.raises(SettingsError, match=r"teacher\.api_key_env: the environment variable STUB_KEY is not set"):
+        with pytest.raises(SettingsError, match=r"small at .*: api_key_env: the environment variable STUB_KEY is not set"):
             teacher(stub, api_key_env="STUB_KEY")
 
 

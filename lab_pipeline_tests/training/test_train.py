@@ -56,7 +56,7 @@ def asked_at(step: int) -> Callable[[], bool]:
 
 
 def dataset(phase: str = "knowledge", digest: str = "rows1") -> Dataset:
-    return Dataset(phase, "origin", digest, Path("/data") / f"{phase}-{digest}.parquet", 1, {}, {}, {}, {})  # type: ignore[arg-type]
+    return Dataset(phase, "origin", "mixing", digest, Path("/data") / f"{phase}-{digest}.parquet", 1, {}, {}, {}, {})  # type: ignore[arg-type]
 
 
 def run_by_hand(spec: Path) -> subprocess.Popen[str]:

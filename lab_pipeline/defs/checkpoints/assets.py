@@ -3,7 +3,8 @@ import sys
 
 import dagster as dg
 
-from lab_pipeline.datasets.mix import Phase, load_dataset
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.mix import Phase, load_dataset, require_mixing
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
@@ -81,6 +82,7 @@ def _train(
         dataset = load_dataset(home, phase)
         before = phase_1_checkpoint(home, base, lab) if phase == "skills" else None
         recipe = lab.recipe
+        require_mixing([dataset], load_general(settings.general).replay, recipe, settings)
         finished, spec = prepare_checkpoint(home, base, dataset, before, recipe, settings.seed)
     steps = 0
     if finished is None and (dataset.rows == 0 or (phase == "knowledge" and recipe.stacked)):
@@ -110,7 +112,7 @@ def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
     metadata = {
         "checkpoint": checkpoint.id,
         "training_steps": steps,
-        "epoch_tokens": report["tokens"],
+        "tokens": report["tokens"],
         "rows": report["rows"],
         "validation_rows": report["validation_rows"],
         "chosen_epoch": report["chosen"]["epoch"],

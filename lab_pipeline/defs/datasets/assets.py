@@ -42,7 +42,8 @@ def instruction_catalog(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     with mendable():
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
-        catalog = build_catalog(home, snapshot, plan_leaves(home, snapshot, settings, *teacher_identities(settings)))
+        plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
+        catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)
         store_catalog(home, catalog)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest(catalog.contents)),

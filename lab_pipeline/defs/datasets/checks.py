@@ -76,7 +76,7 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
         "no_heldout_question_leaks",
         asset=asset,
         blocking=True,
-        description="No training row and no seed shown to the teacher repeats a held-out or general test question.",
+        description="No training row repeats a held-out or general test question, no seed shown to the teacher a held-out one.",
     )
 
     @dg.multi_asset_check(name=f"{phase}_rows_meet_expectations", specs=[*_specs(asset, "training_rows"), leak])

@@ -72,7 +72,9 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         withdrawn = withdrawals(home)
         for leaf in withdrawn.keys() & set(asked):
             context.log.warning(f"{leaf}: {withdrawn[leaf]}; not refreshed")
-        leaves = [leaf for leaf in asked if leaf not in withdrawn]
+        if not settings.mixing.generated:
+            context.log.info("mixing.generated is false in settings.yaml: no leaf is asked of the teacher")
+        leaves = [leaf for leaf in asked if leaf not in withdrawn] if settings.mixing.generated else []
         failed = {leaf: _why_not(snapshot.problems.get(leaf)) for leaf in leaves if leaf not in plans}
         for leaf, why in failed.items():
             context.log.error(f"{leaf}: {why}")

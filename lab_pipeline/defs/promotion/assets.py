@@ -6,7 +6,7 @@ import dagster as dg
 
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import load_dataset, load_heldout, require_agreement
+from lab_pipeline.datasets.mix import load_dataset, load_heldout, require_agreement, require_mixing
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
@@ -48,6 +48,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
         if not catalog.in_use:
             raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
         require_agreement([knowledge, skills], catalog, heldout, settings)
+        require_mixing([knowledge, skills], general.replay, recipe, settings)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         last = last_evaluation(home)
         evaluation = evaluate(
