@@ -138,7 +138,7 @@ def mix(home: Home) -> dict[str, Any]:
         findings = validate(training_frame(rows), "training_rows").each
         assert all(finding.passed for finding in findings), findings
         clock.took("training_suites")
-        assert not any(map(test.leak, asked_in(rows)))
+        assert not test.leaks_among(asked_in(rows))
         clock.took("leaks")
     facts = {"rows": knowledge.rows + skills.rows, "excluded": [knowledge.excluded, skills.excluded], "seconds": clock.parts}
     return {"mix_1m_s": round(sum(clock.parts.values()), 1), "mix_1m_mib": peak_mib(), **facts}

@@ -22,6 +22,8 @@ STOP_WORDS = frozenset(
 _WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
 _TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
+_DOUBLED = re.compile(r"(?<=\w\w([bdgmnprt]))\1$")
+"""As in 'slipping'."""
 _CAPITALISED = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w’'-]*\w")
 _SENTENCE_START = re.compile(r"(?:^|[.!?:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
 _SUBJECT = re.compile(
@@ -89,16 +91,29 @@ def _stems(part: str) -> tuple[str, ...]:
 
 def _stem(word: str) -> str:
     """The word without a common English ending, the same for all forms of most words; no word of a dictionary."""
-    return _ENDING.sub("", word)
+    stem = _ENDING.sub("", word)
+    return _DOUBLED.sub("", stem) if stem != word else word
 
 
-FRAMING = frozenset(
+_FRAMING = frozenset(
     map(
         _stem,
         "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split(),
     )
 )
 """Stems of the words by which the same question is put more politely or at greater length."""
+
+
+def question_words(text: str) -> frozenset[str]:
+    """Stems of a question's content words, by which questions are compared."""
+    stems = frozenset(stem for part in text.split() for stem in question_stems(part))
+    return stems or frozenset(re.findall(r"\w+", text.casefold()))
+
+
+@lru_cache(maxsize=1 << 16)
+def question_stems(part: str) -> tuple[str, ...]:
+    """`question_words` of a part between spaces; there may be none."""
+    return tuple(stem for stem in _stems(part) if stem not in _FRAMING)
 
 
 def numbers(text: str) -> set[str]:

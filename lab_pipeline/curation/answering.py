@@ -13,6 +13,7 @@ from lab_pipeline.flows.flow import Rules
 from lab_pipeline.words import content_words, names, numbers
 
 _QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
+_NO_VERB = re.compile(r"\b(?:at|by|for|from|in|of|on|to|with) (?:what|which) \w+\W*$", re.IGNORECASE)
 _OPENS = r"(?:^|[,.:;?!] |\b(?:and|or|in|on|at|by|from|for|to|of|with|since|until|after) )"
 """Before a question word; elsewhere 'when' and 'where' only join."""
 _ASKED = re.compile(
@@ -48,6 +49,8 @@ _PARTICIPLE = (
 _WHAT_IS = re.compile(r"(?:^|[.?!,:] )what(?:[’']s| is| are| was| were) (?P<thing>[^?]*)", re.IGNORECASE)
 _WHAT_IS_DONE = re.compile(rf"^{_PARTICIPLE}\b|\b{_PARTICIPLE}(?: \w+)?$|\b(?:for|from|like)$", re.IGNORECASE)
 _IS = re.compile(rf"\b(?:is|are|was|were) (?!(?:{_PARTICIPLE}|\w+ing)\b)|\b(?:called|named|known as)\b", re.IGNORECASE)
+_CLAUSE = re.compile(r" (?:where|when|which|who|that) ")
+_BEYOND_NOUN = re.compile(r" (?:of|in|on|at|for|from|to|with|without|under|by|where|when|which|who|that) ")
 _PROPERTY = re.compile(
     r"(?:\w+ ){0,3}(?:age|amount|capacity|colou?r|cost|date|depth|distance|duration|fare|function|height|job|length|location|"
     r"material|meaning|name|number|penalty|place|price|prize|purpose|reason|result|reward|role|rule|shape|size|speed|symbol|"
@@ -64,6 +67,8 @@ def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
     question, sentence = row["question"], row["answer"]
     if not _QUESTION_WORD.search(question):
         return None
+    if _NO_VERB.search(question):
+        return "the question ends before it asks anything"
     for name in names(question):
         if not set(content_words(name)) <= leaf.topics:
             return f"the question's {name!r} stands nowhere in the leaf"
@@ -82,8 +87,7 @@ def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
 def _tells(kind: str, sentence: str, question: str, leaf: Profile) -> bool:
     if kind == "person":
         asked = leaf.subject.union(content_words(question))
-        doers = [*names(sentence), *content_words(sentence)[:1]]
-        return bool(_BY_SOMEBODY.search(sentence)) or any(not set(content_words(doer)) <= asked for doer in doers)
+        return bool(_BY_SOMEBODY.search(sentence)) or any(not set(content_words(name)) <= asked for name in names(sentence))
     counted = bool(numbers(sentence) - numbers(question))
     if kind == "number":
         return counted or bool(_ONE.search(sentence))
@@ -101,8 +105,15 @@ def _verb(asked: str, sentence: str) -> bool:
 def _says_what_is(thing: str, sentence: str) -> bool:
     """Whether a sentence can answer 'What is ...?': it says what the thing is, or what it does or has done to it where that is
     asked. Properties, such as a width, may be told in other words."""
-    told = set(re.findall(r"\w+", sentence.casefold()))
-    doing = {form for word in re.findall(r"\b(\w+)ing\b", thing.casefold()) for form in (word, f"{word}s", f"{word}es")}
-    if thing[:1].isdigit():
+    if re.search(r"\d", thing):
         return False
-    return bool(_IS.search(sentence) or _PROPERTY.match(thing) or _WHAT_IS_DONE.search(thing) or doing & told)
+    if _WHAT_IS_DONE.search(thing):
+        return not _NAMED.search(sentence) or bool(_NAMED.search(thing))
+    if _PROPERTY.match(thing):
+        return True
+    told = set(re.findall(r"\w+", sentence.casefold()))
+    if {form for word in re.findall(r"\b(\w+)ing\b", thing.casefold()) for form in (word, f"{word}s", f"{word}es")} & told:
+        return True
+    said = _CLAUSE.split(sentence)[0]
+    noun = set(content_words(_BEYOND_NOUN.split(thing)[0]))
+    return bool(_IS.search(said)) and not noun.isdisjoint(content_words(said))

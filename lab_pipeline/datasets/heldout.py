@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lab_pipeline.storage import Home, append_line, digest, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
-from lab_pipeline.words import FRAMING, asked_kinds, calculation, content_words, exchanged, numbers
+from lab_pipeline.words import asked_kinds, calculation, exchanged, numbers, question_stems, question_words
 
 Role = Literal["held_out", "used", "set_aside"]
 """*set_aside*: neither shown nor asked, for it resembles a question of either role."""
@@ -28,6 +31,12 @@ MINIMUM_SEEDS = 3
 
 SAME_QUESTION = 0.8
 """Jaccard similarity of the content words from which two questions count as the same one, unless they `differ`."""
+
+
+_SHARED = 2
+"""Rare words that a text must share with a known question to be compared with it, if the question has as many."""
+
+_TEXTS_AT_ONCE = 50_000
 
 
 class LeakDetector:
@@ -54,10 +63,10 @@ class LeakDetector:
 
     def _enter(self, question: str) -> None:
         words = question_words(question)
-        # A text without any of this many of its words is not similar enough. So it is found by the rarest of them alone, which
+        # A similar text lacks at most so many of its words. So it has two of any two more, and is found by the rarest, which
         # few other texts hold: the prefix filter of set-similarity joins.
-        needed = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9) + 1
-        for word in sorted(words, key=lambda word: (self._frequency[word], word))[:needed]:
+        lacking = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9)
+        for word in sorted(words, key=lambda word: (self._frequency[word], word))[: lacking + _SHARED]:
             self._holding[word].append(len(self._known))
         self._known.append((question, words))
 
@@ -69,11 +78,55 @@ class LeakDetector:
         """All known questions that `asked` repeats."""
         words = question_words(asked)
         sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
-        for index in sorted({index for word in words if word in self._holding for index in self._holding[word]}):
+        shared = Counter(index for word in words for index in self._holding.get(word, ()))
+        for index in sorted(shared):
             question, known = self._known[index]
-            alike = len(known) in sizes and jaccard(words, known) >= SAME_QUESTION
+            alike = len(known) in sizes and shared[index] >= min(_SHARED, len(known)) and jaccard(words, known) >= SAME_QUESTION
             if alike and not differ(asked, question) and not _renumbered(asked, question):
                 yield question
+
+    def leaks_among(self, asked: pa.Array) -> dict[int, str]:
+        """The known question that each of very many texts repeats, by place; those that repeat none are left out."""
+        if not self._known:
+            return {}
+        found = {}
+        for start in range(0, len(asked), _TEXTS_AT_ONCE):
+            some = asked.slice(start, _TEXTS_AT_ONCE)
+            for place in self._suspects(some):
+                if leak := self.leak(some[place].as_py()):
+                    found[start + place] = leak
+        return found
+
+    def _suspects(self, asked: pa.Array) -> list[int]:
+        """The places of all texts that repeat a known question, and of a few others: those of like size that share enough of
+        its rare words, and those without any content word."""
+        split = pc.utf8_split_whitespace(asked)
+        parts = split.flatten().dictionary_encode()
+        stems = [question_stems(part) for part in parts.dictionary.to_pylist()]
+        distinct = {stem: number for number, stem in enumerate(dict.fromkeys(chain(*stems)))}
+        stem, place = _expanded([[distinct[stem] for stem in each] for each in stems], parts.indices.to_numpy())
+        texts = pc.list_parent_indices(split).to_numpy()[place]
+        once = np.sort(texts * len(distinct) + stem)  # np.unique hashes, which takes ten times as long
+        text, stem = np.divmod(once[np.diff(once, prepend=-1) != 0], max(len(distinct), 1))
+        size = np.bincount(text, minlength=len(asked))
+
+        known = np.array([len(words) for _, words in self._known])
+        fits = SAME_QUESTION * size[text] <= known.max()
+        text, stem = text[fits], stem[fits]
+        question, place = _expanded([self._holding.get(stem, []) for stem in distinct], stem)
+        text = text[place]
+        alike = np.minimum(known[question], size[text]) >= SAME_QUESTION * np.maximum(known[question], size[text]) - 1e-9
+        pairs, shared = np.unique(text[alike] * len(known) + question[alike], return_counts=True)
+        text, question = np.divmod(pairs, len(known))
+        return np.union1d(text[shared >= np.minimum(known[question], _SHARED)], np.flatnonzero(size == 0)).tolist()
+
+
+def _expanded(lists: list[list[int]], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(items, where): the items of the list at each place, one after the other, and at which of the places each stands."""
+    sizes, items = np.array([len(each) for each in lists], np.int64), np.array([*chain(*lists)], np.int64)
+    counts, begins = sizes[places], (np.cumsum(sizes) - sizes)[places]
+    where = np.repeat(np.arange(len(places)), counts)
+    return items[np.arange(len(where)) - (np.cumsum(counts) - counts - begins)[where]], where
 
 
 def _renumbered(one: str, other: str) -> bool:
@@ -93,12 +146,6 @@ def differ(one: str, other: str) -> bool:
         return "what" not in kinds | other_kinds or question_words(one) == question_words(other)
     signs, other_signs = calculation(one), calculation(other)
     return bool(signs and other_signs) and signs != other_signs
-
-
-@functools.lru_cache(4096)
-def question_words(text: str) -> frozenset[str]:
-    """Stems of a question's content words, by which questions are compared."""
-    return frozenset(content_words(text)) - FRAMING or frozenset(re.findall(r"\w+", text.casefold()))
 
 
 def jaccard(one: Set[Any], other: Set[Any]) -> float:

@@ -342,7 +342,7 @@ def _store(
     validation: Counter[str] = Counter()
     for table in tables:
         ids, *columns = (table[name].to_pylist() for name in ("id", "unmask", "source", "leaf", "part"))
-        ranks.append(np.array([int(digest([seed, row])[:16], 16) for row in ids], np.uint64))
+        ranks.append(_ranks(ids, seed))
         for row, turns, unmask, source, leaf, part in zip(ids, turns_of(table), *columns, strict=True):
             contents.append(digest([row, turns, unmask, part]))
             if part == "validation":
@@ -371,6 +371,12 @@ def _store(
     )
     write_json(home.datasets / f"{phase}.json", {**vars(dataset), "path": path.name})
     return dataset
+
+
+def _ranks(ids: list[str], seed: int) -> np.ndarray:
+    """A number for each row's place in the seed's order, spread over all 64-bit numbers as the ids are, which are hashes."""
+    mask, odd = int(digest([seed, "order"])[:16], 16), 0x9E3779B97F4A7C15  # Fibonacci hashing: Knuth, TAOCP 3, section 6.4
+    return (np.array([int(row[:16], 16) for row in ids], np.uint64) ^ np.uint64(mask)) * np.uint64(odd)
 
 
 def _shuffled(tables: list[pa.Table], ranks: list[np.ndarray]) -> Iterator[pa.Table]:

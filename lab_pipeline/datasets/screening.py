@@ -68,8 +68,10 @@ def screen(tables: Iterable[pa.Table], test: LeakDetector) -> tuple[list[pa.Tabl
     excluded, asked = [], []
     for batch in _batched(tables):
         faults: dict[int, Fault] = {}
+        texts, rows = _asked_texts(batch)
+        leaks = {int(rows[place]): leak for place, leak in test.leaks_among(texts).items()}
         for index, (turns, source) in enumerate(zip(turns_of(batch), batch["source"].to_pylist(), strict=True)):
-            fault = _fault(turns, source, test)
+            fault = _fault(turns, leaks.get(index))
             if fault:
                 faults[index] = (*fault, None, None)
             else:
@@ -93,10 +95,18 @@ def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     yield pa.concat_tables([TRAINING_SCHEMA.empty_table(), *held]).combine_chunks()
 
 
-def asked_in(rows: pa.Table) -> list[str]:
+def asked_in(rows: pa.Table) -> pa.Array:
     """What the rows ask; documents ask nothing."""
-    asking = rows.filter(pc.field("source") != "document")
-    return [text for turns in turns_of(asking) for role, text in turns if role == "user"]
+    return _asked_texts(rows)[0]
+
+
+def _asked_texts(rows: pa.Table) -> tuple[pa.Array, np.ndarray]:
+    """What is asked, and by which row."""
+    messages = rows["messages"].combine_chunks()
+    turns, row = messages.flatten(), pc.list_parent_indices(messages)
+    asking = pc.not_equal(rows["source"].combine_chunks(), "document").take(row)
+    asked = pc.and_(asking, pc.equal(turns.field("role"), "user"))
+    return turns.field("content").filter(asked), row.filter(asked).to_numpy()
 
 
 def turns_of(rows: pa.Table) -> Iterator[list[tuple[str, str]]]:
@@ -109,14 +119,12 @@ def turns_of(rows: pa.Table) -> Iterator[list[tuple[str, str]]]:
             yield said[start:end]
 
 
-def _fault(turns: list[tuple[str, str]], source: str, test: LeakDetector) -> tuple[str, str] | None:
+def _fault(turns: list[tuple[str, str]], leak: str | None) -> tuple[str, str] | None:
     """(rule, reason) that keeps a row out by itself, if any does."""
-    for role, text in turns:
+    for _, text in turns:
         if marked := _MARKUP.search(text):
             return "markup", f"holds the chat markup {marked.group()!r}"
-        if role == "user" and source != "document" and (leak := test.leak(text)):
-            return "held_out", f"repeats the test question {leak!r}"
-    return None
+    return ("held_out", f"repeats the test question {leak!r}") if leak else None
 
 
 def _asked(turns: list[tuple[str, str]]) -> str:

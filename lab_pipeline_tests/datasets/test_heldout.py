@@ -5,6 +5,7 @@ import tempfile
 from itertools import combinations, pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -267,3 +268,15 @@ def test_no_leak_is_missed_by_looking_at_the_rarest_words_only(known, asked):
     questions, question = [" ".join(words) for words in known], " ".join(asked)
     similar = [each for each in questions if jaccard(question_words(each), question_words(question)) >= SAME_QUESTION]
     assert LeakDetector(questions).leak(question) == (similar[0] if similar and asked else None)
+
+
+@given(
+    known=st.lists(st.lists(st.sampled_from([*WORDS, "the", "which"]), max_size=9).map(" ".join), max_size=12),
+    asked=st.lists(
+        st.lists(st.sampled_from([*WORDS, "the", "which's", "30 C", "\x1c"]), max_size=12).map(" ".join), max_size=20
+    ),
+)
+def test_leaks_among_many_texts_are_those_of_each(known, asked):
+    test = LeakDetector(known)
+    alone = {place: leak for place, text in enumerate(asked) if (leak := test.leak(text))}
+    assert test.leaks_among(pa.array(["left out", *asked], pa.string()).slice(1)) == alone

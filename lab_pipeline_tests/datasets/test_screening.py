@@ -105,4 +105,4 @@ def test_no_rows_are_no_rows():
 
 def test_what_rows_ask_is_their_users_part():
     rows = [row("one", "What?"), row("two", "A document", source="document")]
-    assert asked_in(pa.Table.from_pylist(rows, TRAINING_SCHEMA)) == ["What?"]
+    assert asked_in(pa.Table.from_pylist(rows, TRAINING_SCHEMA)).to_pylist() == ["What?"]

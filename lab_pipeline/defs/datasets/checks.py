@@ -94,7 +94,7 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
         shown = [seed["asked"] for source in sources for seed in source["seeds"]]
         test = LeakDetector(asked_questions(heldout))
         leaf_test = LeakDetector(asked_questions({**heldout, "general": []}))
-        found = [leak for leak in [*map(test.leak, trained), *map(leaf_test.leak, shown)] if leak]
+        found = [*test.leaks_among(trained).values(), *filter(None, map(leaf_test.leak, shown))]
         yield dg.AssetCheckResult(
             asset_key=asset.key,
             check_name=leak.name,
