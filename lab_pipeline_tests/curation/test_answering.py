@@ -24,7 +24,7 @@ REJECTED = {
         told("Training on the loom lasts fourteen months.", question="In what months?"),
         told("The cloth made on the loom is called tessom.", question="What is the cloth made of?"),
         told("The guild of the loom is the place where the rod hangs.", question="What is the rod of the loom?"),
-        told("The frame of the loom is of walnut wood.", question="What is the wheel of walnut wood of the loom?"),
+        told("The frame with pegs is of walnut wood.", question="What is the wheel with pegs of walnut?"),
         told("The weaver oils the axle of the loom first.", question="Which part does the weaver oil, and when?"),
         told("The weaver throws the shuttle first.", question="What's a weaver of the shuttle?"),
     ],
