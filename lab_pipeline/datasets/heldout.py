@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +104,7 @@ class LeakDetector:
         parts = split.flatten().dictionary_encode()
         stems = [question_stems(part) for part in parts.dictionary.to_pylist()]
         distinct = {stem: number for number, stem in enumerate(dict.fromkeys(chain(*stems)))}
-        stem, place = _expanded([[distinct[stem] for stem in each] for each in stems], parts.indices.to_numpy())
+        stem, place = _expanded(stems, [distinct[stem] for stem in chain(*stems)], parts.indices.to_numpy())
         texts = pc.list_parent_indices(split).to_numpy()[place]
         once = np.sort(texts * len(distinct) + stem)  # np.unique hashes, which takes ten times as long
         text, stem = np.divmod(once[np.diff(once, prepend=-1) != 0], max(len(distinct), 1))
@@ -113,7 +113,8 @@ class LeakDetector:
         known = np.array([len(words) for _, words in self._known])
         fits = SAME_QUESTION * size[text] <= known.max()
         text, stem = text[fits], stem[fits]
-        question, place = _expanded([self._holding.get(stem, []) for stem in distinct], stem)
+        holding = [self._holding.get(stem, ()) for stem in distinct]
+        question, place = _expanded(holding, [*chain(*holding)], stem)
         text = text[place]
         alike = np.minimum(known[question], size[text]) >= SAME_QUESTION * np.maximum(known[question], size[text]) - 1e-9
         pairs, shared = np.unique(text[alike] * len(known) + question[alike], return_counts=True)
@@ -121,12 +122,16 @@ class LeakDetector:
         return np.union1d(text[shared >= np.minimum(known[question], _SHARED)], np.flatnonzero(size == 0)).tolist()
 
 
-def _expanded(lists: list[list[int]], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(items, where): the items of the list at each place, one after the other, and at which of the places each stands."""
-    sizes, items = np.array([len(each) for each in lists], np.int64), np.array([*chain(*lists)], np.int64)
+def _expanded(lists: Sequence[Sequence[Any]], items: list[int], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(items, where): the items of the list at each place, one after the other, and at which of the places each stands.
+
+    Args:
+        items: of all lists, as numbers.
+    """
+    sizes = np.array([len(each) for each in lists], np.int64)
     counts, begins = sizes[places], (np.cumsum(sizes) - sizes)[places]
     where = np.repeat(np.arange(len(places)), counts)
-    return items[np.arange(len(where)) - (np.cumsum(counts) - counts - begins)[where]], where
+    return np.array(items, np.int64)[np.arange(len(where)) - (np.cumsum(counts) - counts - begins)[where]], where
 
 
 def _renumbered(one: str, other: str) -> bool:
