@@ -137,9 +137,10 @@ def mix_knowledge(
         [document_row(entry["leaf"], source["domain"], passage) for passage in source["passages"]]
         for entry, source in _sources(home, leaves)
     )
-    rows, excluded = screen(chain(curated, map(_table, documents), own), _leaks(heldout))
+    test = LeakDetector(asked_questions(heldout))
+    rows, excluded = screen(chain(curated, map(_table, documents), own), test)
     if any(map(len, rows)):
-        rows.append(_general(replay, "knowledge", heldout, recipe, settings))
+        rows.append(_general(replay, "knowledge", test, recipe, settings))
     rows = _licensed(home, catalog, rows)
     made_from, mixed_by = origin(catalog, heldout, settings), mixing("knowledge", replay, recipe, settings)
     return _store(home, "knowledge", rows, wrong + excluded, made_from, mixed_by, settings.seed)
@@ -165,7 +166,8 @@ def mix_skills(
     own, wrong = own_rows(settings.mixing.skills, settings.seed)
     seeds = ([seed_row(entry["leaf"], seed) for seed in source["seeds"]] for entry, source in _sources(home, leaves))
     curated = (_curated(home, entry, recipe, settings) for entry in leaves)
-    rows, excluded = screen(chain(map(_table, seeds), curated, own), _leaks(heldout))
+    test = LeakDetector(asked_questions(heldout))
+    rows, excluded = screen(chain(map(_table, seeds), curated, own), test)
     earlier = pq.read_table(knowledge.path, filters=pc.field("source") != "general")
     here = pa.chunked_array([chunk for table in rows for chunk in table["id"].chunks], pa.string())
     trained = earlier.filter((pc.field("part") == "train") & ~pc.field("id").isin(here))  # a set of one's own may be in both
@@ -173,7 +175,7 @@ def mix_skills(
     rows.append(_with_documents(home, catalog, trained, recipe.skills.raft, settings.seed))
     if any(map(len, rows)):
         rows.append(earlier.filter(pc.field("part") == "validation"))
-        rows.append(_general(replay, "skills", heldout, recipe, settings))
+        rows.append(_general(replay, "skills", test, recipe, settings))
     rows = _licensed(home, catalog, rows)
     mixed_by = mixing("skills", replay, recipe, settings)
     return _store(home, "skills", rows, wrong + excluded, knowledge.made_from, mixed_by, settings.seed)
@@ -308,22 +310,15 @@ def _with_documents(home: Home, catalog: Catalog, rows: pa.Table, share: float, 
     return _table(found)
 
 
-def _general(
-    replay: list[dict[str, str]], phase: Phase, heldout: dict[str, Any], recipe: Recipe, settings: Settings
-) -> pa.Table:
+def _general(replay: list[dict[str, str]], phase: Phase, test: LeakDetector, recipe: Recipe, settings: Settings) -> pa.Table:
     """The phase's own share of the general questions, and those to validate on, which no phase replays."""
-    leaks = _leaks(heldout)
-    free = [question for question in replay if not leaks.leak(question["question"])]
+    free = [question for question in replay if not test.leak(question["question"])]
     free.sort(key=lambda question: digest([settings.seed, "general", question["id"]]))
     first, second = recipe.knowledge.general_replay, recipe.phase("skills").general_replay
     # phase 2 begins where phase 1 ended, and takes from the front again only where the questions run out
     drawn = free[:first] if phase == "knowledge" else (free[first:] + free[:first])[:second]
     kept = free[first + second :][::-1][: recipe.validation.general]
     return _table([*map(general_row, drawn), *({**general_row(question), "part": "validation"} for question in kept)])
-
-
-def _leaks(heldout: dict[str, Any]) -> LeakDetector:
-    return LeakDetector(asked_questions(heldout))
 
 
 def _store(
