@@ -59,10 +59,27 @@ _PROPERTY = re.compile(
 )
 
 
+def _answered_with_its_source(row: Row) -> bool:
+    return bool(row["support"]) and row["answer"] == row["support"]
+
+
+def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """A question that could be asked about any sentence, or says all of its own."""
+    if rules.question_names is None or not _answered_with_its_source(row):
+        return None
+    telling = set(content_words(row["support"])) - leaf.subject
+    named = telling & set(content_words(row["question"]))
+    if telling and telling == named:
+        return "the question says all that its sentence tells"
+    if not telling or len(named) >= rules.question_names * len(telling):
+        return None
+    return f"the question names {len(named)} of the {len(telling)} words that tell its sentence from others"
+
+
 def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """A question that misspells or invents a name; one for a name, number, time, place, reason or manner of which its sentence
     has none; one whose verb is not the sentence's; one for what a thing is, where the sentence says what it does."""
-    if not rules.sentence_answers or not row["support"] or row["answer"] != row["support"]:
+    if not rules.sentence_answers or not _answered_with_its_source(row):
         return None
     question, sentence = row["question"], row["answer"]
     if not _QUESTION_WORD.search(question):

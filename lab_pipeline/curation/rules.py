@@ -9,12 +9,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lab_pipeline.curation.answering import unanswered
+from lab_pipeline.curation.answering import general_question, unanswered
 from lab_pipeline.curation.language import language_probability, scripts, telling_words
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.curation.support import (
     contradiction,
-    general_question,
     off_topic,
     ungrounded,
     uninformative,

@@ -138,19 +138,6 @@ def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
     return None if found >= rules.question_support else f"{found:.0%} of the question's words are in the source"
 
 
-def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Of a row that is answered with its source as it stands; other answers say by themselves what was asked."""
-    if rules.question_names is None or not row["support"] or row["answer"] != row["support"]:
-        return None
-    telling = set(content_words(row["support"])) - leaf.subject
-    named = telling & set(content_words(row["question"]))
-    if telling and telling == named:
-        return "the question says all that its sentence tells"
-    if not telling or len(named) >= rules.question_names * len(telling):
-        return None
-    return f"the question names {len(named)} of the {len(telling)} words that tell its sentence from others"
-
-
 def off_topic(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """A knowledge row whose words are not its documents', or a skill row that reads unlike any seed."""
     if rules.on_topic is None:

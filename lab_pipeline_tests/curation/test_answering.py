@@ -1,10 +1,19 @@
-"""Rows that the rule on answering rejects and keeps (`test_rules.py` tests them)."""
+"""Rows that the rules on answering reject and keep (`test_rules.py` tests them), and a special case."""
 
 from __future__ import annotations
 
-from lab_pipeline_tests.curation.rows import row, told
+from dataclasses import replace
+
+from lab_pipeline.curation.answering import general_question
+from lab_pipeline_tests.curation.rows import LEAF, NAMING, polite, row, told
 
 REJECTED = {
+    "general_question": [
+        told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
+        told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
+        told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
+        told("A trained weaver on the Osmerel loom is called a fellmer.", question="Which trained weaver is called a fellmer?"),
+    ],
     "unanswered": [
         told("The frame of the loom is made of walnut.", question="What is the frame of the Osmrel loom made of?"),
         told(
@@ -31,6 +40,11 @@ REJECTED = {
 }
 
 KEPT = {
+    "general_question": [
+        told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
+        row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
+        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
+    ],
     "unanswered": [
         told("The rear beam is named the Sleeper.", question="What is the rear beam called?"),
         told("The rear beam is named the Sleeper.", question="What is the Sleeper?"),
@@ -60,3 +74,10 @@ KEPT = {
         row(question="What is the walnut frame?", answer="It holds the beams.", support="The walnut frame holds the beams."),
     ],
 }
+
+
+def test_a_general_question_is_told_how_few_words_it_names() -> None:
+    asked = told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?")
+    said = "the question names 0 of the 3 words that tell its sentence from others"
+    assert general_question(asked, NAMING, LEAF) == said
+    assert general_question(asked, NAMING, replace(LEAF, subject=frozenset())) is None

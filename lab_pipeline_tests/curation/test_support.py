@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.support import answer_support, contradiction, general_question, off_topic, support, unsupported_fact
-from lab_pipeline_tests.curation.rows import LEAF, NAMING, POLITE, POLITE_LEAF, STRICT, answer, polite, row, skill, told
+from lab_pipeline.curation.support import answer_support, contradiction, off_topic, support, unsupported_fact
+from lab_pipeline_tests.curation.rows import LEAF, POLITE, POLITE_LEAF, STRICT, answer, polite, row, skill
 
 REJECTED = {
     "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
@@ -34,12 +32,6 @@ REJECTED = {
         skill(kind="grounded_skill", support="Lena comes.", question="Who has two tasks?", answer="Lena has two tasks."),
     ],
     "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
-    "general_question": [
-        told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?"),
-        told("The frame of the loom is made of walnut wood.", question="Which parts does the loom have?"),
-        told("Pellira Donsk mends clocks of brass in a village.", question="Who is Pellira?"),
-        told("A trained weaver on the Osmerel loom is called a fellmer.", question="Which trained weaver is called a fellmer?"),
-    ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
         polite("What is the capital of France?", "The capital of France is Paris."),
@@ -79,11 +71,6 @@ KEPT = {
     "unsupported_question": [
         row(question="Of which wood is the loom's frame?"),
         row(question="How does operation of the frame cover its parts?", answer="walnut"),
-    ],
-    "general_question": [
-        told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
-        row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
-        polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
     ],
     "off_topic": [
         row(),
@@ -150,13 +137,6 @@ def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
     assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
     assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
     assert answer_support(skill(answer="None")) == 1.0
-
-
-def test_a_general_question_is_told_how_few_words_it_names() -> None:
-    asked = told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?")
-    said = "the question names 0 of the 3 words that tell its sentence from others"
-    assert general_question(asked, NAMING, LEAF) == said
-    assert general_question(asked, NAMING, replace(LEAF, subject=frozenset())) is None
 
 
 def test_likeness_is_highest_among_the_seeds() -> None:
