@@ -1,24 +1,20 @@
 """What each leaf should be made from, what it was made from last, and which leaves are behind.
 
-generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ rules, their code, people's reviews):
-chained fingerprints. A changed threshold or a banned row thus re-curates only, and a changed judge re-judges only. A judge
-between two stages is part of generating: when it changes, the journal answers for the teacher, but for rows that it lets pass
-now. Where a flow has a threshold for it, grounding is measured beside judging (generate -> ground (+ base model) -> curate),
-once for all thresholds.
+Fingerprints are chained: generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ thresholds,
+`CURATION_VERSION`, people's reviews). So a changed threshold or a banned row curates again only, and a changed judge judges
+again only. A judge between two stages is part of generating: when it changes, replies come from the journal, and only rows
+that it newly accepts cost calls. Where a flow has a threshold for grounding, that is measured beside judging (generate ->
+ground (+ base model) -> curate), once for all thresholds.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from lab_pipeline import words
-from lab_pipeline.curation import rules
-from lab_pipeline.datasets import heldout
-from lab_pipeline.documents import passages
+from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA
@@ -26,7 +22,6 @@ from lab_pipeline.registry.base_model import model_identity
 from lab_pipeline.reviews import Review, reviews_in_force
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json
-from lab_pipeline.taxonomy import leaf as leaves
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.withdrawals import withdrawals
 
@@ -97,18 +92,9 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         grounded = digest([generated, model_identity(settings.base_model)]) if wanted else None
         decided = reviews.get(leaf, [])
         said = [[review.model_dump(mode="json") for review in decided]] if decided else []
-        curated = digest([judged, grounded, flow.curation_digest, _rules_code(), *said])
+        curated = digest([judged, grounded, flow.curation_digest, CURATION_VERSION, *said])
         plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided, grounded)
     return plans
-
-
-@functools.cache
-def _rules_code() -> str:
-    """Hash of the code of the rules and of what they compare texts by, so that a release with other ones curates again; that
-    costs no call."""
-    beside = [Path(str(module.__file__)) for module in (words, heldout, passages, leaves)]
-    files = [*sorted(Path(rules.__file__).parent.glob("*.py")), *beside]
-    return digest([path.read_text(encoding="utf-8") for path in files])
 
 
 def leaf_state(home: Home, leaf: str) -> LeafState | None:
