@@ -169,7 +169,7 @@ def _stage(row: dict[str, Any]) -> str:
         return str(row["stage"])
     if row["rule"] == BANNED:
         return "review"
-    if row["rule"] == "incomplete":
+    if row["rule"] in ("no_reply", "incomplete"):
         return "generated"
     return "judged" if row["rule"].startswith("judge ") else "curated"
 

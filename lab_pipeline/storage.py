@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ SCHEMA_VERSION = 1
 
 _LONGEST_FILE_NAME = 200
 _SCRATCH = ".writing-"
+_SCRATCH_LOCK = ".lock-of-writer"
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -58,7 +60,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Works for a file, and for a folder that does not exist yet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch_folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{this_process()}-", dir=path.parent))
+    scratch_folder, lock = _locked_scratch(path.parent)
     scratch = scratch_folder / path.name
     try:
         yield scratch
@@ -73,14 +75,40 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.close(folder)
     finally:
         shutil.rmtree(scratch_folder, ignore_errors=True)
+        lock.close()
+
+
+def _locked_scratch(parent: Path) -> tuple[Path, IO[bytes]]:
+    """Make a scratch folder, and hold its lock until the file returned is closed; another one if it is cleared meanwhile."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{this_process()}-", dir=parent))
+        with suppress(FileNotFoundError):  # cleared before it had a lock
+            lock = (folder / _SCRATCH_LOCK).open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:
+                return folder, lock
+            lock.close()  # cleared before the lock was held
 
 
 def clear_scratch(root: Path) -> None:
-    """Remove what killed processes left half-written below a folder."""
-    for scratch in root.rglob(f"{_SCRATCH}*"):
-        writer = scratch.name.removeprefix(_SCRATCH).rpartition("-")[0]
-        if not is_alive(writer):
-            shutil.rmtree(scratch, ignore_errors=True)
+    """Remove what killed processes left half-written below a folder.
+
+    A writer holds the lock in its scratch folder as long as it lives, so whoever can take that lock knows that the writer is
+    dead, wherever it ran: on a shared volume `flock` holds between pods and machines, where process ids mean nothing. A child
+    that a writer forked, without starting another program, holds the lock too: its folder is cleared after the child's end.
+    """
+    for parent, folders, _ in os.walk(root):  # unlike `rglob`, it does not mind a folder that vanishes meanwhile
+        for name in [name for name in folders if name.startswith(_SCRATCH)]:
+            folders.remove(name)
+            writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
+            if not is_alive(writer):  # NFS keeps locks by process, and so would give this one its own threads' locks
+                _clear_if_dead(Path(parent, name))
+
+
+def _clear_if_dead(scratch: Path) -> None:
+    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # else locked, just gone, or another user's
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,10 @@ class Answer:
     finish: str = "stop"
     probabilities: dict[str, float] = field(default_factory=dict)
     """Alternatives of the first token, given as `logprobs` where the request asks for them."""
+    message: dict[str, Any] = field(default_factory=dict)
+    """What the message holds beside its role, in place of the text."""
+    usage: dict[str, Any] | None = None
+    """Sent in place of the counts."""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: str | None = None
@@ -136,7 +140,7 @@ def _completion(body: dict[str, Any], answer: Answer) -> str:
     completion_tokens = len(answer.text.split())
     choice: dict[str, Any] = {
         "index": 0,
-        "message": {"role": "assistant", "content": answer.text},
+        "message": {"role": "assistant", **(answer.message or {"content": answer.text})},
         "finish_reason": answer.finish,
     }
     if body.get("logprobs") and answer.probabilities:
@@ -144,7 +148,7 @@ def _completion(body: dict[str, Any], answer: Answer) -> str:
             {"token": token, "logprob": math.log(probability)} for token, probability in answer.probabilities.items()
         ]
         choice["logprobs"] = {"content": [{**alternatives[0], "top_logprobs": alternatives[: body["top_logprobs"]]}]}
-    usage = {
+    usage = answer.usage or {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,11 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab_pipeline import storage
 from lab_pipeline.storage import (
     SCHEMA_VERSION,
     Home,
     HomeError,
     append_line,
+    clear_scratch,
     digest,
     file_digest,
     file_name,
@@ -100,6 +108,83 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), written_whole(tmp_path / "file"):
         pass
     assert entries(tmp_path) == []
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from lab_pipeline import storage
+
+storage.this_process = lambda: "7@99.otherpod"
+with storage.written_whole(Path(sys.argv[1])) as scratch:
+    scratch.write_text("all of it")
+    print("half-way", flush=True)
+    sys.stdin.read()
+"""
+"""A writer under a name that no process of this machine has, as one in another pod, until its input ends."""
+
+
+@contextmanager
+def writer_elsewhere(path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", ELSEWHERE, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout and writer.stdout.readline() == "half-way\n"
+        yield writer
+
+
+def test_what_a_writer_in_another_pod_is_writing_is_not_cleared(tmp_path):
+    with writer_elsewhere(tmp_path / "deep/file.txt"):
+        clear_scratch(tmp_path)
+        assert len(entries(tmp_path / "deep")) == 1
+    assert (tmp_path / "deep/file.txt").read_text() == "all of it"
+    assert entries(tmp_path / "deep") == ["file.txt"]
+
+
+def test_what_a_killed_writer_in_another_pod_left_is_cleared(tmp_path):
+    with writer_elsewhere(tmp_path / "deep/file.txt") as writer:
+        writer.kill()
+    assert len(entries(tmp_path / "deep")) == 1
+    clear_scratch(tmp_path)
+    assert entries(tmp_path / "deep") == []
+
+
+def test_what_a_release_without_locks_left_is_cleared(tmp_path):
+    (tmp_path / ".writing-7@99.otherpod-abc").mkdir()
+    (tmp_path / ".writing-7@99.otherpod-abc" / "file.txt").write_text("half")
+    clear_scratch(tmp_path)
+    assert entries(tmp_path) == []
+
+
+def test_what_another_thread_of_this_process_is_writing_is_not_cleared(tmp_path):
+    with written_whole(tmp_path / "file.txt") as scratch:
+        scratch.write_text("all of it")
+        thread = threading.Thread(target=clear_scratch, args=(tmp_path,))
+        thread.start()
+        thread.join()
+    assert entries(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("moment", ["before it has a lock", "before the lock is held"])
+def test_a_writer_whose_folder_is_cleared_at_the_start_takes_another(tmp_path, monkeypatch, moment):
+    monkeypatch.setattr(storage, "this_process", lambda: "7@99.otherpod")
+    cleared = []
+
+    def cleared_once(made):
+        def make(*arguments, **named):
+            found = made(*arguments, **named)
+            if not cleared:
+                cleared.append(True)
+                clear_scratch(tmp_path)
+            return found
+
+        return make
+
+    if moment == "before it has a lock":
+        monkeypatch.setattr(tempfile, "mkdtemp", cleared_once(tempfile.mkdtemp))
+    else:
+        monkeypatch.setattr(Path, "open", cleared_once(Path.open))
+    write_text(tmp_path / "file.txt", "all of it")
+    assert cleared and entries(tmp_path) == ["file.txt"]
 
 
 def test_json_comes_back_as_it_was_written(tmp_path):

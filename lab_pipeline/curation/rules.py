@@ -34,6 +34,7 @@ from lab_pipeline.curation.wording import (
     unfinished,
 )
 from lab_pipeline.flows.flow import Rules
+from lab_pipeline.teacher.protocol import NO_ANSWER
 from lab_pipeline.words import all_words
 
 Rule = Callable[[Row, Rules, Profile], Reason]
@@ -51,6 +52,11 @@ maximus' 3e-5. So 26 of 40 foreign answers of one to seven words are found in En
 
 _HABIT = 0.2
 """Share of a leaf's seeds that must break a rule for the leaf to be free of it: one of upstream's minimum of five."""
+
+
+def no_reply(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Not the row's fault: it is asked again when the leaf is refreshed next."""
+    return row["fault"] if (row["fault"] or "").startswith(NO_ANSWER) else None
 
 
 def incomplete(row: Row, rules: Rules, leaf: Profile) -> Reason:
@@ -91,6 +97,7 @@ def other_language(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 RULES: tuple[Rule, ...] = (
+    no_reply,
     incomplete,
     wrong_length,
     leaked_tag,
@@ -115,7 +122,7 @@ RULES: tuple[Rule, ...] = (
     ungrounded,
 )
 
-_FIXED = (incomplete, wrong_length, no_question, ungrounded)
+_FIXED = (no_reply, incomplete, wrong_length, no_question, ungrounded)
 _ON_DOCUMENTS = (
     points_at_source,
     uninformative,

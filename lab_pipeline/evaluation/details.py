@@ -10,7 +10,8 @@ from lab_pipeline.evaluation.answers import greedy_answers
 from lab_pipeline.evaluation.gate import Losses, compare
 from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.progress import Say
-from lab_pipeline.storage import Home, read_json, read_lines, write_json, write_text
+from lab_pipeline.storage import Home, read_json, write_json, write_text
+from lab_pipeline.teacher.journal import read_journal
 
 _SHOWN = 3
 """Questions shown of those that gained most, and of those that gained least."""
@@ -106,11 +107,6 @@ def _compared(name: str, scores: dict[str, dict[str, list[float]]], confidence: 
 
 def _teacher_costs(home: Home, leaves: list[str]) -> dict[str, int]:
     """Calls and tokens that the leaves' journals hold: all that was ever asked for them, for this model or an earlier one."""
-    replies = [
-        entry["reply"]
-        for leaf in leaves
-        for segment in sorted((home.leaf(leaf) / "journal").glob("*.jsonl"))
-        for entry in read_lines(segment)
-    ]
-    tokens = {kind: sum(reply[kind] for reply in replies) for kind in ("prompt_tokens", "completion_tokens")}
+    replies = [reply for leaf in leaves for _, reply in read_journal(home.leaf(leaf) / "journal")]
+    tokens = {kind: sum(getattr(reply, kind) for reply in replies) for kind in ("prompt_tokens", "completion_tokens")}
     return {"calls": len(replies), **tokens}

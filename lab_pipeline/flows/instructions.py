@@ -155,7 +155,9 @@ async def _augment(row: dict[str, Any], flow: Flow, teacher: Teacher, seed: int)
         form = {**row, "origin": [*row["origin"], wanted.name], "augmentation": wanted.name, "text": text}
         instruction = random.Random(digest([seed, form["origin"]])).choice(wanted.instructions)
         finished = {**form, "context": row["support"], "question": instruction, "answer": text, "done": True}
-        if reply.finish == "length" or not text:
+        if reply.no_answer:
+            finished |= {"answer": None, "fault": reply.no_answer}
+        elif reply.finish == "length" or not text:
             finished["fault"] = f"{wanted.name} cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
         again = row["repeat"] > 0  # the same forms as in the first repeat
         return ([] if again else [finished]) + ([] if finished["fault"] else [form])

@@ -115,14 +115,15 @@ def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
 
 
 def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
-    """Leaves whose last good tables are not what the plan asks for, in key order; withdrawn ones are left alone."""
+    """Leaves whose last good tables are not what the plan asks for, or lack rows for which the teacher gave no answer, in key
+    order; withdrawn ones are left alone."""
     behind = []
     withdrawn = withdrawals(home)
     for leaf, plan in sorted(plans.items()):
         if leaf in withdrawn:
             continue
         state = leaf_state(home, leaf)
-        if state is None or state.curated != plan.curated:
+        if state is None or state.curated != plan.curated or state.funnel.get(rules.no_reply.__name__):
             behind.append(leaf)
     return behind
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
 from lab_pipeline.curation.grounding import GROUNDING_SCHEMA, grounding_scores
 from lab_pipeline.curation.reviewed import curate_reviewed
+from lab_pipeline.curation.rules import no_reply
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA, generate, judge, starts
@@ -24,7 +26,7 @@ from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, read_json, read_rows, write_json, write_rows
 from lab_pipeline.teacher.journal import Budget, JournaledTeacher
-from lab_pipeline.teacher.protocol import Teacher
+from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
 
 _LEAVES_AT_ONCE = 200
 """Each leaf under way holds a lock file open."""
@@ -101,7 +103,10 @@ def refresh_leaves(
                     refreshed_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 )
                 write_json(leaf / "state.json", asdict(state))
-                (leaf / "failure.json").unlink(missing_ok=True)
+                if open_rows := counts.get(no_reply.__name__, 0):  # the leaf's other rows are in use, and it is tried again
+                    _failed(home, plan, f"{NO_ANSWER} for {open_rows} of {counts['generated']} rows", asked)
+                else:
+                    (leaf / "failure.json").unlink(missing_ok=True)
         except Timeout:
             on_done(_failed(home, plan, "another process is refreshing this leaf", asked))
         except Exception as error:  # whatever it was, it is this leaf's outcome, and the others go on
@@ -150,18 +155,22 @@ async def _refresh(
     ground: Ground,
     taxonomy_commit: str,
 ) -> dict[str, int]:
-    """Make those of the leaf's tables that are not stored yet, by its flow with judges that may gate; return its funnel."""
+    """Make those of the leaf's tables that are not stored yet, by its flow with judges that may gate; return its funnel.
+
+    A table with rows that the teacher gave no answer for is made again: the journal answers for the others.
+    """
     generated_path, judged_path, curated_path, rejected_path = (
         plan.path(home, table) for table in ("generated", "judged", "curated", "rejected")
     )
-    if not generated_path.exists():
+    if not _whole(generated_path):
         candidates = await generate(source, flow, teacher, judge_model, settings.seed, taxonomy_commit)
+        _grounding_path(home, plan).unlink(missing_ok=True)  # of the rows before
         write_rows(generated_path, candidates, GENERATED_SCHEMA)
-    if not judged_path.exists():
+    if not _whole(judged_path):
         judged = await judge(read_rows(generated_path), source, flow, judge_model)
         write_rows(judged_path, judged, JUDGED_SCHEMA)
     rows = read_rows(judged_path)
-    if not (curated_path.exists() and rejected_path.exists()):
+    if not (curated_path.exists() and _whole(rejected_path)):
         grounding = await _grounding(home, plan, rows, ground) if plan.grounded else None
         kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, flow, grounding))
         write_rows(rejected_path, rejected, REJECTED_SCHEMA)
@@ -169,9 +178,18 @@ async def _refresh(
     return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
 
 
+def _whole(table: Path) -> bool:
+    """Whether a table is stored and the teacher has answered for each of its rows."""
+    return table.exists() and not any((row["fault"] or "").startswith(NO_ANSWER) for row in read_rows(table))
+
+
+def _grounding_path(home: Home, plan: LeafPlan) -> Path:
+    return home.leaf(plan.leaf) / f"grounding-{plan.grounded}.parquet"
+
+
 async def _grounding(home: Home, plan: LeafPlan, rows: list[dict[str, Any]], ground: Ground) -> dict[str, float]:
     """Grounding of the leaf's rows by id, measured unless stored."""
-    path = home.leaf(plan.leaf) / f"grounding-{plan.grounded}.parquet"
+    path = _grounding_path(home, plan)
     if not path.exists():
         scores = await ground(rows)
         write_rows(path, [{"id": row, "grounding": score} for row, score in scores.items()], GROUNDING_SCHEMA)

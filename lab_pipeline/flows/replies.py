@@ -17,6 +17,8 @@ _RULE = re.compile(r"\n\s*([-*_=])\1{2,}\s*$")
 
 def read_reply(stage: Stage, reply: Reply) -> list[Item]:
     """What a stage's reply holds: at least one item, and each malformed one with a fault of its own."""
+    if reply.no_answer:
+        return [({}, reply.no_answer)]
     text = reply.text.strip()
     cut_off = f"cut off at {stage.max_tokens} tokens" if reply.finish == "length" else None
     if not stage.labelled:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lab_pipeline.settings import EndpointTeacherSettings, SettingsError
-from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
+from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherError, token_count
 
 _LEAST_MASS = 0.1
 """Of the choices together, at the first token."""
-_RETRYABLE = {408, 409, 425, 429, 500, 502, 503, 504}
+_RETRYABLE = {408, 409, 425, 429}
+"""And all from 500 on: gateways have codes of their own, such as 524 and 529."""
+_CUT_OFF = {"length", "model_length", "max_tokens"}
+"""What servers call a reply that ends at the limit of tokens."""
+_FILTERED = "content_filter"
 
 
 class _Retryable(Exception):
@@ -52,9 +57,13 @@ class EndpointTeacher:
             base_url=settings.url.rstrip("/"), headers=headers, timeout=settings.timeout_seconds, transport=transport
         )
         self._in_flight = asyncio.Semaphore(settings.concurrency)
+        self._wrong_url: TeacherError | None = None
+        """Found once, it holds for all calls that wait for their turn: they are not made."""
 
     async def reply(self, request: Request) -> Reply:
         async with self._in_flight:
+            if self._wrong_url:
+                raise self._wrong_url
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(_Retryable),
                 wait=_wait,
@@ -80,26 +89,68 @@ class EndpointTeacher:
             response = await self._client.post("/chat/completions", json=body)
         except httpx.TransportError as error:
             raise _Retryable(f"{type(error).__name__} {error}".strip()) from None
-        if response.status_code in _RETRYABLE:
-            after = response.headers.get("retry-after", "")
-            raise _Retryable(f"HTTP {response.status_code}", float(after) if after.replace(".", "", 1).isdigit() else None)
-        if response.is_error:
-            raise TeacherError(f"{self.identity}: HTTP {response.status_code}: {response.text[:300]}")
+        self._check(response.status_code, response)
         try:
-            return self._read(request, response.json())
+            body = response.json()
+            if body.get("error"):
+                self._check(_status(body["error"]), response)
+            return self._read(request, body)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
+
+    def _check(self, status: int, response: httpx.Response) -> None:
+        """Raise what an answer of this status means, if it is no completion; some servers state the status in the body."""
+        if status in _RETRYABLE or status >= 500:
+            after = response.headers.get("retry-after", "")
+            raise _Retryable(f"HTTP {status}", float(after) if after.replace(".", "", 1).isdigit() else None)
+        if status >= 400:
+            raise TeacherError(f"{self.identity}: HTTP {status}: {response.text[:300]}")
+        page = response.headers.get("content-type", "").startswith("text/html")
+        if page or status >= 300:
+            found = "a web page, such as one to sign in" if page else f"a redirect to {response.headers.get('location')}"
+            self._wrong_url = TeacherError(
+                f"{self.identity}: the server answered with {found}, not with a chat completion; set teacher.url (or "
+                "judge.url) to the address below which /chat/completions answers, as in https://api.example.org/v1"
+            )
+            raise self._wrong_url
 
     def _read(self, request: Request, body: dict[str, Any]) -> Reply:
         choice = body["choices"][0]
         usage = body.get("usage") or {}
-        return Reply(
-            text=choice["message"]["content"] or "",
-            finish="length" if choice.get("finish_reason") == "length" and not request.choices else "stop",
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 0),
+        message, finish = choice["message"], choice.get("finish_reason")
+        cut_off = finish in _CUT_OFF and not request.choices
+        reply = Reply(
+            text=_text(message.get("content")),
+            finish="length" if cut_off else "stop",
+            prompt_tokens=token_count(usage.get("prompt_tokens")),
+            completion_tokens=token_count(usage.get("completion_tokens")),
             probabilities=_probabilities(request.choices, choice.get("logprobs")),
         )
+        if reply.says_something and finish != _FILTERED:
+            return reply
+        return replace(reply, text="", probabilities={}, no_answer=f"{NO_ANSWER}: {_why_none(message, finish)}")
+
+
+def _status(error: Any) -> int:
+    """The HTTP status that an `error` in a body states; 400, which is not tried again, where it states none."""
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    return int(code) if code.isdigit() and int(code) >= 400 else 400
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content: itself, or its parts of text together. '' where there is none."""
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+def _why_none(message: dict[str, Any], finish: str | None) -> str:
+    if message.get("refusal"):
+        return f"it refused: {str(message['refusal'])[:300]}"
+    if finish in _CUT_OFF:
+        return "it spent all its tokens before it began to answer"
+    return "a filter held it back" if finish == _FILTERED else f"there is no text (finish_reason: {finish})"
 
 
 def _probabilities(choices: tuple[str, ...], logprobs: dict[str, Any] | None) -> dict[str, float]:
@@ -108,7 +159,7 @@ def _probabilities(choices: tuple[str, ...], logprobs: dict[str, Any] | None) ->
     if not choices or not logprobs or not logprobs.get("content"):
         return {}
     mass = dict.fromkeys(choices, 0.0)
-    for alternative in logprobs["content"][0]["top_logprobs"]:
+    for alternative in logprobs["content"][0].get("top_logprobs") or []:
         token = alternative["token"].strip().casefold()
         for choice in choices:
             if token and choice.casefold().startswith(token):

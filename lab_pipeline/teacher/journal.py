@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lab_pipeline.storage import add_line, digest, flush, read_lines
-from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError
+from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
 
 
 class BudgetSpent(TeacherError):
@@ -30,8 +32,21 @@ class Budget:
         self.calls -= 1
 
 
+def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
+    """Yield the hash of each request and its reply. Entries of earlier releases that hold no text are passed over, so that the
+    call is made again, and a token count that is no number is read as 0."""
+    for segment in sorted(journal.glob("*.jsonl")):
+        for entry in read_lines(segment):
+            stored = entry["reply"]
+            if isinstance(stored["text"], str):
+                tokens = {name: token_count(stored[name]) for name in ("prompt_tokens", "completion_tokens")}
+                reply = Reply(**{**stored, **tokens})
+                if reply.says_something:
+                    yield entry["request"], reply
+
+
 class JournaledTeacher:
-    """A teacher as one leaf sees it: asks the journal first, and the model only for what was never asked.
+    """A teacher as one leaf sees it: asks the journal first, and the model only for what was never answered.
 
     The journal is a folder of append-only segments, one for each process that wrote; a line torn by a crash is dropped.
     """
@@ -44,10 +59,7 @@ class JournaledTeacher:
         self.recalled = 0
         """Calls that the journal answered."""
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
-        self._replies: dict[str, Reply] = {}
-        for segment in sorted(journal.glob("*.jsonl")):
-            for entry in read_lines(segment):
-                self._replies[entry["request"]] = Reply(**entry["reply"])
+        self._replies: dict[str, Reply] = dict(read_journal(journal))
         self._under_way: dict[str, asyncio.Future[Reply]] = {}
 
     @property
@@ -73,9 +85,15 @@ class JournaledTeacher:
         try:
             reply = await self.teacher.reply(request)
             self.calls += 1
-            add_line(self._segment, {"request": key, "reply": asdict(reply)})
+            if reply.no_answer:
+                return reply
+            add_line(self._segment, {"request": key, "reply": _stored(reply)})
             self._replies[key] = reply
             await asyncio.to_thread(flush, self._segment)  # takes milliseconds, in which others go on
             return reply
         finally:
             del self._under_way[key]
+
+
+def _stored(reply: Reply) -> dict[str, Any]:
+    return {name: value for name, value in asdict(reply).items() if name != "no_answer"}

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 
 from lab_pipeline.errors import LabError
 
+NO_ANSWER = "the teacher gave no answer"
+
 
 class TeacherError(LabError):
     """A request got no reply; the message says why and what to do."""
@@ -42,6 +44,18 @@ class Reply:
     completion_tokens: int
     probabilities: dict[str, float] = field(default_factory=dict)
     """For a request with `choices`: their probabilities, normalised over the choices; empty if the teacher has none."""
+    no_answer: str | None = None
+    """`NO_ANSWER` and why, where the model was asked and said nothing: it is no reply that may be kept, so it is asked again
+    next time, and what was to be made from it has this as its fault."""
+
+    @property
+    def says_something(self) -> bool:
+        return bool(self.text.strip() or self.probabilities)
+
+
+def token_count(said: Any) -> int:
+    """The number of tokens as a server gave it, 0 where it gave none."""
+    return said if isinstance(said, int) else 0
 
 
 class Teacher(Protocol):

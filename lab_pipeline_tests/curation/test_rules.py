@@ -29,6 +29,7 @@ from lab_pipeline_tests.curation.rows import (
 )
 
 REJECTED = {
+    "no_reply": [row(fault="the teacher gave no answer: it refused: no", question=None, answer=None)],
     "incomplete": [
         row(fault="answer empty"),
         row(fault="question cut off at 40 tokens", question=None, answer=None),
@@ -51,6 +52,7 @@ REJECTED = {
 """For each rule, rows that break this one and none before it."""
 
 KEPT = {
+    "no_reply": [row(), answer("Walnut.")],
     "incomplete": [row(), answer("Walnut.")],
     "wrong_length": [
         row(question="Frame of what?", support="Frame of the loom is made of walnut wood."),

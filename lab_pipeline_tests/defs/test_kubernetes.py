@@ -16,6 +16,8 @@ from dagster._core.test_utils import instance_for_test
 from dagster._grpc.types import ExecuteStepArgs
 from dagster_k8s.client import DagsterKubernetesClient
 from dagster_k8s.job import get_user_defined_k8s_config
+from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 import lab_pipeline.definitions
@@ -156,3 +158,10 @@ def test_the_command_line_runs_nothing_for_a_cluster(tmp_path, monkeypatch, depl
     done = CliRunner().invoke(app, [command, "--home", str(tmp_path / "home")])
     assert isinstance(done.exception, LabError) and said in str(done.exception)
     assert not (tmp_path / "home").exists()
+
+
+def test_the_database_of_an_instance_is_reached_by_the_driver_that_is_installed():
+    db = {"username": "lab", "password": "secret", "hostname": "postgres", "db_name": "dagster"}
+    dialect = make_url(pg_url_from_config({"postgres_db": db})).get_dialect()
+    assert (dialect.name, dialect.driver) == ("postgresql", "psycopg2")
+    dialect.import_dbapi()

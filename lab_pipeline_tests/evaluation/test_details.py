@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         write_json(home.checkpoints / phase / "report.json", {"steps": 9, "curve": [], "validation": []})
         write_json(home.checkpoints / phase / "meta.json", {"versions": {"torch": "2"}})
     for number in range(2):
-        reply = {"text": "t", "prompt_tokens": 10, "completion_tokens": 3}
+        reply = {"text": "t", "finish": "stop", "prompt_tokens": 10, "completion_tokens": 3}
         append_line(home.leaf("a/leaf") / "journal" / f"{number}.jsonl", {"request": str(number), "reply": reply})
     return home
 
@@ -90,6 +90,13 @@ def test_general_questions_are_compared_by_category(home):
         "sums": (2, 0.0),
         "places": (2, 2.0),
     }
+
+
+def test_costs_that_an_earlier_release_kept_as_null_are_0(home):
+    reply = {"text": "t", "finish": "stop", "prompt_tokens": None, "completion_tokens": None}
+    append_line(home.leaf("a/leaf") / "journal" / "null.jsonl", {"request": "null", "reply": reply})
+    found = collected(home)
+    assert found["teacher"] == {"calls": 3, "prompt_tokens": 20, "completion_tokens": 6}
 
 
 def test_costs_are_those_of_journals_and_checkpoints(home):

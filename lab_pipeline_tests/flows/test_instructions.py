@@ -310,3 +310,29 @@ def test_a_prompt_that_asks_for_what_rows_lack_ends_the_run(tmp_path: Path) -> N
     rows = generated("knowledge", ScriptedTeacher())
     with pytest.raises(FlowError, match=r"flow own, faithful\.yaml: 'grade' is undefined"):
         asyncio.run(judge(rows, source("knowledge"), own, ScriptedTeacher()))
+
+
+@pytest.mark.parametrize("asked_for", ["augmentation", "stage"])
+def test_what_the_teacher_gave_no_answer_for_is_a_row_with_that_fault(asked_for: str, tmp_path: Path) -> None:
+    why = "the teacher gave no answer: it refused: no"
+    strong = load_flow("knowledge", "knowledge")
+    asks = _augmenting(strong)
+
+    def script(request: Request) -> Reply:
+        refused = (request.messages in asks) == (asked_for == "augmentation")
+        return Reply("", "stop", 1, 1, no_answer=why) if refused else Reply("Question: Who?\nAnswer: Anna.", "stop", 1, 1)
+
+    rows = asyncio.run(generate(source("knowledge"), strong, ScriptedTeacher(script), ScriptedTeacher(), 17, "commit"))
+    faults = [row for row in rows if row["fault"] == why]
+    assert faults and {bool(row["augmentation"]) for row in faults} >= {asked_for == "augmentation"}
+    assert {row["answer"] for row in faults} == {None}
+    write_rows(tmp_path / "rows.parquet", rows, GENERATED_SCHEMA)
+
+
+def _augmenting(strong: Flow) -> list[tuple[Any, ...]]:
+    """The prompts for other forms of a text."""
+    return [
+        strong.render(wanted.prompt, row)
+        for row in starts(source("knowledge"), strong, 17)
+        for wanted in strong.file.augmentations
+    ]

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from lab_pipeline.evaluation.details import _teacher_costs
 from lab_pipeline.flows.plans import leaf_failure, leaf_state, leaves_behind
-from lab_pipeline.settings import BudgetSettings
+from lab_pipeline.settings import BudgetSettings, EndpointTeacherSettings
 from lab_pipeline.storage import read_json, read_rows, write_json
-from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
+from lab_pipeline.teacher.endpoint import EndpointTeacher
+from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
-from lab_pipeline_tests.flows.leaf_lab import TABLES, Lab, failing_on
+from lab_pipeline_tests.flows.leaf_lab import TABLES, Lab, Outcome, failing_on
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
+from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 
 
 def test_a_refresh_makes_all_tables_of_all_leaves_and_says_how_far_it_is(lab: Lab) -> None:
@@ -236,3 +239,59 @@ def test_a_leaf_whose_documents_hold_no_sentence_yields_no_rows(lab: Lab) -> Non
     outcome = lab.refresh(plans={KNOWLEDGE: replace(plan, source="empty")})
     assert outcome.states[KNOWLEDGE].funnel == {"generated": 0, "kept": 0}
     assert lab.calls() == (0, 0)
+
+
+def serving(asked: Asked) -> Answer:
+    """Good replies by a server that does not count tokens."""
+    messages = tuple(Message(**message) for message in asked.body["messages"])
+    said = copying(Request(messages, asked.body["max_tokens"], asked.body["temperature"], asked.body["seed"]))
+    assert isinstance(said, str)
+    return Answer(said, usage={"prompt_tokens": None, "completion_tokens": None})
+
+
+def refresh_from(lab: Lab, stub: StubEndpoint) -> Outcome:
+    lab.teacher = EndpointTeacher(EndpointTeacherSettings(kind="endpoint", url=stub.url, model="strong", concurrency=1))  # type: ignore[assignment]
+    return lab.refresh(KNOWLEDGE)
+
+
+NOTHING = [
+    Answer(message={"content": None, "reasoning": "The user wants"}, finish="length"),
+    Answer(message={"content": None, "refusal": "I cannot help with that."}),
+    Answer("Question: Who kee", finish="content_filter"),
+]
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=["thinking ate the length", "refusal", "filtered"])
+def test_rows_that_the_teacher_gave_no_answer_for_are_counted_and_asked_for_again(lab: Lab, nothing: Answer) -> None:
+    with StubEndpoint(lambda asked: nothing if len(stub.requests) <= 2 else serving(asked)) as stub:
+        state = refresh_from(lab, stub).states[KNOWLEDGE]
+        first = len(stub.requests)
+        plan = lab.plans()[KNOWLEDGE]
+        assert (state.funnel["no_reply"], state.funnel["kept"] > 0, state.teacher_calls > 0) == (2, True, True)
+        rejected = [row for row in read_rows(plan.path(lab.home, "rejected")) if row["rule"] == "no_reply"]
+        assert all(row["reason"].startswith("the teacher gave no answer: ") for row in rejected)
+        assert leaves_behind(lab.home, {KNOWLEDGE: plan}) == [KNOWLEDGE]
+        failure = leaf_failure(lab.home, plan)
+        assert failure and failure["error"] == f"the teacher gave no answer for 2 of {state.funnel['generated']} rows"
+
+        again = refresh_from(lab, stub).states[KNOWLEDGE]
+        assert len(stub.requests) == first + 2 == 2 + again.funnel["generated"]
+        assert "no_reply" not in again.funnel and again.funnel["kept"] >= state.funnel["kept"]
+        assert again.funnel["kept"] == len(read_rows(plan.path(lab.home, "curated")))
+        assert leaves_behind(lab.home, {KNOWLEDGE: plan}) == [] and leaf_failure(lab.home, plan) is None
+    assert _teacher_costs(lab.home, [KNOWLEDGE])["prompt_tokens"] == len(lab.judge.requests)  # none but the judge counts
+
+
+def test_a_teacher_that_answers_nothing_leaves_no_row_and_is_asked_again(lab: Lab) -> None:
+    with StubEndpoint(lambda asked: NOTHING[0]) as stub:
+        funnel = refresh_from(lab, stub).states[KNOWLEDGE].funnel
+        assert funnel == {"generated": funnel["generated"], "no_reply": funnel["generated"], "kept": 0}
+        stub.reply = serving
+        assert refresh_from(lab, stub).states[KNOWLEDGE].funnel["kept"] > 0
+
+
+def test_a_sign_in_page_is_one_error_after_one_call(lab: Lab) -> None:
+    page = Answer(headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
+    with StubEndpoint(lambda asked: page) as stub:
+        assert "set teacher.url" in refresh_from(lab, stub).failures[KNOWLEDGE].error
+        assert len(stub.requests) == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import socket
 from typing import Any
 
@@ -81,9 +82,20 @@ def test_the_key_stands_in_no_message_and_no_identity(monkeypatch: pytest.Monkey
         Answer(status=429, headers=SOON),
         Answer(status=500, headers=SOON),
         Answer(status=503, headers=SOON),
+        Answer(status=529, headers=SOON),
+        Answer(body='{"error": {"code": 502, "message": "upstream"}}', headers=SOON),
+        Answer(body='{"error": {"code": "429", "message": "slow down"}}', headers=SOON),
         Answer(drop=True),
     ],
-    ids=["too many requests", "server error", "unavailable", "broken connection"],
+    ids=[
+        "too many requests",
+        "server error",
+        "unavailable",
+        "overloaded",
+        "server error in a 200",
+        "too many requests in a 200",
+        "broken connection",
+    ],
 )
 def test_passing_trouble_is_tried_again(trouble: Answer) -> None:
     with StubEndpoint(in_turn([trouble, "at last"])) as stub:
@@ -162,10 +174,83 @@ def test_what_is_no_chat_completion_is_an_error_that_shows_it(body: str) -> None
     assert len(stub.requests) == 1
 
 
-def test_no_content_is_an_empty_reply() -> None:
-    body = '{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}'
+@pytest.mark.parametrize("error", ['{"code": 402, "message": "no credit"}', '{"code": "no_credit"}', '"no credit"'])
+def test_an_error_for_good_in_a_200_is_not_tried_again(error: str) -> None:
+    body = f'{{"error": {error}}}'
+    with StubEndpoint(lambda asked: Answer(body=body)) as stub, pytest.raises(TeacherError, match=r"HTTP 40[02]: .*no.credit"):
+        ask(stub, request())
+    assert len(stub.requests) == 1
+
+
+def test_an_error_of_null_is_none() -> None:
+    body = '{"error": null, "choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}'
     with StubEndpoint(lambda asked: Answer(body=body)) as stub:
-        assert ask(stub, request()) == [Reply("", "stop", 0, 0)]
+        assert ask(stub, request()) == [Reply("fine", "stop", 0, 0)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(headers={"Content-Type": "text/html; charset=utf-8"}, body="<html>Sign in</html>"),
+        Answer(status=307, headers={"Location": "/v2/chat/completions"}),
+    ],
+    ids=["sign-in page", "redirect"],
+)
+def test_what_tells_of_a_wrong_url_is_said_once_naming_the_setting_and_ends_all_calls(answer: Answer) -> None:
+    async def all_of_them(stub: StubEndpoint) -> list[Any]:
+        asked = teacher(stub, concurrency=2)
+        return await asyncio.gather(*(asked.reply(request(str(n))) for n in range(50)), return_exceptions=True)
+
+    with StubEndpoint(lambda asked: answer) as stub:
+        errors = asyncio.run(all_of_them(stub))
+    assert all(isinstance(error, TeacherError) and r"set teacher.url (or judge.url)" in str(error) for error in errors)
+    assert len(stub.requests) <= 2
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": None, "completion_tokens": None}, {"prompt_tokens": "many"}])
+def test_unknown_token_counts_are_0(usage: dict[str, Any]) -> None:
+    with StubEndpoint(lambda asked: Answer("Two words", usage=usage)) as stub:
+        assert ask(stub, request()) == [Reply("Two words", "stop", 0, 0)]
+
+
+def test_content_in_parts_is_joined_to_its_text() -> None:
+    parts = [{"type": "thinking", "text": "Hm."}, {"type": "text", "text": "Two "}, {"type": "text", "text": "words"}]
+    with StubEndpoint(lambda asked: Answer(message={"content": parts})) as stub:
+        assert ask(stub, request())[0].text == "Two words"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Answer(message={"content": None, "reasoning": "The user"}, finish="length"), "spent all its tokens before it began"),
+        (Answer(message={"content": None, "refusal": "I cannot help."}), "it refused: I cannot help."),
+        (Answer(message={"refusal": "I cannot help."}), "it refused: I cannot help."),
+        (Answer("Question: Who kee", finish="content_filter"), "a filter held it back"),
+        (Answer(message={"content": None}), r"there is no text \(finish_reason: stop\)"),
+        (Answer(" "), "there is no text"),
+        (Answer(message={"content": 42}), "there is no text"),
+        (Answer(message={"content": []}), "there is no text"),
+    ],
+)
+def test_an_answer_without_text_is_none_and_says_why(answer: Answer, why: str) -> None:
+    with StubEndpoint(lambda asked: answer) as stub:
+        (reply,) = ask(stub, request())
+    assert (reply.text, reply.probabilities) == ("", {})
+    assert re.match(f"the teacher gave no answer: .*{why}", reply.no_answer or "")
+
+
+@pytest.mark.parametrize("finish", ["model_length", "max_tokens"])
+def test_a_reply_is_cut_off_by_whatever_name(finish: str) -> None:
+    with StubEndpoint(lambda asked: Answer("Two", finish=finish)) as stub:
+        assert ask(stub, request())[0].finish == "length"
+
+
+def test_top_logprobs_of_null_are_none() -> None:
+    said = '{"token": "Yes", "logprob": -0.1, "top_logprobs": null}'
+    body = f'{{"choices": [{{"message": {{"content": "Yes"}}, "logprobs": {{"content": [{said}]}}}}]}}'
+    with StubEndpoint(lambda asked: Answer(body=body)) as stub:
+        (reply,) = ask(stub, request(choices=("Yes", "No")))
+    assert (reply.text, reply.probabilities) == ("Yes", {})
 
 
 def test_choices_are_scored_by_the_first_tokens_probabilities() -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab_pipeline.teacher.journal import Budget, BudgetSpent, JournaledTeacher
+from lab_pipeline.teacher.journal import Budget, BudgetSpent, JournaledTeacher, read_journal
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 
@@ -140,3 +142,37 @@ def test_calls_paid_for_when_the_budget_ends_can_be_waited_for_and_are_kept(tmp_
     after = JournaledTeacher(model, tmp_path)
     ask(after, *map(str, range(9)))
     assert (after.calls, after.recalled) == (5, 4)
+
+
+def test_an_answer_that_is_none_is_not_kept_and_asked_for_again(tmp_path: Path) -> None:
+    model = ScriptedTeacher(lambda asked: Reply("", "stop", 3, 2, no_answer="the teacher gave no answer: it refused: no"))
+    teacher = JournaledTeacher(model, tmp_path)
+    assert [reply.text for reply in [*ask(teacher, "a"), *ask(teacher, "a")]] == ["", ""]
+    assert (teacher.calls, list(read_journal(tmp_path))) == (2, [])
+    model.script = echo
+    assert ask(JournaledTeacher(model, tmp_path), "a") == [echo(request("a"))]
+
+
+@pytest.mark.parametrize("text", [None, [{"type": "text", "text": "a"}], 42, ""])
+def test_an_entry_without_text_of_an_earlier_release_is_asked_for_again(tmp_path: Path, text: Any) -> None:
+    ask(JournaledTeacher(ScriptedTeacher(echo), tmp_path), "a", "b")
+    spoil(tmp_path, 0, text=text, probabilities={})
+    after = JournaledTeacher(ScriptedTeacher(echo), tmp_path)
+    assert ask(after, "a", "b") == [echo(request("a")), echo(request("b"))]
+    assert (after.calls, after.recalled) == (1, 1)
+
+
+def test_token_counts_of_null_of_an_earlier_release_are_read_as_0(tmp_path: Path) -> None:
+    ask(JournaledTeacher(ScriptedTeacher(echo), tmp_path), "a")
+    spoil(tmp_path, 0, prompt_tokens=None, completion_tokens=None)
+    after = JournaledTeacher(ScriptedTeacher(echo), tmp_path)
+    assert ask(after, "a") == [replace(echo(request("a")), prompt_tokens=0, completion_tokens=0)]
+    assert (after.calls, after.recalled) == (0, 1)
+
+
+def spoil(journal: Path, number: int, **values: Any) -> None:
+    """Write other values into the reply of one entry."""
+    (segment,) = journal.iterdir()
+    entries = [json.loads(line) for line in segment.read_text().splitlines()]
+    entries[number]["reply"] |= values
+    segment.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
