@@ -44,6 +44,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def hostile_folder(tmp_path: Path) -> Path:
+    """A folder to work in where names of libraries lie about, as they do in a researcher's home."""
+    folder = tmp_path / "hostile"
+    for name in ("datasets", "torch", "evaluate", "lab_pipeline", "dagster"):
+        (folder / name).mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text("raise RuntimeError('not the torch you want')\n")
+    (folder / "yaml.py").write_text("raise RuntimeError('not the yaml you want')\n")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
     """A home whose leaves are refreshed; not to be changed."""

@@ -51,7 +51,8 @@ def red_leaves(leaves: list[str]) -> set[str]:
     return {leaf for leaf in leaves if standing[partition_of(leaf)].value == "FAILED"}
 
 
-def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, hook):
+def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, hook, hostile_folder, monkeypatch):
+    monkeypatch.chdir(hostile_folder)
     first, said = run(life)
     assert {leaf["status"] for leaf in first["leaves"].values()} == {"refreshed"}
     assert all(leaf["kept"] > 0 for leaf in first["leaves"].values()), first["leaves"]

@@ -1,5 +1,4 @@
 import os
-import sys
 
 import dagster as dg
 
@@ -10,6 +9,7 @@ from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.evaluation.report import number
+from lab_pipeline.processes import python_module
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
@@ -91,7 +91,7 @@ def _train(
         with mendable():
             trainer.run(
                 context=context,
-                command=[sys.executable, "-m", "lab_pipeline.training", str(spec)],
+                command=python_module("lab_pipeline.training", str(spec)),
                 env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
             )
         finished = load_checkpoint(spec.parent)
