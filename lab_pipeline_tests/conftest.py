@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +44,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds pass between any two looks that a progress line takes at the clock: every step is said, at a known rate."""
+    ticks = count(step=10)
+    monkeypatch.setattr("lab_pipeline.progress.time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
 
 @pytest.fixture

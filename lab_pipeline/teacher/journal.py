@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lab_pipeline.progress import Progress
 from lab_pipeline.storage import add_line, digest, flush, read_lines
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError
 
@@ -79,3 +80,23 @@ class JournaledTeacher:
             return reply
         finally:
             del self._under_way[key]
+
+
+class Counted:
+    """A journaled teacher whose replies move a progress line; those that the journal kept are no work."""
+
+    def __init__(self, teacher: JournaledTeacher, progress: Progress) -> None:
+        self._teacher = teacher
+        self._progress = progress
+        self._calls = teacher.calls
+
+    @property
+    def identity(self) -> str:
+        return self._teacher.identity
+
+    async def reply(self, request: Request) -> Reply:
+        reply = await self._teacher.reply(request)
+        worked = self._teacher.calls - self._calls
+        self._calls += worked
+        self._progress.advance(worked=worked)
+        return reply
