@@ -181,7 +181,7 @@ def test_why_training_failed_is_said_in_the_terminal_and_in_the_event_log(life, 
     said: list[str] = []
     with pytest.raises(LabError, match=r"retune failed: row \S+: the chat template rewrites earlier turns; see run .*\.log"):
         retune(life.home, said.append)
-    (told,) = [line for line in said if "failed:" in line]
+    (told,) = [line for line in said if line.startswith("[") and "failed:" in line]
     assert re.fullmatch(r"\[knowledge_checkpoint\] failed: row \S+: the chat template rewrites earlier turns", told)
     life.set(base_model=str(tiny_model))
 
