@@ -16,6 +16,7 @@ from lab_pipeline.evaluation.report import number
 from lab_pipeline.git import is_remote
 from lab_pipeline.launcher import PROJECT, SAMPLE_TAXONOMY, default_home, deployment, home_of, prepare
 from lab_pipeline.machine import as_lab_error
+from lab_pipeline.processes import python_module
 
 if TYPE_CHECKING:
     from lab_pipeline.reviews import Decision
@@ -102,10 +103,8 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
     opened = prepare(root, None if (root / "settings.yaml").exists() else SAMPLE_TAXONOMY)
     typer.echo(f"home: {opened.root}\nUI:   http://127.0.0.1:{port}")
     os.chdir(PROJECT)
-    os.execv(
-        sys.executable,
-        [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
-    )
+    os.environ["PYTHONSAFEPATH"] = "1"  # what -P says, for the processes that Dagster starts in turn
+    os.execv(sys.executable, python_module("dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)))
 
 
 @app.command()

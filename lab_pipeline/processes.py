@@ -1,14 +1,24 @@
-"""Processes and their parents: no orphans, and a way to know that a process is gone for good."""
+"""Processes and their parents: no orphans, a way to know that a process is gone for good, Pythons of their own."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """Give the command that runs a module in a Python of its own, for every child process.
+
+    `-P` keeps the working directory out of its imports: a folder `datasets` or a file `yaml.py` that lies there by chance
+    would else stand in for the library of that name.
+    """
+    return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def die_with_parent() -> None:

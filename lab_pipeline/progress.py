@@ -9,23 +9,31 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Counts steps of one piece of work and says where it stands, at most every `every_seconds`, and when it passes `total`."""
+    """Counts steps of one piece of work and says where it stands, at most every `every_seconds`, and when it passes `total`.
 
-    def __init__(self, what: str, total: int, say: Say, every_seconds: float = 5.0) -> None:
+    Work that goes on from an earlier process starts at the steps `done` there. Rate and time left come from the steps that
+    were work in this one: those done before, and those answered by what an earlier process kept, took it no time.
+    """
+
+    def __init__(self, what: str, total: int, say: Say, every_seconds: float = 5.0, done: int = 0) -> None:
         self.what = what
         self.total = total
-        self.done = 0
+        self.done = done
+        self.worked = 0
         self._say = say
         self._every = every_seconds
         self._started = self._said = time.monotonic()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", worked: int | None = None) -> None:
+        """Count steps; `worked` of them, by default all, were work."""
         self.done += steps
+        self.worked += steps if worked is None else worked
         now = time.monotonic()
         if now - self._said < self._every and not self.done - steps <= self.total <= self.done:
             return
         self._said = now
-        rate = self.done / max(now - self._started, 1e-6)
+        rate = self.worked / max(now - self._started, 1e-6)
         left = max(self.total - self.done, 0) / rate if rate else 0
-        text = f"{self.what}: {self.done:,} of {self.total:,} ({rate:.1f}/s, {left:.0f} s left)"
+        pace = f"{rate:.1f}/s, {left:.0f} s left" if rate else "done before"
+        text = f"{self.what}: {self.done:,} of {self.total:,} ({pace})"
         self._say(f"{text}, {note}" if note else text)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +43,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds pass between any two looks that a progress line takes at the clock: every step is said, at a known rate."""
+    ticks = count(step=10)
+    monkeypatch.setattr("lab_pipeline.progress.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+
+
+@pytest.fixture
+def hostile_folder(tmp_path: Path) -> Path:
+    """A folder to work in where names of libraries lie about, as they do in a researcher's home."""
+    folder = tmp_path / "hostile"
+    for name in ("datasets", "torch", "evaluate", "lab_pipeline", "dagster"):
+        (folder / name).mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text("raise RuntimeError('not the torch you want')\n")
+    (folder / "yaml.py").write_text("raise RuntimeError('not the yaml you want')\n")
     return folder
 
 

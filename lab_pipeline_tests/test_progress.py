@@ -57,3 +57,17 @@ def test_more_steps_than_foreseen_and_none_foreseen_do_no_harm() -> None:
     Progress("steps", 2, said.append).advance(0)
     assert said[0].startswith("steps: 3 of 0 (") and said[0].endswith(" 0 s left)")
     assert len(said) == 1
+
+
+def test_steps_of_an_earlier_process_count_but_are_not_in_the_rate(slow_clock: None) -> None:
+    said: list[str] = []
+    progress = Progress("steps", 88, said.append, done=66)
+    progress.advance(2)
+    progress.advance(2, worked=0)
+    assert said == ["steps: 68 of 88 (0.2/s, 100 s left)", "steps: 70 of 88 (0.1/s, 180 s left)"]
+
+
+def test_where_all_was_done_before_there_is_no_rate(slow_clock: None) -> None:
+    said: list[str] = []
+    Progress("calls", 3, said.append).advance(3, worked=0)
+    assert said == ["calls: 3 of 3 (done before)"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -25,6 +24,7 @@ from lab_pipeline.defs.reaping import reap_dead_runs
 from lab_pipeline.defs.run_worker import LAUNCH_TAG
 from lab_pipeline.errors import LabError
 from lab_pipeline.machine import full_disk
+from lab_pipeline.processes import python_module
 from lab_pipeline.progress import Say
 from lab_pipeline.settings import load_settings
 from lab_pipeline.standing import Standing, leaf_summary, summary
@@ -84,7 +84,7 @@ def _run(
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "lab_pipeline.defs.run_worker", job, launch, *(partitions or [])],
+            python_module("lab_pipeline.defs.run_worker", job, launch, *(partitions or [])),
             stdout=output,
             stderr=subprocess.STDOUT,
         )

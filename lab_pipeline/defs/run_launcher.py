@@ -5,7 +5,6 @@ for ever. With this one, run monitoring fails it within seconds.
 """
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from lab_pipeline.defs.reaping import PROCESS_TAG
-from lab_pipeline.processes import interrupt, is_alive, name_of
+from lab_pipeline.processes import interrupt, is_alive, name_of, python_module
 
 
 class ProcessRunLauncher(RunLauncher, ConfigurableClass):
@@ -43,7 +42,7 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
         assert run.job_code_origin, "a run that the daemon launches comes from a code location"
         execute = ExecuteRunArgs(run.job_code_origin, run.run_id, self._instance.get_ref()).get_command_args()
         worker = subprocess.Popen(
-            [sys.executable, "-m", "lab_pipeline.defs.run_worker", *execute[execute.index("api") :]],
+            python_module("lab_pipeline.defs.run_worker", *execute[execute.index("api") :]),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in the UI's terminal ends the daemon, and the run with it, in order
         )

@@ -16,7 +16,6 @@ from statistics import fmean
 from typing import Any
 
 from lab_pipeline.flows.prompts import load_prompt, render_prompt
-from lab_pipeline.progress import Progress, Say
 from lab_pipeline.storage import digest
 from lab_pipeline.teacher.judging import read_verdict
 from lab_pipeline.teacher.protocol import Request, Teacher, TeacherError
@@ -30,6 +29,8 @@ VERDICTS = {"Right": 1.0, "Partly": 0.5, "Wrong": 0.0}
 """What each verdict scores. Their first letters differ, so the first token of a reply tells their probabilities apart."""
 ORDERS = (("reference", "answer"), ("answer", "reference"))
 REPEATS = 2
+CALLS = len(ORDERS) * REPEATS
+"""What an answer costs whose verdicts can all be read."""
 SPARE = 2
 """Further readings of an order whose replies could not be read."""
 TEMPERATURE = 0.3
@@ -78,14 +79,13 @@ def rubric_digest() -> str:
     return digest([RUBRIC, VERDICTS, ORDERS, REPEATS, SPARE, TEMPERATURE])
 
 
-async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int, say: Say) -> list[Grade]:
+async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int) -> list[Grade]:
     """Grades of rows with `question`, `reference`, `answer` and perhaps `context`; `at_once` is the number of calls under way.
 
     Raises:
         TeacherError: the judge gave no reply. No further answer is begun then, and calls under way come to their end, so
             that a journal keeps what they cost.
     """
-    progress = Progress("answers judged", len(rows), say)
     slots = asyncio.Semaphore(at_once)
     failures: list[TeacherError] = []
 
@@ -100,9 +100,7 @@ async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int
                 return Readings([], 0)
 
     async def grade(row: dict[str, Any]) -> Grade:
-        grade = Grade(*await asyncio.gather(*(read(row, order) for order in ORDERS)))
-        progress.advance()
-        return grade
+        return Grade(*await asyncio.gather(*(read(row, order) for order in ORDERS)))
 
     grades = await asyncio.gather(*(grade(row) for row in rows))
     if failures:

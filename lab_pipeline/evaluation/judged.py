@@ -22,13 +22,13 @@ import numpy as np
 
 from lab_pipeline.evaluation.answers import greedy_answers
 from lab_pipeline.evaluation.gate import compare, student_t
-from lab_pipeline.evaluation.grading import Grade, agreement, grade_answers, rubric_digest
+from lab_pipeline.evaluation.grading import CALLS, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows
-from lab_pipeline.progress import Say
+from lab_pipeline.progress import Progress, Say
 from lab_pipeline.settings import EndpointTeacherSettings, GateSettings, Settings, SettingsError
 from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.teacher.choose import teacher_identities
-from lab_pipeline.teacher.journal import Budget, JournaledTeacher
+from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import TeacherError
 
 _ANSWER_TOKENS = 256
@@ -166,7 +166,8 @@ async def _ask(
     budget = Budget(settings.budgets.teacher_calls)
     judge = JournaledTeacher(EndpointTeacher(endpoint), home.evaluations / "judge" / "journal", budget)
     known = await judge_known_rows(home, judge, endpoint.concurrency, say)
-    grades = await grade_answers(judge, rows, endpoint.concurrency, say)
+    counted = Counted(judge, Progress("calls about answers", len(rows) * CALLS, say))
+    grades = await grade_answers(counted, rows, endpoint.concurrency)
     say(f"{len(grades)} answers judged ({judge.calls} calls to {judge.identity}, {judge.recalled} answered by the journal)")
     return known, grades
 

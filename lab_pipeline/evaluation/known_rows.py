@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lab_pipeline.evaluation.grading import FILES, Grade, agreement, grade_answers, rubric_digest
-from lab_pipeline.progress import Say
+from lab_pipeline.evaluation.grading import CALLS, FILES, Grade, agreement, grade_answers, rubric_digest
+from lab_pipeline.progress import Progress, Say
 from lab_pipeline.storage import Home, digest, read_json, write_json
+from lab_pipeline.teacher.journal import Counted, JournaledTeacher
 from lab_pipeline.teacher.judging import known_separation
-from lab_pipeline.teacher.protocol import Teacher
 
 KNOWN_ROWS: list[dict[str, Any]] = [
     json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()
@@ -18,7 +18,7 @@ KNOWN_ROWS: list[dict[str, Any]] = [
 the reference tell good from bad."""
 
 
-async def judge_known_rows(home: Home, judge: Teacher, at_once: int, say: Say) -> dict[str, Any]:
+async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, say: Say) -> dict[str, Any]:
     """The `separation` of this judge by this rubric, asked once.
 
     Raises:
@@ -26,7 +26,8 @@ async def judge_known_rows(home: Home, judge: Teacher, at_once: int, say: Say) -
     """
     path = home.evaluations / "judge" / f"known-rows-{digest([judge.identity, rubric_digest(), KNOWN_ROWS])}.json"
     if not path.exists():
-        write_json(path, separation(await grade_answers(judge, KNOWN_ROWS, at_once, say)))
+        counted = Counted(judge, Progress("calls about known rows", len(KNOWN_ROWS) * CALLS, say))
+        write_json(path, separation(await grade_answers(counted, KNOWN_ROWS, at_once)))
     return read_json(path)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from lab_pipeline.curation.rules import no_reply
 from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
@@ -123,7 +124,7 @@ def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
         if leaf in withdrawn:
             continue
         state = leaf_state(home, leaf)
-        if state is None or state.curated != plan.curated or state.funnel.get(rules.no_reply.__name__):
+        if state is None or state.curated != plan.curated or state.funnel.get(no_reply.__name__):
             behind.append(leaf)
     return behind
 

@@ -25,7 +25,7 @@ from lab_pipeline.progress import Progress, Say
 from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, read_json, read_rows, write_json, write_rows
-from lab_pipeline.teacher.journal import Budget, JournaledTeacher
+from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
 
 _LEAVES_AT_ONCE = 200
@@ -58,7 +58,7 @@ def refresh_leaves(
     progress = Progress("teacher calls", calls, say)
 
     known = JournaledTeacher(judge_model, home.judges / "journal", budget)
-    separations = Separations(home, _Counted(known, progress), say)
+    separations = Separations(home, Counted(known, progress), say)
     at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
     one_pass = asyncio.Lock()
 
@@ -74,7 +74,7 @@ def refresh_leaves(
     async def refreshed(plan: LeafPlan) -> None:
         leaf = home.leaf(plan.leaf)
         asked = [JournaledTeacher(each, leaf / "journal", budget) for each in (teacher, judge_model)]
-        by_teacher, by_judge = (_Counted(each, progress) for each in asked)
+        by_teacher, by_judge = (Counted(each, progress) for each in asked)
         try:
             leaf.mkdir(parents=True, exist_ok=True)
             with FileLock(leaf / "lock", timeout=0):
@@ -208,20 +208,3 @@ def _calls(home: Home, plan: LeafPlan, source: dict[str, Any], seed: int) -> int
         rows *= len(stage.temperatures) * stage.several
     judging = rows * len(flow.judges(early=False)) if not plan.path(home, "judged").exists() else 0
     return judging + (calls if not plan.path(home, "generated").exists() else 0)
-
-
-class _Counted:
-    """A teacher whose replies move a progress line."""
-
-    def __init__(self, teacher: Teacher, progress: Progress) -> None:
-        self._teacher = teacher
-        self._progress = progress
-
-    @property
-    def identity(self) -> str:
-        return self._teacher.identity
-
-    async def reply(self, request: Any) -> Any:
-        reply = await self._teacher.reply(request)
-        self._progress.advance()
-        return reply

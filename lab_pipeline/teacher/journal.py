@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lab_pipeline.progress import Progress
 from lab_pipeline.storage import add_line, digest, flush, read_lines
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
 
@@ -97,3 +98,23 @@ class JournaledTeacher:
 
 def _stored(reply: Reply) -> dict[str, Any]:
     return {name: value for name, value in asdict(reply).items() if name != "no_answer"}
+
+
+class Counted:
+    """A journaled teacher whose replies move a progress line; those that the journal kept are no work."""
+
+    def __init__(self, teacher: JournaledTeacher, progress: Progress) -> None:
+        self._teacher = teacher
+        self._progress = progress
+        self._calls = teacher.calls
+
+    @property
+    def identity(self) -> str:
+        return self._teacher.identity
+
+    async def reply(self, request: Request) -> Reply:
+        reply = await self._teacher.reply(request)
+        worked = self._teacher.calls - self._calls
+        self._calls += worked
+        self._progress.advance(worked=worked)
+        return reply

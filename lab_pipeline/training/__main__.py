@@ -1,6 +1,7 @@
 """Run one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
 
 The same folder given again resumes from the last saved step. SIGINT and SIGTERM save and exit with 75 (try again later).
+What else ends it is said in one line, and kept with its traceback in the folder's `failure.txt`.
 It trains on one GPU, or on the CPU with as many threads as OMP_NUM_THREADS says.
 """
 
@@ -16,11 +17,12 @@ from types import FrameType
 from dagster_pipes import PipesContext, open_dagster_pipes
 from filelock import FileLock, Timeout
 
+from lab_pipeline.errors import LabError
 from lab_pipeline.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
+from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
+from lab_pipeline.training.train import TrainingSpec
 
-INTERRUPTED = 75
-BUSY = 73
 _LONGEST_STEP_SECONDS = 120
 """A trainer whose run was killed ends after the step in progress; the next one waits for it."""
 
@@ -38,8 +40,14 @@ def main(path: str) -> int:
             finish_checkpoint(spec)
             return 0
     except Timeout:
-        print(f"{spec.output}: another process is training this checkpoint", file=sys.stderr)
-        return BUSY
+        return _failed(spec, LabError(f"{spec.output}: another process is training this checkpoint; wait for it to end"))
+    except Exception as error:
+        return _failed(spec, error)
+
+
+def _failed(spec: TrainingSpec, error: Exception) -> int:
+    print(f"error: {record_failure(Path(spec.output), error)}", file=sys.stderr)
+    return FAILED
 
 
 class _Stop:

@@ -12,6 +12,7 @@ from typing import Any
 from lab_pipeline.datasets.mix import Dataset
 from lab_pipeline.registry.base_model import BaseModel
 from lab_pipeline.storage import Home, digest, folder_digest, read_json, write_json
+from lab_pipeline.training.failure import failure_file
 from lab_pipeline.training.recipe import Recipe
 from lab_pipeline.training.train import TrainingReport, TrainingSpec
 
@@ -61,6 +62,7 @@ def prepare_checkpoint(
     finished = load_checkpoint(folder)
     if finished is None:
         write_json(folder / "spec.json", spec)
+        failure_file(folder).unlink(missing_ok=True)
     return finished, folder / "spec.json"
 
 

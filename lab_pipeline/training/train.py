@@ -86,7 +86,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     )
     trainer = make_trainer(model, packs, recipe, phase, spec.seed, output / "resume", interrupted, validation)
     steps = trainer.planned_steps
-    progress = Progress(f"{spec.phase} training steps", steps, say)
+    progress = Progress(f"{spec.phase} training steps", steps, say, done=trainer.saved_step)
     trainer.on_step = lambda loss: progress.advance(note=f"loss {loss:.3f}")
     trainer.on_epoch = lambda found: say(
         f"{spec.phase} epoch {found['epoch']} of {phase.epochs}: validation loss "

@@ -182,10 +182,15 @@ class Run:
         """Folder of the adapter of the chosen epoch; None if it is the last, which the model holds."""
         return None if self.choice.epoch == self.choice.of else self.validator.adapter(self.choice.epoch)
 
+    @property
+    def saved_step(self) -> int:
+        """The last step whose state was saved, from which `run` goes on; 0 if there is none."""
+        return max((read_json(marker)["step"] for marker in self.folder.glob(f"checkpoint-*/{_COMPLETE}")), default=0)
+
     def run(self) -> bool:
         """Train to the end; False if interrupted before it."""
-        saved = sorted(read_json(marker)["step"] for marker in self.folder.glob(f"checkpoint-*/{_COMPLETE}"))
-        self.trainer.train(resume_from_checkpoint=str(self.folder / f"checkpoint-{saved[-1]}") if saved else None)
+        saved = self.saved_step
+        self.trainer.train(resume_from_checkpoint=str(self.folder / f"checkpoint-{saved}") if saved else None)
         return self.trainer.state.global_step >= self.planned_steps
 
 

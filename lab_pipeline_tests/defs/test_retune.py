@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from lab_pipeline.storage import read_json
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
 from lab_pipeline_tests.lab import TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
+from lab_pipeline_tests.training.runs import forgetful_model
 from lab_pipeline_tests.webhook import webhook
 
 
@@ -51,7 +53,8 @@ def red_leaves(leaves: list[str]) -> set[str]:
     return {leaf for leaf in leaves if standing[partition_of(leaf)].value == "FAILED"}
 
 
-def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, hook):
+def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, hook, hostile_folder, monkeypatch):
+    monkeypatch.chdir(hostile_folder)
     first, said = run(life)
     assert {leaf["status"] for leaf in first["leaves"].values()} == {"refreshed"}
     assert all(leaf["kept"] > 0 for leaf in first["leaves"].values()), first["leaves"]
@@ -171,6 +174,16 @@ def test_a_first_run_without_a_teacher_promotes_nothing_and_says_why(tmp_path, t
         with pytest.raises(LabError, match="(?s)no leaf has a row to train on.*HTTP 401"):
             run(opened)
         assert current_champion(opened.home) is None
+
+
+def test_why_training_failed_is_said_in_the_terminal_and_in_the_event_log(life, tiny_model, tmp_path):
+    life.set(base_model=str(forgetful_model(tiny_model, tmp_path / "model")))
+    said: list[str] = []
+    with pytest.raises(LabError, match=r"retune failed: row \S+: the chat template rewrites earlier turns; see run .*\.log"):
+        retune(life.home, said.append)
+    (told,) = [line for line in said if line.startswith("[") and "failed:" in line]
+    assert re.fullmatch(r"\[knowledge_checkpoint\] failed: row \S+: the chat template rewrites earlier turns", told)
+    life.set(base_model=str(tiny_model))
 
 
 def test_the_command_line_shows_the_same_history_from_another_directory(life, tmp_path):

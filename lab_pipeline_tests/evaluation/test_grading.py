@@ -17,7 +17,7 @@ ROWS = [{**ROW, "question": f"Who is number {number}?"} for number in range(20)]
 
 
 def graded(by: Teacher, rows: list[dict[str, Any]], at_once: int = 4) -> list[Grade]:
-    return asyncio.run(grade_answers(by, rows, at_once, lambda text: None))
+    return asyncio.run(grade_answers(by, rows, at_once))
 
 
 def test_each_answer_is_read_twice_in_both_orders() -> None:

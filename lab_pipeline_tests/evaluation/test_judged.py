@@ -48,7 +48,7 @@ def worth_said(question: str, answer: str) -> float:
 
 
 def found_by(by: ScriptedTeacher, rows: list[dict[str, Any]], policy: GateSettings = POLICY) -> dict[str, Any]:
-    grades = asyncio.run(grade_answers(by, rows, 16, lambda text: None))
+    grades = asyncio.run(grade_answers(by, rows, 16))
     scored = [{**row, "score": grade.score} for row, grade in zip(rows, grades, strict=True)]
     return measured(scored, "base", policy)
 

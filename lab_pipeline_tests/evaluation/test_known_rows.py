@@ -9,6 +9,7 @@ import pytest
 from lab_pipeline.evaluation.grading import grade_answers
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows, separation
 from lab_pipeline.storage import Home
+from lab_pipeline.teacher.journal import JournaledTeacher
 from lab_pipeline.teacher.judging import area_under_curve
 from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline_tests.evaluation.judges import judge, known_worth, shown
@@ -19,7 +20,7 @@ BAD = [row for row in KNOWN_ROWS if not row["good"]]
 
 
 def separated(by: ScriptedTeacher) -> dict:
-    return separation(asyncio.run(grade_answers(by, KNOWN_ROWS, 8, lambda text: None)))
+    return separation(asyncio.run(grade_answers(by, KNOWN_ROWS, 8)))
 
 
 def test_known_rows_are_enough_and_well_formed() -> None:
@@ -74,13 +75,13 @@ def test_rows_that_cannot_be_read_count_against_the_judge(silent_on: bool) -> No
 
 
 def test_a_judge_is_asked_once_by_one_rubric(tmp_path, monkeypatch) -> None:
-    home, teacher = Home.open(tmp_path), judge()
+    home, teacher = Home.open(tmp_path), JournaledTeacher(judge(), tmp_path / "journal")
 
     def asked() -> dict:
         return asyncio.run(judge_known_rows(home, teacher, 8, lambda text: None))
 
     first = asked()
-    assert asked() == first and len(teacher.requests) == 4 * len(KNOWN_ROWS)
+    assert asked() == first and teacher.calls == 4 * len(KNOWN_ROWS)
     monkeypatch.setattr("lab_pipeline.evaluation.known_rows.rubric_digest", lambda: "another rubric")
     asked()
-    assert len(teacher.requests) == 8 * len(KNOWN_ROWS)
+    assert teacher.recalled == 4 * len(KNOWN_ROWS)

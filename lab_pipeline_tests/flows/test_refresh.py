@@ -33,6 +33,17 @@ def test_a_refresh_makes_all_tables_of_all_leaves_and_says_how_far_it_is(lab: La
     assert sum(state.teacher_calls for state in outcome.states.values()) == calls
 
 
+def test_replies_that_the_journal_kept_are_no_work_of_this_refresh(lab: Lab) -> None:
+    lab.refresh()
+    calls = sum(lab.calls())
+    for leaf, plan in lab.plans().items():
+        (lab.home.leaf(leaf) / "state.json").unlink()
+        for table in TABLES:
+            plan.path(lab.home, table).unlink()
+    assert f"teacher calls: {calls} of {calls} (done before)" in lab.refresh().said
+    assert lab.calls() == (0, 0)
+
+
 def test_a_second_refresh_calls_nobody_and_writes_no_table(lab: Lab) -> None:
     lab.refresh()
     lab.calls()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.teacher.journal import Budget, BudgetSpent, JournaledTeacher, read_journal
-from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
+from lab_pipeline.progress import Progress
+from lab_pipeline.teacher.journal import Budget, BudgetSpent, Counted, JournaledTeacher, read_journal
+from lab_pipeline.teacher.protocol import Message, Reply, Request, Teacher, TeacherError
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 
 
@@ -21,7 +22,7 @@ def echo(asked: Request) -> Reply:
     return Reply(f"{asked.messages[-1].content}?", "stop", 3, 2, {"Yes": 0.75, "No": 0.25})
 
 
-def ask(teacher: JournaledTeacher, *contents: str) -> list[Reply]:
+def ask(teacher: Teacher, *contents: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
         return await asyncio.gather(*(teacher.reply(request(content)) for content in contents))
 
@@ -37,6 +38,21 @@ def test_a_reply_is_had_from_the_model_once_and_whole_from_the_journal_ever_afte
     assert ask(second, "a") == [echo(request("a"))]
     assert (second.calls, second.recalled) == (0, 1)
     assert len(model.requests) == 1
+
+
+def test_what_the_journal_answers_moves_the_count_but_not_the_rate(tmp_path: Path, slow_clock: None) -> None:
+    ask(JournaledTeacher(ScriptedTeacher(echo), tmp_path), "a", "b")
+    said: list[str] = []
+    counted = Counted(JournaledTeacher(ScriptedTeacher(echo), tmp_path), Progress("calls", 5, said.append))
+    ask(counted, "a", "b")
+    ask(counted, "c")
+    ask(counted, "d")
+    assert said == [
+        "calls: 1 of 5 (done before)",
+        "calls: 2 of 5 (done before)",
+        "calls: 3 of 5 (0.0/s, 60 s left)",
+        "calls: 4 of 5 (0.1/s, 20 s left)",
+    ]
 
 
 def test_equal_requests_under_way_are_one_call(tmp_path: Path) -> None:

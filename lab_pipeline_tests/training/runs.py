@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def rows_to_validate_on() -> list[dict[str, Any]]:
         training_row(f"Which number is {n} and {n}?", "The sum of the two.", leaf=None, part="validation") for n in range(2)
     ]
     return like + general
+
+
+def forgetful_model(model: Path, folder: Path) -> Path:
+    """The model with a chat template that no answer can be located by: each turn changes what stands before it."""
+    shutil.copytree(model, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text("{{ messages | length }}" + template.read_text())
+    return folder
 
 
 def recipe(**changed: Any) -> Recipe:

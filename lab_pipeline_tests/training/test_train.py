@@ -98,6 +98,20 @@ def test_an_interrupted_training_gives_the_same_adapter_as_one_in_one_go(tiny_mo
     assert adapter_file(other) != adapter_file(whole)
 
 
+def test_progress_goes_on_from_the_resumed_step_at_the_rate_of_this_process(tiny_model, tmp_path, slow_clock):
+    said: list[str] = []
+    spec = training_spec(tmp_path / "run", tiny_model, twelve_rows(), recipe(epochs=4))
+    assert train(spec, said.append, asked_at(3)) is None
+    assert [text.partition(", loss")[0] for text in said if "steps:" in text] == [
+        f"knowledge training steps: {step} of 12 (0.1/s, {10 * (12 - step)} s left)" for step in (1, 2, 3)
+    ]
+    said.clear()
+    assert train(spec, said.append)
+    assert [text.partition(", loss")[0] for text in said if "steps:" in text] == [
+        f"knowledge training steps: {step} of 12 (0.1/s, {10 * (12 - step)} s left)" for step in range(4, 13)
+    ]
+
+
 @pytest.mark.parametrize("step", [2, 6, 7])  # within the first epoch; at the end of the second, and after it
 def test_validation_changes_no_training_and_survives_interruptions(tiny_model, tmp_path, step):
     wanted = recipe(epochs=4, lora={"rank": 4, "alpha": 8, "dropout": 0.1})

@@ -1,7 +1,8 @@
 import os
-import sys
+from pathlib import Path
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.mix import Phase, load_dataset, require_mixing
@@ -10,10 +11,12 @@ from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.evaluation.report import number
+from lab_pipeline.processes import python_module
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
+from lab_pipeline.training.failure import training_failure
 
 _MALLOC = {
     # glibc gives freed tensors back to the system and asks for them again at every step; keeping them is 7 % faster.
@@ -89,17 +92,30 @@ def _train(
         finished = pass_through(home, dataset, before, spec)
     elif finished is None:
         with mendable():
-            trainer.run(
-                context=context,
-                command=[sys.executable, "-m", "lab_pipeline.training", str(spec)],
-                env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
-            )
+            run_trainer(context, trainer, spec)
         finished = load_checkpoint(spec.parent)
         assert finished, "the trainer exited without an error, yet left no checkpoint"
         steps = finished.report["steps"]
     else:
         context.log.info(f"{finished.id}: trained before from equal inputs, nothing to do")
     return _described(finished, steps)
+
+
+def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path) -> None:
+    """Train in a process of its own.
+
+    Raises:
+        TrainingFailed: it ended in any other way than with a checkpoint.
+    """
+    try:
+        trainer.run(
+            context=context,
+            command=python_module("lab_pipeline.training", str(spec)),
+            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
+        )
+    except DagsterPipesExecutionError as error:
+        exit_code = int(str(error).rpartition(" ")[2])  # Dagster tells it in the message alone
+        raise training_failure(spec.parent, exit_code) from error
 
 
 def _one_gpu() -> str:
