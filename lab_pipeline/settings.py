@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import yaml
+from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lab_pipeline.errors import LabError
@@ -145,22 +147,27 @@ class BudgetSettings(_Section):
     )
 
 
-_CRON_LIMITS = [(0, 59), (0, 23), (1, 28), (1, 12), (0, 6)]
-"""Of minute, hour, day, month and weekday; every month has 28 days."""
+_NOT_TO_DAGSTER = re.compile(r"\b\d*L|#|\b0*(\w+)-0*\1\b|(?<![\w-])\w+/", re.IGNORECASE)
+"""What Dagster refuses or reads otherwise than cron: last and n-th days, `5-5` (to it, every day), steps from one number."""
 
 
 class ScheduleSettings(_Section):
-    cron: str = Field("0 2 * * *", description="When the nightly retune looks for changes")
+    cron: str = Field(
+        "0 2 * * *",
+        description="When the nightly retune looks for changes: minute, hour, day, month, weekday, by numbers or English names "
+        "(JAN, MON). A month without the day is passed over; of day and weekday, either suffices where both are given. A time "
+        "that the clock skips in spring comes right after the gap, one that it repeats in autumn comes the second time",
+    )
     timezone: str = Field("UTC", description="IANA name of the cron's time zone")
 
     @field_validator("cron")
     @classmethod
     def _is_a_cron(cls, cron: str) -> str:
-        fields = cron.split(" ")
-        if len(fields) != 5 or not all(map(_is_cron_field, fields, _CRON_LIMITS)):
+        if not _is_cron(cron):
             raise ValueError(
-                "expected minute, hour, day (1 to 28), month and weekday (0 to 6) by numbers, as in '0 2 * * 1-5', "
-                f"found {cron!r:.40}"
+                "expected minute, hour, day, month and weekday, as in '0 2 * * 1-5', where cron and Dagster agree "
+                "(neither '@daily', last or n-th days, '5-5', '7/2', nor '*/2' as the day beside a weekday, or the other way "
+                f"round), found {cron!r:.40}"
             )
         return cron
 
@@ -172,14 +179,19 @@ class ScheduleSettings(_Section):
         return timezone
 
 
-def _is_cron_field(field: str, limits: tuple[int, int]) -> bool:
-    """Whether it is `*`, `4` or `1-5`, or several with commas between them; `*` and `1-5` may have a step, as in `*/2`."""
-    lowest, highest = limits
-    for part in field.split(","):
-        found = re.fullmatch("[0-9]{1,2}|([*]|[0-9]{1,2}-[0-9]{1,2})(/[1-9][0-9]?)?", part)
-        numbers = [int(number) for number in re.findall("[0-9]+", part.partition("/")[0])]
-        if not found or numbers != sorted(numbers) or not all(lowest <= number <= highest for number in numbers):
-            return False
+def _is_cron(cron: str) -> bool:
+    """Whether it is one that Dagster reads as cron does, and that comes round."""
+    fields = cron.split()
+    if len(fields) != 5 or _NOT_TO_DAGSTER.search(cron):
+        return False
+    minute, hour, day, month, weekday = fields
+    if "*" in day + weekday and "*" not in (day, weekday):
+        return False  # `*/2` beside a weekday: to cron both must match, to Dagster either
+    try:
+        for days in (weekday, "*"):  # no 30 February, even beside a weekday
+            CronSim(f"{minute} {hour} {day} {month} {days}", datetime.now(UTC))
+    except CronSimError:
+        return False
     return True
 
 

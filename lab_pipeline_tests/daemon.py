@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import dagster as dg
 import psutil
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 PROJECT = Path(__file__).parents[1]
 T = TypeVar("T")
@@ -71,7 +70,7 @@ def wait_for(what: str, found: Callable[[], T | None], seconds: float, every: fl
 def finished(instance: dg.DagsterInstance, job: str, number: int) -> list[dg.DagsterRun] | None:
     """The runs of a job, newest first, once there are `number` and none is under way."""
     runs = instance.get_runs(dg.RunsFilter(job_name=job))
-    return list(runs) if len(runs) >= number and not any(run.status in NOT_FINISHED_STATUSES for run in runs) else None
+    return list(runs) if len(runs) >= number and all(run.is_finished for run in runs) else None
 
 
 def tick_says(instance: dg.DagsterInstance, name: str) -> str:

@@ -19,7 +19,6 @@ import dagster as dg
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from lab_pipeline.datasets.mix import load_dataset
 from lab_pipeline.processes import name_of
@@ -284,4 +283,4 @@ def under_the_daemon(one: Survivor, kills: int, log: Path) -> Counter[str]:
 
 def unfinished() -> list[dg.DagsterRun]:
     with dg.DagsterInstance.get() as instance:
-        return list(instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)))
+        return [run for run in instance.get_runs() if not run.is_finished]

@@ -16,7 +16,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.scheduler.instigation import InstigatorTick
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from lab_pipeline.datasets.catalog import build_catalog, current_catalog
 from lab_pipeline.datasets.mix import load_dataset
@@ -119,7 +118,7 @@ class Life:
 
     def settled(self, commit: str, *behind: str) -> bool:
         """Whether a snapshot of the commit was taken, only those leaves are behind, and nothing is under way."""
-        idle = not self.instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES), limit=1)
+        idle = all(run.is_finished for run in self.instance.get_runs())
         if not (idle and self.lab.home.current_snapshot.exists() and self.snapshot.taxonomy_commit == commit):
             return False
         return leaves_behind(self.lab.home, self.plans) == sorted(behind)

@@ -35,7 +35,7 @@ def as_prompt(question: str, context: str | None) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{context}\n\n{question}" if context else question}]
 
 
-_TAUGHT_BY = ("document", "document_commit", "flow", "taxonomy_commit", "teacher")
+TAUGHT_BY = ("document", "document_commit", "flow", "taxonomy_commit", "teacher")
 """Columns of curated rows that training rows carry as metadata."""
 
 
@@ -46,8 +46,8 @@ def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
         validating: ids of the rows whose part is *validation*.
     """
     ids, leaves = rows["id"].to_pylist(), rows["leaf"].to_pylist()
-    taught_by = list(zip(*(rows[column].to_pylist() for column in _TAUGHT_BY), strict=True))
-    as_json = {values: _as_json(dict(zip(_TAUGHT_BY, values, strict=True))) for values in set(taught_by)}
+    taught_by = list(zip(*(rows[column].to_pylist() for column in TAUGHT_BY), strict=True))
+    as_json = {values: _as_json(dict(zip(TAUGHT_BY, values, strict=True))) for values in set(taught_by)}
     context = pc.coalesce(rows["context"], "")
     before = pc.if_else(pc.equal(context, ""), "", pc.binary_join_element_wise(context, "", "\n\n"))
     columns = {

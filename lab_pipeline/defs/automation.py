@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.scheduler.instigation import InstigatorStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import (
+
+from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
+from lab_pipeline.defs.partitions import leaf_of, ranges
+from lab_pipeline.defs.private_dagster import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     BACKFILL_ID_TAG,
     MAX_RETRIES_TAG,
     RUN_KEY_TAG,
+    BulkActionsFilter,
+    BulkActionStatus,
+    InstigatorStatus,
+    InstigatorType,
 )
-
-from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
-from lab_pipeline.defs.partitions import leaf_of, ranges
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.errors import LabError
 from lab_pipeline.flows.plans import Backlog, backlog, plan_leaves
@@ -51,7 +51,13 @@ WANTS_TAG = "lab/wants"
 
 CURATED, CATALOG, CHAMPION = map(dg.AssetKey, ("curated_instructions", "instruction_catalog", "champion_model"))
 
-_UNDER_WAY = [status for status in NOT_FINISHED_STATUSES if status != dg.DagsterRunStatus.NOT_STARTED]
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.SUSPENDED,
+    dg.DagsterRunStatus.CANCELING,
+]
 """A run stays "not started" for a moment only, or for ever if its process was killed just then: nothing waits for it."""
 
 _LONGEST_WAIT_SECONDS = 3600

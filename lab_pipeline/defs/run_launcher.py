@@ -9,10 +9,16 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from lab_pipeline.defs.private_dagster import (
+    CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    ExecuteRunArgs,
+    LaunchRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
 from lab_pipeline.defs.reaping import PROCESS_TAG
 from lab_pipeline.processes import interrupt, is_alive, name_of, python_module
 

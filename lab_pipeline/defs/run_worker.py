@@ -10,6 +10,7 @@ import sys
 
 import dagster as dg
 
+from lab_pipeline.defs.private_dagster import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from lab_pipeline.defs.reaping import PROCESS_TAG
 from lab_pipeline.processes import die_with_parent, this_process
 
@@ -41,7 +42,7 @@ JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)
 def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
     tags = {LAUNCH_TAG: launch, PROCESS_TAG: this_process()}
     if first and last:
-        tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
         result = dg.execute_job(

@@ -3,8 +3,8 @@
 Secrets are the business of detect-secrets: its detectors of token formats. Those that measure entropy are left out, for in
 prose they find nothing but words; and its search for keywords, which takes minutes on a line of a few thousand characters made
 for that, is replaced by a bounded one for quoted passwords. Telephone numbers are found by phonenumbers, where they are
-international (+41 ...); the rest by patterns with their check digits. Names and addresses are not looked for: that takes a
-model, and finds every person that an encyclopedia is about.
+international (+41 ...); the rest by patterns, and python-stdnum says which numbers can be one. Names and addresses are not
+looked for: that takes a model, and finds every person that an encyclopedia is about.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+
+from stdnum import iban, luhn
+from stdnum.us import ssn
 
 from lab_pipeline.documents.repository import Document
 from lab_pipeline.settings import EndpointTeacherSettings, Settings
@@ -116,16 +119,13 @@ def _is_real_address(address: str) -> bool:
 
 
 def _is_card(number: str) -> bool:
-    """Luhn's check, of ISO/IEC 7812."""
-    digits = [int(digit) for digit in reversed(re.sub(r"\D", "", number))]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
-    return len(set(digits)) > 1 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+    return luhn.is_valid(number.replace(" ", "").replace("-", ""))
 
 
-def _is_iban(account: str) -> bool:
-    """The check of ISO 13616: modulo 97."""
-    plain = account.replace(" ", "")
-    return 15 <= len(plain) <= 34 and int("".join(str(int(sign, 36)) for sign in plain[4:] + plain[:4])) % 97 == 1
+def _begins_with_iban(words: str) -> bool:
+    """Whether the first words are an account's number; the match may go on into what follows it, such as `BIC`."""
+    groups = words.split(" ")
+    return any(iban.is_valid("".join(groups[: end + 1])) for end in range(len(groups)))
 
 
 _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
@@ -147,10 +147,14 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
         re.compile(r"(?<![\w.-])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -]?)\d{6}\2\d{5})(?![\w-]|\.\d)"),
         _is_card,
     ),
-    ("a bank account's number (IBAN)", re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _is_iban),
+    (
+        "a bank account's number (IBAN)",
+        re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
+        _begins_with_iban,
+    ),
     (
         "a social security number (US)",
-        re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"),
-        bool,
+        re.compile(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"),
+        ssn.is_valid,
     ),
 )

@@ -13,11 +13,9 @@ from typing import Any, get_args
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
-from dagster._core.storage.tags import BACKFILL_ID_TAG, RUN_KEY_TAG
+from dagster._core.scheduler.instigation import InstigatorState, SensorInstigatorData
 
 from lab_pipeline.defs import automation
 from lab_pipeline.defs.automation import (
@@ -32,6 +30,7 @@ from lab_pipeline.defs.automation import (
     waiting_retunes,
 )
 from lab_pipeline.defs.partitions import register
+from lab_pipeline.defs.private_dagster import BACKFILL_ID_TAG, RUN_KEY_TAG, BulkActionStatus, InstigatorStatus, InstigatorType
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.flows.plans import plan_leaves
 from lab_pipeline.flows.refresh import refresh_leaves

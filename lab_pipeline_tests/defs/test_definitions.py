@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,16 +73,24 @@ def test_loading_the_definitions_loads_no_heavy_package():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def imported(path: Path) -> list[str]:
+    """The modules that a file imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return plain + [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
 def test_the_method_does_not_import_dagster():
     allowed = {"definitions.py", "training/__main__.py"}
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE).as_posix()
-        if name.startswith("defs/") or name in allowed:
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(each == "dagster" or each.startswith(("dagster.", "dagster_")) for each in names), name
+        if not name.startswith("defs/") and name not in allowed:
+            assert not any(each == "dagster" or each.startswith(("dagster.", "dagster_")) for each in imported(path)), name
+
+
+def test_only_one_module_imports_what_is_private_to_dagster():
+    private = {path for path in PACKAGE.rglob("*.py") for name in imported(path) if re.match(r"dagster\w*(\.\w+)*\._", name)}
+    assert private == {PACKAGE / "defs" / "private_dagster.py"}
 
 
 def test_the_workspace_validates():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.assets import leaf_instructions
 from lab_pipeline.defs.instructions.checks import judge_check
 from lab_pipeline.defs.partitions import partition_of
@@ -55,3 +56,4 @@ def test_a_run_reports_the_check_on_its_leaves_judges(tmp_path, tiny_model, monk
     assert checks["funnels_add_up"].passed
     (curated,) = made.asset_materializations_for_node("leaf_instructions")[-1:]
     assert curated.metadata["flow"].value == "freeform_skill"
+    assert curated.metadata["dagster/column_lineage"].value == COLUMN_LINEAGE["curated_instructions"]

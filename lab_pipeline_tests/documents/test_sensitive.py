@@ -30,6 +30,9 @@ SENSITIVE = [
     ("Card 378282246310005.", "a payment card's number"),
     ("Pay to DE89 3704 0044 0532 0130 00 at once.", "a bank account's number (IBAN)"),
     ("Pay to GB82WEST12345698765432.", "a bank account's number (IBAN)"),
+    ("Pay to BE31 4354 1116 1155 BIC GEBABEBB.", "a bank account's number (IBAN)"),
+    ("IBAN: NO93 8601 1117 947 or by cheque.", "a bank account's number (IBAN)"),
+    ("Card 6011-1111-1111-1117.", "a payment card's number"),
     ("Her number is 536-22-1234.", "a social security number (US)"),
 ]
 HARMLESS = [
@@ -39,12 +42,12 @@ HARMLESS = [
     "ISBN 978-3-16-148410-0, DOI 10.1000/182, arXiv 2412.13337v2.",
     "Card 4111 1111 1111 1112 has a wrong check digit; 0000 0000 0000 0000 has none.",
     "Its area is 4111111111111111.5 square metres.",
-    "DE89 3704 0044 0532 0130 01 is no account.",
+    "DE89 3704 0044 0532 0130 01 is no account; nor is XX46 3704 0044 0532 0130 00, of a country that there is not.",
     "Reigned 1834-1902; +12 % in 1901; 3 + 4 = 7; 2024-05-17T10:00:00+02:00.",
     "commit b68fd0b4a1f0b2c9d8e7f6a5b4c3d2e1f0a9b8c7, hash d41d8cd98f00b204e9800998ecf8427e",
     "The decorator @property and the handle @anna are no addresses.",
     "git clone git@github.com:our/taxonomy.git",
-    "Part 123-45-67890 and 000-12-3456.",
+    "Part 123-45-67890 and 000-12-3456; 078-05-1120 was printed in every wallet.",
 ]
 
 

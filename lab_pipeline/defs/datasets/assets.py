@@ -15,6 +15,7 @@ from lab_pipeline.datasets.mix import (
     store_heldout,
 )
 from lab_pipeline.datasets.rows import TRAINING_SCHEMA
+from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
@@ -50,6 +51,7 @@ def instruction_catalog(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
         metadata={
             "dagster/row_count": len(catalog.leaves),
             "dagster/column_schema": column_schema(CATALOG_SCHEMA),
+            "dagster/column_lineage": COLUMN_LINEAGE["instruction_catalog"],
             "leaves_in_use": len(catalog.in_use),
             "leaves_behind": len(catalog.behind),
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
@@ -129,6 +131,7 @@ def _described(dataset: Dataset) -> dg.MaterializeResult:
             "training_rows": dataset.rows,
             "validation_rows": sum(dataset.validation.values()),
             "dagster/column_schema": column_schema(TRAINING_SCHEMA),
+            "dagster/column_lineage": COLUMN_LINEAGE[f"{dataset.phase}_dataset"],
             "rows_by_source": counts(dataset.by_source, "source"),
             "rows_by_leaf": counts(dataset.by_leaf, "leaf"),
             "validation_rows_by_leaf": counts(dataset.validation, "leaf"),

@@ -4,6 +4,7 @@ from typing import Any
 import dagster as dg
 
 from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
@@ -137,6 +138,7 @@ def _materializations(home: Home, plan: LeafPlan, state: LeafState, wanted: set[
         metadata: dict[str, Any] = {
             "dagster/row_count": len(rows),
             "dagster/column_schema": column_schema(schema),
+            "dagster/column_lineage": COLUMN_LINEAGE[f"{table}_instructions"],
             "teacher_calls": state.teacher_calls,
             "flow": plan.flow.name,
             "preview": preview(rows, ["question", "answer"]),

@@ -1,0 +1,77 @@
+"""Say which columns each column of a table is made from, as Dagster's UI shows it (`dagster/column_lineage`).
+
+Only columns of assets are named. Seeds, passages, general questions and data sets of one's own are no asset's columns, and
+what chooses rows rather than makes them, such as the catalog's `banned`, is the table's lineage, not a column's.
+"""
+
+import dagster as dg
+
+from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.datasets.rows import TAUGHT_BY
+from lab_pipeline.flows.instructions import JUDGED_SCHEMA
+
+
+def _columns(asset: str, *names: str) -> list[dg.TableColumnDep]:
+    return [dg.TableColumnDep(dg.AssetKey(asset), name) for name in names]
+
+
+_GENERATED = {
+    "leaf": _columns("taxonomy_snapshot", "leaf"),
+    "kind": _columns("taxonomy_snapshot", "kind"),
+    "document": _columns("taxonomy_snapshot", "documents"),
+    "document_commit": _columns("taxonomy_snapshot", "document_commit"),
+}
+
+_JUDGED = {name: _columns("generated_instructions", name) for name in JUDGED_SCHEMA.names} | {
+    "scores": _columns("generated_instructions", "scores", "context", "question", "answer", "support", "fault"),
+}
+
+_CURATED = {name: _columns("judged_instructions", name) for name in CURATED_SCHEMA.names} | {
+    "grounding": _columns("judged_instructions", "question", "answer", "support", "fault"),
+}
+
+_CATALOG = {
+    "leaf": _columns("taxonomy_snapshot", "leaf"),
+    "kind": _columns("taxonomy_snapshot", "kind"),
+    "state": _columns("taxonomy_snapshot", "usable", "fingerprint"),
+    "rows": _columns("curated_instructions", "id"),
+    "generated": _columns("generated_instructions", "id"),
+    "content": _columns("curated_instructions", "id", "context", "question", "answer")
+    + _columns("taxonomy_snapshot", "fingerprint"),
+    "source": _columns("taxonomy_snapshot", "fingerprint"),
+    "banned": _columns("curated_instructions", "id", "context", "question", "answer"),
+    "note": _columns("taxonomy_snapshot", "problems"),
+}
+
+_KNOWLEDGE = {
+    "id": _columns("curated_instructions", "leaf", "id") + _columns("instruction_catalog", "leaf"),
+    "messages": _columns("curated_instructions", "context", "question", "answer"),
+    "metadata": _columns("curated_instructions", *TAUGHT_BY) + _columns("taxonomy_snapshot", "attribution"),
+    "unmask": _columns("curated_instructions", "kind", "context"),
+    "leaf": _columns("curated_instructions", "leaf") + _columns("instruction_catalog", "leaf"),
+    "source_row": _columns("curated_instructions", "id"),
+    "part": _columns("curated_instructions", "id", "kind", "context", "question", "support"),
+}
+
+_SKILLS = {column: [*made_from, *_columns("knowledge_dataset", column)] for column, made_from in _KNOWLEDGE.items()} | {
+    "messages": _columns(
+        "curated_instructions", "context", "question", "answer", "support", "document", "span_start", "span_end"
+    )
+    + _columns("knowledge_dataset", "messages"),
+    "source": _columns("knowledge_dataset", "source"),
+    "source_row": _columns("curated_instructions", "id") + _columns("knowledge_dataset", "id", "source_row"),
+}
+"""Rows of phase 1 are replayed, or asked over the documents that their spans name."""
+
+COLUMN_LINEAGE = {
+    asset: dg.TableColumnLineage(columns)
+    for asset, columns in {
+        "generated_instructions": _GENERATED,
+        "judged_instructions": _JUDGED,
+        "curated_instructions": _CURATED,
+        "instruction_catalog": _CATALOG,
+        "knowledge_dataset": _KNOWLEDGE,
+        "skills_dataset": _SKILLS,
+    }.items()
+}
+"""By asset."""
