@@ -178,7 +178,7 @@ def test_a_taxonomy_without_skills_is_taught_measured_and_promoted(tmp_path, tin
     taxonomy = tmp_path / "taxonomy"
     write_knowledge(taxonomy, KNOWLEDGE, "documents")
     with pytest.MonkeyPatch.context() as patch, lab(tmp_path, taxonomy, tiny_model, patch) as opened:
-        opened.set(gate={"minimum_gain": 0.0, "retrain_noise": 0.01, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+        opened.set(gate={"minimum_gain": 0.0, "retrain_noise": 0.01, "confidence": 0.6, "general_tolerance": 50.0})
         edit_yaml(tmp_path / "recipe.yaml", lambda value: value["knowledge"].update(learning_rate=0.02, epochs=3))
         report, _ = run(opened)
         assert report["leaves"][KNOWLEDGE]["kept"] > 0 and report["heldout"]["questions"] > 0
