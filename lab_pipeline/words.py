@@ -14,6 +14,9 @@ from itertools import pairwise
 SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
 """Scripts without spaces between words, in which each character counts as one."""
 
+QUESTION_MARKS = "?？﹖؟⸮\u037e՞፧⁇⁈⁉‽⳺⳻꘏꛷"
+"""Of all scripts; \\u037e is the Greek one, which is mostly typed as a semicolon: see `is_asked`."""
+
 STOP_WORDS = frozenset(
     "a an and are as at be been but by did do does for from had has have he her his how if in into is it its of on or she "
     "many much so than that the their them then there these they this to was were what when where which who whom whose why "
@@ -24,15 +27,19 @@ _TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|[
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
 _DOUBLED = re.compile(r"(?<=\w\w([bdgmnprt]))\1$")
 """As in 'slipping'."""
-_CAPITALISED = re.compile(r"[^\W\d_a-zß-öø-ÿ][\w’'-]*\w")
-_SENTENCE_START = re.compile(r"(?:^|[.!?:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
+_CAPITALS = "".join(filter(str.isupper, map(chr, range(0x10000))))
+_LETTER = r"\w\u0300-\u036f"
+"""Of a word; an accent may be a character of its own."""
+_CAPITALISED = re.compile(rf"(?<![{_LETTER}])[{_CAPITALS}][{_LETTER}’'-]*[{_LETTER}]")
+_SENTENCE_START = re.compile(rf"(?:^|[.!。{QUESTION_MARKS}:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
 _SUBJECT = re.compile(
-    r"(?:['’]s\b)?,?\s+(?:[^\W\d_a-zß-öø-ÿ]|(?:and|or|is|was|are|were|has|had|have|will|would|must|can|could|may|should|does|"
+    rf"(?:['’]s\b)?,?\s+(?:[{_CAPITALS}]|(?:and|or|is|was|are|were|has|had|have|will|would|must|can|could|may|should|does|"
     r"did|\w{3,}ed)\b)"
 )
 _NEGATION = re.compile(
     r"\b(?:not|never|no|nobody|none|nothing|nowhere|neither|nor|without|cannot|hardly|scarcely)\b|n['’]t\b", re.IGNORECASE
 )
+_GREEK = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]\W*;\s*$")
 _ENUMERATION = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 _QUESTION_WORD = re.compile(
     r"\b(?:(?P<who>who|whom|whose)|(?P<when>when)|(?P<where>where)|(?P<why>why)|(?P<count>how (?:much|many))|(?P<what>what)|"
@@ -45,7 +52,7 @@ _SIGNS = _PLAIN_SIGNS + _OTHER_SIGNS
 _OPERAND = r"(?<!\d)(?<!\d[.,])\d+(?:[.,]\d+)*[a-z]?\b|\b[a-z]\b"
 _STEP = re.compile(
     rf"(?P<left>{_OPERAND}|[)\]]) *(?P<sign>[{_SIGNS}]+) *(?=(?P<right>-?(?:{_OPERAND})|[(\[]))"
-    rf"|(?<=[\w.,:;] )(?:[{_OTHER_SIGNS}]*[{_PLAIN_SIGNS}][{_SIGNS}]*|&&|\|\|)(?=[\s.,:;?]|$)"
+    rf"|(?<=[\w.,:;] )(?:[{_OTHER_SIGNS}]*[{_PLAIN_SIGNS}][{_SIGNS}]*|&&|\|\|)(?=[\s.,:;{QUESTION_MARKS}]|$)"
     rf"|(?<=[\"'`“‘])[{_SIGNS}]+(?=[\"'`”’])"
 )
 """A sign between operands; one that stands alone inside a line, unless it may be a dash or the like; one in quotation marks."""
@@ -202,6 +209,12 @@ def names(text: str) -> list[str]:
         if named and word.group().casefold() not in _NEVER_NAMES:
             found.append(re.sub(r"['’]s$", "", word.group()))
     return found
+
+
+def is_asked(text: str) -> bool:
+    """Whether a text ends as a question, in whatever script; a semicolon ends one in Greek."""
+    end = text.rstrip()[-1:]
+    return bool(end) and (end in QUESTION_MARKS or "՞" in text or (end == ";" and bool(_GREEK.search(text))))
 
 
 def negated(text: str) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.words import affirmed, asked_kinds, calculation, content_words, exchanged, names, negated, numbers
+from lab_pipeline.words import affirmed, asked_kinds, calculation, content_words, exchanged, is_asked, names, negated, numbers
 
 
 def test_content_words_are_stems_without_function_words() -> None:
@@ -38,6 +38,13 @@ def test_numbers_are_the_same_in_digits_and_in_words(text: str, found: set[str])
         ("Walnut wood. Named after a mule. Nobody is here. Denylisting is done.", []),
         ("- Ruth will order\n- Felix must go", ["Ruth", "Felix"]),
         ("on Monday at NGC 625", ["Monday", "NGC"]),
+        ("the iSCSI target of an iPhone", []),
+        ("małe źródło w mieście Łódź, Stanisław Żółkiewski", ["Łódź", "Stanisław", "Żółkiewski"]),
+        ("ve městě Žďár u říčky, Bedřich Dvořák", ["Žďár", "Bedřich", "Dvořák"]),
+        ("by Rene\u0301 D\u030cura", ["Rene\u0301", "D\u030cura"]),
+        ("the d'Artagnan of Ἀθῆναι and Москва", ["Artagnan", "Ἀθῆναι", "Москва"]),
+        ("这台织布机 هذا النول", []),
+        ("Is it？ Walnut wood. Is it؟ Walnut wood.", []),
     ],
 )
 def test_names_are_capitalised_words_inside_sentences_and_subjects(text: str, found: list[str]) -> None:
@@ -87,6 +94,18 @@ def test_calculations_are_signs_with_what_they_stand_between(text: str, found: t
 )
 def test_words_are_exchanged_where_each_stands_after_what_was_before_the_other(one: str, other: str, words: set[str]) -> None:
     assert exchanged(one, other) == exchanged(other, one) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["Is it?", "¿Es de nogal?", "Τι είναι;", "Τι είναι\u037e", "ما هذا؟", "这是什么？", "これは何ですか？", "Ի՞նչ է սա"]
+)
+def test_questions_end_in_the_mark_of_their_script(text: str) -> None:
+    assert is_asked(text) and is_asked(f"{text}\n")
+
+
+@pytest.mark.parametrize("text", ["It is.", "It is;", "Είναι.", "这是。", ""])
+def test_other_texts_ask_nothing(text: str) -> None:
+    assert not is_asked(text)
 
 
 @pytest.mark.parametrize("text", ["It isn't.", "It is not.", "Without nails", "Nobody came.", "It can’t be."])

@@ -10,11 +10,11 @@ import re
 
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import content_words, names, numbers
+from lab_pipeline.words import QUESTION_MARKS, content_words, names, numbers
 
 _QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _NO_VERB = re.compile(r"\b(?:at|by|for|from|in|of|on|to|with) (?:what|which) \w+\W*$", re.IGNORECASE)
-_OPENS = r"(?:^|[,.:;?!] |\b(?:and|or|in|on|at|by|from|for|to|of|with|since|until|after) )"
+_OPENS = rf"(?:^|[,.:;!{QUESTION_MARKS}] |\b(?:and|or|in|on|at|by|from|for|to|of|with|since|until|after) )"
 """Before a question word; elsewhere 'when' and 'where' only join."""
 _ASKED = re.compile(
     rf"{_OPENS}(?:(?P<person>who|whose)|(?P<number>how (?:many|much|old|long|deep|wide|high|tall|far|heavy|big))|"
@@ -46,7 +46,9 @@ _PARTICIPLE = (
     r"(?:\w+ed|built|cut|done|drawn|found|given|grown|held|kept|known|left|made|meant|paid|put|said|sent|set|sold|taken|told|"
     r"worn|written)"
 )
-_WHAT_IS = re.compile(r"(?:^|[.?!,:] )what(?:[’']s| is| are| was| were) (?P<thing>[^?]*)", re.IGNORECASE)
+_WHAT_IS = re.compile(
+    rf"(?:^|[.!,:{QUESTION_MARKS}] )what(?:[’']s| is| are| was| were) (?P<thing>[^{QUESTION_MARKS}]*)", re.IGNORECASE
+)
 _WHAT_IS_DONE = re.compile(rf"^{_PARTICIPLE}\b|\b{_PARTICIPLE}(?: \w+)?$|\b(?:for|from|like)$", re.IGNORECASE)
 _IS = re.compile(rf"\b(?:is|are|was|were) (?!(?:{_PARTICIPLE}|\w+ing)\b)|\b(?:called|named|known as)\b", re.IGNORECASE)
 _CLAUSE = re.compile(r" (?:where|when|which|who|that) ")

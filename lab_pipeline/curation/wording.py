@@ -21,14 +21,14 @@ from lab_pipeline.curation.phrases import (
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import STOP_WORDS, content_words
+from lab_pipeline.words import QUESTION_MARKS, STOP_WORDS, content_words, is_asked
 
 _SENTENCE_WORDS = 3
 """Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite
 verb; what has one, and this many words, is a sentence, which ends in a mark."""
 _MOST_OF_SENTENCE = 2 / 3
 _ECHO = 6
-"""An answer that ends in this many words of the question, '?' included, went on asking."""
+"""An answer that ends in this many words of the question, question mark included, went on asking."""
 _REPEATED = 3
 """A refusal whose last three words are the question's or the source's is what the row is about."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
@@ -72,7 +72,7 @@ def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def no_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    return "question lacks its '?'" if rules.question_mark and not row["question"].endswith("?") else None
+    return "question lacks its '?'" if rules.question_mark and not is_asked(row["question"]) else None
 
 
 def open_end(row: Row, rules: Rules, leaf: Profile) -> Reason:
@@ -130,7 +130,7 @@ def _stops_short(words: list[str], told: str) -> bool:
     """Whether the words begin a sentence, up to a determiner or for the most part, or end where a content word must follow."""
     text = " ".join(words)
     if text in told:
-        most = _MOST_OF_SENTENCE * len(told) < len(text) < len(told.rstrip(".!?"))
+        most = _MOST_OF_SENTENCE * len(told) < len(text) < len(told.rstrip(f".!。{QUESTION_MARKS}"))
         before = DETERMINER.match(told, len(text)) and not ADVERBIAL.search(text)
         return told.startswith(text) and bool(most or before)
     following = re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s(\w+)", told)
@@ -145,5 +145,5 @@ def repetitive(row: Row, rules: Rules, leaf: Profile) -> Reason:
         if len(triples) - len(set(triples)) > max(1, len(triples) // 5):
             return f"{column} repeats itself"
     echo = row["question"].casefold().split()[-_ECHO:]
-    echoes = row["answer"].endswith("?") and row["answer"].casefold().split()[-_ECHO:] == echo
+    echoes = is_asked(row["answer"]) and row["answer"].casefold().split()[-_ECHO:] == echo
     return "answer repeats the question" if echoes else None

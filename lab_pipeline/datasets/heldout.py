@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import chain
@@ -82,7 +83,9 @@ class LeakDetector:
         for index in sorted(shared):
             question, known = self._known[index]
             alike = len(known) in sizes and shared[index] >= min(_SHARED, len(known)) and jaccard(words, known) >= SAME_QUESTION
-            if alike and not differ(asked, question) and not _renumbered(asked, question):
+            if not alike or _asks_otherwise(asked, question):
+                continue
+            if not differ(asked, question) and not _renumbered(asked, question):
                 yield question
 
     def leaks_among(self, asked: pa.Array) -> dict[int, str]:
@@ -132,6 +135,30 @@ def _expanded(lists: Sequence[Sequence[Any]], items: list[int], places: np.ndarr
     counts, begins = sizes[places], (np.cumsum(sizes) - sizes)[places]
     where = np.repeat(np.arange(len(places)), counts)
     return np.array(items, np.int64)[np.arange(len(where)) - (np.cumsum(counts) - counts - begins)[where]], where
+
+
+def _asks_otherwise(one: str, other: str) -> bool:
+    """Whether the question below a context that two texts share is another one: beside a long context its words weigh little.
+
+    In doubt, as where a line of either asks what the other one does, it is not.
+    """
+    mine, others = _parts(one), _parts(other)
+    if not mine or not others:
+        return False
+    return not any(_alike(mine[0], part) for part in others) and not any(_alike(others[0], part) for part in mine)
+
+
+@functools.lru_cache(1 << 12)
+def _parts(text: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """The last paragraph, which asks, then all paragraphs and lines, each with its words; empty for a single paragraph."""
+    paragraphs = re.split(r"\n\s*\n", text.strip())
+    parts = dict.fromkeys([paragraphs[-1], *paragraphs, *text.splitlines()]) if len(paragraphs) > 1 else ()
+    return tuple((part, question_words(part)) for part in parts)
+
+
+def _alike(one: tuple[str, frozenset[str]], other: tuple[str, frozenset[str]]) -> bool:
+    near = jaccard(one[1], other[1]) >= SAME_QUESTION
+    return near and not differ(one[0], other[0]) and not _renumbered(one[0], other[0])
 
 
 def _renumbered(one: str, other: str) -> bool:
@@ -215,18 +242,41 @@ def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed
     """Part a leaf's seeds into (used, held out) and enter newcomers into the ledger.
 
     One of three questions of each knowledge context is held out, one of five seeds of a skill; where the ledger has no
-    say, the choice is by hash of the question and `random_seed`.
+    say, the choice is by hash of the question and `random_seed`. Newcomers that repeat each other share a role, and are held
+    out only where most of the leaf's seeds stay in use: a leaf that holds out all of them could generate nothing.
     """
-    groups: dict[int, list[Seed]] = defaultdict(list)
-    for seed in leaf.seeds:
-        groups[seed.group if leaf.kind == "knowledge" else 0].append(seed)
-    enough = len(leaf.seeds) >= MINIMUM_SEEDS
-    for members in groups.values():
-        share = len(members) // 3 if leaf.kind == "knowledge" else max(1, len(members) // 5)
-        wanted = share if enough else 0
-        held = sum(ledger.roles.get(seed.identity) == "held_out" for seed in members)
-        newcomers = {seed.identity: seed for seed in members if seed.identity not in ledger.roles}
-        for identity in sorted(newcomers, key=lambda identity: digest([random_seed, identity])):
-            held += ledger.assign(newcomers[identity], leaf.key, hold_out=held < wanted) == "held_out"
+
+    def group(seed: Seed) -> int:
+        return seed.group if leaf.kind == "knowledge" else 0
+
+    sizes = Counter(map(group, leaf.seeds))
+    wanted = {each: size // 3 if leaf.kind == "knowledge" else max(1, size // 5) for each, size in sizes.items()}
+    most = (len(leaf.seeds) - 1) // 2 if len(leaf.seeds) >= MINIMUM_SEEDS else 0
+    held = Counter(group(seed) for seed in leaf.seeds if ledger.roles.get(seed.identity) == "held_out")
+    newcomers = [seed for seed in leaf.seeds if seed.identity not in ledger.roles]
+    newcomers.sort(key=lambda seed: digest([random_seed, seed.identity]))
+    for repeats in sorted(_repeating(newcomers), key=len):
+        first = group(repeats[0])
+        hold_out = held[first] < wanted[first] and held.total() + len(repeats) <= most
+        for seed in repeats:
+            if seed.identity not in ledger.roles:
+                ledger.assign(seed, leaf.key, hold_out)
+            held[group(seed)] += ledger.roles[seed.identity] == "held_out"
     used = [seed for seed in leaf.seeds if ledger.roles[seed.identity] == "used"]
     return used, [seed for seed in leaf.seeds if ledger.roles[seed.identity] == "held_out"]
+
+
+def _repeating(seeds: list[Seed]) -> list[list[Seed]]:
+    """Seeds in sets of those that repeat each other, directly or through a third; most are alone."""
+    detector = LeakDetector(seed.asked for seed in seeds)
+    sets = {seed.asked: [seed.asked] for seed in seeds}
+    for seed in seeds:
+        for repeated in detector.leaks(seed.asked):
+            mine, other = sets[seed.asked], sets[repeated]
+            if mine is not other:
+                mine += other
+                sets.update(dict.fromkeys(other, mine))
+    parts: dict[int, list[Seed]] = defaultdict(list)
+    for seed in seeds:
+        parts[id(sets[seed.asked])].append(seed)
+    return list(parts.values())

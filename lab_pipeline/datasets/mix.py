@@ -169,7 +169,7 @@ def mix_skills(
     test = LeakDetector(asked_questions(heldout))
     rows, excluded = screen(chain(map(_table, seeds), curated, own), test)
     earlier = pq.read_table(knowledge.path, filters=pc.field("source") != "general")
-    here = pa.chunked_array([chunk for table in rows for chunk in table["id"].chunks], pa.string())
+    here = pa.chunked_array([chunk for table in rows for chunk in table["id"].chunks], pa.string()).combine_chunks()
     trained = earlier.filter((pc.field("part") == "train") & ~pc.field("id").isin(here))  # a set of one's own may be in both
     rows.append(trained if recipe.stacked else _replayed(trained, recipe.skills.phase_1_replay, settings.seed))
     rows.append(_with_documents(home, catalog, trained, recipe.skills.raft, settings.seed))

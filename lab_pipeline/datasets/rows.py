@@ -75,7 +75,7 @@ def _conversations(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> pa.Lis
 def seed_row(leaf: str, seed: dict[str, str]) -> dict[str, Any]:
     """A seed example in use as a training row: what a person wrote is the best row that a skill has."""
     messages = [*as_prompt(seed["asked"], None), {"role": "assistant", "content": seed["answer"]}]
-    return _row(digest(seed["asked"]), messages, {}, leaf=leaf, source="seed")
+    return _row(digest([seed["asked"], seed["answer"]]), messages, {}, leaf=leaf, source="seed")
 
 
 def document_row(leaf: str, domain: str, passage: dict[str, Any]) -> dict[str, Any]:

@@ -62,23 +62,34 @@ def exclusion(
 def screen(tables: Iterable[pa.Table], test: LeakDetector) -> tuple[list[pa.Table], list[dict[str, Any]]]:
     """(admitted rows, excluded rows), under `TRAINING_SCHEMA` and `EXCLUDED_SCHEMA`.
 
-    The order of the rows is their precedence: of two that repeat each other, the earlier one stays.
+    The order of the rows is their precedence: of two that repeat each other, the earlier one stays. Seeds of one leaf may ask
+    the same and be answered in several ways.
     """
+    seeds: dict[int, str] = {}
+    """Leaf of each admitted seed, by the row's place."""
     batches: list[pa.Table] = []
-    excluded, asked = [], []
+    excluded: list[dict[str, Any]] = []
+    asked: list[int] = []
     for batch in _batched(tables):
         faults: dict[int, Fault] = {}
         texts, rows = _asked_texts(batch)
         leaks = {int(rows[place]): leak for place, leak in test.leaks_among(texts).items()}
-        for index, (turns, source) in enumerate(zip(turns_of(batch), batch["source"].to_pylist(), strict=True)):
+        origins = zip(batch["source"].to_pylist(), batch["leaf"].to_pylist(), strict=True)
+        for index, (turns, (source, leaf)) in enumerate(zip(turns_of(batch), origins, strict=True)):
             fault = _fault(turns, leaks.get(index))
             if fault:
                 faults[index] = (*fault, None, None)
-            else:
-                asked.append(hash((source, index, len(batches))) if source == "document" else hash(_asked(turns)))
+                continue
+            if source == "seed":
+                seeds[len(asked)] = leaf
+            asked.append(hash((source, index, len(batches))) if source == "document" else hash(_asked(turns)))
         excluded += _excluded(batch, faults)
         batches.append(_without(batch, faults))
-    same = _same_questions(np.array(asked, np.int64))
+    same = {
+        row: (of, near)
+        for row, (of, near) in _same_questions(np.array(asked, np.int64)).items()
+        if row not in seeds or seeds[row] != seeds.get(of)
+    }
     excluded += _take_out(batches, same, "duplicate", "same question as a row of")
     near = {repeat.row: (repeat.of, repeat.similarity) for repeat in near_duplicates(batches)}
     return batches, excluded + _take_out(batches, near, "near_duplicate", "nearly the same as a row of")

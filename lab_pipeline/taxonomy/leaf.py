@@ -200,14 +200,16 @@ def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, pro
             )
         document = None
     usable: list[Seed] = []
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str | None], int] = {}
     for seed in seeds:
+        # a skill may answer one request in many ways, but a knowledge question is asked without its context
+        same = (seed.identity, None if kind == "knowledge" else normalised(seed.answer))
         if not seed.question.strip() or not seed.answer.strip():
             problem(seed.line, "set aside: question or answer is blank", "warning")
-        elif seed.identity in seen:
-            problem(seed.line, f"set aside: the same question stands at line {seen[seed.identity]}", "warning")
+        elif same in seen:
+            problem(seed.line, f"set aside: the same question stands at line {seen[same]}", "warning")
         else:
-            seen[seed.identity] = seed.line
+            seen[same] = seed.line
             usable.append(seed)
     if not usable:
         problem(located.line(("seed_examples",)), "no seed example is left to work with")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock
 
-from lab_pipeline.datasets.heldout import Ledger, split_seeds, taught_questions
+from lab_pipeline.datasets.heldout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
 from lab_pipeline.documents.passages import passages
 from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.documents.sensitive import refused_hosts, sensitive_problems
@@ -205,6 +205,8 @@ def _row(
         documents = _documents(home, settings, taxonomy, leaf, reading, scans)
         if reading.usable:
             used, held_out = split_seeds(leaf, ledger, settings.seed)
+            if said := _said_of_split(used, held_out):
+                reading.problems.append(Problem(f"{leaf.key}/{QNA}", leaf.seeds[0].line, "warning", said))
             frozen = _frozen(leaf, used, documents)
     fingerprint = None
     if frozen:
@@ -267,6 +269,21 @@ def _documents(
             Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", "the documents hold no paragraph of text")
         )
     return found
+
+
+def _said_of_split(used: list[Seed], held_out: list[Seed]) -> str | None:
+    """What a leaf lacks where its seeds cannot serve both for generation and for the test."""
+    if not held_out:
+        return (
+            f"no seed can be held out, so what is learned of this leaf is not measurable; write at least {MINIMUM_SEEDS} "
+            "questions (in knowledge, on one context) that ask different things, and that no data set has taught yet"
+        )
+    if not used:
+        return (
+            "no seed is left to generate from: each is held out for the test, or repeats one that is; "
+            "write seeds that ask something else"
+        )
+    return None
 
 
 def _frozen(leaf: Leaf, used: list[Seed], documents: list[dict[str, Any]]) -> dict[str, Any]:

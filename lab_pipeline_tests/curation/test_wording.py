@@ -125,6 +125,7 @@ REJECTED = {
         answer("The frame is of walnut. The frame is of walnut. The frame is of walnut."),
         skill(context="The team will play. The team will play. The team will play the game."),
         answer("Mike has two tasks, and when are they due?", question="Who has the tasks, and when are they due?"),
+        answer("Mike has two tasks, and when are they due？", question="Who has the tasks, and when are they due？"),
     ],
 }
 
@@ -167,7 +168,7 @@ KEPT = {
         answer("Walnut", question="Which wood was first described?"),
         answer("Walnut", question="Which wood was formally described?"),
     ],
-    "no_question": [row()],
+    "no_question": [row(), *(row(question=f"What is the frame of the loom made of{mark}") for mark in "？؟\u037e")],
     "open_end": [answer("Walnut wood and that is what it is."), answer("Walnut of class A")],
     "open_preposition": [answer("The wood that the weavers are fond of.")],
     "open_bracket": [answer("Walnut wood (from the loom)")],

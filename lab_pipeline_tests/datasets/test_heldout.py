@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -124,6 +125,67 @@ def test_the_same_task_on_another_text_is_another_question(ledger: Ledger) -> No
     used, held_out = split_seeds(leaf(seeds, "grounded_skill"), ledger, 17)
     assert len(held_out) == len(seeds) // 5
     assert len(used) + len(held_out) == len(seeds)
+
+
+SHEET = " ".join(f"Pin {number} of the {name} board carries {number} volts." for number, name in enumerate(WORDS))
+LOG = f"Monday\n\n{SHEET}\n\nEnd of log"
+
+
+@pytest.mark.parametrize("context", [SHEET, LOG])
+def test_different_questions_on_one_long_context_are_different_seeds(ledger: Ledger, context: str) -> None:
+    seeds = [skill_seed(f"Which {one} sits between the {two} and this?", context) for one, two in pairwise(WORDS[:11])]
+    used, held_out = split_seeds(leaf(seeds, "grounded_skill"), ledger, 17)
+    assert (len(used), len(held_out)) == (8, 2)
+    mended = [skill_seed(seed.question, f"{context} Mended.") for seed in seeds]
+    still_used, still_held_out = split_seeds(leaf(mended, "grounded_skill"), Ledger(ledger.path), 18)
+    assert [seed.question for seed in still_used] == [seed.question for seed in used]
+    assert [seed.question for seed in still_held_out] == [seed.question for seed in held_out]
+
+
+@pytest.mark.parametrize("context", [SHEET, LOG])
+def test_a_held_out_question_on_a_long_context_is_a_leak_wherever_it_stands_and_however_it_is_put(context: str) -> None:
+    known = f"{context}\n\nWhich board carries the most volts?"
+    test = LeakDetector([known])
+    for asked in (
+        known,
+        f"{context}\n \nSo which of the boards carries most VOLTS?",
+        f"{context}\nWhich board carries the most volts?",
+        f"Which board carries the most volts?\n\n{context}",
+        f"{context.replace('amber', 'azure')}\n\nWhich board carries the most volts?",
+        context,
+    ):
+        assert test.leak(asked) == known, asked
+    for asked in ("Name the pins in reverse order.", "Which board carries the least current?"):
+        assert test.leak(f"{context}\n\n{asked}") is None
+
+
+def test_seeds_that_all_repeat_each_other_stay_in_use(ledger: Ledger) -> None:
+    seeds = [skill_seed(f"{polite}{QUESTIONS[0]}") for polite in ("", "So ", "Please: ", "Now, ", "Well then, ")]
+    assert split_seeds(leaf(seeds), ledger, 17) == (seeds, [])
+
+
+def test_of_seeds_that_repeat_each_other_in_part_the_others_are_held_out(ledger: Ledger) -> None:
+    seeds = [skill_seed(f"{polite}{QUESTIONS[0]}") for polite in ("", "So ", "Please: ", "Now, ")]
+    alone = skill_seed(QUESTIONS[-1])
+    assert split_seeds(leaf([*seeds, alone]), ledger, 17) == (seeds, [alone])
+
+
+def test_seeds_that_repeat_each_other_are_held_out_together_where_most_stay_in_use(ledger: Ledger) -> None:
+    seeds = [skill_seed(polite + question) for question in QUESTIONS[::99][:3] for polite in ("", "So ")]
+    used, held_out = split_seeds(leaf(seeds), ledger, 17)
+    assert (len(used), len(held_out)) == (4, 2)
+    assert not LeakDetector(seed.asked for seed in used).leak(held_out[0].asked)
+
+
+def test_seeds_that_ask_the_same_and_answer_otherwise_stay_in_use(ledger: Ledger) -> None:
+    seeds = [replace(skill_seed("Tell me a joke."), answer=f"Joke {number}.") for number in range(64)]
+    assert split_seeds(leaf(seeds), ledger, 17) == (seeds, [])
+
+
+def test_what_was_held_out_stays_so_though_nothing_be_left_in_use(ledger: Ledger) -> None:
+    ledger.assign(skill_seed(QUESTIONS[0]), "a", hold_out=True)
+    seeds = [skill_seed(f"{polite}{QUESTIONS[0]}") for polite in ("", "So ", "Please: ")]
+    assert split_seeds(leaf(seeds), ledger, 17) == ([], seeds)
 
 
 KNOWN = "Who invented the Osmerel loom in Harsk?"
@@ -270,6 +332,7 @@ def test_no_leak_is_missed_by_looking_at_the_rarest_words_only(known, asked):
     assert LeakDetector(questions).leak(question) == (similar[0] if similar and asked else None)
 
 
+@settings(deadline=None)
 @given(
     known=st.lists(st.lists(st.sampled_from([*WORDS, "the", "which"]), max_size=9).map(" ".join), max_size=12),
     asked=st.lists(

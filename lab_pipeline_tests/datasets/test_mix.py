@@ -220,6 +220,18 @@ def test_a_phase_without_leaves_is_empty_and_has_no_general_questions_either(lab
     assert "replay" not in skills.by_source and skills.rows > 0
 
 
+def test_without_skills_phase_2_replays_phase_1_and_general_questions(lab):
+    for branch in ("compositional_skills", "foundational_skills"):
+        shutil.rmtree(lab.taxonomy / branch)
+    knowledge, skills = mixed(lab)
+    replayed = round(0.5 * sum(knowledge.by_leaf.values()))
+    assert replayed and skills.by_source == {"replay": replayed, "general": 2}
+    assert skills.validation == knowledge.validation
+    nothing = RECIPE.model_copy(update={"skills": RECIPE.skills.model_copy(update={"phase_1_replay": 0.0})})
+    empty = mix_skills(lab.home, lab.catalog(), lab.heldout(), REPLAY, nothing, lab.settings, knowledge)
+    assert (empty.rows, empty.read()) == (0, [])
+
+
 def test_the_test_asks_the_held_out_questions_of_the_leaves_in_use(lab):
     heldout = lab.heldout()
     rows = {row["leaf"]: row for row in lab.snapshot().rows}

@@ -69,6 +69,14 @@ def test_the_same_question_is_learned_once_whatever_its_answer():
     assert excluded["reason"] == "same question as a row of a"
 
 
+def test_seeds_of_one_leaf_may_answer_the_same_question_in_several_ways_and_rows_repeat_none_of_them():
+    seeds = [row(f"s{n}", "Tell me a joke.", f"Joke {n}.", source="seed") for n in range(3)]
+    others = [row("c", "Tell me a joke.", "One."), row("b", "Tell me a joke.", "Two.", leaf="b", source="seed")]
+    names, excluded = screened(*seeds, *others)
+    assert names == ["s0", "s1", "s2"]
+    assert [(each["rule"], each["leaf"]) for each in excluded] == [("duplicate", "a"), ("duplicate", "b")]
+
+
 def test_the_same_question_on_another_context_is_another():
     assert (
         screened(row("one", "Notes of May.\n\nWho came?", "Ada."), row("two", "Notes of June.\n\nWho came?", "Eva."))[1] == []

@@ -10,12 +10,13 @@ import sys
 import dagster as dg
 import pytest
 
+from lab_pipeline.datasets.mix import load_dataset
 from lab_pipeline.defs.command import retune
 from lab_pipeline.defs.partitions import LEAVES, partition_of
 from lab_pipeline.errors import LabError
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.storage import read_json
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_knowledge, write_taxonomy
 from lab_pipeline_tests.lab import TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
 from lab_pipeline_tests.training.runs import forgetful_model
@@ -184,6 +185,18 @@ def test_why_training_failed_is_said_in_the_terminal_and_in_the_event_log(life, 
     (told,) = [line for line in said if line.startswith("[") and "failed:" in line]
     assert re.fullmatch(r"\[knowledge_checkpoint\] failed: row \S+: the chat template rewrites earlier turns", told)
     life.set(base_model=str(tiny_model))
+
+
+def test_a_taxonomy_without_skills_is_taught_measured_and_promoted(tmp_path, tiny_model):
+    taxonomy = tmp_path / "taxonomy"
+    write_knowledge(taxonomy, KNOWLEDGE, "documents")
+    with pytest.MonkeyPatch.context() as patch, lab(tmp_path, taxonomy, tiny_model, patch) as opened:
+        opened.set(gate={"minimum_gain": 0.0, "retrain_noise": 0.01, "confidence": 0.6, "general_tolerance": 50.0})
+        edit_yaml(tmp_path / "recipe.yaml", lambda value: value["knowledge"].update(learning_rate=0.02, epochs=3))
+        report, _ = run(opened)
+        assert report["leaves"][KNOWLEDGE]["kept"] > 0 and report["heldout"]["questions"] > 0
+        assert load_dataset(opened.home, "skills").by_source.keys() == {"replay", "general"}
+        assert report["promoted"], report["reason"]
 
 
 def test_the_command_line_shows_the_same_history_from_another_directory(life, tmp_path):

@@ -335,11 +335,17 @@ def test_a_leaf_of_blank_answers_only_is_valid_and_not_usable(tmp_path):
 
 
 def test_the_same_question_twice_is_set_aside_whatever_its_case_and_blanks(tmp_path):
-    again = "  - question: 'QUESTION   0?'\n    answer: Another.\n"
+    again = seed_text(0).replace("Question 0?", "'QUESTION   0?'")
     reading = reading_of(tmp_path, SKILL, skill_text(*map(seed_text, range(4)), again))
     assert said(reading) == [(13, "warning")]
     assert reading.problems[0].message == "set aside: the same question stands at line 5"
     assert len(reading.leaf.seeds) == 4
+
+
+def test_one_request_to_a_skill_may_have_many_answers(tmp_path):
+    seeds = [f"  - question: Tell me a joke.\n    answer: Joke {n}.\n" for n in range(64)]
+    reading = reading_of(tmp_path, SKILL, skill_text(*seeds))
+    assert (said(reading), len(reading.leaf.seeds)) == ([], 64)
 
 
 def test_the_same_question_on_another_context_is_another_seed_of_a_grounded_skill(tmp_path):

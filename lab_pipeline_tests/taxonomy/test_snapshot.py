@@ -268,6 +268,29 @@ def test_no_held_out_question_is_in_the_frozen_seeds_and_none_is_lost(tmp_path):
         assert len(held_out) == row(snapshot, key)["held_out"]
 
 
+def test_a_leaf_whose_seeds_cannot_be_held_out_says_that_it_is_not_measurable(tmp_path):
+    write_taxonomy(tmp_path / "taxonomy")
+
+    def alike(value):
+        for place, seed in enumerate(value["seed_examples"]):
+            seed["question"] = f"Tell me {'please ' * place}a joke."
+
+    edit_yaml(qna(tmp_path, FREEFORM), alike)
+    snapshot = take(tmp_path)
+    (problem,) = row(snapshot, FREEFORM)["problems"]
+    assert problem["severity"] == "warning" and "not measurable" in problem["message"] and problem["line"] > 1
+    assert (row(snapshot, FREEFORM)["held_out"], len(source(tmp_path, snapshot, FREEFORM)["seeds"])) == (0, 6)
+
+
+def test_a_leaf_whose_every_seed_repeats_a_held_out_one_says_that_none_is_left_to_generate_from(tmp_path):
+    write_taxonomy(tmp_path / "taxonomy")
+    asked = row(take(tmp_path), FREEFORM)["heldout_questions"][0]["question"]
+    edit_yaml(qna(tmp_path, FREEFORM), lambda value: [each.update(question=asked) for each in value["seed_examples"]])
+    snapshot = take(tmp_path)
+    assert "no seed is left to generate from" in snapshot.problems[FREEFORM][0]
+    assert source(tmp_path, snapshot, FREEFORM)["seeds"] == []
+
+
 def test_a_held_out_question_carries_its_context_in_grounded_skills_only(tmp_path):
     write_taxonomy(tmp_path / "taxonomy")
     snapshot = take(tmp_path)
