@@ -121,11 +121,10 @@ def write_model(folder: Path, texts: list[str]) -> None:
 
 
 def _without_logs(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """What of the home is packed: all but logs and locks, and without the name of who made it."""
+    """What of the home is packed: all but logs, and nothing on who made it."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
-    left_out = entry.name in ("home/logs", "home/dagster/storage") or entry.name.endswith(".lock")
-    return None if left_out else entry
+    return None if entry.name in ("home/logs", "home/dagster/storage") else entry
 
 
 if __name__ == "__main__":
