@@ -59,17 +59,17 @@ def in_turn(answers: Iterable[Answer | str]) -> Callable[[Asked], Answer | str]:
 class StubEndpoint:
     """`with StubEndpoint(reply) as stub:` serves `stub.url` on 127.0.0.1; `reply` answers each request.
 
-    `reply` is never called twice at once.
+    `reply` is never called twice at once. `port` 0 is any free one.
     """
 
-    def __init__(self, reply: Callable[[Asked], Answer | str]) -> None:
+    def __init__(self, reply: Callable[[Asked], Answer | str], port: int = 0) -> None:
         self.requests: list[Asked] = []
         self.most_at_once = 0
         """Largest number of requests that were open together."""
         self.reply = reply
         self._open = 0
         self._lock = threading.Lock()
-        self._server = _Server(self)
+        self._server = _Server(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -101,8 +101,8 @@ class StubEndpoint:
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
-    def __init__(self, stub: StubEndpoint) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, stub: StubEndpoint, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.stub = stub
 
     def handle_error(self, request: Any, client_address: Any) -> None:
