@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_pipeline.datasets.heldout import SAME_QUESTION, LeakDetector, Ledger, Role, jaccard, question_words, split_seeds
+from lab_pipeline.datasets.heldout import SAME_QUESTION, LeakDetector, Ledger, Role, jaccard, split_seeds
 from lab_pipeline.taxonomy.leaf import Kind, Leaf, Seed
+from lab_pipeline.words import question_words
 from lab_pipeline_tests.curation.test_duplicates import ASKING_OTHERWISE, ASKING_THE_SAME, EXCHANGED
 
 WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis pond reef".split()
