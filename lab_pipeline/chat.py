@@ -15,6 +15,7 @@ from lab_pipeline.registry.base_model import fetch_model
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
 from lab_pipeline.settings import load_settings
 from lab_pipeline.storage import Home
+from lab_pipeline.training.template import stop_tokens
 
 _ANSWER_TOKENS = 512
 _END = "/exit"
@@ -54,6 +55,7 @@ class Conversation:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
         self.model = model.to(device).eval()
+        self.stops = stop_tokens(self.model, self.tokenizer)
         self.messages: list[dict[str, str]] = []
         context = self.model.config.max_position_embeddings
         self.answer_tokens = min(_ANSWER_TOKENS, context // 2)
@@ -81,6 +83,8 @@ class Conversation:
                 **prompt,
                 do_sample=False,
                 max_new_tokens=self.answer_tokens,
+                eos_token_id=self.stops,
+                pad_token_id=self.stops[0],
                 streamer=Streamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
             )
         finally:

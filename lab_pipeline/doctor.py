@@ -18,6 +18,7 @@ from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.notifications import webhook_url
 from lab_pipeline.registry.base_model import model_identity
+from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.settings import EndpointTeacherSettings, Settings, TeacherSettings, load_settings
 from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.leaf import Kind, find_leaves
@@ -49,7 +50,7 @@ def examine(home: Path) -> list[Finding]:
         *findings,
         Finding("settings", True, str(home / "settings.yaml")),
         _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
-        _tried("base model", lambda: model_identity(settings.base_model)),
+        _tried("base model", lambda: _base_model(Home(home), settings)),
         _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
         *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
@@ -119,6 +120,11 @@ def _taxonomy(home: Home, settings: Settings) -> str:
     if not leaves:
         raise LabError(f"no leaf in {source.path}; check taxonomy.path")
     return f"{leaves} leaves in {source.path}"
+
+
+def _base_model(home: Home, settings: Settings) -> str:
+    require_fitness(home, settings)
+    return model_identity(settings.base_model)
 
 
 def _flow(serves: str, name: str, kind: Kind | None = None) -> Finding:

@@ -11,6 +11,7 @@ import pytest
 
 from lab_pipeline import doctor
 from lab_pipeline.doctor import Finding, examine
+from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import as_yaml, write_taxonomy
 from lab_pipeline_tests.repositories import commit_files
 
@@ -91,6 +92,14 @@ def test_a_wrong_setting_is_found_and_all_the_rest_is_still_examined(home, what,
     assert said in wrong[what].said
     assert wrong.keys() == fine.keys() | {what}
     assert all(wrong[other].fine for other in wrong.keys() - {what, "memory", "disk"})
+
+
+def test_a_base_model_that_cannot_be_trained_is_found(home, tiny_model, tmp_path):
+    assert examined(home, base_model=str(tiny_model))["base model"].fine
+    base = templates.with_template(tiny_model, tmp_path / "bare", None)
+    finding = examined(home, base_model=str(base))["base model"]
+    assert not finding.fine and "no chat template" in finding.said
+    assert [path.name for path in home.iterdir()] == ["settings.yaml"]
 
 
 def test_a_taxonomy_in_git_is_fine_if_its_ref_can_be_had(home):

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lab_pipeline.evaluation.likelihood import as_row, load_model, row_losses, without_end
+from lab_pipeline.evaluation.likelihood import as_row, load_model, row_losses
 from lab_pipeline.progress import Progress, Say
-from lab_pipeline.training.packing import encode
+from lab_pipeline.training.packing import encode_answers
 
 GROUNDING_SCHEMA = pa.schema([("id", pa.string()), ("grounding", pa.float64())])
 """Grounding of a leaf's rows in nats per answer token, kept beside them: thresholds change without another pass."""
@@ -32,11 +32,11 @@ def grounding_scores(model_folder: Path, rows: list[dict[str, Any]], say: Say) -
     texts = [(row["question"], row["answer"], source) for row in complete for source in (row["support"], None)]
     asked = list(dict.fromkeys(texts))  # two answers to one question share nothing, but rows of two sources do
     encoded = [
-        encode(as_row({"question": question, "answer": answer, "context": source}), tokenizer)
+        encode_answers(as_row({"question": question, "answer": answer, "context": source}), tokenizer)
         for question, answer, source in asked
     ]
     progress = Progress("answers grounded", len(asked), say)
-    losses = row_losses(model, [without_end(row, tokenizer.eos_token_id) for row in encoded], _PACK_TOKENS, progress.advance)
+    losses = row_losses(model, encoded, _PACK_TOKENS, progress.advance)
     by_text = dict(zip(asked, losses, strict=True))
     return {
         row["id"]: by_text[row["question"], row["answer"], None] - by_text[row["question"], row["answer"], row["support"]]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.datasets.rows import as_prompt
-from lab_pipeline.evaluation.likelihood import as_row, load_model, without_end
+from lab_pipeline.evaluation.likelihood import as_row, load_model
 from lab_pipeline.progress import Progress, Say
 from lab_pipeline.storage import digest
 from lab_pipeline.taxonomy.leaf import normalised
-from lab_pipeline.training.packing import IGNORED, TokenRow, encode
+from lab_pipeline.training.packing import IGNORED, TokenRow, encode_answers
 
 MOST_DISTRACTORS = 8
 
@@ -47,10 +47,7 @@ def answer_ranks(
     progress = Progress("questions ranked", len(questions), say)
     ranks: list[Rank | None] = []
     for question, others in zip(questions, distractors, strict=True):
-        rows = [
-            without_end(encode(as_row({**question, "answer": answer}), tokenizer), tokenizer.eos_token_id)
-            for answer in (question["answer"], *others)
-        ]
+        rows = [encode_answers(as_row({**question, "answer": answer}), tokenizer) for answer in (question["answer"], *others)]
         start = next(index for index, label in enumerate(rows[0].labels) if label != IGNORED)
         answers = [_answer(row) for row in rows]
         width = max(len(answer) for answer in answers)

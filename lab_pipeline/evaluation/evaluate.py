@@ -25,6 +25,7 @@ from lab_pipeline.registry.champion import Champion, current_champion, history
 from lab_pipeline.settings import Settings
 from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.taxonomy.snapshot import Snapshot
+from lab_pipeline.training.packing import MEASURE
 from lab_pipeline.training.recipe import Recipe
 
 BASE = "base"
@@ -34,7 +35,7 @@ GENERAL = "general"
 def retune_inputs(
     catalog: Catalog, heldout_digest: str, general: GeneralSets, base_identity: str, recipe: Recipe, settings: Settings
 ) -> str:
-    """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed, policy and judge endpoint.
+    """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed, policy, judge and measure.
 
     Raises:
         OwnDataError: a data set that the settings name cannot be read.
@@ -49,6 +50,7 @@ def retune_inputs(
             settings.seed,
             settings.gate.model_dump(),
             *judging_inputs(settings),
+            MEASURE,
             own_contents(settings.mixing.knowledge),
             own_contents(settings.mixing.skills),
         ]
@@ -188,7 +190,7 @@ def _scores(
     say: Say,
 ) -> dict[str, list[float]]:
     """Loss of every question by leaf; a model is scored once on one set of questions."""
-    path = home.evaluations / "scores" / f"{model_digest}-{heldout_digest}.json"
+    path = home.evaluations / "scores" / f"{model_digest}-{digest([MEASURE, heldout_digest])}.json"
     if not path.exists():
         flat = [question for leaf in questions for question in questions[leaf]]
         say(f"scoring {role} ({model_digest}) on {len(flat)} questions")
@@ -219,7 +221,7 @@ def _ranks(
     say: Say,
 ) -> dict[str, list[Rank | None]]:
     """Rank of every question's reference by leaf; a model is asked once to choose among the same answers."""
-    path = home.evaluations / "ranks" / f"{model_digest}-{digest([questions, distractors])}.json"
+    path = home.evaluations / "ranks" / f"{model_digest}-{digest([MEASURE, questions, distractors])}.json"
     if not path.exists():
         flat = [question for leaf in questions for question in questions[leaf]]
         ranks = iter(answer_ranks(model, flat, [others for leaf in questions for others in distractors[leaf]], say))

@@ -8,13 +8,13 @@ from typing import Any
 
 from lab_pipeline.datasets.rows import as_prompt
 from lab_pipeline.progress import Progress, Say
-from lab_pipeline.training.packing import IGNORED, TokenRow, encode, flatten
+from lab_pipeline.training.packing import IGNORED, TokenRow, encode_answers, flatten
 
 _PACK_TOKENS = 2048
 
 
 def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say) -> list[float]:
-    """Mean negative log-likelihood (nats per answer token, the end token left out) of each question's reference answer.
+    """Mean negative log-likelihood (nats per token of the answer's own) of each question's reference answer.
 
     The model runs in bf16, prompted by its own chat template as in training. Questions have `question`, `answer` and
     perhaps `context`.
@@ -22,7 +22,7 @@ def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say)
     if not questions:
         return []
     model, tokenizer, _ = load_model(model_folder)
-    rows = [without_end(encode(as_row(question), tokenizer), tokenizer.eos_token_id) for question in questions]
+    rows = [encode_answers(as_row(question), tokenizer) for question in questions]
     return row_losses(model, rows, _PACK_TOKENS, Progress("questions scored", len(rows), say).advance)
 
 
@@ -63,16 +63,10 @@ def load_model(folder: Path) -> tuple[Any, Any, str]:
 
 
 def as_row(question: dict[str, Any]) -> dict[str, Any]:
-    """A question with its answer as a row for `encode`."""
+    """A question with its answer as a row for `encode_answers`."""
     prompt = as_prompt(question["question"], question.get("context"))
     answer = {"role": "assistant", "content": question["answer"]}
     return {"id": question["question"], "messages": [*prompt, answer], "unmask": False}
-
-
-def without_end(row: TokenRow, end_token: int) -> TokenRow:
-    """The row without loss on the end token, which says nothing about what an answer says."""
-    labels = [IGNORED if label == end_token else label for label in row.labels]
-    return TokenRow(row.tokens, labels)
 
 
 def _packs(rows: list[TokenRow], pack_tokens: int) -> Iterator[list[int]]:

@@ -24,6 +24,7 @@ from lab_pipeline.reviews import Review, reviews_in_force
 from lab_pipeline.settings import SensorSettings, Settings
 from lab_pipeline.storage import Home, digest, read_json
 from lab_pipeline.taxonomy.snapshot import Snapshot
+from lab_pipeline.training.packing import MEASURE
 from lab_pipeline.withdrawals import withdrawals
 
 Table = Literal["generated", "judged", "curated", "rejected"]
@@ -90,7 +91,7 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         generated = digest([source, flow.generation_digest, asked, settings.seed, GENERATED_SCHEMA.names])
         judged = digest([generated, flow.judging_digest, judge])
         wanted = flow.file.rules.grounding is not None
-        grounded = digest([generated, model_identity(settings.base_model)]) if wanted else None
+        grounded = digest([generated, model_identity(settings.base_model), MEASURE]) if wanted else None
         decided = reviews.get(leaf, [])
         said = [[review.model_dump(mode="json") for review in decided]] if decided else []
         curated = digest([judged, grounded, flow.curation_digest, CURATION_VERSION, *said])

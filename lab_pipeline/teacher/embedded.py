@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
+from lab_pipeline.training.template import TemplateError, rendered, stop_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +49,12 @@ class EmbeddedTeacher:
 
     async def reply(self, request: Request) -> Reply:
         model, tokenizer = self._load()
-        tokens = tokenizer.apply_chat_template(
-            [{"role": message.role, "content": message.content} for message in request.messages],
-            add_generation_prompt=True,
-        )["input_ids"]
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        try:
+            text = rendered(tokenizer, messages, prompt=True)
+        except TemplateError as error:
+            raise TeacherError(f"{self.identity}: {error}; take another model as the embedded teacher") from None
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
         room = model.config.max_position_embeddings
         if len(tokens) + request.max_tokens > room:
             raise TeacherError(f"request of {len(tokens)} + {request.max_tokens} tokens passes the model's {room}")
@@ -108,8 +111,8 @@ class EmbeddedTeacher:
     def _prefilled(self, batch: list[_Waiting], new_tokens: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """Tokens, attention mask and a cache that already holds the beginning which all rows of the batch share.
 
-        Shorter rows are padded between that beginning and their own end; the mask hides the padding, and positions are
-        counted by the mask.
+        Shorter rows are padded between that beginning and their own end. The mask hides the padding, which may be any token,
+        and positions are counted by the mask.
         """
         import torch
         from transformers import StaticCache
@@ -117,7 +120,7 @@ class EmbeddedTeacher:
         model, _ = self._load()
         shared = os.path.commonprefix([waiting.tokens[:-1] for waiting in batch])  # noqa: RUF071 (of token lists)
         width = max(len(waiting.tokens) for waiting in batch)
-        tokens = torch.full((len(batch), width), model.config.pad_token_id or 0)
+        tokens = torch.zeros((len(batch), width), dtype=torch.long)
         mask = torch.ones_like(tokens)
         for row, waiting in enumerate(batch):
             own = waiting.tokens[len(shared) :]
@@ -140,6 +143,7 @@ class EmbeddedTeacher:
 
         model, tokenizer = self._load()
         new_tokens = batch[0].request.max_tokens
+        stops = stop_tokens(model, tokenizer)
         with torch.inference_mode():
             tokens, mask, cache = self._prefilled(batch, new_tokens)
             written = model.generate(
@@ -148,13 +152,14 @@ class EmbeddedTeacher:
                 cache=cache,
                 do_sample=False,
                 max_new_tokens=new_tokens,
+                eos_token_id=stops,
+                pad_token_id=stops[0],
                 logits_processor=LogitsProcessorList([_SampleEachRow([waiting.request for waiting in batch])]),
             )
-        stop = tokenizer.eos_token_id
         replies = []
         for waiting, row in zip(batch, written[:, tokens.shape[1] :].tolist(), strict=True):
-            stopped = stop in row
-            row = row[: row.index(stop)] if stopped else row
+            length = next((place for place, token in enumerate(row) if token in stops), len(row))
+            stopped, row = length < len(row), row[:length]
             text = tokenizer.decode(row, skip_special_tokens=True)
             replies.append(Reply(text, "stop" if stopped else "length", len(waiting.tokens), len(row) + stopped))
         return replies

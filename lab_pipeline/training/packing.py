@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from lab_pipeline.errors import LabError
+from lab_pipeline.training.template import Messages, TemplateError, located, rendered, turn_end
 
 IGNORED = -100
 """Label of a token that the loss passes over."""
+
+MEASURE = "own tokens of the answer"
+"""What `encode_answers` labels: part of whatever identifies a stored measurement, so that none is compared with one of another
+kind."""
 
 
 class TokenError(LabError):
@@ -25,40 +32,75 @@ class TokenRow:
 def encode(row: dict[str, Any], tokenizer: Any) -> TokenRow:
     """Tokens and labels of one training row under the model's own chat template.
 
-    The loss covers each assistant message and its end token; with `unmask`, everything but the system message.
+    The loss covers all that the model must write after each prompt: what the template puts before an answer (such as an empty
+    thought), the answer, and the token that ends the turn. With `unmask` it covers everything from the first question on, but
+    for the system message.
 
     Raises:
-        TokenError: the chat template does not extend a conversation by appending to it, so answers cannot be located.
+        TokenError: the template refuses the row, or its answers cannot be located.
     """
-    messages = row["messages"]
-    tokens = _template(tokenizer, messages)
-    labels = [IGNORED] * len(tokens)
+    with _of_row(row):
+        messages = row["messages"]
+        text = rendered(tokenizer, messages)
+        learned = []
+        for turn, prompt, (_, end) in _answers(tokenizer, messages, text):
+            stop = turn_end(tokenizer, messages, turn)
+            learned.append((prompt, end + len(stop) if text.startswith(stop, end) else end))
+        kept_out = []
+        if row["unmask"]:
+            first, *_ = (turn for turn, message in enumerate(messages) if message["role"] != "system")
+            asked = located(tokenizer, messages, first, text)
+            learned.append((asked[0] if asked else 0, len(text)))
+            kept_out = [located(tokenizer, messages, turn, text) for turn in range(first)]
+        return _labelled(tokenizer, text, learned, [span for span in kept_out if span])
+
+
+def encode_answers(row: dict[str, Any], tokenizer: Any) -> TokenRow:
+    """The row with labels on its answers' own tokens only: how likely these are is what models are measured by.
+
+    How readily a model ends its turn, or writes what its template puts before an answer, says nothing about what it knows.
+
+    Raises:
+        TokenError: as `encode`.
+    """
+    with _of_row(row):
+        text = rendered(tokenizer, row["messages"])
+        return _labelled(tokenizer, text, [span for *_, span in _answers(tokenizer, row["messages"], text)], [])
+
+
+@contextmanager
+def _of_row(row: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except TemplateError as error:
+        raise TokenError(f"row {row['id']}: {error}") from None
+
+
+def _answers(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[int, int, tuple[int, int]]]:
+    """Each answer's turn, where its prompt ends in the rendered `text`, and where its own text begins and ends."""
     for turn, message in enumerate(messages):
         if message["role"] == "assistant":
-            start = len(_template(tokenizer, messages[:turn], prompt=True))
-            end = len(_template(tokenizer, messages[: turn + 1]))
-            if _template(tokenizer, messages[:turn], prompt=True) != tokens[:start]:
-                raise TokenError(f"row {row['id']}: the chat template rewrites earlier turns")
-            end = start + _to_end_token(tokens[start:end], tokenizer.eos_token_id)
-            labels[start:end] = tokens[start:end]
-    if row["unmask"]:
-        system = len(_template(tokenizer, messages[:1])) if messages[0]["role"] == "system" else _preamble(tokenizer)
-        labels[system:] = tokens[system:]
-    return TokenRow(tokens, labels)
+            prompt = rendered(tokenizer, messages[:turn], prompt=True)
+            if not text.startswith(prompt):
+                raise TemplateError("the chat template rewrites earlier turns: an answer does not follow its prompt")
+            span = located(tokenizer, messages, turn, text)
+            if span is None:
+                raise TemplateError("the chat template drops an answer")
+            yield turn, len(prompt), span
 
 
-def _template(tokenizer: Any, messages: list[dict[str, str]], prompt: bool = False) -> list[int]:
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=prompt)["input_ids"]
+def _labelled(tokenizer: Any, text: str, learned: list[tuple[int, int]], kept_out: list[tuple[int, int]]) -> TokenRow:
+    """Tokens of a text, labelled where they overlap with what is learned and not with what is kept out."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    labels = [
+        token if _overlaps(place, learned) and not _overlaps(place, kept_out) else IGNORED
+        for token, place in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]
+    return TokenRow(encoded["input_ids"], labels)
 
 
-def _preamble(tokenizer: Any) -> int:
-    """Tokens that the template puts before any conversation, such as a default system message."""
-    one, other = (_template(tokenizer, [{"role": "user", "content": text}]) for text in ("a b", "Z"))
-    return next((index for index, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
-
-
-def _to_end_token(answer: list[int], end_token: int) -> int:
-    return answer.index(end_token) + 1 if end_token in answer else len(answer)
+def _overlaps(place: tuple[int, int], spans: list[tuple[int, int]]) -> bool:
+    return any(place[0] < end and place[1] > start for start, end in spans)
 
 
 def truncated(row: TokenRow, most: int) -> list[TokenRow]:

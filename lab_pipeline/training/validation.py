@@ -11,8 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from lab_pipeline.evaluation.likelihood import row_losses, without_end
-from lab_pipeline.training.packing import TokenRow, encode, truncated
+from lab_pipeline.evaluation.likelihood import row_losses
+from lab_pipeline.training.packing import TokenRow, encode_answers, truncated
 
 _GENERAL = "general"
 
@@ -28,11 +28,11 @@ class Validation:
 
     @classmethod
     def of(cls, rows: list[dict[str, Any]], tokenizer: Any, pack_tokens: int) -> Validation:
-        """Rows as the evaluation takes them, without their end token; of one longer than a pack, the first piece."""
+        """Rows labelled as the evaluation labels them, by their answers alone; of one longer than a pack, the first piece."""
         found = [
             (piece, row["leaf"] or _GENERAL)
             for row in rows
-            for piece in truncated(without_end(encode(row, tokenizer), tokenizer.eos_token_id), pack_tokens)[:1]
+            for piece in truncated(encode_answers(row, tokenizer), pack_tokens)[:1]
         ]
         return cls([piece for piece, _ in found], [group for _, group in found], pack_tokens)
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from transformers import AutoTokenizer
+
 from lab_pipeline.evaluation.answers import greedy_answers
+from lab_pipeline_tests.templates import with_template
 
 QUESTIONS = [
     {"question": "Who?"},
@@ -30,3 +33,10 @@ def test_answers_are_no_longer_than_asked_for(tiny_model):
 
 def test_no_question_needs_no_model(tmp_path):
     assert greedy_answers(tmp_path / "nowhere", []) == []
+
+
+def test_a_tokenizer_without_padding_changes_no_answer(tiny_model, tmp_path):
+    template = AutoTokenizer.from_pretrained(tiny_model).chat_template
+    model = with_template(tiny_model, tmp_path / "model", template, pad_token=None)
+    assert AutoTokenizer.from_pretrained(model).pad_token is None
+    assert greedy_answers(model, QUESTIONS, 8) == greedy_answers(tiny_model, QUESTIONS, 8)

@@ -196,6 +196,21 @@ def test_a_model_is_scored_once_on_one_set_of_questions(bench):
     assert bench.scored == 2
 
 
+def test_what_was_measured_in_another_way_is_measured_again(bench, monkeypatch):
+    promote(bench.home, bench.evaluate("better", inputs=inputs_of(bench)))
+    assert nothing_changed(bench.home, inputs_of(bench))
+    ranked = set((bench.home.evaluations / "ranks").iterdir())
+    monkeypatch.setattr("lab_pipeline.evaluation.evaluate.MEASURE", "another")
+    assert not nothing_changed(bench.home, inputs_of(bench))
+    bench.evaluate("better", inputs=inputs_of(bench))
+    assert bench.scored == 2  # the champion is the candidate
+    assert len(set((bench.home.evaluations / "ranks").iterdir()) - ranked) == 2
+
+
+def inputs_of(bench: Bench) -> str:
+    return retune_inputs(bench.filled.catalog(), "h", GeneralSets(GENERAL, []), "model", recipe(), bench.filled.settings)
+
+
 def test_a_worse_candidate_is_rejected_for_the_general_questions_first(bench):
     assert bench.evaluate("worse")["verdict"]["outcome"] == "forgetting"
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lab_pipeline.evaluation.choices import answer_ranks
 from lab_pipeline.evaluation.likelihood import answer_losses
+from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import word
 
 
@@ -24,12 +26,13 @@ def losses(model: Path, *questions: dict[str, Any]) -> list[float]:
     return answer_losses(model, list(questions), lambda text: None)
 
 
-def loss_by_hand(model: Path, prompt: str, answer: str) -> float:
+def loss_by_hand(model: Path, prompt: str, answer: str, thought: str = "") -> float:
     """Mean over the answer's own tokens, without packing, template or end token being taken from the module under test."""
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
     network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).eval()
     asked = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
-    before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, answer))
+    whole, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked + thought + answer, answer))
+    before = whole[: -len(after)]
     with torch.inference_mode():
         logits = network(input_ids=torch.tensor([before + after])).logits[0].float()
     return torch.nn.functional.cross_entropy(logits[len(before) - 1 : -1], torch.tensor(after)).item()
@@ -46,6 +49,20 @@ def test_questions_scored_together_lose_what_each_loses_alone_in_the_order_asked
 def test_the_loss_is_the_mean_over_the_answers_tokens_without_the_end_token(tiny_model):
     asked = question(5)
     assert losses(tiny_model, asked)[0] == pytest.approx(loss_by_hand(tiny_model, asked["question"], asked["answer"]), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("template", "thought"),
+    [(templates.OWN_END, ""), (templates.EOS_AT_THE_END, ""), (templates.EMPTY_THOUGHT, "<think>\n\n</think>\n\n")],
+)
+def test_what_the_template_puts_around_an_answer_is_not_measured(tiny_model, tmp_path, template, thought):
+    model = templates.with_template(tiny_model, tmp_path / "model", template)
+    asked = question(5)
+    found = losses(model, asked)[0]
+    assert found == pytest.approx(loss_by_hand(model, asked["question"], asked["answer"], thought), rel=0.01)
+    (rank,) = answer_ranks(model, [asked], [["Somebody else.", "I"]], lambda text: None)
+    others = [losses(model, {**asked, "answer": answer})[0] for answer in ("Somebody else.", "I")]
+    assert rank == {"rank": 1 + sum(other <= found for other in others), "choices": 3}
 
 
 def test_the_context_comes_before_the_question(tiny_model):

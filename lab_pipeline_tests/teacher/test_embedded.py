@@ -11,6 +11,7 @@ import torch
 
 from lab_pipeline.teacher.embedded import EmbeddedTeacher, _SampleEachRow
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
+from lab_pipeline_tests import templates
 
 SUBJECTS = [
     "the loom",
@@ -109,6 +110,36 @@ def test_a_reply_ends_at_the_stop_token_and_the_rows_beside_it_go_on(teacher: Em
     before = request("the loom", max_tokens=stopped.completion_tokens - 1)
     assert stopped.text == together(teacher, [before])[0].text
     assert going_on == other
+
+
+def test_a_reply_is_whole_when_it_ended_as_the_generation_config_says(teacher: EmbeddedTeacher, tiny_model: Path) -> None:
+    (whole,) = together(teacher, [request("the loom")])
+    stopping = load(tiny_model)
+    model, tokenizer = stopping._load()
+    third = tokenizer.encode(whole.text, add_special_tokens=False)[3]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, third]
+    (stopped,) = together(stopping, [request("the loom")])
+    assert stopped.finish == "stop" and 1 < stopped.completion_tokens < 10
+    assert whole.text.startswith(stopped.text)
+
+
+def test_a_reply_is_whole_when_it_ended_as_the_template_ends_a_turn(tiny_model: Path, tmp_path: Path) -> None:
+    """`<file_sep>`, which neither the tokenizer nor the generation config names."""
+    stopping = load(templates.with_template(tiny_model, tmp_path / "model", templates.OWN_END))
+    model, tokenizer = stopping._load()
+    (cut_off,) = together(stopping, [request("the loom")])
+    assert cut_off.finish == "length"
+    end = tokenizer.convert_tokens_to_ids("<file_sep>")
+    favoured = torch.zeros(model.config.vocab_size)
+    favoured[end] = 1e4
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + favoured)
+    (stopped,) = together(stopping, [request("the loom")])
+    assert (stopped.text, stopped.finish, stopped.completion_tokens) == ("", "stop", 1)
+
+
+def test_a_template_that_takes_no_system_message_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    (refused,) = together(load(templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)), [request("wool")])
+    assert isinstance(refused, TeacherError) and "tiny: the chat template refuses a conversation of system" in str(refused)
 
 
 def test_sampling_is_reproducible_by_seed(teacher: EmbeddedTeacher) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from lab_pipeline.training.packing import IGNORED, TokenError, TokenRow, encode, flatten, pack, truncated
+from lab_pipeline.training.packing import IGNORED, TokenError, TokenRow, encode, encode_answers, flatten, pack, truncated
+from lab_pipeline_tests import templates
 from lab_pipeline_tests.training.runs import training_row
 
 
@@ -103,3 +104,65 @@ def test_positions_restart_at_each_row_and_no_row_is_predicted_from_the_one_befo
         "position_ids": [0, 1, 2, 0, 1],
         "labels": [IGNORED, 6, 7, IGNORED, 9],
     }
+
+
+def templated(tiny_model: Path, template: str) -> Any:
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "learned"),
+    [
+        (templates.OWN_END, "Uno.<file_sep>Due.<file_sep>"),
+        (templates.EOS_AT_THE_END, "Uno.<file_sep>Due.<file_sep>"),
+        (templates.NO_END, "Uno.Due.\n<|im_end|>"),
+        (templates.EMPTY_THOUGHT, "Uno.<file_sep><think>\n\n</think>\n\nDue.<file_sep>"),
+        (templates.SYSTEM_MOVED, "Uno.<|im_end|>Due.<|im_end|>"),
+    ],
+)
+def test_each_answer_is_learned_with_its_turns_end_and_measured_by_its_own_tokens(tiny_model, template, learned):
+    tokenizer = templated(tiny_model, template)
+    row = training_row("One?", "Uno.")
+    row["messages"] += [{"role": "user", "content": "Two?"}, {"role": "assistant", "content": "Due."}]
+    assert labelled(encode(row, tokenizer), tokenizer) == learned
+    measured = encode_answers(row, tokenizer)
+    assert labelled(measured, tokenizer) == "Uno.Due."
+    assert measured.tokens == encode(row, tokenizer).tokens
+
+
+@pytest.mark.parametrize("answer", ["think", "<|im_end|>", "  ÄÖ 😀 ", "assistant\nfile_sep", "<think>\n\n</think>\n\nwell"])
+def test_an_answer_is_found_whatever_it_says(tiny_model, answer):
+    tokenizer = templated(tiny_model, templates.EMPTY_THOUGHT)
+    row = training_row("assistant think <file_sep>", answer)
+    assert labelled(encode_answers(row, tokenizer), tokenizer) == answer.strip()
+    assert labelled(encode(row, tokenizer), tokenizer) == f"<think>\n\n</think>\n\n{answer.strip()}<file_sep>"
+
+
+def test_the_measure_of_an_unmasked_row_is_its_answers_too(tokenizer):
+    row = training_row("About the loom?", "It is old.", unmask=True, system="You are a weaver.")
+    assert labelled(encode_answers(row, tokenizer), tokenizer) == "It is old."
+
+
+def test_a_system_message_that_the_template_moves_is_not_learned_with_an_unmasked_row(tiny_model):
+    tokenizer = templated(tiny_model, templates.SYSTEM_MOVED)
+    row = training_row("About the loom?", "It is old.", unmask=True, system="You are a weaver.")
+    learned = labelled(encode(row, tokenizer), tokenizer)
+    assert learned == "About the loom?<|im_end|>\n<|im_start|>assistant\nIt is old.<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (templates.NO_SYSTEM, "refuses a conversation of system, user, assistant: System role not supported"),
+        (templates.OPEN_THOUGHT, "rewrites earlier turns"),
+        ("{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}", "drops an answer"),
+        (None, "no chat template"),
+    ],
+)
+def test_a_row_that_the_template_cannot_take_is_refused_by_name(tiny_model, template, why):
+    row = training_row("Q?", "A.", system="You are a weaver.")
+    for encoding in (encode, encode_answers):
+        with pytest.raises(TokenError, match=rf"row Q\?\|A\.: .*{why}"):
+            encoding(row, templated(tiny_model, template))

@@ -13,6 +13,7 @@ from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.evaluation.report import number
 from lab_pipeline.processes import python_module
 from lab_pipeline.registry.base_model import BaseModel, fetch_model
+from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
@@ -30,6 +31,7 @@ _MALLOC = {
 def base_model(lab: Lab) -> dg.MaterializeResult:
     """The model that everything starts from: a local folder of bf16 safetensors, converted or downloaded once."""
     with mendable():
+        require_fitness(lab.home, lab.settings)
         model = fetch_model(lab.home, lab.settings.base_model)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(model.digest),

@@ -14,6 +14,8 @@ from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.flows.plans import LeafPlan, LeafState, plan_leaves
 from lab_pipeline.flows.refresh import LeafFailure, refresh_leaves
 from lab_pipeline.notifications import needs_attention, notify
+from lab_pipeline.registry.base_model import ModelError
+from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.storage import Home, read_rows
 from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
@@ -98,6 +100,11 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             for event in _materializations(home, plans[outcome.leaf], outcome, wanted):
                 context.log_event(event)
 
+        if leaves:
+            try:
+                require_fitness(home, settings)  # before rows are paid for that no model can be trained on
+            except ModelError as error:
+                context.log.warning(f"not seen whether the base model can be trained: {error}")
         teacher, judge = load_teachers(home, settings)
         refresh_leaves(
             home,
