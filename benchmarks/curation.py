@@ -19,17 +19,19 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.config.recipe import Validation, load_recipe
+from lab_pipeline.config.settings import load_settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CURATED_SCHEMA
+from lab_pipeline.core.storage import read_rows, write_rows
 from lab_pipeline.datasets.catalog import Catalog, curated_rows, current_catalog
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import load_heldout, mix_knowledge
-from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.flows.plans import leaf_state
-from lab_pipeline.registry.base_model import fetch_model
+from lab_pipeline.datasets.heldout_questions import load_heldout
+from lab_pipeline.datasets.mix import mix_knowledge
+from lab_pipeline.instructions.plan import leaf_state
+from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
-from lab_pipeline.settings import load_settings
-from lab_pipeline.storage import Home, read_rows, write_rows
-from lab_pipeline.training.recipe import Validation, load_recipe
 from lab_pipeline_tests.phases import trained
 
 SEEDS = (1, 2, 3)

@@ -29,19 +29,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.config.recipe import load_recipe
+from lab_pipeline.config.settings import Settings, TaxonomySettings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CURATED_SCHEMA, SNAPSHOT_SCHEMA
+from lab_pipeline.core.storage import read_json, write_json, write_rows
 from lab_pipeline.datasets.catalog import Catalog, curated_table
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.mix import asked_questions, build_heldout, mix_knowledge, mix_skills
-from lab_pipeline.datasets.near_duplicates import near_duplicates
+from lab_pipeline.datasets.heldout_questions import asked_questions, build_heldout
+from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.datasets.quality import CHECKED, curated_frame, load_suite, training_frame, validate
 from lab_pipeline.datasets.rows import instruction_rows
 from lab_pipeline.datasets.screening import asked_in
-from lab_pipeline.settings import Settings, TaxonomySettings
-from lab_pipeline.storage import Home, read_json, write_json, write_rows
-from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA
-from lab_pipeline.training.recipe import load_recipe
+from lab_pipeline.text.leaks import LeakDetector
+from lab_pipeline.text.near_duplicates import near_duplicates
 
 LEAVES = 1000
 SETTINGS = Settings(taxonomy=TaxonomySettings(path="."))

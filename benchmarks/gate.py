@@ -14,8 +14,8 @@ import sys
 
 import numpy as np
 
+from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.evaluation.gate import Losses, decide
-from lab_pipeline.settings import GateSettings
 
 POLICY = GateSettings(minimum_gain=0.05)
 """The default of 0.20 would hide what the test itself lets pass."""

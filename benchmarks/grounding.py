@@ -16,13 +16,13 @@ from typing import Any
 
 import yaml
 
+from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.core.home import Home
 from lab_pipeline.curation.grounding import grounding_scores
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.support import answer_support, contradiction, unsupported_fact
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.registry.base_model import fetch_model
-from lab_pipeline.settings import PACKAGED
-from lab_pipeline.storage import Home
+from lab_pipeline.models.base_model import fetch_model
 
 TAXONOMY = Path(__file__).parents[1] / "data" / "taxonomy"
 THRESHOLDS = {"lexical support": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "grounding": (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)}

@@ -13,15 +13,16 @@ import json
 import sys
 from pathlib import Path
 
+from lab_pipeline.config.recipe import load_recipe
+from lab_pipeline.config.settings import load_settings
+from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.catalog import Catalog, current_catalog
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import load_heldout, mix_knowledge
-from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.registry.base_model import fetch_model
+from lab_pipeline.datasets.heldout_questions import load_heldout
+from lab_pipeline.datasets.mix import mix_knowledge
+from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
-from lab_pipeline.settings import load_settings
-from lab_pipeline.storage import Home
-from lab_pipeline.training.recipe import load_recipe
 from lab_pipeline_tests.phases import trained
 
 

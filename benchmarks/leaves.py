@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from lab_pipeline.launcher import prepare
+from lab_pipeline.runtime.launcher import prepare
 from lab_pipeline_tests.builders import write_skill
 from lab_pipeline_tests.lab import obliging
 from lab_pipeline_tests.stub_endpoint import StubEndpoint
@@ -57,12 +57,12 @@ def main(leaves: int) -> None:
 
         import dagster as dg  # after `prepare`, for the definitions read the home's settings
 
+        from lab_pipeline.config.settings import load_settings
         from lab_pipeline.defs.automation import stale_leaves, taxonomy_changes, waiting_retunes
-        from lab_pipeline.defs.command import _run
         from lab_pipeline.defs.partitions import ranges
         from lab_pipeline.defs.resources import Lab
-        from lab_pipeline.settings import load_settings
-        from lab_pipeline.standing import Standing
+        from lab_pipeline.reports.status import Standing
+        from lab_pipeline.runtime.command import _run
 
         with dg.DagsterInstance.get() as instance:
             seconds: dict[str, float] = {}

@@ -26,16 +26,17 @@ import pytest
 import yaml
 from scipy.stats import beta
 
-from lab_pipeline.datasets.mix import load_dataset, load_heldout
-from lab_pipeline.defs.command import retune
+from lab_pipeline.config.recipe import load_recipe
+from lab_pipeline.config.settings import load_settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.datasets.dataset import load_dataset
+from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.evaluation.gate import Losses, decide
-from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.registry.base_model import fetch_model
+from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.settings import load_settings
-from lab_pipeline.storage import Home
-from lab_pipeline.training.recipe import load_recipe
+from lab_pipeline.runtime.command import retune
 from lab_pipeline_tests.invented import quick_recipe, region
 from lab_pipeline_tests.phases import trained
 

@@ -15,11 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from lab_pipeline.config.settings import Settings, TaxonomySettings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.flows.instructions import starts
-from lab_pipeline.launcher import SAMPLE_TAXONOMY
-from lab_pipeline.settings import Settings, TaxonomySettings
-from lab_pipeline.storage import Home, read_json
+from lab_pipeline.instructions.generate import starts
+from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline.teacher.embedded import EmbeddedTeacher
 from lab_pipeline.teacher.protocol import Request

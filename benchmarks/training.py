@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.rows import general_row
-from lab_pipeline.training.packing import IGNORED, encode, flatten, pack
-from lab_pipeline.training.recipe import load_recipe
+from lab_pipeline.models.packing import IGNORED, encode, flatten, pack
 
 ROWS = 96
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from lab_pipeline.core.home import default_home
 from lab_pipeline.defs.automation import nightly_retune, stale_leaves, taxonomy_changes, waiting_retunes
 from lab_pipeline.defs.checkpoints import assets as checkpoints
 from lab_pipeline.defs.datasets import assets as datasets
@@ -17,7 +18,6 @@ from lab_pipeline.defs.promotion import checks as promotion_checks
 from lab_pipeline.defs.resources import Lab, TailLock
 from lab_pipeline.defs.taxonomy import assets as taxonomy
 from lab_pipeline.defs.taxonomy import checks as taxonomy_checks
-from lab_pipeline.launcher import default_home
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([taxonomy, instructions, datasets, checkpoints, promotion]),

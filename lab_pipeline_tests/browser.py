@@ -19,8 +19,7 @@ import psutil
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from lab_pipeline.launcher import PROJECT
-from lab_pipeline.storage import Home
+from lab_pipeline.core.home import PROJECT, Home
 
 CHROMIUM = shutil.which("chromium")
 _FLAGS = (
@@ -121,7 +120,7 @@ def open_ui(home: Home, pictures: Path) -> Iterator[Ui]:
     url = f"http://127.0.0.1:{port}"
     with (home.root / "ui.log").open("wb") as log:
         server = psutil.Popen(
-            [sys.executable, "-m", "lab_pipeline.cli", "ui", "--home", str(home.root), "--port", str(port)],
+            [sys.executable, "-m", "lab_pipeline.cli.app", "ui", "--home", str(home.root), "--port", str(port)],
             cwd=PROJECT,
             stdout=log,
             stderr=subprocess.STDOUT,

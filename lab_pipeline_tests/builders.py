@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from lab_pipeline.settings import Settings, TaxonomySettings
-from lab_pipeline.storage import digest
+from lab_pipeline.config.settings import Settings, TaxonomySettings
+from lab_pipeline.core.storage import digest
 
 KNOWLEDGE = "knowledge/places/islands"
 GROUNDED = "compositional_skills/extraction/notes"

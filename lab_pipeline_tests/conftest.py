@@ -50,7 +50,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds pass between any two looks that a progress line takes at the clock: every step is said, at a known rate."""
     ticks = count(step=10)
-    monkeypatch.setattr("lab_pipeline.progress.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr("lab_pipeline.core.progress.time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lab_pipeline.config.recipe import SHIPPED
+from lab_pipeline.config.settings import PACKAGED
 from lab_pipeline.flows.flow import SHIPPED as FLOWS
-from lab_pipeline.settings import PACKAGED
-from lab_pipeline.training.recipe import SHIPPED
 from lab_pipeline_tests.builders import as_yaml, edit_yaml, word, write_skill
 from lab_pipeline_tests.lab import TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer, Asked

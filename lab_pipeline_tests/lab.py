@@ -12,8 +12,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from lab_pipeline.launcher import prepare
-from lab_pipeline.storage import Home
+from lab_pipeline.core.home import Home
+from lab_pipeline.runtime.launcher import prepare
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lab_pipeline.datasets.mix import Dataset
-from lab_pipeline.progress import Say
-from lab_pipeline.registry.base_model import BaseModel
-from lab_pipeline.storage import Home
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.progress import Say
+from lab_pipeline.datasets.dataset import Dataset
+from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.training.checkpoint import Checkpoint, finish_checkpoint, load_checkpoint, prepare_checkpoint, read_spec
-from lab_pipeline.training.recipe import Recipe
 from lab_pipeline.training.train import train
 
 

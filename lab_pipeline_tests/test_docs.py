@@ -11,8 +11,8 @@ import pytest
 import yaml
 from typer.main import get_group
 
-from lab_pipeline.cli import app
-from lab_pipeline.settings import Settings
+from lab_pipeline.cli.app import app
+from lab_pipeline.config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab_pipeline.launcher import SAMPLE_TAXONOMY
+from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline_tests.builders import edit_yaml
 
 KNOWLEDGE = "knowledge/geography/thalveren"
@@ -32,7 +32,7 @@ def small_taxonomy(root: Path) -> Path:
 def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("LAB_HOME", "DAGSTER_HOME")}
     done = subprocess.run(
-        [sys.executable, "-m", "lab_pipeline.cli", *arguments, "--home", str(home)],
+        [sys.executable, "-m", "lab_pipeline.cli.app", *arguments, "--home", str(home)],
         env={
             **environment,
             "HF_HUB_OFFLINE": "1",

@@ -20,13 +20,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.flows.plans import LeafPlan, backlog
-from lab_pipeline.launcher import prepare
-from lab_pipeline.machine import as_lab_error
-from lab_pipeline.processes import is_alive, this_process
-from lab_pipeline.settings import SensorSettings, Settings, TaxonomySettings, load_settings
-from lab_pipeline.storage import Home, append_line, file_digest, read_json, read_lines, write_json, write_rows
+from lab_pipeline.config.settings import SensorSettings, Settings, TaxonomySettings, load_settings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.machine import as_lab_error
+from lab_pipeline.core.processes import is_alive, this_process
+from lab_pipeline.core.storage import append_line, file_digest, read_json, read_lines, write_json, write_rows
+from lab_pipeline.instructions.plan import LeafPlan, backlog
+from lab_pipeline.runtime.launcher import prepare
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline.taxonomy.source import open_taxonomy
 from lab_pipeline_tests.builders import write_taxonomy
@@ -90,7 +91,7 @@ class Ballast:
 def command_line(home: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if key not in ("LAB_HOME", "DAGSTER_HOME")}
     return subprocess.Popen(
-        [sys.executable, "-m", "lab_pipeline.cli", *arguments, "--home", str(home)],
+        [sys.executable, "-m", "lab_pipeline.cli.app", *arguments, "--home", str(home)],
         env={**environment, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

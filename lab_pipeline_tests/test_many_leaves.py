@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lab_pipeline.launcher import PROJECT
+from lab_pipeline.core.home import PROJECT
 
 
 @pytest.mark.long

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_pipeline.defs.command import retune
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.lineage import withdraw
 from lab_pipeline.registry.champion import current_champion, model_digest
+from lab_pipeline.reports.lineage import withdraw
+from lab_pipeline.runtime.command import retune
 from lab_pipeline_tests.invented import quick_recipe, region, write_document, write_invented
 from lab_pipeline_tests.lab import TestLab
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-from lab_pipeline.storage import file_digest, read_json, write_json
+from lab_pipeline.core.storage import file_digest, read_json, write_json
 from lab_pipeline_tests.homes.make import retuned, teacher
 
 HOMES = Path(__file__).parent / "homes"

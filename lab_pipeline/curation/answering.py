@@ -10,7 +10,7 @@ import re
 
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import QUESTION_MARKS, content_words, names, numbers
+from lab_pipeline.text.words import QUESTION_MARKS, content_words, names, numbers
 
 _QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _NO_VERB = re.compile(r"\b(?:at|by|for|from|in|of|on|to|with) (?:what|which) \w+\W*$", re.IGNORECASE)

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import pyarrow as pa
-
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.curation.profile import Profile, profile
 from lab_pipeline.curation.rules import Rule, applicable
 from lab_pipeline.flows.flow import Flow, Judge
-from lab_pipeline.flows.instructions import JUDGED_SCHEMA
-
-CURATED_SCHEMA = JUDGED_SCHEMA.append(pa.field("grounding", pa.float64()))
-"""`grounding`: see `lab_pipeline.curation.grounding`; null where the flow does not ask for it."""
-
-REJECTED_SCHEMA = CURATED_SCHEMA.append(pa.field("rule", pa.string())).append(pa.field("reason", pa.string()))
-"""A rejected row whole, with the rule that rejected it and what that rule found."""
 
 
 def curate(

@@ -6,9 +6,8 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from lab_pipeline.curation.profile import Row
-from lab_pipeline.datasets.heldout import SAME_QUESTION, differ
-from lab_pipeline.taxonomy.leaf import normalised
-from lab_pipeline.words import content_words, exchanged, names, negated, numbers, question_words
+from lab_pipeline.text.leaks import SAME_QUESTION, differ
+from lab_pipeline.text.words import content_words, exchanged, names, negated, normalised, numbers, question_words
 
 SAME_ANSWER = 0.65
 """Similarity from which two questions with the same answer count as the same one."""

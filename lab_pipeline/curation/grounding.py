@@ -11,14 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from lab_pipeline.evaluation.likelihood import as_row, load_model, row_losses
-from lab_pipeline.progress import Progress, Say
-from lab_pipeline.training.packing import encode_answers
-
-GROUNDING_SCHEMA = pa.schema([("id", pa.string()), ("grounding", pa.float64())])
-"""Grounding of a leaf's rows in nats per answer token, kept beside them: thresholds change without another pass."""
+from lab_pipeline.core.progress import Progress, Say
+from lab_pipeline.models.likelihood import as_row, row_losses
+from lab_pipeline.models.loader import load_model
+from lab_pipeline.models.packing import encode_answers
 
 _PACK_TOKENS = 1024
 

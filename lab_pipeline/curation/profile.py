@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lab_pipeline.curation.language import main_language, scripts
-from lab_pipeline.words import all_words, content_words
+from lab_pipeline.text.language import main_language, scripts
+from lab_pipeline.text.words import all_words, content_words
 
 Row = dict[str, Any]
 Reason = str | None

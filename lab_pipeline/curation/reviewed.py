@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lab_pipeline.curation.duplicates import Duplicates
-from lab_pipeline.reviews import Review, review_of, row_text
-from lab_pipeline.words import content_words
+from lab_pipeline.taxonomy.reviews import Review, review_of, row_text
+from lab_pipeline.text.words import content_words
 
 BANNED = "banned"
 """The rule under which the funnel counts rows that people banned."""

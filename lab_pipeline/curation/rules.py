@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lab_pipeline.curation.answering import general_question, unanswered
-from lab_pipeline.curation.language import language_probability, scripts, telling_words
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.curation.support import (
     contradiction,
@@ -35,7 +34,8 @@ from lab_pipeline.curation.wording import (
 )
 from lab_pipeline.flows.flow import Rules
 from lab_pipeline.teacher.protocol import NO_ANSWER
-from lab_pipeline.words import all_words
+from lab_pipeline.text.language import language_probability, scripts, telling_words
+from lab_pipeline.text.words import all_words
 
 Rule = Callable[[Row, Rules, Profile], Reason]
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 
 from lab_pipeline.curation.profile import Profile, Reason, Row, likeness
-from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import affirmed, content_words, names, negated, numbers
+from lab_pipeline.text.sentences import sentences
+from lab_pipeline.text.words import affirmed, content_words, names, negated, numbers
 
 _RESTATED = 0.8
 """A text with this share of another's content words tells the same, and must agree with it in negation."""

@@ -19,9 +19,9 @@ from lab_pipeline.curation.phrases import (
     THE_SOURCE,
 )
 from lab_pipeline.curation.profile import Profile, Reason, Row
-from lab_pipeline.documents.passages import sentences
 from lab_pipeline.flows.flow import Rules
-from lab_pipeline.words import QUESTION_MARKS, STOP_WORDS, content_words, is_asked
+from lab_pipeline.text.sentences import sentences
+from lab_pipeline.text.words import QUESTION_MARKS, STOP_WORDS, content_words, is_asked
 
 _SENTENCE_WORDS = 3
 """Seed answers without an end mark in the sample and the public taxonomy are phrases of up to four words, none with a finite

@@ -12,33 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
-from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.flows.plans import LeafPlan, leaf_failure, leaf_state
-from lab_pipeline.reviews import Review, review_of, reviews_in_force, row_text
-from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CATALOG_SCHEMA, CURATED_SCHEMA
+from lab_pipeline.core.storage import digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.instructions.plan import LeafPlan, leaf_failure, leaf_state
+from lab_pipeline.taxonomy.reviews import Review, review_of, reviews_in_force, row_text
 from lab_pipeline.taxonomy.snapshot import Snapshot
-from lab_pipeline.withdrawals import Withdrawal, withdrawals
-
-CATALOG_SCHEMA = pa.schema(
-    [
-        ("leaf", pa.string()),
-        ("kind", pa.string()),
-        ("state", pa.string()),
-        ("rows", pa.int64()),
-        ("generated", pa.int64()),
-        ("curated", pa.string()),
-        ("content", pa.string()),
-        ("source", pa.string()),
-        ("banned", pa.list_(pa.string())),
-        ("note", pa.string()),
-    ]
-)
-"""One row per leaf of the snapshot. `state`: *current*; *behind* (last good rows in use until its refresh succeeds);
-*quarantined* (broken now; last good rows in use if there are any); *missing* (usable, never refreshed); *withdrawn* by a
-person (no rows in use); *not generated*, as the settings say (its seeds and passages only). `content` is a hash of the rows'
-texts and of the leaf's frozen source, which holds seeds and passages. `banned` are ids in the curated table that people
-banned since: they are in use no more, though the leaf may be behind or broken."""
+from lab_pipeline.taxonomy.withdrawals import Withdrawal, withdrawals
 
 
 @dataclass(frozen=True)

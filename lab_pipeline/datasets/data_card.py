@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from lab_pipeline.datasets.mix import Phase
-from lab_pipeline.registry.card import cell
+from lab_pipeline.core.formats import cell
+from lab_pipeline.datasets.dataset import Phase
 from lab_pipeline.taxonomy.attribution import is_non_commercial, licences, works
 from lab_pipeline.taxonomy.snapshot import Snapshot
 

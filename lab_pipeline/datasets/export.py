@@ -22,14 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.storage import digest, read_json, written_whole
 from lab_pipeline.datasets.catalog import Catalog, current_catalog
 from lab_pipeline.datasets.data_card import data_card
-from lab_pipeline.datasets.mix import Dataset, Phase, load_dataset, load_heldout, require_agreement, stated_licences
-from lab_pipeline.datasets.rows import as_prompt, licensed
-from lab_pipeline.errors import LabError
-from lab_pipeline.evaluation.choices import draw_distractors
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, written_whole
+from lab_pipeline.datasets.dataset import Dataset, Phase, load_dataset, require_agreement
+from lab_pipeline.datasets.heldout_questions import draw_distractors, load_heldout
+from lab_pipeline.datasets.mix import stated_licences
+from lab_pipeline.datasets.rows import licensed
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 
 TAG = "lab_knowledge"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.core.errors import LabError
 
 SHIPPED = Path(__file__).parents[2] / "data" / "general"
 _KEYS = {"id", "category", "question", "answer"}

@@ -15,115 +15,35 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import EXCLUDED_SCHEMA, TRAINING_SCHEMA
+from lab_pipeline.core.storage import digest, read_json, write_json, write_rows, written_whole
 from lab_pipeline.datasets.catalog import Catalog, curated_rows, curated_table
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.own import own_contents, own_rows
-from lab_pipeline.datasets.parts import validation_rows
+from lab_pipeline.datasets.custom import own_rows
+from lab_pipeline.datasets.dataset import Dataset, Phase, mixing, origin, require_agreement, require_mixing
+from lab_pipeline.datasets.heldout_questions import asked_questions
 from lab_pipeline.datasets.raft import raft_row
-from lab_pipeline.datasets.rows import (
-    TRAINING_SCHEMA,
-    as_prompt,
-    document_row,
-    general_row,
-    instruction_rows,
-    licensed,
-    seed_row,
-)
-from lab_pipeline.datasets.screening import EXCLUDED_SCHEMA, screen, turns_of
-from lab_pipeline.documents.passages import passages_of
-from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, read_rows, write_json, write_rows, written_whole
+from lab_pipeline.datasets.rows import document_row, general_row, instruction_rows, licensed, seed_row
+from lab_pipeline.datasets.screening import screen, turns_of
+from lab_pipeline.datasets.splits import validation_rows
 from lab_pipeline.taxonomy.attribution import licences
+from lab_pipeline.taxonomy.documents.passages import passages_of
 from lab_pipeline.taxonomy.snapshot import Snapshot, load_snapshot
-from lab_pipeline.training.recipe import Recipe
-
-Phase = Literal["knowledge", "skills"]
+from lab_pipeline.text.leaks import LeakDetector
 
 _PART = 50_000
 """Rows that are put in order and written together."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One phase's training data: a Parquet file named by the hash of its rows, with what it is made of."""
-
-    phase: Phase
-    made_from: str
-    """See `origin`."""
-    mixed_by: str
-    """See `mixing`."""
-    digest: str
-    path: Path
-    rows: int
-    """Rows to train on; so are those of `by_source` and `by_leaf`."""
-    by_source: dict[str, int]
-    by_leaf: dict[str, int]
-    validation: dict[str, int]
-    """Rows to validate on, by leaf; the general ones as `general`."""
-    excluded: dict[str, int]
-
-    def read(self) -> list[dict[str, Any]]:
-        return read_rows(self.path)
-
-    def head(self, count: int = 5) -> list[dict[str, Any]]:
-        """The first rows."""
-        return next(pq.ParquetFile(self.path).iter_batches(count), TRAINING_SCHEMA.empty_table()).to_pylist()
-
-
-def build_heldout(
-    catalog: Catalog, snapshot_rows: list[dict[str, Any]], general: list[dict[str, str]], withheld: list[str]
-) -> dict[str, Any]:
-    """The questions of the test: those held out of each leaf in use, and the general set.
-
-    `withheld` is what was ever held out (`heldout.withheld_questions`). Nothing of it may be taught, though its seed be deleted
-    or its leaf withdrawn: whatever comes back is asked again.
-    """
-    questions = {row["leaf"]: row["heldout_questions"] for row in snapshot_rows}
-    leaves = {
-        entry["leaf"]: [
-            {"id": digest([question["question"], question["context"]]), **question} for question in questions[entry["leaf"]]
-        ]
-        for entry in catalog.in_use
-    }
-    heldout = {"leaves": leaves, "general": general, "withheld": withheld}
-    return {**heldout, "digest": digest(heldout)}
-
-
-def store_heldout(home: Home, heldout: dict[str, Any]) -> None:
-    """Make a test the current one."""
-    write_json(home.datasets / "heldout.json", heldout)
-
-
-def load_heldout(home: Home) -> dict[str, Any]:
-    """The current held-out questions: `leaves` (by key), `general`, what else is `withheld`, and their `digest`.
-
-    Raises:
-        NotMaterialized: heldout_questions was not materialized yet, or by a release that withheld less.
-    """
-    path = home.datasets / "heldout.json"
-    heldout = read_json(path) if path.exists() else {}
-    if "withheld" not in heldout:
-        raise NotMaterialized("no held-out questions yet; materialize heldout_questions first")
-    return heldout
-
-
-def asked_questions(heldout: dict[str, Any]) -> list[str]:
-    """What the test asks or asked, as prompts: the leaves' held-out questions, the general ones and those only withheld now."""
-    questions = [*(question for leaf in heldout["leaves"].values() for question in leaf), *heldout["general"]]
-    asked = [as_prompt(question["question"], question.get("context"))[0]["content"] for question in questions]
-    return list(dict.fromkeys([*asked, *heldout["withheld"]]))
 
 
 def mix_knowledge(
@@ -179,71 +99,6 @@ def mix_skills(
     rows = _licensed(home, catalog, rows)
     mixed_by = mixing("skills", replay, recipe, settings)
     return _store(home, "skills", rows, wrong + excluded, knowledge.made_from, mixed_by, settings.seed)
-
-
-def load_dataset(home: Home, phase: Phase) -> Dataset:
-    """The phase's current data set.
-
-    Raises:
-        NotMaterialized: it was not materialized yet, or by a release that did not say how it was mixed.
-    """
-    pointer = home.datasets / f"{phase}.json"
-    described = read_json(pointer) if pointer.exists() else {}
-    if "mixed_by" not in described:
-        raise NotMaterialized(f"no {phase} data yet; materialize {phase}_dataset first")
-    return Dataset(**{**described, "path": home.datasets / described["path"]})
-
-
-def exclusions(home: Home) -> list[dict[str, Any]]:
-    """Rows that the current data sets left out, under `EXCLUDED_SCHEMA` and with the data set's name as `stage`."""
-    found = []
-    for phase in get_args(Phase):
-        if (home.datasets / f"{phase}.json").exists():
-            path = load_dataset(home, phase).path
-            found += [{**row, "stage": f"{phase} data set"} for row in read_rows(path.with_stem(f"{path.stem}-excluded"))]
-    return found
-
-
-def origin(catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> str:
-    """What both data sets are mixed from."""
-    own = [own_contents(datasets) for datasets in (settings.mixing.knowledge, settings.mixing.skills)]
-    return digest([catalog.contents, heldout["digest"], own])
-
-
-def mixing(phase: Phase, replay: list[dict[str, str]], recipe: Recipe, settings: Settings) -> str:
-    """What a phase's data set is mixed by: general questions, shares and seed."""
-    return digest([replay, recipe.mixing(phase), settings.seed])
-
-
-def require_agreement(datasets: Iterable[Dataset], catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> None:
-    """Data sets that are used beside a catalog and a test must have been mixed from them.
-
-    Raises:
-        NotMaterialized: one was not, as after the catalog alone was built anew; the message names it.
-    """
-    now = origin(catalog, heldout, settings)
-    _require(
-        [dataset for dataset in datasets if dataset.made_from != now],
-        "mixed from another catalog, other held-out questions or other own data than the current ones",
-    )
-
-
-def require_mixing(datasets: Iterable[Dataset], replay: list[dict[str, str]], recipe: Recipe, settings: Settings) -> None:
-    """Data sets that a recipe trains on must have been mixed by it.
-
-    Raises:
-        NotMaterialized: one was not, as after an edit of the recipe's shares; the message names it.
-    """
-    _require(
-        [dataset for dataset in datasets if dataset.mixed_by != mixing(dataset.phase, replay, recipe, settings)],
-        "mixed by another recipe's shares, another seed or other general questions than this run's",
-    )
-
-
-def _require(stale: list[Dataset], how: str) -> None:
-    if stale:
-        names = " and ".join(f"{dataset.phase}_dataset" for dataset in stale)
-        raise NotMaterialized(f"{names}: {how}; materialize {names} again, or run `lab-pipeline retune`")
 
 
 def stated_licences(snapshot: Snapshot) -> dict[str, list[str]]:

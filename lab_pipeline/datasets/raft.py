@@ -11,8 +11,8 @@ import json
 import random
 from typing import Any
 
-from lab_pipeline.datasets.rows import as_prompt
-from lab_pipeline.storage import digest
+from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.storage import digest
 
 GOLD_SHARE = 0.4
 DOCUMENTS = 4

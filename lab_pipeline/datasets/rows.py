@@ -9,31 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lab_pipeline.flows.instructions import is_document_instruction
-from lab_pipeline.storage import digest
-
-TRAINING_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("metadata", pa.string()),
-        ("unmask", pa.bool_()),
-        ("leaf", pa.string()),
-        ("source", pa.string()),
-        ("source_row", pa.string()),
-        ("part", pa.string()),
-    ]
-)
-"""`unmask` true = the loss covers the whole text but the system message, else the answers only. `metadata` is JSON text, as
-upstream has it. `source` says where a row came from (curated, seed, document, raft, own, general, replay), `source_row` its id
-there, or file and line.
-`part` is *train*, or *validation* for a row that no model learns from and by which the epoch is chosen."""
-
-
-def as_prompt(question: str, context: str | None) -> list[dict[str, str]]:
-    """The messages by which a model is asked, in training and in evaluation alike: the context before the question."""
-    return [{"role": "user", "content": f"{context}\n\n{question}" if context else question}]
-
+from lab_pipeline.core.rows import TRAINING_SCHEMA, as_prompt, is_document_instruction
+from lab_pipeline.core.storage import digest
 
 TAUGHT_BY = ("document", "document_commit", "flow", "taxonomy_commit", "teacher")
 """Columns of curated rows that training rows carry as metadata."""

@@ -16,24 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.near_duplicates import near_duplicates
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA
-from lab_pipeline.taxonomy.leaf import normalised
-
-EXCLUDED_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("leaf", pa.string()),
-        ("question", pa.string()),
-        ("rule", pa.string()),
-        ("reason", pa.string()),
-        ("repeats", pa.string()),
-        ("similarity", pa.float64()),
-    ]
-)
-"""Rows that a data set left out, with the rule that excluded them; `repeats` is the id of the row that stays in their place,
-`similarity` how near they are (Jaccard, of content words). Ids are the rows' `source_row`."""
+from lab_pipeline.core.rows import EXCLUDED_SCHEMA, TRAINING_SCHEMA
+from lab_pipeline.text.leaks import LeakDetector
+from lab_pipeline.text.near_duplicates import near_duplicates
+from lab_pipeline.text.words import normalised
 
 _MARKUP = re.compile(r"<\|[^|>]{1,40}\|>")
 """Special tokens of chat templates: as text in a row they would end or begin turns."""

@@ -15,6 +15,17 @@ from typing import Any
 
 import dagster as dg
 
+from lab_pipeline.config.settings import (
+    EndpointTeacherSettings,
+    ScheduleSettings,
+    SensorSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home, default_home
+from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
 from lab_pipeline.defs.partitions import leaf_of, ranges
 from lab_pipeline.defs.private_dagster import (
@@ -29,19 +40,8 @@ from lab_pipeline.defs.private_dagster import (
     InstigatorType,
 )
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.errors import LabError
-from lab_pipeline.flows.plans import Backlog, backlog, plan_leaves
-from lab_pipeline.launcher import default_home
-from lab_pipeline.settings import (
-    EndpointTeacherSettings,
-    ScheduleSettings,
-    SensorSettings,
-    Settings,
-    SettingsError,
-    load_settings,
-)
-from lab_pipeline.standing import Standing
-from lab_pipeline.storage import Home, digest, read_json, write_json
+from lab_pipeline.instructions.plan import Backlog, backlog, plan_leaves
+from lab_pipeline.reports.status import Standing
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.source import taxonomy_state
 from lab_pipeline.teacher.choose import teacher_identities

@@ -6,9 +6,8 @@ what chooses rows rather than makes them, such as the catalog's `banned`, is the
 
 import dagster as dg
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.core.rows import CURATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.datasets.rows import TAUGHT_BY
-from lab_pipeline.flows.instructions import JUDGED_SCHEMA
 
 
 def _columns(asset: str, *names: str) -> list[dg.TableColumnDep]:

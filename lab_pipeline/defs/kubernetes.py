@@ -9,8 +9,8 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.launcher import deployment
+from lab_pipeline.config.deployment import deployment
+from lab_pipeline.core.errors import LabError
 
 _LONGEST_SECONDS = 86400
 """As `max_runtime_seconds` in `dagster.yaml`: a pod that waits for a GPU for ever outlives its run, and nobody removes it."""

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.defs.instructions.assets import LeavesFailed
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.errors import LabError
-from lab_pipeline.notifications import notify
+from lab_pipeline.reports.notifications import notify
 
 
 @dg.run_failure_sensor(

@@ -11,10 +11,10 @@ import dagster as dg
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
-from lab_pipeline.machine import as_lab_error
-from lab_pipeline.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
-from lab_pipeline.storage import Home
-from lab_pipeline.training.recipe import Recipe, Strategy, load_recipe
+from lab_pipeline.config.recipe import Recipe, Strategy, load_recipe
+from lab_pipeline.config.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.machine import as_lab_error
 
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 

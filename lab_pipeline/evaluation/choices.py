@@ -9,25 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.datasets.rows import as_prompt
-from lab_pipeline.evaluation.likelihood import as_row, load_model
-from lab_pipeline.progress import Progress, Say
-from lab_pipeline.storage import digest
-from lab_pipeline.taxonomy.leaf import normalised
-from lab_pipeline.training.packing import IGNORED, TokenRow, encode_answers
-
-MOST_DISTRACTORS = 8
+from lab_pipeline.core.progress import Progress, Say
+from lab_pipeline.models.likelihood import as_row
+from lab_pipeline.models.loader import load_model
+from lab_pipeline.models.packing import IGNORED, TokenRow, encode_answers
 
 Rank = dict[str, int]
 """`rank` of the reference among `choices`, 1 = likeliest."""
-
-
-def draw_distractors(question: dict[str, Any], answers: list[str], seed: int) -> list[str]:
-    """At most `MOST_DISTRACTORS` of a leaf's answers that differ from the question's own, by hash of seed, question, answer."""
-    others = {normalised(answer): answer for answer in sorted(answers)}
-    others.pop(normalised(question["answer"]), None)
-    asked = as_prompt(question["question"], question.get("context"))
-    return sorted(others.values(), key=lambda answer: digest([seed, asked, answer]))[:MOST_DISTRACTORS]
 
 
 def answer_ranks(

@@ -6,11 +6,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.evaluation.answers import greedy_answers
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.progress import Say
+from lab_pipeline.core.storage import read_json, write_json, write_text
 from lab_pipeline.evaluation.gate import Losses, compare
 from lab_pipeline.evaluation.report import report_html, report_markdown
-from lab_pipeline.progress import Say
-from lab_pipeline.storage import Home, read_json, write_json, write_text
+from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal
 
 _SHOWN = 3

@@ -10,23 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.progress import Say
+from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
+from lab_pipeline.datasets.custom import own_contents
 from lab_pipeline.datasets.general import GeneralSets
-from lab_pipeline.datasets.own import own_contents
-from lab_pipeline.evaluation.choices import Rank, answer_ranks, draw_distractors, summarised
+from lab_pipeline.datasets.heldout_questions import draw_distractors
+from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarised
 from lab_pipeline.evaluation.details import write_report
 from lab_pipeline.evaluation.gate import Comparison, Losses, compare, decide
 from lab_pipeline.evaluation.judged import deciding_interval, judge_models, judging_inputs, unanswered
-from lab_pipeline.evaluation.likelihood import answer_losses
-from lab_pipeline.progress import Say
-from lab_pipeline.registry.base_model import BaseModel
+from lab_pipeline.models.base_model import BaseModel
+from lab_pipeline.models.likelihood import answer_losses
+from lab_pipeline.models.packing import MEASURE
 from lab_pipeline.registry.candidate import Candidate
 from lab_pipeline.registry.champion import Champion, current_champion, history
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.taxonomy.snapshot import Snapshot
-from lab_pipeline.training.packing import MEASURE
-from lab_pipeline.training.recipe import Recipe
 
 BASE = "base"
 GENERAL = "general"

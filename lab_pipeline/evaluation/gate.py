@@ -39,7 +39,7 @@ from typing import Literal
 
 import numpy as np
 
-from lab_pipeline.settings import GateSettings
+from lab_pipeline.config.settings import GateSettings
 
 Outcome = Literal[
     "better",

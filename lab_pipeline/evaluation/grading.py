@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.prompts import load_prompt, render_prompt
-from lab_pipeline.storage import digest
 from lab_pipeline.teacher.judging import read_verdict
 from lab_pipeline.teacher.protocol import Request, Teacher, TeacherError
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from lab_pipeline.evaluation.answers import greedy_answers
+from lab_pipeline.config.settings import EndpointTeacherSettings, GateSettings, Settings, SettingsError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.progress import Progress, Say
+from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.evaluation.gate import compare, student_t
 from lab_pipeline.evaluation.grading import CALLS, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows
-from lab_pipeline.progress import Progress, Say
-from lab_pipeline.settings import EndpointTeacherSettings, GateSettings, Settings, SettingsError
-from lab_pipeline.storage import Home, digest, read_json, write_json
+from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.choose import teacher_identities
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import TeacherError

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.progress import Progress, Say
+from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.evaluation.grading import CALLS, FILES, Grade, agreement, grade_answers, rubric_digest
-from lab_pipeline.progress import Progress, Say
-from lab_pipeline.storage import Home, digest, read_json, write_json
 from lab_pipeline.teacher.journal import Counted, JournaledTeacher
 from lab_pipeline.teacher.judging import known_separation
 

@@ -11,6 +11,8 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from lab_pipeline.core.formats import number, took
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,  # leaves, questions and answers are contributors' text
@@ -83,16 +85,6 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
         agreement=_agreement,
         may_decide=may_decide,
     )
-
-
-def number(value: float | None) -> str:
-    """A loss as reports show it; '-' where nothing could be measured."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def took(chosen: dict[str, Any]) -> str:
-    """Which epoch a phase's adapter is from, and why; `chosen` is a `Choice` as it is written down."""
-    return f"Epoch {chosen['epoch']} of {chosen['of']} was taken: {chosen['why']}" if chosen["epoch"] else chosen["why"]
 
 
 def may_decide(known: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from lab_pipeline.config.settings import Settings
 from lab_pipeline.flows.flow import Flow, load_flow
-from lab_pipeline.settings import Settings
 from lab_pipeline.taxonomy.leaf import Kind
 
 

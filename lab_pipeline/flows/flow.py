@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, render_prompt
-from lab_pipeline.storage import digest
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
 

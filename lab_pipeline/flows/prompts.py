@@ -10,7 +10,7 @@ import jinja2
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.teacher.protocol import Message
 
 Prompt = list[dict[str, Any]]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.registry.base_model import BaseModel
-from lab_pipeline.storage import Home, folder_digest, read_json, write_json, written_whole
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import folder_digest, read_json, write_json, written_whole
+from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.training.checkpoint import Checkpoint
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from lab_pipeline.evaluation.report import number, took
+from lab_pipeline.core.formats import cell, number, took
 from lab_pipeline.taxonomy.attribution import is_non_commercial
-from lab_pipeline.withdrawals import Withdrawal
+from lab_pipeline.taxonomy.withdrawals import Withdrawal
 
 _TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
 
@@ -40,9 +39,3 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
     )
     held = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
     return template.render(front_matter=data.to_yaml(), withdrawn=held, non_commercial=non_commercial, **lineage) + "\n"
-
-
-def cell(value: Any) -> str:
-    """A contributor's text as one line that can neither leave its table cell nor be markup."""
-    text = " ".join(str(value if value is not None else "-").split())
-    return re.sub(r"([\\`\[\]|])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")

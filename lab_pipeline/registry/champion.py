@@ -18,22 +18,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import append_line, folder_digest, read_json, read_lines, write_json, write_text, written_whole
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.card import model_card
 from lab_pipeline.registry.lineage import build_lineage
-from lab_pipeline.storage import (
-    Home,
-    append_line,
-    folder_digest,
-    read_json,
-    read_lines,
-    write_json,
-    write_text,
-    written_whole,
-)
+from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.training.checkpoint import load_checkpoint
-from lab_pipeline.withdrawals import withdrawals
 
 BESIDE = ("README.md", "lineage.json", "adapters")
 """What lies beside a champion's measured files, and so is no part of their hash: card and lineage are written later and may

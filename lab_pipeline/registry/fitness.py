@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab_pipeline.datasets.own import own_rows
-from lab_pipeline.datasets.rows import as_prompt, own_row
-from lab_pipeline.errors import LabError
-from lab_pipeline.registry.base_model import tokenizer_folder
-from lab_pipeline.settings import PACKAGED, Settings
-from lab_pipeline.storage import Home
-from lab_pipeline.training.packing import TokenError, encode
-from lab_pipeline.training.template import TemplateError, turn_end_tokens
+from lab_pipeline.config.settings import PACKAGED, Settings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.datasets.custom import own_rows
+from lab_pipeline.datasets.rows import own_row
+from lab_pipeline.models.base_model import tokenizer_folder
+from lab_pipeline.models.packing import TokenError, encode
+from lab_pipeline.models.template import TemplateError, turn_end_tokens
 
 _SYSTEM = {"role": "system", "content": "You are a weaver."}
 _TURN = [*as_prompt("Who made the loom?", None), {"role": "assistant", "content": "Anna made it."}]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab_pipeline.flows.plans import made_from
-from lab_pipeline.registry.base_model import base_licence, hub_id
-from lab_pipeline.storage import Home, read_json
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json
+from lab_pipeline.instructions.plan import made_from
+from lab_pipeline.models.base_model import base_licence, hub_id
 from lab_pipeline.taxonomy.attribution import works
 
 

@@ -18,9 +18,10 @@ import jsonschema
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from lab_pipeline.storage import digest
+from lab_pipeline.core.storage import digest
 from lab_pipeline.taxonomy.attribution import non_commercial_lines
 from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_located
+from lab_pipeline.text.words import normalised
 
 BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
 QNA = "qna.yaml"
@@ -104,11 +105,6 @@ class LeafReading:
     @property
     def usable(self) -> bool:
         return self.leaf is not None and not any(problem.severity == "error" for problem in self.problems)
-
-
-def normalised(text: str) -> str:
-    """Text with case and runs of white space evened out, for comparing questions."""
-    return " ".join(text.casefold().split())
 
 
 def find_leaves(taxonomy: Path) -> list[str]:

@@ -10,49 +10,20 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 from filelock import FileLock
 
-from lab_pipeline.datasets.heldout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
-from lab_pipeline.documents.passages import passages
-from lab_pipeline.documents.repository import WORKTREE, fetch_documents, local_path
-from lab_pipeline.documents.sensitive import refused_hosts, sensitive_problems
-from lab_pipeline.errors import LabError, NotMaterialized
-from lab_pipeline.reviews import FILE, read_reviews
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, clear_scratch, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.errors import LabError, NotMaterialized
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
+from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.taxonomy.documents.passages import passages
+from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_documents, local_path
+from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
+from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
 from lab_pipeline.taxonomy.leaf import QNA, Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
-
-SNAPSHOT_SCHEMA = pa.schema(
-    [
-        ("leaf", pa.string()),
-        ("kind", pa.string()),
-        ("version", pa.int32()),
-        ("schema_verdict", pa.string()),
-        ("usable", pa.bool_()),
-        ("fingerprint", pa.string()),
-        ("seeds", pa.int32()),
-        ("held_out", pa.int32()),
-        ("documents", pa.list_(pa.string())),
-        ("document_commit", pa.string()),
-        ("contributor", pa.string()),
-        ("attribution", pa.string()),
-        (
-            "problems",
-            pa.list_(
-                pa.struct([("file", pa.string()), ("line", pa.int32()), ("severity", pa.string()), ("message", pa.string())])
-            ),
-        ),
-        (
-            "heldout_questions",
-            pa.list_(pa.struct([("question", pa.string()), ("answer", pa.string()), ("context", pa.string())])),
-        ),
-    ]
-)
-"""`usable` false = quarantined; the held-out questions are then those of the leaf's last good state. `fingerprint`
-changes with whatever a prompt may show: seeds in use, description, passages."""
-
 
 _KEPT = ("held_out", "heldout_questions", "documents", "document_commit", "contributor", "attribution")
 """Columns of a leaf's last usable state that its quarantined row carries on."""

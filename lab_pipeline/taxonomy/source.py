@@ -16,11 +16,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from lab_pipeline.documents.sensitive import refused_hosts
-from lab_pipeline.errors import LabError
-from lab_pipeline.git import Blob, Git, GitError, Tip, is_remote
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest, read_json, written_whole
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.git import Blob, Git, GitError, Tip, is_remote
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import digest, read_json, written_whole
+from lab_pipeline.taxonomy.documents.sensitive import refused_hosts
 
 REACH_SECONDS = 20
 """Longest time that asking a repository for its ref may take."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lab_pipeline.registry.base_model import fetch_model, model_identity
-from lab_pipeline.settings import EmbeddedTeacherSettings, Settings, TeacherSettings
-from lab_pipeline.storage import Home
+from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings, TeacherSettings
+from lab_pipeline.core.home import Home
+from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.teacher.embedded import EmbeddedTeacher
 from lab_pipeline.teacher.protocol import Teacher
 

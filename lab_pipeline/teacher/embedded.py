@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab_pipeline.models.template import TemplateError, rendered, stop_tokens
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
-from lab_pipeline.training.template import TemplateError, rendered, stop_tokens
 
 if TYPE_CHECKING:
     import torch

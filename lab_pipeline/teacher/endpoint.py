@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from lab_pipeline.settings import EndpointTeacherSettings, SettingsError
+from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
 from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherError, token_count
 
 _LEAST_MASS = 0.1

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.progress import Progress
-from lab_pipeline.storage import add_line, digest, flush, read_lines
+from lab_pipeline.core.progress import Progress
+from lab_pipeline.core.storage import add_line, digest, flush, read_lines
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.core.errors import LabError
 
 NO_ANSWER = "the teacher gave no answer"
 

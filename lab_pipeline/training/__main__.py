@@ -17,8 +17,8 @@ from types import FrameType
 from dagster_pipes import PipesContext, open_dagster_pipes
 from filelock import FileLock, Timeout
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.processes import die_with_parent
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
 from lab_pipeline.training.train import TrainingSpec

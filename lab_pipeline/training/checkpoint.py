@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.datasets.mix import Dataset
-from lab_pipeline.registry.base_model import BaseModel
-from lab_pipeline.storage import Home, digest, folder_digest, read_json, write_json
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import digest, folder_digest, read_json, write_json
+from lab_pipeline.datasets.dataset import Dataset
+from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.training.failure import failure_file
-from lab_pipeline.training.recipe import Recipe
 from lab_pipeline.training.train import TrainingReport, TrainingSpec
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")

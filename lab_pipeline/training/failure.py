@@ -6,9 +6,9 @@ import signal
 import traceback
 from pathlib import Path
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.machine import as_lab_error, full_disk
-from lab_pipeline.storage import write_text
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.machine import as_lab_error, full_disk
+from lab_pipeline.core.storage import write_text
 
 FAILED, INTERRUPTED = 1, 75
 

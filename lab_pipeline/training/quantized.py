@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.training.recipe import Lora, Recipe
+from lab_pipeline.config.recipe import Lora, Recipe
 
 
 def load_base(folder: Path, recipe: Recipe) -> Any:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lab_pipeline.progress import Progress, Say
-from lab_pipeline.storage import read_rows, write_json
-from lab_pipeline.training.packing import IGNORED, encode, flatten, pack
-from lab_pipeline.training.recipe import Recipe
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.core.progress import Progress, Say
+from lab_pipeline.core.storage import read_rows, write_json
+from lab_pipeline.models.packing import IGNORED, encode, flatten, pack
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lab_pipeline.storage import read_json, write_json, written_whole
-from lab_pipeline.training.packing import IGNORED
-from lab_pipeline.training.recipe import Phase, Recipe
+from lab_pipeline.config.recipe import Phase, Recipe
+from lab_pipeline.core.storage import read_json, write_json, written_whole
+from lab_pipeline.models.packing import IGNORED
 from lab_pipeline.training.validation import NOTHING, Choice, Validation, choose
 
 

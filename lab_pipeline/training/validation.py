@@ -11,8 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from lab_pipeline.evaluation.likelihood import row_losses
-from lab_pipeline.training.packing import TokenRow, encode_answers, truncated
+from lab_pipeline.models.likelihood import row_losses
+from lab_pipeline.models.packing import TokenRow, encode_answers, truncated
 
 _GENERAL = "general"
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA, curate, funnel
+from lab_pipeline.core.rows import CURATED_SCHEMA, REJECTED_SCHEMA
+from lab_pipeline.core.storage import write_rows
+from lab_pipeline.curation.curate import curate, funnel
 from lab_pipeline.flows.flow import SHIPPED, Flow, load_flow
-from lab_pipeline.storage import write_rows
 from lab_pipeline_tests.builders import edit_yaml
 
 SEED = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lab_pipeline.curation.grounding import grounding_scores
-from lab_pipeline.evaluation.likelihood import answer_losses
+from lab_pipeline.models.likelihood import answer_losses
 
 
 def row(name: str, **columns: Any) -> dict[str, Any]:

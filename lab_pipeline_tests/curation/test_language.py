@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lab_pipeline.curation.language import language_probability, main_language, telling_words
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import other_language
+from lab_pipeline.text.language import language_probability, main_language, telling_words
 from lab_pipeline_tests.curation.rows import POLITE, POLITE_LEAF, STRICT, answer, polite, row
 
 REJECTED = {

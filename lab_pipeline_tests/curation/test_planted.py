@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import curate
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import RULES
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.mix import asked_questions
-from lab_pipeline.datasets.rows import as_prompt
+from lab_pipeline.datasets.heldout_questions import asked_questions
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.storage import Home, read_json
 from lab_pipeline.taxonomy.snapshot import take_snapshot
+from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import settings_for
 from lab_pipeline_tests.curation.planted import EACH, asked_of_sentences, planted
 from lab_pipeline_tests.curation.planted_good import ROOT

@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab_pipeline.core.storage import digest
 from lab_pipeline.curation import reviewed
 from lab_pipeline.curation.curate import curate
-from lab_pipeline.reviews import Decision, Review, row_text
-from lab_pipeline.storage import digest
+from lab_pipeline.taxonomy.reviews import Decision, Review, row_text
 from lab_pipeline_tests.curation.test_curate import FLOW, SOURCE, row
 
 

@@ -10,7 +10,7 @@ from lab_pipeline.curation import rules as module
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import RULES, applicable, wrong_length
 from lab_pipeline.flows.flow import Rules, load_flow
-from lab_pipeline.flows.instructions import supporting_sentence
+from lab_pipeline.instructions.generate import supporting_sentence
 from lab_pipeline.taxonomy.leaf import find_leaves
 from lab_pipeline_tests.curation import test_answering, test_language, test_support, test_wording
 from lab_pipeline_tests.curation.rows import (

@@ -11,10 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import curate
 from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.storage import Home, read_json
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline_tests.builders import settings_for
 from lab_pipeline_tests.curation.planted import planted

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.catalog import Catalog, build_catalog, store_catalog
-from lab_pipeline.datasets.heldout import withheld_questions
-from lab_pipeline.datasets.mix import build_heldout, store_heldout
-from lab_pipeline.flows.plans import LeafPlan, plan_leaves
-from lab_pipeline.flows.refresh import refresh_leaves
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home
+from lab_pipeline.datasets.heldout_questions import build_heldout, store_heldout
+from lab_pipeline.instructions.plan import LeafPlan, plan_leaves
+from lab_pipeline.instructions.refresh import refresh_leaves
+from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline_tests.builders import settings_for, write_taxonomy

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, build_catalog, curated_rows, current_catalog, store_catalog
-from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.flows.plans import leaves_behind
-from lab_pipeline.storage import Home
-from lab_pipeline.withdrawals import record_withdrawal
+from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CATALOG_SCHEMA
+from lab_pipeline.datasets.catalog import build_catalog, curated_rows, current_catalog, store_catalog
+from lab_pipeline.instructions.plan import leaves_behind
+from lab_pipeline.taxonomy.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import FilledHome
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.core.rows import CURATED_SCHEMA
 from lab_pipeline.datasets.rows import instruction_rows
 
 

@@ -12,15 +12,16 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 from typer.testing import CliRunner
 
-from lab_pipeline import cli
+from lab_pipeline.cli import app as cli
+from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.core.errors import LabError, NotMaterialized
+from lab_pipeline.core.home import Home
+from lab_pipeline.datasets.dataset import Phase, load_dataset
 from lab_pipeline.datasets.export import choice_questions, export_datasets, exported_row
-from lab_pipeline.datasets.mix import Phase, load_dataset, mix_knowledge, mix_skills
+from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.datasets.rows import seed_row
-from lab_pipeline.errors import LabError, NotMaterialized
-from lab_pipeline.registry.base_model import fetch_model
-from lab_pipeline.settings import PACKAGED
-from lab_pipeline.storage import Home
-from lab_pipeline.withdrawals import record_withdrawal
+from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.taxonomy.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, settings_for
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
 from lab_pipeline_tests.training.runs import recipe

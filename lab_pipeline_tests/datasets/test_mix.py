@@ -10,25 +10,19 @@ from typing import Any
 
 import pytest
 
+from lab_pipeline.config.recipe import Strategy, Validation
+from lab_pipeline.config.settings import DatasetSettings, MixingSettings
+from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.storage import read_json, read_rows, write_json
 from lab_pipeline.datasets import mix
 from lab_pipeline.datasets.catalog import curated_rows
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.mix import (
-    Dataset,
-    asked_questions,
-    load_dataset,
-    load_heldout,
-    mix_knowledge,
-    mix_skills,
-    origin,
-    require_mixing,
-)
-from lab_pipeline.datasets.rows import as_prompt
-from lab_pipeline.errors import NotMaterialized
-from lab_pipeline.settings import DatasetSettings, MixingSettings
-from lab_pipeline.standing import leaf_summary
-from lab_pipeline.storage import Home, read_json, read_rows, write_json
-from lab_pipeline.training.recipe import Strategy, Validation
+from lab_pipeline.datasets.dataset import Dataset, load_dataset, origin, require_mixing
+from lab_pipeline.datasets.heldout_questions import asked_questions, load_heldout
+from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
+from lab_pipeline.reports.status import leaf_summary
+from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying

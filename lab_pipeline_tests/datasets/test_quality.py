@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from lab_pipeline.core.rows import TRAINING_SCHEMA
 from lab_pipeline.datasets.quality import SUITES, Finding, load_suite, training_frame, validate
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA
 from lab_pipeline_tests.training.runs import twelve_rows
 
 Violation = Callable[[pd.DataFrame], pd.DataFrame]

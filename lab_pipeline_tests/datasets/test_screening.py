@@ -5,10 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lab_pipeline.core.rows import EXCLUDED_SCHEMA, TRAINING_SCHEMA, as_prompt
 from lab_pipeline.datasets import screening
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA, as_prompt
-from lab_pipeline.datasets.screening import EXCLUDED_SCHEMA, asked_in, screen
+from lab_pipeline.datasets.screening import asked_in, screen
+from lab_pipeline.text.leaks import LeakDetector
 
 TEST = LeakDetector(["Which river feeds the old mill of Osmerel?"])
 

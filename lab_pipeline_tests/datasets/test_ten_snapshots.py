@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.mix import asked_questions, mix_knowledge, mix_skills
+from lab_pipeline.datasets.heldout_questions import asked_questions
+from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.teacher.protocol import Reply, Request
+from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, as_yaml, word
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, filled_home
 from lab_pipeline_tests.datasets.test_mix import RECIPE, REPLAY

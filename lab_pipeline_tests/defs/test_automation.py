@@ -17,6 +17,9 @@ from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, SensorInstigatorData
 
+from lab_pipeline.config.settings import Settings, load_settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import write_json
 from lab_pipeline.defs import automation
 from lab_pipeline.defs.automation import (
     CATALOG,
@@ -32,11 +35,9 @@ from lab_pipeline.defs.automation import (
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.private_dagster import BACKFILL_ID_TAG, RUN_KEY_TAG, BulkActionStatus, InstigatorStatus, InstigatorType
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.flows.plans import plan_leaves
-from lab_pipeline.flows.refresh import refresh_leaves
-from lab_pipeline.settings import Settings, load_settings
-from lab_pipeline.standing import Standing
-from lab_pipeline.storage import Home, write_json
+from lab_pipeline.instructions.plan import plan_leaves
+from lab_pipeline.instructions.refresh import refresh_leaves
+from lab_pipeline.reports.status import Standing
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 from lab_pipeline.teacher.choose import teacher_identities

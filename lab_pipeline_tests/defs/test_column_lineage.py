@@ -3,13 +3,16 @@
 import dagster as dg
 import pytest
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
-from lab_pipeline.datasets.catalog import CATALOG_SCHEMA
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA
+from lab_pipeline.core.rows import (
+    CATALOG_SCHEMA,
+    CURATED_SCHEMA,
+    GENERATED_SCHEMA,
+    JUDGED_SCHEMA,
+    SNAPSHOT_SCHEMA,
+    TRAINING_SCHEMA,
+)
 from lab_pipeline.definitions import defs
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
-from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
-from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA
 
 SCHEMAS = {
     "taxonomy_snapshot": SNAPSHOT_SCHEMA,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from lab_pipeline.core.home import Home
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.assets import leaf_instructions
 from lab_pipeline.defs.instructions.checks import judge_check
@@ -12,8 +13,7 @@ from lab_pipeline.defs.partitions import partition_of
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.flows.known_rows import Separations
-from lab_pipeline.storage import Home
+from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline_tests.builders import FREEFORM, write_taxonomy
 from lab_pipeline_tests.lab import lab

@@ -7,10 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import write_json
 from lab_pipeline.defs.metadata import judged_answers
 from lab_pipeline.defs.promotion.checks import judge_separates_known_rows
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.storage import Home, write_json
 
 AGREEMENT = {"graded": 52, "not_graded": 0, "alike": 0.9, "repeats": None}
 

@@ -21,10 +21,10 @@ from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
 import lab_pipeline.definitions
-from lab_pipeline.cli import app
+from lab_pipeline.cli.app import app
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.defs.kubernetes import executor, gpu_op_tags
-from lab_pipeline.defs.run_worker import JOBS
-from lab_pipeline.errors import LabError
+from lab_pipeline.runtime.run_worker import JOBS
 
 GPU_STEPS = {"knowledge_checkpoint", "skills_checkpoint", "evaluation_report"}
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.definitions import defs
 from lab_pipeline.defs.instructions.assets import LeavesFailed, leaf_instructions
 from lab_pipeline.defs.notifications import crashed_runs
 from lab_pipeline.defs.resources import Lab, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.errors import LabError
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, write_taxonomy
 from lab_pipeline_tests.lab import TestLab, lab
 from lab_pipeline_tests.stub_endpoint import Answer

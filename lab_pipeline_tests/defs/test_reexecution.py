@@ -7,13 +7,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lab_pipeline.defs import run_worker
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.defs.checkpoints import assets as checkpoints
-from lab_pipeline.defs.command import retune
 from lab_pipeline.defs.datasets import assets as datasets
 from lab_pipeline.defs.partitions import partition_of
 from lab_pipeline.defs.promotion import assets as promotion
-from lab_pipeline.errors import LabError
+from lab_pipeline.runtime import run_worker
+from lab_pipeline.runtime.command import retune
 from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE, edit_yaml, write_taxonomy
 from lab_pipeline_tests.daemon import PROJECT, daemon, wait_for
 from lab_pipeline_tests.lab import TestLab, lab
@@ -69,7 +69,7 @@ def test_chosen_leaves_are_filled_again(life: TestLab, tmp_path: Path):
         change = {"domain" if leaf == KNOWLEDGE else "task_description": "Another wording"}
         edit_yaml(life.taxonomy / leaf / "qna.yaml", lambda value, change=change: value.update(change))
     life.set(sensors={"interval_seconds": 3600})
-    subprocess.run([sys.executable, "-m", "lab_pipeline.defs.run_worker", "snapshot_taxonomy", "a-launch"], check=True)
+    subprocess.run([sys.executable, "-m", "lab_pipeline.runtime.run_worker", "snapshot_taxonomy", "a-launch"], check=True)
     chosen = ",".join(map(partition_of, (KNOWLEDGE, FREEFORM)))
     with daemon(tmp_path / "daemon.log"), dg.DagsterInstance.get() as instance:
         command = ["job", "backfill", "-w", "workspace.yaml", "-j", "refresh_leaves", "--partitions", chosen, "--noprompt"]

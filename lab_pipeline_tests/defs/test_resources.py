@@ -5,10 +5,10 @@ import dagster as dg
 import pytest
 from filelock import FileLock
 
+from lab_pipeline.config.recipe import Strategy
+from lab_pipeline.config.settings import SettingsError
+from lab_pipeline.core.home import Home
 from lab_pipeline.defs.resources import Lab, TailLock, ThisRun
-from lab_pipeline.settings import SettingsError
-from lab_pipeline.storage import Home
-from lab_pipeline.training.recipe import Strategy
 from lab_pipeline_tests.builders import settings_for
 
 

@@ -10,12 +10,12 @@ import sys
 import dagster as dg
 import pytest
 
-from lab_pipeline.datasets.mix import load_dataset
-from lab_pipeline.defs.command import retune
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.storage import read_json
+from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.defs.partitions import LEAVES, partition_of
-from lab_pipeline.errors import LabError
 from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.storage import read_json
+from lab_pipeline.runtime.command import retune
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_knowledge, write_taxonomy
 from lab_pipeline_tests.lab import TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
@@ -203,7 +203,7 @@ def test_a_taxonomy_without_skills_is_taught_measured_and_promoted(tmp_path, tin
 
 def test_the_command_line_shows_the_same_history_from_another_directory(life, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "lab_pipeline.cli", "status", "--json", "--home", str(life.home.root)],
+        [sys.executable, "-m", "lab_pipeline.cli.app", "status", "--json", "--home", str(life.home.root)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

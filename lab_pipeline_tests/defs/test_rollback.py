@@ -1,11 +1,11 @@
 import dagster as dg
 import pytest
 
+from lab_pipeline.core.home import Home
 from lab_pipeline.definitions import defs
 from lab_pipeline.defs.promotion.rollback import rollback
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.registry.champion import current_champion, history, promote
-from lab_pipeline.storage import Home
 from lab_pipeline_tests.registry.promotions import evaluation
 from lab_pipeline_tests.webhook import webhook
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lab_pipeline.datasets.mix import load_heldout
+from lab_pipeline.config.settings import initial_settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.resources import Lab, TailLock
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.settings import initial_settings
-from lab_pipeline.storage import Home
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_taxonomy
 from lab_pipeline_tests.datasets.filled import FilledHome, filled_home

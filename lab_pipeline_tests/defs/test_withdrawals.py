@@ -4,9 +4,9 @@ from lab_pipeline.defs.instructions.assets import leaf_instructions
 from lab_pipeline.defs.partitions import partition_of
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.flows.plans import leaf_state
-from lab_pipeline.standing import standing_report
-from lab_pipeline.withdrawals import record_withdrawal
+from lab_pipeline.instructions.plan import leaf_state
+from lab_pipeline.reports.status import standing_report
+from lab_pipeline.taxonomy.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, write_taxonomy
 from lab_pipeline_tests.lab import lab
 

@@ -6,8 +6,8 @@ import random
 import re
 from collections.abc import Callable
 
+from lab_pipeline.core.storage import digest
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS
-from lab_pipeline.storage import digest
 from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 

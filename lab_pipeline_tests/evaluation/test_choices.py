@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.evaluation.choices import MOST_DISTRACTORS, answer_ranks, draw_distractors, summarised
-from lab_pipeline.evaluation.likelihood import answer_losses
+from lab_pipeline.datasets.heldout_questions import MOST_DISTRACTORS, draw_distractors
+from lab_pipeline.evaluation.choices import answer_ranks, summarised
+from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline_tests.builders import word
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import append_line, write_json
 from lab_pipeline.evaluation import details
 from lab_pipeline.evaluation.details import report_details
-from lab_pipeline.storage import Home, append_line, write_json
 
 BASE, CHAMPION, CANDIDATE = 4.0, 3.0, [1.0, 2.0, 2.5, 3.0, 3.25, 3.5, 5.0]
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.evaluation import details, judged
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.evaluation.report import report_html, report_markdown
-from lab_pipeline.registry.base_model import BaseModel
+from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.champion import Signed, current_champion, promote, rollback
-from lab_pipeline.settings import EndpointTeacherSettings, Settings
-from lab_pipeline.storage import Home, folder_digest, read_json, write_json
 from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.gate import promoted
+from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.evaluation.gate import Losses, Verdict, compare, decide, measure_gain
-from lab_pipeline.settings import GateSettings
 
 POLICY = GateSettings()
 

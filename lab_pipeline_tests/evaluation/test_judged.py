@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lab_pipeline.config.settings import EndpointTeacherSettings, GateSettings, Settings, TaxonomySettings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.evaluation import judged
 from lab_pipeline.evaluation.gate import compare
 from lab_pipeline.evaluation.grading import grade_answers
@@ -18,8 +21,6 @@ from lab_pipeline.evaluation.judged import (
     measured,
     unanswered,
 )
-from lab_pipeline.settings import EndpointTeacherSettings, GateSettings, Settings, TaxonomySettings
-from lab_pipeline.storage import Home, read_json
 from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.evaluation.judges import Worth, judge, known_worth
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from lab_pipeline.core.home import Home
 from lab_pipeline.evaluation.grading import grade_answers
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows, separation
-from lab_pipeline.storage import Home
 from lab_pipeline.teacher.journal import JournaledTeacher
 from lab_pipeline.teacher.judging import area_under_curve
 from lab_pipeline.teacher.protocol import Reply, Request

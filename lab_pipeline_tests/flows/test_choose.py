@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lab_pipeline.config.settings import FlowSettings, Settings
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import SHIPPED, FlowError
-from lab_pipeline.settings import FlowSettings, Settings
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.builders import settings_for
 

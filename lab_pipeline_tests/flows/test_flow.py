@@ -8,8 +8,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from lab_pipeline.core.rows import GENERATED_SCHEMA
 from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow, shipped_flows
-from lab_pipeline.flows.instructions import GENERATED_SCHEMA, starts
+from lab_pipeline.instructions.generate import starts
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.builders import edit_yaml
 

@@ -72,7 +72,7 @@ def retuned(home: Path) -> dict[str, Any]:
     """The summary of `lab-pipeline retune`, in a process of its own as an operator runs it."""
     summary = home.parent / "summary.json"
     done = subprocess.run(
-        [sys.executable, "-m", "lab_pipeline.cli", "retune", "--home", str(home), "--summary", str(summary)],
+        [sys.executable, "-m", "lab_pipeline.cli.app", "retune", "--home", str(home), "--summary", str(summary)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # a tiny model gains nothing from more threads
         capture_output=True,
         text=True,

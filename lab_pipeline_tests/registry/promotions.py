@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab_pipeline.storage import Home, folder_digest, write_json, write_text
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import folder_digest, write_json, write_text
 
 LEAVES = ["knowledge/islands", "compositional_skills/notes"]
 ATTRIBUTION = (

@@ -9,13 +9,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab_pipeline.registry.base_model import BaseModel
+from lab_pipeline.config.recipe import Lora
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import folder_digest
+from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.registry.candidate import load_candidate, merge_candidate
 from lab_pipeline.registry.champion import promote
-from lab_pipeline.storage import Home, folder_digest
 from lab_pipeline.training.checkpoint import Checkpoint
 from lab_pipeline.training.quantized import load_base, with_adapter
-from lab_pipeline.training.recipe import Lora
 from lab_pipeline_tests.registry.promotions import evaluation
 from lab_pipeline_tests.training.runs import recipe
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import append_line, folder_digest, read_json, read_lines, write_json, write_text
 from lab_pipeline.registry.card import model_card
 from lab_pipeline.registry.champion import (
     BESIDE,
@@ -25,9 +27,8 @@ from lab_pipeline.registry.champion import (
     promote,
     rollback,
 )
-from lab_pipeline.registry.cleanup import clean_up
 from lab_pipeline.registry.lineage import build_lineage
-from lab_pipeline.storage import Home, append_line, folder_digest, read_json, read_lines, write_json, write_text
+from lab_pipeline.reports.cleanup import clean_up
 from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.registry import base_model
-from lab_pipeline.registry.base_model import ModelError
+from lab_pipeline.core.home import Home
+from lab_pipeline.models import base_model
+from lab_pipeline.models.base_model import ModelError
 from lab_pipeline.registry.fitness import UnfitModel, require_fitness
-from lab_pipeline.storage import Home
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import settings_for
 

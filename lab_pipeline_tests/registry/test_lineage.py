@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from lab_pipeline.registry.base_model import base_licence, hub_id, model_identity
+from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import digest, write_json, write_text
+from lab_pipeline.models.base_model import base_licence, hub_id, model_identity
 from lab_pipeline.registry.card import model_card
 from lab_pipeline.registry.lineage import build_lineage
-from lab_pipeline.settings import PACKAGED
-from lab_pipeline.storage import Home, digest, write_json, write_text
-from lab_pipeline.withdrawals import Withdrawal
+from lab_pipeline.taxonomy.withdrawals import Withdrawal
 from lab_pipeline_tests.registry.promotions import LEAVES, evaluation
 
 WITHDRAWN = {

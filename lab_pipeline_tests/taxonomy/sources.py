@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.settings import DocumentSettings, Settings, TaxonomySettings
-from lab_pipeline.storage import Home
+from lab_pipeline.config.settings import DocumentSettings, Settings, TaxonomySettings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, taxonomy_state
 from lab_pipeline_tests.builders import FREEFORM

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA, licensed, seed_row
+from lab_pipeline.core.rows import TRAINING_SCHEMA
+from lab_pipeline.datasets.rows import licensed, seed_row
 from lab_pipeline.taxonomy.attribution import is_non_commercial, licences, non_commercial_lines, spdx, works
 from lab_pipeline.taxonomy.leaf import read_leaf
 from lab_pipeline_tests.builders import FREEFORM, write_skill

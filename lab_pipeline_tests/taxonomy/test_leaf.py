@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instructlab.schema.taxonomy import TaxonomyParser
 
-from lab_pipeline.storage import digest
-from lab_pipeline.taxonomy.leaf import LeafReading, Seed, find_leaves, normalised, read_leaf
+from lab_pipeline.core.storage import digest
+from lab_pipeline.taxonomy.leaf import LeafReading, Seed, find_leaves, read_leaf
+from lab_pipeline.text.words import normalised
 from lab_pipeline_tests.builders import as_yaml, edit_yaml, write_knowledge, write_skill, write_taxonomy
 
 SKILL = "compositional_skills/writing"

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from instructlab.schema.taxonomy import TaxonomyParser
 
-from lab_pipeline.errors import LabError, NotMaterialized
-from lab_pipeline.settings import DocumentSettings
-from lab_pipeline.storage import Home, read_json, read_lines
+from lab_pipeline.config.settings import DocumentSettings
+from lab_pipeline.core.errors import LabError, NotMaterialized
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json, read_lines
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot, take_snapshot
 from lab_pipeline_tests.builders import (
     FOUNDATIONAL,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.errors import LabError
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 from lab_pipeline_tests.builders import FREEFORM, write_knowledge, write_skill, write_taxonomy
 from lab_pipeline_tests.repositories import commit_files, git, write_files

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.errors import LabError
-from lab_pipeline.storage import Home, digest, read_json, write_json
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot, load_snapshot, take_snapshot
 from lab_pipeline.taxonomy.source import taxonomy_state
 from lab_pipeline_tests.builders import KNOWLEDGE, edit_yaml, settings_for, write_skill, write_taxonomy

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.progress import Progress
+from lab_pipeline.core.progress import Progress
 from lab_pipeline.teacher.journal import Budget, BudgetSpent, Counted, JournaledTeacher, read_journal
 from lab_pipeline.teacher.protocol import Message, Reply, Request, Teacher, TeacherError
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher

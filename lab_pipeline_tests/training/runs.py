@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA
-from lab_pipeline.storage import write_json, write_rows
-from lab_pipeline.training.recipe import Recipe
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.core.rows import TRAINING_SCHEMA
+from lab_pipeline.core.storage import write_json, write_rows
 from lab_pipeline.training.train import TrainingSpec
 
 

@@ -9,12 +9,12 @@ import dagster as dg
 import psutil
 import pytest
 
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.processes import python_module
+from lab_pipeline.core.storage import write_text
 from lab_pipeline.defs.checkpoints.assets import run_trainer
 from lab_pipeline.defs.notifications import failure_reason
 from lab_pipeline.defs.resources import mendable
-from lab_pipeline.errors import LabError
-from lab_pipeline.processes import python_module
-from lab_pipeline.storage import write_text
 from lab_pipeline.training.checkpoint import load_checkpoint
 from lab_pipeline.training.failure import INTERRUPTED, failure_file, record_failure, training_failure
 from lab_pipeline_tests.training.runs import forgetful_model, recipe, training_row, training_spec, twelve_rows

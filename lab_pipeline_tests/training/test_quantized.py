@@ -9,9 +9,9 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 
-from lab_pipeline.training.packing import TokenRow
+from lab_pipeline.config.recipe import Lora
+from lab_pipeline.models.packing import TokenRow
 from lab_pipeline.training.quantized import load_base, with_adapter
-from lab_pipeline.training.recipe import Lora
 from lab_pipeline.training.validation import Validation
 from lab_pipeline_tests.training.runs import recipe
 

@@ -17,9 +17,11 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab_pipeline.datasets.mix import Dataset
-from lab_pipeline.registry.base_model import BaseModel
-from lab_pipeline.storage import Home, file_digest, folder_digest, read_json
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import file_digest, folder_digest, read_json
+from lab_pipeline.datasets.dataset import Dataset
+from lab_pipeline.models.base_model import BaseModel
+from lab_pipeline.models.packing import encode, flatten
 from lab_pipeline.training.__main__ import INTERRUPTED
 from lab_pipeline.training.checkpoint import (
     checkpoint_id,
@@ -29,7 +31,6 @@ from lab_pipeline.training.checkpoint import (
     prepare_checkpoint,
     read_spec,
 )
-from lab_pipeline.training.packing import encode, flatten
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
 from lab_pipeline.training.trainer import make_trainer, save_adapter

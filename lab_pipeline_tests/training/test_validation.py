@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab_pipeline.evaluation.likelihood import answer_losses
+from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.training.validation import Validation, choose
 from lab_pipeline_tests.training.runs import rows_to_validate_on, training_row
 

@@ -4,17 +4,17 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
+from lab_pipeline.core.formats import number
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.processes import python_module
+from lab_pipeline.datasets.dataset import Phase, load_dataset, require_mixing
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import Phase, load_dataset, require_mixing
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
-from lab_pipeline.evaluation.report import number
-from lab_pipeline.processes import python_module
-from lab_pipeline.registry.base_model import BaseModel, fetch_model
+from lab_pipeline.models.base_model import BaseModel, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
-from lab_pipeline.storage import Home
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
 from lab_pipeline.training.failure import training_failure

@@ -2,29 +2,24 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.datasets.catalog import CATALOG_SCHEMA, Catalog, build_catalog, current_catalog, store_catalog
+from lab_pipeline.config.recipe import Recipe
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CATALOG_SCHEMA, TRAINING_SCHEMA
+from lab_pipeline.core.storage import digest
+from lab_pipeline.datasets.catalog import Catalog, build_catalog, current_catalog, store_catalog
+from lab_pipeline.datasets.dataset import Dataset, load_dataset
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.heldout import withheld_questions
-from lab_pipeline.datasets.mix import (
-    Dataset,
-    build_heldout,
-    load_dataset,
-    load_heldout,
-    mix_knowledge,
-    mix_skills,
-    store_heldout,
-)
-from lab_pipeline.datasets.rows import TRAINING_SCHEMA
+from lab_pipeline.datasets.heldout_questions import build_heldout, load_heldout, store_heldout
+from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.flows.plans import plan_leaves
-from lab_pipeline.settings import Settings
-from lab_pipeline.storage import Home, digest
+from lab_pipeline.instructions.plan import plan_leaves
+from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import current_snapshot, load_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
-from lab_pipeline.training.recipe import Recipe
 
 CURATED = dg.AssetKey("curated_instructions")
 

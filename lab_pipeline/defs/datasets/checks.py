@@ -4,14 +4,16 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json, write_text
 from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog
-from lab_pipeline.datasets.heldout import LeakDetector
-from lab_pipeline.datasets.mix import Phase, asked_questions, load_dataset, load_heldout
+from lab_pipeline.datasets.dataset import Phase, load_dataset
+from lab_pipeline.datasets.heldout_questions import asked_questions, load_heldout
 from lab_pipeline.datasets.quality import CHECKED, Finding, Findings, curated_frame, load_suite, training_frame, validate
 from lab_pipeline.datasets.screening import asked_in
 from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
 from lab_pipeline.defs.resources import Lab
-from lab_pipeline.storage import Home, read_json, write_text
+from lab_pipeline.text.leaks import LeakDetector
 
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
 

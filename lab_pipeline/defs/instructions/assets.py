@@ -3,23 +3,23 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.curation.curate import CURATED_SCHEMA
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHEMA
+from lab_pipeline.core.storage import read_rows
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, mendable
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.flows.instructions import GENERATED_SCHEMA, JUDGED_SCHEMA
-from lab_pipeline.flows.plans import LeafPlan, LeafState, plan_leaves
-from lab_pipeline.flows.refresh import LeafFailure, refresh_leaves
-from lab_pipeline.notifications import needs_attention, notify
-from lab_pipeline.registry.base_model import ModelError
+from lab_pipeline.instructions.plan import LeafPlan, LeafState, plan_leaves
+from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
+from lab_pipeline.models.base_model import ModelError
 from lab_pipeline.registry.fitness import require_fitness
-from lab_pipeline.storage import Home, read_rows
+from lab_pipeline.reports.notifications import needs_attention, notify
 from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
+from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
-from lab_pipeline.withdrawals import withdrawals
 
 _COMMON: dict[str, Any] = {"group_name": "instructions", "partitions_def": LEAVES, "owners": ["team:lab"], "skippable": True}
 

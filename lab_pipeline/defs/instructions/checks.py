@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
+from lab_pipeline.core.home import Home
 from lab_pipeline.defs.metadata import counts
 from lab_pipeline.flows.flow import Flow
-from lab_pipeline.flows.known_rows import separation
-from lab_pipeline.flows.plans import LeafState
-from lab_pipeline.storage import Home
+from lab_pipeline.instructions.judge_calibration import separation
+from lab_pipeline.instructions.plan import LeafState
 from lab_pipeline.teacher.judging import SEPARATES
 
 CURATED = dg.AssetKey("curated_instructions")

@@ -4,20 +4,21 @@ from pathlib import Path
 
 import dagster as dg
 
+from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.datasets.catalog import current_catalog
+from lab_pipeline.datasets.dataset import load_dataset, require_agreement, require_mixing
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.mix import load_dataset, load_heldout, require_agreement, require_mixing
+from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, TailLock, mendable
-from lab_pipeline.errors import NotMaterialized
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
-from lab_pipeline.notifications import notify, promoted, rejected
-from lab_pipeline.registry.base_model import fetch_model, model_identity
+from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
+from lab_pipeline.reports.notifications import notify, promoted, rejected
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 from lab_pipeline.training.checkpoint import prepare_checkpoint
 

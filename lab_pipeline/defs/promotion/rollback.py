@@ -2,8 +2,8 @@ import dagster as dg
 from pydantic import Field
 
 from lab_pipeline.defs.resources import Lab, mendable
-from lab_pipeline.notifications import moved_by_hand, notify
 from lab_pipeline.registry import champion as registry
+from lab_pipeline.reports.notifications import moved_by_hand, notify
 
 
 class Rollback(dg.Config):

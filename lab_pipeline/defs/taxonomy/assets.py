@@ -1,11 +1,12 @@
 import dagster as dg
 
+from lab_pipeline.core.progress import Progress
+from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
 from lab_pipeline.defs.metadata import column_schema, preview
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab, mendable
-from lab_pipeline.notifications import newly_quarantined, notify
-from lab_pipeline.progress import Progress
-from lab_pipeline.taxonomy.snapshot import SNAPSHOT_SCHEMA, current_snapshot, take_snapshot
+from lab_pipeline.reports.notifications import newly_quarantined, notify
+from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 
 
 @dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])

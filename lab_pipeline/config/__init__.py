@@ -1,0 +1,1 @@
+"""Load and validate what people configure: settings and training recipes."""

@@ -1,0 +1,114 @@
+"""Recipes: every number of a training run, in a commented YAML file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lab_pipeline.core.errors import LabError
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class RecipeError(LabError):
+    """A recipe cannot be used; the message names file and key."""
+
+
+class Strategy(StrEnum):
+    """How the two phases follow each other."""
+
+    phased = "phased"
+    """Knowledge, then skills on the same adapter with a replay (LAB paper, section 4)."""
+    stacked = "stacked"
+    """One run over the rows of both, with the numbers of `knowledge`: about as good, and needs fewer samples ("Secret
+    Recipe", arXiv 2412.13337)."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(_Part):
+    rank: int = Field(ge=1, le=512)
+    alpha: int = Field(ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Phase(_Part):
+    epochs: int = Field(ge=1, le=1000)
+    learning_rate: float = Field(gt=0, le=1)
+    general_replay: int = Field(0, ge=0, description="General questions mixed in, in rows")
+
+
+class SkillsPhase(Phase):
+    phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 sees again")
+    raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks over documents (RAFT)")
+
+
+class Validation(_Part):
+    """Which rows are kept from training to choose the epoch by, and by what rule."""
+
+    share: float = Field(0.1, ge=0, le=0.5, description="Share of a leaf's curated rows")
+    general: int = Field(24, ge=0, description="General questions, of those that no phase replays")
+    general_tolerance: float = Field(0.1, ge=0, description="Rise of the general loss over the base model's, nats per token")
+
+
+class Recipe(_Part):
+    """Sizes in tokens; see `recipes/` for the meaning and source of each value."""
+
+    strategy: Strategy = Strategy.phased
+    lora: Lora
+    quantization: Literal["nf4", "none"]
+    pack_tokens: int = Field(ge=64, le=131_072)
+    packs_per_step: int = Field(ge=1)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = False
+    save_every_steps: int = Field(25, ge=1)
+    validation: Validation = Validation()
+    knowledge: Phase
+    skills: SkillsPhase
+
+    @property
+    def stacked(self) -> bool:
+        return self.strategy == Strategy.stacked
+
+    def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, Any]:
+        """The values that decide which rows a phase's data set has."""
+        skills = {"general_replay"} | ({"phase_1_replay", "raft"} if phase == "skills" else set())
+        chosen = {"validation": {"share", "general"}, "knowledge": {"general_replay"}, "skills": skills}
+        return self.model_dump(mode="json", include={"strategy": True, **chosen})
+
+    def phase(self, name: Literal["knowledge", "skills"]) -> Phase:
+        """The numbers that the phase of that name trains by."""
+        return self.skills if name == "skills" and not self.stacked else self.knowledge
+
+
+def shipped_recipes() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The shipped recipe of that name, or the one in the file of that path.
+
+    Raises:
+        RecipeError: there is none, or a key of it is unknown, missing or wrong.
+    """
+    path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name)
+    if not path.is_file():
+        raise RecipeError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise RecipeError(f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None

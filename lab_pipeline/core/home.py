@@ -1,0 +1,156 @@
+"""Know where a home keeps its artefacts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.storage import digest, read_json, write_json
+
+SCHEMA_VERSION = 1
+"""Version of the home's layout and tables. Raise it together with a migration in `Home.open`."""
+
+
+_LONGEST_FILE_NAME = 200
+
+
+class HomeError(LabError):
+    """The home cannot be used as asked; the message says why and what to do."""
+
+
+def file_name(leaf_key: str) -> str:
+    """A leaf's folder name in the home: flat, reversible, and no longer than a file name may be."""
+    name = quote(leaf_key, safe=" ").replace("~", "%7E")
+    return name if len(name) <= _LONGEST_FILE_NAME else f"{name[:160]}~{digest(leaf_key)}"
+
+
+@dataclass(frozen=True)
+class Home:
+    """One taxonomy's whole history: settings, Dagster instance and every artefact below one folder."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path) -> Home:
+        """The home at `root`, created if missing.
+
+        Raises:
+            HomeError: the folder cannot be written, or a newer release has written it.
+        """
+        home = cls(root.resolve())
+        marker = home.root / "home.json"
+        try:
+            if not marker.exists():
+                write_json(marker, {"schema_version": SCHEMA_VERSION})
+        except OSError as error:
+            raise HomeError(f"{home.root}: cannot be written ({error.strerror}); choose another home") from error
+        found = read_json(marker)["schema_version"]
+        if found != SCHEMA_VERSION:
+            raise HomeError(
+                f"{home.root}: written with schema version {found}, this release reads {SCHEMA_VERSION}; "
+                "use the release that wrote it, or start a new home"
+            )
+        return home
+
+    def claim(self, taxonomy: str) -> None:
+        """Bind the home to its taxonomy, once and for all.
+
+        Raises:
+            HomeError: the home already belongs to another taxonomy.
+        """
+        marker = self.root / "home.json"
+        state = read_json(marker)
+        owner = state.get("taxonomy", taxonomy)
+        if owner != taxonomy:
+            raise HomeError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
+        if "taxonomy" not in state:
+            write_json(marker, {**state, "taxonomy": taxonomy})
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "settings.yaml"
+
+    @property
+    def dagster(self) -> Path:
+        """`DAGSTER_HOME`: runs, events, schedules and logs."""
+        return self.root / "dagster"
+
+    @property
+    def judges(self) -> Path:
+        """How well each judge tells known rows apart, and what it said of them."""
+        return self.root / "judges"
+
+    @property
+    def documents(self) -> Path:
+        """Mirrors of document repositories."""
+        return self.root / "documents"
+
+    @property
+    def taxonomy_mirror(self) -> Path:
+        """The bare mirror of a taxonomy that is read from git."""
+        return self.root / "taxonomy.git"
+
+    @property
+    def taxonomies(self) -> Path:
+        """Exported taxonomies, each named by its git tree."""
+        return self.root / "taxonomies"
+
+    @property
+    def current_snapshot(self) -> Path:
+        return self.root / "snapshots" / "current.json"
+
+    def snapshot(self, snapshot_id: str) -> Path:
+        return self.root / "snapshots" / f"{snapshot_id}.parquet"
+
+    def snapshot_facts(self, snapshot_id: str) -> Path:
+        """When and from what a snapshot was taken, as `current_snapshot` holds it for the latest one."""
+        return self.root / "snapshots" / f"{snapshot_id}.json"
+
+    def leaf_source(self, fingerprint: str) -> Path:
+        """The frozen seeds and passages of one leaf as a snapshot found them."""
+        return self.root / "sources" / f"{fingerprint}.json"
+
+    def leaf(self, key: str) -> Path:
+        """Journal, instruction tables and state of one leaf."""
+        return self.root / "leaves" / file_name(key)
+
+    @property
+    def heldout_ledger(self) -> Path:
+        return self.root / "heldout" / "ledger.jsonl"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    def mixed_datasets(self) -> list[Path]:
+        """The files of all data sets that were ever mixed here."""
+        mixed = [*self.datasets.glob("knowledge-*.parquet"), *self.datasets.glob("skills-*.parquet")]
+        return sorted(path for path in mixed if not path.stem.endswith("-excluded"))
+
+    @property
+    def models(self) -> Path:
+        """Base models, converted once and named by hash."""
+        return self.root / "models"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluations"
+
+    @property
+    def champions(self) -> Path:
+        return self.root / "champions"
+
+
+PROJECT = Path(__file__).parents[2]
+
+
+def default_home() -> Path:
+    """`LAB_HOME`, else `data/lab` of the project."""
+    return Path(os.environ.get("LAB_HOME") or PROJECT / "data" / "lab").resolve()

@@ -1,0 +1,167 @@
+"""Write files whole or not at all, and hash what is written."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lab_pipeline.core.processes import is_alive, this_process
+
+_SCRATCH = ".writing-"
+_SCRATCH_LOCK = ".lock-of-writer"
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON-serialisable value (canonical JSON, SHA-256, first 20 hex digits)."""
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:20]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
+    """Hash of a folder's relative file names and bytes, but for the named files and folders at its top."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in leaving_out
+    )
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a scratch path; on success flush it to disk and rename it to `path`, on failure leave no trace.
+
+    Works for a file, and for a folder that does not exist yet.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch_folder, lock = _locked_scratch(path.parent)
+    scratch = scratch_folder / path.name
+    try:
+        yield scratch
+        for written in [scratch, *scratch.rglob("*")]:
+            if written.is_file():
+                flush(written)
+        scratch.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        shutil.rmtree(scratch_folder, ignore_errors=True)
+        lock.close()
+
+
+def _locked_scratch(parent: Path) -> tuple[Path, IO[bytes]]:
+    """Make a scratch folder, and hold its lock until the file returned is closed; another one if it is cleared meanwhile."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{this_process()}-", dir=parent))
+        with suppress(FileNotFoundError):  # cleared before it had a lock
+            lock = (folder / _SCRATCH_LOCK).open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock.fileno()).st_nlink:
+                return folder, lock
+            lock.close()  # cleared before the lock was held
+
+
+def clear_scratch(root: Path) -> None:
+    """Remove what killed processes left half-written below a folder.
+
+    A writer holds the lock in its scratch folder as long as it lives, so whoever can take that lock knows that the writer is
+    dead, wherever it ran: on a shared volume `flock` holds between pods and machines, where process ids mean nothing. A child
+    that a writer forked, without starting another program, holds the lock too: its folder is cleared after the child's end.
+    """
+    for parent, folders, _ in os.walk(root):  # unlike `rglob`, it does not mind a folder that vanishes meanwhile
+        for name in [name for name in folders if name.startswith(_SCRATCH)]:
+            folders.remove(name)
+            writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
+            if not is_alive(writer):  # NFS keeps locks by process, and so would give this one its own threads' locks
+                _clear_if_dead(Path(parent, name))
+
+
+def _clear_if_dead(scratch: Path) -> None:
+    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # else locked, just gone, or another user's
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as Parquet under `schema`; a row with a missing, unknown or ill-typed column raises `ValueError`."""
+    names = set(schema.names)
+    for number, row in enumerate(rows):
+        if row.keys() != names:
+            raise ValueError(f"{path.name}, row {number}: columns differ from the schema in {row.keys() ^ names}")
+    try:
+        table = pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    with written_whole(path) as scratch:
+        pq.write_table(table, scratch)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append one JSON line and flush it to disk; a line torn by a crash or a full disk is completed away by the next append."""
+    add_line(path, value)
+    flush(path)
+
+
+def add_line(path: Path, value: Any) -> None:
+    """`append_line` without the flush: what is added survives the process, not a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+
+def flush(path: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """JSON lines of a file that `append_line` writes; a torn line is passed over, a missing file is empty."""
+    if not path.exists():
+        return []
+    values = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            values.append(json.loads(line))
+        except ValueError:
+            continue
+    return values

@@ -1,1 +1,0 @@
-"""Documents that knowledge leaves refer to: fetching them safely and cutting them into passages."""

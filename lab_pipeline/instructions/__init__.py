@@ -1,0 +1,1 @@
+"""Generate, judge and curate the instructions of each leaf."""

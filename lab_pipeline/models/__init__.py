@@ -1,0 +1,1 @@
+"""Load language models and measure them: base model, packing, likelihood, answers."""

@@ -1,0 +1,1 @@
+"""Report on a home: status, lineage, inspection, doctor, notifications, clean-up."""

@@ -1,0 +1,159 @@
+"""What a run needs, checked before it starts, each with how to mend it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import get_args
+
+from lab_pipeline.config.recipe import load_recipe
+from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, TeacherSettings, load_settings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.datasets.custom import own_rows
+from lab_pipeline.datasets.general import load_general
+from lab_pipeline.flows.choose import default_flow
+from lab_pipeline.flows.flow import load_flow
+from lab_pipeline.models.base_model import model_identity
+from lab_pipeline.registry.fitness import require_fitness
+from lab_pipeline.reports.notifications import webhook_url
+from lab_pipeline.taxonomy.leaf import Kind, find_leaves
+from lab_pipeline.taxonomy.source import find_tip, reads_git
+
+_FREE_GIB = 5
+_MEMORY_GIB = 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    what: str
+    fine: bool
+    said: str
+
+
+def examine(home: Path) -> list[Finding]:
+    """All findings for a home, those of its settings only once it has some."""
+    findings = [_python(), _git(), *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")), _memory()]
+    findings += [_writable(home), _disk(home)]
+    if not (home / "settings.yaml").exists():
+        return [*findings, Finding("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
+    try:
+        settings = load_settings(home / "settings.yaml")
+    except LabError as error:
+        return [*findings, Finding("settings", False, str(error))]
+    return [
+        *findings,
+        Finding("settings", True, str(home / "settings.yaml")),
+        _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
+        _tried("base model", lambda: _base_model(Home(home), settings)),
+        _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
+        *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
+        *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
+        _tried("general questions", lambda: _general(settings)),
+        _tried("data sets of your own", lambda: _own(settings)),
+        _model("teacher", settings.teacher),
+        *([_model("judge", settings.judge)] if settings.judge else []),
+        _tried("notifications", lambda: _notifications(settings)),
+    ]
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, attempt())
+    except LabError as error:
+        return Finding(what, False, str(error))
+
+
+def _own(settings: Settings) -> str:
+    tables, wrong = own_rows(settings.mixing.knowledge + settings.mixing.skills, settings.seed)
+    first = f", the first: {wrong[0]['reason']}" if wrong else ""
+    return f"{sum(map(len, tables))} rows, {len(wrong)} wrong ones kept aside{first}" if tables else "none"
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", sys.version_info >= (3, 11), f"{found}; 3.11 or later is needed")
+
+
+def _git() -> Finding:
+    path = shutil.which("git")
+    return Finding("git", path is not None, path or "not found; install git to read document repositories")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed; run `make install`")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    gib = psutil.virtual_memory().available / 2**30
+    return Finding("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}")
+
+
+def _writable(home: Path) -> Finding:
+    existing = next(path for path in [home, *home.parents] if path.exists())
+    fine = os.access(existing, os.W_OK)
+    return Finding("home", fine, str(home) if fine else f"{existing} cannot be written; set LAB_HOME or --home")
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(path for path in [home, *home.parents] if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    return Finding("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are wanted")
+
+
+def _taxonomy(home: Home, settings: Settings) -> str:
+    source = settings.taxonomy
+    if reads_git(settings):
+        tip = find_tip(home, settings)
+        return f"{source.path}, {tip.branch} at {tip.id[:12]}"
+    leaves = len(find_leaves(Path(source.path)))
+    if not leaves:
+        raise LabError(f"no leaf in {source.path}; check taxonomy.path")
+    return f"{leaves} leaves in {source.path}"
+
+
+def _base_model(home: Home, settings: Settings) -> str:
+    require_fitness(home, settings)
+    return model_identity(settings.base_model)
+
+
+def _flow(serves: str, name: str, kind: Kind | None = None) -> Finding:
+    return _tried(f"flow for {serves}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
+
+
+def _general(settings: Settings) -> str:
+    sets = load_general(settings.general)
+    return f"{len(sets.questions)} to measure, {len(sets.replay)} to replay"
+
+
+def _notifications(settings: Settings) -> str:
+    return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
+
+
+def _model(role: str, asked: TeacherSettings) -> Finding:
+    """Teacher or judge."""
+    if not isinstance(asked, EndpointTeacherSettings):
+        return _tried(role, lambda: f"embedded, {model_identity(asked.model)}")
+    import httpx
+
+    key = os.environ.get(asked.api_key_env, "") if asked.api_key_env else ""
+    if asked.api_key_env and not key:
+        return Finding(role, False, f"the environment variable {asked.api_key_env} is not set")
+    try:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        response = httpx.get(f"{asked.url.rstrip('/')}/models", headers=headers, timeout=10)
+        served = [model["id"] for model in response.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+        return Finding(role, False, f"{asked.url} does not answer as an OpenAI-compatible server: {error}")
+    fine = asked.model in served
+    return Finding(role, fine, f"{asked.url} serves {', '.join(served)}; settings ask for {asked.model}")

@@ -1,0 +1,110 @@
+"""Messages to people, posted to a Slack-compatible webhook; off unless the settings name the variable with its URL.
+
+The URL is a secret: whoever has it can post. So it comes from the environment, and no message or log shows it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from lab_pipeline.config.settings import Settings, SettingsError
+from lab_pipeline.core.progress import Say
+from lab_pipeline.instructions.refresh import LeafFailure
+from lab_pipeline.registry.champion import Champion, Signed
+from lab_pipeline.taxonomy.snapshot import Snapshot
+
+_TIMEOUT_SECONDS = 5.0
+_TRIES = 2
+_LISTED = 10
+
+
+def webhook_url(settings: Settings) -> str | None:
+    """The webhook's URL, None if notifications are off.
+
+    Raises:
+        SettingsError: the named environment variable is not set, or holds no http(s) URL.
+    """
+    name = settings.notifications.webhook_env
+    if name is None:
+        return None
+    url = os.environ.get(name)
+    if not url:
+        raise SettingsError(f"notifications.webhook_env: the environment variable {name} is not set")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(f"notifications.webhook_env: the environment variable {name} holds no http(s) URL")
+    return url
+
+
+def notify(settings: Settings, text: str, say: Say) -> None:
+    """Post `text` to the webhook, if there is one; a failure is said, never raised, for the work matters more."""
+    import httpx
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every URL
+    try:
+        url = webhook_url(settings)
+    except SettingsError as error:
+        say(f"not notified: {error}")
+        return
+    if url is None:
+        return
+    # Escaped as Slack asks, so that a contributor's `<!channel>` calls nobody.
+    body = json.dumps({"text": html.escape(text, quote=False)})
+    failure = ""
+    for _ in range(_TRIES):
+        try:
+            response = httpx.post(url, content=body, headers={"Content-Type": "application/json"}, timeout=_TIMEOUT_SECONDS)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            failure = type(error).__name__  # its text may hold the URL
+        else:
+            if response.is_success:
+                return
+            failure = f"HTTP {response.status_code}"
+    say(f"not notified: the webhook in {settings.notifications.webhook_env} could not be reached ({failure}, {_TRIES} tries)")
+
+
+def newly_quarantined(before: Snapshot | None, now: Snapshot) -> str | None:
+    """Leaves that were not quarantined before, each with its first error; None if there are none."""
+    known = {row["leaf"] for row in before.rows if not row["usable"]} if before else set()
+    lines = []
+    for row in now.rows:
+        if row["usable"] or row["leaf"] in known:
+            continue
+        first, *others = [problem for problem in row["problems"] if problem["severity"] == "error"]
+        more = f" (and {len(others)} more)" if others else ""
+        lines.append(f"{row['leaf']}, {first['file']}:{first['line']}: {first['message']}{more}")
+    return _listed("Quarantined, and not used until mended", lines) if lines else None
+
+
+def needs_attention(failures: Sequence[LeafFailure], attempts: int) -> str | None:
+    """Leaves that failed `attempts` times in a row and are left to a person; said once, None if there are none."""
+    lines = [f"{failure.leaf}: {failure.error}" for failure in failures if failure.attempts == attempts]
+    return _listed(f"Failed {attempts} times, please look", lines) if lines else None
+
+
+def rejected(evaluation: dict[str, Any]) -> str:
+    verdict = evaluation["verdict"]
+    return f"Candidate {evaluation['candidate']} not promoted: {verdict['reason']}\nReport: {evaluation['report']}"
+
+
+def promoted(champion: Champion, evaluation: dict[str, Any]) -> str:
+    return f"New champion {champion.id}: {evaluation['verdict']['reason']}"
+
+
+def moved_by_hand(champion: Champion, signed: Signed) -> str:
+    """An override of the gate, or a rollback."""
+    return f"{signed.author} made {champion.id} the champion: {signed.reason}"
+
+
+def _listed(title: str, lines: list[str]) -> str:
+    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    return "\n".join([f"{title}:", *(f"- {line}" for line in lines[:_LISTED]), *more])

@@ -1,0 +1,66 @@
+"""Where a home is, and the environment in which Dagster runs on it: the same for the command line and the UI.
+
+`DAGSTER_HOME` and every path are absolute, for a relative one would be looked up from the working directory, and history
+would be lost from another one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lab_pipeline.config.settings import initial_settings, load_settings, taxonomy_address
+from lab_pipeline.core.git import is_remote
+from lab_pipeline.core.home import PROJECT, Home, HomeError, default_home
+from lab_pipeline.core.storage import digest, write_text
+
+SAMPLE_TAXONOMY = PROJECT / "data" / "taxonomy"
+
+
+def home_of(taxonomy: str | Path) -> Path:
+    """The home that a taxonomy gets by itself: the default one for the sample, one of its own for any other path or URL."""
+    address = taxonomy_address(str(taxonomy), Path.cwd())
+    if "LAB_HOME" in os.environ or address == str(SAMPLE_TAXONOMY):
+        return default_home()
+    name = re.split("[/:]", address.rstrip("/"))[-1].removesuffix(".git") if is_remote(address) else Path(address).name
+    return PROJECT / "data" / "homes" / f"{name}-{digest(address)[:8]}"
+
+
+def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> Home:
+    """Open a home, make its settings file if it has none, and set the process's environment for Dagster on it.
+
+    Raises:
+        HomeError: the home belongs to another taxonomy or reads another ref, or does not exist and no taxonomy is given.
+        SettingsError: the settings file is wrong.
+    """
+    if taxonomy is None and not (root / "settings.yaml").exists():
+        raise HomeError(f"{root}: no home yet; run `lab-pipeline retune --taxonomy PATH_OR_URL` to start one")
+    address = taxonomy_address(str(taxonomy), Path.cwd()) if taxonomy else None
+    home = Home.open(root)
+    if not home.settings_file.exists():
+        assert address
+        write_text(home.settings_file, initial_settings(address, ref))
+    settings = load_settings(home.settings_file)
+    if address and address != settings.taxonomy.path:
+        raise HomeError(
+            f"{home.root}: belongs to the taxonomy {settings.taxonomy.path}, not {address}; "
+            "give the other one its own home with --home"
+        )
+    if ref and ref != settings.taxonomy.ref:
+        raise HomeError(
+            f"{home.root}: reads {settings.taxonomy.ref or 'no ref'} of its taxonomy, not {ref}; "
+            f"to read another one, edit taxonomy.ref in {home.settings_file}"
+        )
+    home.claim(settings.taxonomy.path)
+    ours, wanted = home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+    if not ours.exists() or ours.read_text(encoding="utf-8") != wanted:
+        write_text(ours, wanted)
+    os.environ.update(
+        LAB_HOME=str(home.root),
+        DAGSTER_HOME=str(home.dagster),
+        DAGSTER_DISABLE_TELEMETRY="1",
+        GX_ANALYTICS_ENABLED="false",
+        TOKENIZERS_PARALLELISM="false",
+    )
+    return home

@@ -1,0 +1,62 @@
+"""One run in a process of its own, which ends with the process that started it.
+
+`python -m lab_pipeline.runtime.run_worker JOB LAUNCH [FIRST LAST]` is how the command line starts one. LAUNCH is a tag by which
+it finds the run's events; FIRST and LAST name a range of leaf partitions.
+`python -m lab_pipeline.runtime.run_worker api execute_run ...` is how the daemon does: Dagster's own command follows.
+"""
+
+import runpy
+import sys
+
+import dagster as dg
+
+from lab_pipeline.core.processes import die_with_parent, this_process
+from lab_pipeline.defs.private_dagster import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from lab_pipeline.runtime.reaping import PROCESS_TAG
+
+LAUNCH_TAG = "lab/launch"
+SUCCEEDED, FAILED = 0, 1
+
+
+def snapshot_taxonomy() -> dg.JobDefinition:
+    return _job("snapshot_taxonomy")
+
+
+def refresh_leaves() -> dg.JobDefinition:
+    return _job("refresh_leaves")
+
+
+def retune() -> dg.JobDefinition:
+    return _job("retune")
+
+
+def _job(name: str) -> dg.JobDefinition:
+    from lab_pipeline.definitions import defs
+
+    return defs.resolve_job_def(name)
+
+
+JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)}
+
+
+def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
+    tags = {LAUNCH_TAG: launch, PROCESS_TAG: this_process()}
+    if first and last:
+        tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.get() as instance:
+        result = dg.execute_job(
+            dg.reconstructable(JOBS[job]),
+            instance,
+            run_config=quiet,
+            tags=tags,
+            raise_on_error=False,
+        )
+    return SUCCEEDED if result.success else FAILED
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    if sys.argv[1] == "api":
+        runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Fetch documents, cut them into passages, find secrets in them."""

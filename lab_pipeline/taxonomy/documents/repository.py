@@ -1,0 +1,132 @@
+"""Reading the documents a leaf refers to, from repositories that strangers name.
+
+See `lab_pipeline.core.git` for what keeps them from doing harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wcmatch import glob
+
+from lab_pipeline.config.settings import DocumentSettings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.git import Git, GitError, is_remote
+from lab_pipeline.core.storage import digest
+from lab_pipeline.taxonomy.leaf import DocumentReference
+
+WORKTREE = "worktree"
+"""A `document.commit` of this word reads a plain local folder as it stands; its content hash then pins it."""
+
+READABLE = (".md", ".txt")
+MAX_DEEP_WILDCARDS = 3
+"""Each further '**' in a pattern multiplies the time that matching may take."""
+
+
+class DocumentProblem(LabError):
+    """The documents cannot be had; the message says what to mend."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text file of a document repository."""
+
+    path: str
+    commit: str
+    """Full commit id, or `worktree:<hash of the bytes>` for a plain folder."""
+    text: str
+
+
+def fetch_documents(
+    reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings, origin: Path | None = None
+) -> list[Document]:
+    """The documents that `reference` names, sorted by path; mirrors of git repositories are kept below `mirrors`.
+
+    A repository already mirrored that holds the commit is not contacted again. `origin` is explained at `local_path`.
+
+    Raises:
+        DocumentProblem: the address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
+    """
+    for pattern in reference.patterns:
+        if pattern.count("**") > MAX_DEEP_WILDCARDS:
+            raise DocumentProblem(f"pattern {pattern} has more than {MAX_DEEP_WILDCARDS} '**'")
+    local = local_path(reference.repo, taxonomy, origin)
+    if local and settings.allow_local is False:
+        raise DocumentProblem(f"local document repository {reference.repo} is refused (documents.allow_local is false)")
+    if local and local.is_dir() and reference.commit == WORKTREE:
+        return _checked(reference, _read_folder(reference, local), settings)
+    if reference.commit == WORKTREE:
+        raise DocumentProblem(f"commit '{WORKTREE}' needs a plain local folder, which {reference.repo} is not")
+    address = str(local) if local else reference.repo
+    git = Git(mirrors / f"{digest(address)}.git", address, settings.timeout_seconds)
+    commit = git.commit(reference.commit)
+    try:
+        if commit is None:
+            if local and not local.exists():
+                raise DocumentProblem(f"document repository {reference.repo} does not exist (looked at {local})")
+            git.fetch("+refs/*:refs/mirror/*")
+            commit = git.commit(reference.commit)
+        if commit is None:
+            raise DocumentProblem(f"{reference.repo} has no commit {reference.commit}")
+        return _checked(reference, _read_commit(reference, git, commit), settings)
+    except GitError as error:
+        raise DocumentProblem(str(error)) from None
+
+
+def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | None:
+    """The local path that `repo` means, None for a remote address of an allowed transport.
+
+    A relative one starts at the taxonomy. Where that is an export of the local repository `origin`, what the export does
+    not hold starts there.
+
+    Raises:
+        DocumentProblem: it is neither.
+    """
+    try:
+        if is_remote(repo):
+            return None
+        path = (taxonomy / repo).resolve()
+        if origin and not (path.is_relative_to(taxonomy.resolve()) and path.exists()):
+            path = (origin / repo).resolve()
+        return path
+    except GitError as error:
+        raise DocumentProblem(f"document repository {error}") from None
+    except (RuntimeError, OSError) as error:
+        raise DocumentProblem(f"document repository {repo} cannot be found: {error}") from None
+
+
+def _checked(reference: DocumentReference, documents: Iterable[Document], settings: DocumentSettings) -> list[Document]:
+    found, size = [], 0
+    for document in documents:
+        size += len(document.text)
+        if size > settings.max_megabytes * 1_000_000:
+            raise DocumentProblem(f"more than documents.max_megabytes = {settings.max_megabytes} of text")
+        if document.text.strip():
+            found.append(document)
+    if not found:
+        raise DocumentProblem(
+            f"{reference.repo} at {reference.commit} has no readable file ({', '.join(READABLE)}) that matches "
+            f"{', '.join(reference.patterns)}"
+        )
+    return found
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return path.lower().endswith(READABLE) and glob.globmatch(path, list(patterns), flags=glob.GLOBSTAR)
+
+
+def _read_folder(reference: DocumentReference, folder: Path) -> Iterable[Document]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and _matches(name, reference.patterns) and path.resolve().is_relative_to(folder):
+            raw = path.read_bytes()
+            yield Document(name, f"{WORKTREE}:{digest(raw.hex())}", raw.decode("utf-8", errors="replace"))
+
+
+def _read_commit(reference: DocumentReference, git: Git, commit: str) -> Iterable[Document]:
+    blobs = [blob for blob in git.files(commit) if _matches(blob.path, reference.patterns)]
+    for blob, raw in zip(blobs, git.contents(blobs), strict=True):
+        path = blob.path.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+        yield Document(path, commit, raw.decode("utf-8", errors="replace"))

@@ -1,0 +1,56 @@
+"""Leaves that people took out of all later models: an append-only record, the last word on a leaf counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import append_line, read_lines
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    leaf: str
+    withdrawn: bool
+    """False takes an earlier withdrawal back."""
+    author: str
+    reason: str
+    at: str
+    """ISO 8601, UTC."""
+
+    def __str__(self) -> str:
+        return f"withdrawn by {self.author} on {self.at[:10]}: {self.reason}"
+
+
+def withdrawals(home: Home) -> dict[str, Withdrawal]:
+    """The leaves that are withdrawn now, by key."""
+    last = {entry["leaf"]: Withdrawal(**entry) for entry in read_lines(_record(home))}
+    return {leaf: withdrawal for leaf, withdrawal in last.items() if withdrawal.withdrawn}
+
+
+def record_withdrawal(home: Home, leaf: str, author: str, reason: str, withdrawn: bool = True) -> Withdrawal:
+    """Withdraw a leaf, or take its withdrawal back.
+
+    Raises:
+        LabError: author or reason is blank, or the leaf stands so already.
+    """
+    if not author.strip() or not reason.strip():
+        raise LabError("a withdrawal needs an author and a reason, neither of them blank")
+    entry = Withdrawal(leaf, withdrawn, author, reason, datetime.now(UTC).isoformat(timespec="seconds"))
+    with FileLock(_record(home).with_suffix(".lock")):
+        before = withdrawals(home).get(leaf)
+        if withdrawn and before:
+            raise LabError(f"{leaf}: already {before}")
+        if not withdrawn and not before:
+            raise LabError(f"{leaf}: not withdrawn, so there is nothing to undo")
+        append_line(_record(home), asdict(entry))
+    return entry
+
+
+def _record(home: Home) -> Path:
+    return home.root / "withdrawals.jsonl"

@@ -1,0 +1,1 @@
+"""Compare texts: words, sentences, languages, leaks, near-duplicates."""

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from cronsim import CronSim
+from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_time_iterator
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lab_pipeline.config.settings import (
+    EmbeddedTeacherSettings,
+    EndpointTeacherSettings,
+    ScheduleSettings,
+    Settings,
+    SettingsError,
+    TaxonomySettings,
+    initial_settings,
+    load_settings,
+)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def said(folder: Path, text: str) -> list[str]:
+    """The lines of the refusal that these settings meet, without the file's name."""
+    path = written(folder, text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_only_the_taxonomy_is_required(tmp_path):
+    settings = load_settings(written(tmp_path, "taxonomy: {path: /t}"))
+    assert settings == Settings(taxonomy=TaxonomySettings(path="/t"))
+    assert settings.teacher == EmbeddedTeacherSettings(kind="embedded", model="packaged", batch_size=32)
+
+
+def test_the_taxonomy_starts_at_the_files_folder(tmp_path, monkeypatch):
+    path = written(tmp_path, "taxonomy: {path: ../taxonomy}")
+    monkeypatch.chdir("/")
+    assert load_settings(path).taxonomy.path == str(tmp_path.parent / "taxonomy")
+
+
+@pytest.mark.parametrize("url", ["https://example.org/t.git", "ssh://git@example.org/t", "git@example.org:t.git"])
+def test_a_url_of_a_taxonomy_stays_as_it_is(tmp_path, url):
+    settings = load_settings(written(tmp_path, initial_settings(url, "release")))
+    assert settings.taxonomy == TaxonomySettings(path=url, ref="release")
+
+
+@pytest.mark.parametrize("url", ["file:///t", "git://host/t", "ext::touch hacked", "-x", "https://[::1"])
+def test_an_address_that_git_is_not_given_is_refused(tmp_path, url):
+    (line,) = said(tmp_path, f"taxonomy: {{path: '{url}'}}")
+    assert line.startswith("taxonomy.path: ") and url in line
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown(tmp_path):
+    (line,) = said(tmp_path, "taxonomy: {path: 'https://me:secret@example.org/t.git'}")
+    assert "password" in line and "example.org" in line and "secret" not in line
+
+
+def test_every_path_starts_at_the_files_folder(tmp_path, monkeypatch):
+    for folder in ("base/model", "teacher", "judge", "flow", "general"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "recipe.yaml").touch()
+    text = (
+        "{taxonomy: {path: t}, base_model: base/model, recipe: recipe.yaml, general: general, "
+        "teacher: {kind: embedded, model: teacher}, judge: {kind: embedded, model: ./judge}, "
+        "flows: {knowledge: flow, leaves: {knowledge/a/: flow, compositional_skills: freeform_skill}}}"
+    )
+    path = written(tmp_path, text)
+    monkeypatch.chdir("/")
+    settings = load_settings(path)
+    assert settings.base_model == str(tmp_path / "base/model")
+    assert settings.recipe == str(tmp_path / "recipe.yaml")
+    assert settings.general == str(tmp_path / "general")
+    assert settings.teacher.model == str(tmp_path / "teacher")
+    assert settings.judge.model == str(tmp_path / "judge")
+    assert settings.flows.knowledge == str(tmp_path / "flow")
+    assert settings.flows.grounded_skill is None
+    assert settings.flows.leaves == {"knowledge/a": str(tmp_path / "flow"), "compositional_skills": "freeform_skill"}
+
+
+def test_data_sets_start_at_the_files_folder_and_their_sizes_keep_their_kind(tmp_path):
+    text = "taxonomy: {path: .}\nmixing: {skills: [{path: a.jsonl, sampling_size: 1}, {path: /b.yaml, sampling_size: 1.0}]}\n"
+    (tmp_path / "settings.yaml").write_text(text)
+    one, other = load_settings(tmp_path / "settings.yaml").mixing.skills
+    assert (one.path, one.sampling_size, type(one.sampling_size)) == (str(tmp_path / "a.jsonl"), 1, int)
+    assert (other.path, other.sampling_size, type(other.sampling_size)) == ("/b.yaml", 1.0, float)
+    for wrong in ("true", "-1", "-0.5", "half"):
+        (tmp_path / "settings.yaml").write_text(text.replace("1.0", wrong))
+        with pytest.raises(SettingsError, match="mixing.skills.1.sampling_size"):
+            load_settings(tmp_path / "settings.yaml")
+
+
+def test_names_that_are_no_paths_stay_as_they_are(tmp_path):
+    (tmp_path / "served").mkdir()
+    text = "{taxonomy: {path: t}, base_model: org/model, recipe: own, teacher: {kind: endpoint, url: u, model: served}}"
+    settings = load_settings(written(tmp_path, text))
+    assert (settings.base_model, settings.recipe) == ("org/model", "own")
+    assert settings.teacher == EndpointTeacherSettings(kind="endpoint", url="u", model="served")
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(SettingsError, match=r"none\.yaml: not found; run `lab-pipeline retune"):
+        load_settings(tmp_path / "none.yaml")
+
+
+def test_a_folder_in_the_files_place_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path)
+
+
+@pytest.mark.parametrize("raw", [b"a: [", b"\xff\xfe\x00", b"taxonomy: 2024-13-45", b"a: !!python/object:os.system x"])
+def test_what_is_no_plain_yaml_is_refused(tmp_path, raw):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(raw)
+    with pytest.raises(SettingsError, match=r"settings\.yaml: not valid YAML"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize("text", ["", "just text", "[1, 2]"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    assert len(said(tmp_path, text)) == 1
+
+
+def test_a_missing_key_is_named(tmp_path):
+    assert said(tmp_path, "taxonomy: {}") == ["taxonomy.path: Field required"]
+
+
+def test_an_unknown_key_is_named_and_its_value_which_may_be_a_secret_is_not(tmp_path):
+    lines = said(tmp_path, "taxonomy: {path: t}\nteacher: {kind: endpoint, url: u, model: m, api_key: sk-123}")
+    assert len(lines) == 1
+    assert lines[0].startswith("teacher.endpoint.api_key: ")
+    assert "sk-123" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "found"),
+    [
+        ("gate: {confidence: 2}", "gate.confidence", "2"),
+        ("gate: {minimum_questions: 1}", "gate.minimum_questions", "1"),
+        ("seed: many", "seed", "'many'"),
+        ("documents: {timeout_seconds: 0}", "documents.timeout_seconds", "0"),
+        ("budgets: {teacher_calls: -1}", "budgets.teacher_calls", "-1"),
+        ("recipe: [a]", "recipe", "a list"),
+        ("schedule: {cron: null}", "schedule.cron", "None"),
+        ("teacher: {kind: embedded, batch_size: 0}", "teacher.embedded.batch_size", "0"),
+        ("judge: {kind: endpoint, url: u, model: m, retries: 99}", "judge.endpoint.retries", "99"),
+    ],
+)
+def test_a_wrong_value_is_shown_with_its_key(tmp_path, text, key, found):
+    (line,) = said(tmp_path, f"taxonomy: {{path: t}}\n{text}")
+    assert line.startswith(f"{key}: Input should be ")
+    assert line.endswith(f", found {found}")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "key"),
+    [
+        ("cron: every night", "cron"),
+        ("cron: 0 2 * *", "cron"),
+        ("cron: 60 2 * * *", "cron"),
+        ("cron: 0 2 30 2 *", "cron"),
+        ("cron: 0 5-2 * * *", "cron"),
+        ("cron: 0 2 * * * *", "cron"),
+        ("cron: 0 2 30 2 1", "cron"),
+        ("cron: 0 2 LW * *", "cron"),
+        ("cron: 0 2 1-7 * 1#2", "cron"),
+        ("cron: 0 2 * * 5-5", "cron"),
+        ("cron: 0 23/3 * * *", "cron"),
+        ("cron: 0 2 */2 * MON", "cron"),
+        ("cron: '@daily'", "cron"),
+        ("timezone: Middle/Earth", "timezone"),
+        ("timezone: /etc/passwd", "timezone"),
+    ],
+)
+def test_a_schedule_that_no_clock_can_keep_is_refused(tmp_path, schedule, key):
+    (line,) = said(tmp_path, f"taxonomy: {{path: t}}\nschedule: {{{schedule}}}")
+    assert line.startswith(f"schedule.{key}: ") and line.endswith(f", found {yaml.safe_load(schedule)[key]!r}")
+
+
+def cron_field(*names: str) -> st.SearchStrategy[str]:
+    number = st.one_of(st.integers(0, 32).map(str), st.sampled_from(names or ("0", "00")))
+    part = st.one_of(
+        st.just("*"), number, st.tuples(number, number).map("-".join), st.sampled_from(["L", "LW", "5L", "1#2", "?"])
+    )
+    stepped = st.one_of(part, st.tuples(part, number).map("/".join))
+    return st.one_of(st.just("*"), stepped, st.lists(stepped, max_size=3).map(",".join))
+
+
+@given(st.tuples(*[cron_field()] * 3, cron_field("JAN", "FEB", "jul"), cron_field("SUN", "fri", "7")).map(" ".join))
+@example("*/15 0,12 1-28/7 1-6,12 1-5")
+@example("0 2 31 * *")
+@example("0 2 29 2 *")
+@example("30 2 * JUL-SEP MON,wed-FRI/2,7")
+@example("0  2\t* * *")
+def test_what_is_a_cron_here_is_the_same_one_to_dagster(cron):
+    try:
+        ScheduleSettings(cron=cron)
+    except ValidationError:
+        return
+    assert is_valid_cron_schedule(cron)
+    ours = CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+    theirs = dagster_times(cron, datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC))
+    assert [time.isoformat() for time in islice(ours, 3)] == [time.isoformat() for time in islice(theirs, 3)]
+
+
+@pytest.mark.parametrize("cron", ["*/15 0,12 1-28/7 1-6,12 1-5", "0 2 31 * *", "0 2 29 2 *", "30 2 * JUL-SEP mon,WED-FRI/2,7"])
+def test_what_cron_and_dagster_agree_on_is_accepted(cron):
+    assert ScheduleSettings(cron=cron).cron == cron
+
+
+def test_a_time_that_the_clock_skips_or_repeats_comes_once():
+    for day, came in (((2026, 3, 29), "03:00:00+02:00"), ((2026, 10, 25), "02:30:00+01:00")):
+        midnight = datetime(*day, tzinfo=ZoneInfo("Europe/Berlin"))
+        first, second = islice(dagster_times("30 2 * * *", midnight, "Europe/Berlin"), 2)
+        assert first.isoformat().endswith(f"T{came}") and second.day == midnight.day + 1
+
+
+def dagster_times(cron: str, start: datetime, zone: str = "UTC") -> Iterator[datetime]:
+    return schedule_execution_time_iterator(start.timestamp(), cron, zone, ascending=True)
+
+
+def test_an_unknown_teacher_is_told_which_there_are(tmp_path):
+    (line,) = said(tmp_path, "taxonomy: {path: t}\nteacher: {kind: oracle}")
+    assert line.startswith("teacher: ")
+    assert all(word in line for word in ("oracle", "embedded", "endpoint"))
+
+
+def test_all_wrong_keys_are_named_at_once(tmp_path):
+    lines = said(tmp_path, "{taxonomy: {path: t, refs: x}, seed: -1, gate: {minimum_gain: -1}}")
+    assert [line.split(": ")[0] for line in lines] == ["taxonomy.refs", "gate.minimum_gain", "seed"]
+
+
+def uncommented(text: str) -> str:
+    """The text with the '#' of every setting taken away; comments proper have a single blank after theirs."""
+    return re.sub(r"^#(?! \S)", "", text, flags=re.MULTILINE)
+
+
+def test_the_initial_settings_are_the_defaults(tmp_path):
+    path = written(tmp_path, initial_settings(Path("/some/taxonomy")))
+    assert load_settings(path) == Settings(taxonomy=TaxonomySettings(path="/some/taxonomy"))
+
+
+def test_the_initial_settings_show_every_key_with_its_default(tmp_path):
+    text = uncommented(initial_settings(Path("/t")))
+    assert yaml.safe_load(text) == Settings(taxonomy=TaxonomySettings(path="/t")).model_dump()
+    assert load_settings(written(tmp_path, text)) == Settings(taxonomy=TaxonomySettings(path="/t"))
+
+
+@pytest.mark.parametrize("name", ["a: b #c", "'q\"", "日本 ü", "- dash", "word " * 40 + "end", "123", "null"])
+def test_the_initial_settings_hold_any_folder_name(tmp_path, name):
+    path = written(tmp_path, initial_settings(Path("/t") / name))
+    assert load_settings(path).taxonomy.path == f"/t/{name}"
+
+
+def test_settings_cannot_be_changed_after_loading(tmp_path):
+    settings = load_settings(written(tmp_path, "taxonomy: {path: t}"))
+    with pytest.raises(ValueError, match="frozen"):
+        settings.gate.minimum_gain = 0.0

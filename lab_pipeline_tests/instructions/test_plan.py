@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_pipeline.config.settings import BudgetSettings, SensorSettings
+from lab_pipeline.core.storage import read_rows
+from lab_pipeline.flows.flow import Flow, FlowError
+from lab_pipeline.instructions.judge_calibration import separation
+from lab_pipeline.instructions.plan import Backlog, backlog, leaves_behind
+from lab_pipeline.models.base_model import BaseModel
+from lab_pipeline.teacher.protocol import Reply, Request
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
+from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, failing_on
+from lab_pipeline_tests.scripted_teacher import copying, known_verdicts
+
+
+def test_a_changed_threshold_curates_again_without_a_call(lab: Lab) -> None:
+    kept = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"]
+    before = lab.tables(KNOWLEDGE)
+    lab.calls()
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].update(question_support=1.1))
+    assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == 0 < kept
+    assert lab.calls() == (0, 0)
+    after = lab.tables(KNOWLEDGE)
+    assert [table for table in TABLES if after[table] != before[table]] == ["curated", "rejected"]
+
+
+def test_a_release_with_other_rules_curates_again_without_a_call(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.refresh()
+    lab.calls()
+    monkeypatch.setattr("lab_pipeline.instructions.plan.CURATION_VERSION", -1)
+    assert leaves_behind(lab.home, lab.plans()) == sorted(lab.plans())
+    lab.refresh()
+    assert lab.calls() == (0, 0)
+    assert leaves_behind(lab.home, lab.plans()) == []
+
+
+def discerning(flow: Flow, otherwise: Reply) -> Callable[[Request], Reply]:
+    """A judge that tells the flow's known rows apart, and says the same of all others."""
+    known = known_verdicts(flow)
+
+    def script(request: Request) -> Reply:
+        is_good = known.get(request.messages[-1].content)
+        return otherwise if is_good is None else Reply("", "stop", 1, 1, {"Yes": float(is_good), "No": float(not is_good)})
+
+    return script
+
+
+DOUBTFUL = Reply("No", "stop", 1, 1, {"Yes": 0.4, "No": 0.6})
+
+
+def test_a_judge_that_begins_to_gate_is_asked_about_the_known_rows_only_and_once(lab: Lab) -> None:
+    lab.judge.script = lambda request: DOUBTFUL
+    assert "judge faithful" not in lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    lab.calls()
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+    flow = lab.plans()[KNOWLEDGE].flow
+    lab.judge.script = discerning(flow, DOUBTFUL)
+    funnel = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    assert funnel["judge faithful"] > 0 == funnel["kept"]
+    assert lab.calls() == (0, len(known_verdicts(flow)))
+    about = separation(lab.home, flow, flow.file.judges[0], "judge")
+    assert about is not None
+    assert (about["area"], about["separates"]) == (1.0, True)
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(minimum=0.3))
+    assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] > 0
+    assert lab.calls() == (0, 0)
+
+
+@pytest.mark.parametrize("verdict", [DOUBTFUL, Reply("Who knows?", "stop", 1, 1)])
+def test_a_judge_that_does_not_tell_known_rows_apart_only_advises(lab: Lab, verdict: Reply) -> None:
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+    lab.judge.script = lambda request: verdict
+    outcome = lab.refresh(KNOWLEDGE)
+    assert any("judge faithful does not tell its known rows apart" in said for said in outcome.said)
+    funnel = outcome.states[KNOWLEDGE].funnel
+    assert funnel["kept"] > 0 and not any(stage.startswith("judge") for stage in funnel)
+    flow = lab.plans()[KNOWLEDGE].flow
+    about = separation(lab.home, flow, flow.file.judges[0], "judge")
+    assert about is not None and about["area"] <= 0.5 and not about["separates"]
+
+
+def test_a_judge_that_may_gate_is_asked_again_when_its_prompt_or_its_known_rows_change(lab: Lab) -> None:
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+    lab.refresh()
+    rows = len(read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "judged")))
+    lab.calls()
+    edit_yaml(lab.flow / "known_rows.yaml", lambda file: file["good"][0].update(answer="It was lit in 1884."))
+    assert leaves_behind(lab.home, lab.plans()) == [KNOWLEDGE]
+    lab.refresh(KNOWLEDGE)
+    assert lab.calls() == (0, 1), "the other known rows are in the journal"
+    edit_yaml(lab.flow / "faithful.yaml", lambda prompt: prompt[0]["each"][0].update(answer="In 1820."))
+    lab.refresh(KNOWLEDGE)
+    assert lab.calls() == (0, len(known_verdicts(lab.plans()[KNOWLEDGE].flow)) + rows)
+
+
+def test_calls_about_known_rows_that_a_budget_cut_short_are_kept(lab: Lab) -> None:
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+    known = len(known_verdicts(lab.plans()[KNOWLEDGE].flow))
+    lab.settings = lab.settings.model_copy(update={"budgets": BudgetSettings(teacher_calls=5)})
+    assert "BudgetSpent" in lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].error
+    assert lab.calls() == (0, 5)
+    lab.settings = lab.settings.model_copy(update={"budgets": BudgetSettings()})
+    lab.refresh(KNOWLEDGE)
+    asked = [request.messages[-1].content for request in lab.judge.requests]
+    assert sum(content in known_verdicts(lab.plans()[KNOWLEDGE].flow) for content in asked) == known - 5
+
+
+def test_what_is_curated_does_not_depend_on_the_thresholds_before(lab: Lab, tmp_path: Path) -> None:
+    lab.refresh(KNOWLEDGE)
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(minimum=0.95, gates=True))
+    lab.refresh(KNOWLEDGE)
+    at_once = lab.elsewhere(tmp_path / "other")
+    at_once.refresh(KNOWLEDGE)
+    assert at_once.tables(KNOWLEDGE) == lab.tables(KNOWLEDGE)
+
+
+def test_a_changed_judge_prompt_judges_again_and_nothing_else(lab: Lab) -> None:
+    lab.refresh()
+    rows = len(read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "generated")))
+    lab.calls()
+    edit_yaml(lab.flow / "faithful.yaml", lambda prompt: prompt[0]["each"][0].update(answer="In 1820."))
+    assert leaves_behind(lab.home, lab.plans()) == [KNOWLEDGE]
+    lab.refresh()
+    assert lab.calls() == (0, rows)
+
+
+def test_another_judge_judges_every_leaf_again_and_nothing_else(lab: Lab) -> None:
+    lab.refresh()
+    _, judged = lab.calls()
+    lab.judge.identity = "wiser judge"
+    lab.refresh()
+    assert lab.calls() == (0, judged)
+
+
+def test_another_teacher_prompt_or_random_seed_makes_everything_again(lab: Lab) -> None:
+    lab.refresh()
+    everything = lab.calls()
+    assert min(everything) > 0
+    lab.teacher.identity = "wiser teacher"
+    lab.refresh()
+    assert lab.calls()[0] == everything[0]
+    lab.settings = lab.settings.model_copy(update={"seed": 18})
+    lab.refresh()
+    assert lab.calls()[0] > 0
+    edit_yaml(lab.flow / "question.yaml", lambda prompt: prompt[0].update(content="Another beginning."))
+    assert leaves_behind(lab.home, lab.plans()) == [KNOWLEDGE]
+
+
+def test_a_changed_seed_leaves_other_leaves_alone(lab: Lab) -> None:
+    lab.refresh()
+    edit_yaml(
+        lab.taxonomy / FREEFORM / "qna.yaml",
+        lambda file: [seed.update(answer="Another answer.") for seed in file["seed_examples"]],
+    )
+    lab.look_again()
+    assert leaves_behind(lab.home, lab.plans()) == [FREEFORM]
+
+
+def test_a_leaf_that_is_broken_has_no_plan_and_one_that_only_changed_hands_is_not_behind(lab: Lab) -> None:
+    lab.refresh()
+    edit_yaml(lab.taxonomy / FREEFORM / "qna.yaml", lambda file: file.update(seed_examples=[]))
+    edit_yaml(lab.taxonomy / GROUNDED / "qna.yaml", lambda file: file.update(created_by="somebody else"))
+    lab.look_again()
+    assert set(lab.plans()) == {GROUNDED, KNOWLEDGE}
+    assert leaves_behind(lab.home, lab.plans()) == []
+
+
+def test_a_change_taken_back_costs_nothing(lab: Lab) -> None:
+    first = lab.refresh(KNOWLEDGE).states[KNOWLEDGE]
+    original = (lab.flow / "flow.yaml").read_text()
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["stages"][0].update(max_tokens=39))
+    lab.refresh(KNOWLEDGE)
+    lab.calls()
+    (lab.flow / "flow.yaml").write_text(original)
+    again = lab.refresh(KNOWLEDGE).states[KNOWLEDGE]
+    assert lab.calls() == (0, 0)
+    assert (again.curated, again.funnel) == (first.curated, first.funnel)
+
+
+def test_a_flow_that_cannot_be_used_is_said_before_anything_runs(lab: Lab) -> None:
+    (lab.flow / "question.yaml").write_text("- nonsense")
+    with pytest.raises(FlowError, match=r"simple_knowledge/question\.yaml"):
+        lab.plans()
+
+
+def test_attempts_are_counted_anew_when_the_plan_changes(lab: Lab) -> None:
+    lab.teacher.script = failing_on(KNOWLEDGE)
+    lab.refresh(KNOWLEDGE)
+    lab.refresh(KNOWLEDGE)
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["start"].update(examples=2))
+    assert lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].attempts == 1
+
+
+def test_the_backlog_says_what_is_due_what_waits_and_what_is_left_to_a_person(lab: Lab) -> None:
+    policy = SensorSettings(attempts=3, retry_seconds=100)
+
+    def behind(seconds_later: float) -> Backlog:
+        return backlog(lab.home, lab.plans(), policy, datetime.now(UTC) + timedelta(seconds=seconds_later))
+
+    assert behind(0) == Backlog([GROUNDED, FREEFORM, KNOWLEDGE], {}, {})
+    lab.teacher.script = failing_on(GROUNDED)
+    lab.refresh()
+    assert behind(0).due == [] and 90 < behind(0).waiting[GROUNDED] <= 100
+    assert behind(101).due == [GROUNDED]
+    assert behind(-3600).due == [GROUNDED], "a clock that was set back makes nothing wait"
+    lab.refresh()
+    assert 190 < behind(0).waiting[GROUNDED] <= 200, "twice as long after the second failure"
+    lab.refresh()
+    assert behind(10_000) == Backlog([], {}, {GROUNDED: "TeacherError: out of paper"})
+    assert "needs attention: TeacherError: out of paper" in str(behind(0))
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["start"].update(examples=2))
+    assert behind(0).left == {GROUNDED: "TeacherError: out of paper"}, "another leaf's flow"
+    lab.teacher.script = copying
+    lab.refresh(GROUNDED)
+    assert GROUNDED not in behind(0).due and behind(0).left == {}
+
+
+def test_grounding_is_measured_once_for_all_thresholds_and_never_by_the_teacher(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def scores(folder: Path, rows: list[dict[str, Any]], say: Any) -> dict[str, float]:
+        measured.append(len(rows))
+        return {row["id"]: 1.0 for row in rows}
+
+    monkeypatch.setattr("lab_pipeline.instructions.refresh.fetch_model", lambda home, name: BaseModel(lab.flow, name, "digest"))
+    monkeypatch.setattr("lab_pipeline.instructions.refresh.grounding_scores", scores)
+    before = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    assert measured == []
+    calls = lab.calls()
+    assert min(calls) > 0
+    for threshold, kept in ((0.5, before["kept"]), (1.5, 0), (0.9, before["kept"])):
+        edit_yaml(lab.flow / "flow.yaml", lambda file, threshold=threshold: file["rules"].update(grounding=threshold))
+        assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == kept
+        rows = read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "rejected" if not kept else "curated"))
+        assert {row["grounding"] for row in rows if not row["fault"]} == {1.0}
+    assert measured == [before["generated"]]
+    assert lab.calls() == (0, 0)

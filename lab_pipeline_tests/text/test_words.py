@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab_pipeline.text.words import (
+    affirmed,
+    asked_kinds,
+    calculation,
+    content_words,
+    exchanged,
+    is_asked,
+    names,
+    negated,
+    numbers,
+)
+
+
+def test_content_words_are_stems_without_function_words() -> None:
+    assert content_words("The weaver's frames, 1,250 of them, are 35cm high") == ["weav", "fram", "1,250", "35", "cm", "high"]
+    assert content_words("invented inventor inventing") == ["invent"] * 3
+    assert content_words("框架") == ["框", "架"]
+    assert content_words("C, C++ and C# or c+1") == ["c", "c++", "c#", "c", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("forty-one of 8,420", {"41", "8420"}),
+        ("two hundred and twelve, and three thousand and five", {"212", "3005"}),
+        ("the ninth of May 1834 at 18:00", {"9", "1834", "18:00"}),
+        ("one of 3.5 metres, often a tenner", {"3.5"}),
+        ("the twenty-first and the Thirty-Second of five, first and second for a second", {"21", "32", "5"}),
+        ("1. walnut\n2) oak", set()),
+        ("two or three", {"2", "3"}),
+    ],
+)
+def test_numbers_are_the_same_in_digits_and_in_words(text: str, found: set[str]) -> None:
+    assert numbers(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("It was Pellira Donsk's loom.", ["Pellira", "Donsk"]),
+        ("Pellira Donsk made it. Dana will see. Omar repaired it.", ["Pellira", "Donsk", "Dana", "Omar"]),
+        ("Walnut wood. Named after a mule. Nobody is here. Denylisting is done.", []),
+        ("- Ruth will order\n- Felix must go", ["Ruth", "Felix"]),
+        ("on Monday at NGC 625", ["Monday", "NGC"]),
+        ("the iSCSI target of an iPhone", []),
+        ("małe źródło w mieście Łódź, Stanisław Żółkiewski", ["Łódź", "Stanisław", "Żółkiewski"]),
+        ("ve městě Žďár u říčky, Bedřich Dvořák", ["Žďár", "Bedřich", "Dvořák"]),
+        ("by Rene\u0301 D\u030cura", ["Rene\u0301", "D\u030cura"]),
+        ("the d'Artagnan of Ἀθῆναι and Москва", ["Artagnan", "Ἀθῆναι", "Москва"]),
+        ("这台织布机 هذا النول", []),
+        ("Is it？ Walnut wood. Is it؟ Walnut wood.", []),
+    ],
+)
+def test_names_are_capitalised_words_inside_sentences_and_subjects(text: str, found: list[str]) -> None:
+    assert names(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("By whom was it made?", {"who"}),
+        ("It was made when, and WHERE?", {"when", "where"}),
+        ("How many are there?", {"count"}),
+        ("How does it work?", {"how"}),
+        ("What is it?", {"what", "count"}),
+        ("How old is it? Which of them is it? What is it called? Whenever?", set()),
+        ("Wer ist das?", set()),
+    ],
+)
+def test_question_words_say_which_kind_of_thing_is_asked_for(text: str, kinds: set[str]) -> None:
+    assert asked_kinds(text) == kinds
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("What is 7 – 1,250?", ("7", "-", "1250")),
+        ("(x+1)*2 >= -y", ("x", "+", "1", ")", "*", "2", "2", ">=", "-y")),
+        ("2 + 9 + 1", ("+", "1", "2", "9", "9")),
+        ("2 × 3 is 3·2", ("*", "2", "2", "3", "3")),
+        ("What does && mean, and what `-`?", ("", "&&", "", "", "-", "")),
+        ("Well-known facts - those and/or others -- of **bold** Covid-19!\n* Ann & Bob\n> 50% of it", ()),
+    ],
+)
+def test_calculations_are_signs_with_what_they_stand_between(text: str, found: tuple[str, ...]) -> None:
+    assert calculation(text) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ("from Harsk to the Tarn", "from the Tarn to Harsk", {"from", "harsk", "to", "tarn"}),
+        ("Ann calls Bob", "Bob calls Ann", {"", "ann", "calls", "bob"}),
+        ("of Ann and Bob", "of Bob and Ann", set()),
+        ("In Harsk, who wove in 1834?", "In 1834, who wove in Harsk?", set()),
+        ("the frame of the loom", "the loom's frame", set()),
+    ],
+)
+def test_words_are_exchanged_where_each_stands_after_what_was_before_the_other(one: str, other: str, words: set[str]) -> None:
+    assert exchanged(one, other) == exchanged(other, one) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["Is it?", "¿Es de nogal?", "Τι είναι;", "Τι είναι\u037e", "ما هذا؟", "这是什么？", "これは何ですか？", "Ի՞նչ է սա"]
+)
+def test_questions_end_in_the_mark_of_their_script(text: str) -> None:
+    assert is_asked(text) and is_asked(f"{text}\n")
+
+
+@pytest.mark.parametrize("text", ["It is.", "It is;", "Είναι.", "这是。", ""])
+def test_other_texts_ask_nothing(text: str) -> None:
+    assert not is_asked(text)
+
+
+@pytest.mark.parametrize("text", ["It isn't.", "It is not.", "Without nails", "Nobody came.", "It can’t be."])
+def test_negations(text: str) -> None:
+    assert negated(text)
+    assert not negated(affirmed(text))
+
+
+def test_words_that_hold_a_negation_are_none() -> None:
+    assert not negated("A notable knot, and nor­mally so; nonetheless.".replace("\u00ad", ""))
+
+
+@given(st.text())
+def test_any_text_has_words(text: str) -> None:
+    content_words(text)
+    names(text)
+    calculation(text)
+    assert not exchanged(text, text)
+    assert all(number and not number.startswith(",") for number in numbers(text))
