@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from lab_pipeline.config.recipe import Validation, load_recipe
+from lab_pipeline.config.recipe import ValidationRecipe, load_recipe
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA
@@ -45,7 +45,7 @@ def main(home: Home, epochs: int) -> None:
     settings = load_settings(home.settings_file)
     recipe = load_recipe(settings.recipe)
     phase = recipe.knowledge.model_copy(update={"epochs": epochs})
-    recipe = recipe.model_copy(update={"knowledge": phase, "validation": Validation(share=0, general=0)})
+    recipe = recipe.model_copy(update={"knowledge": phase, "validation": ValidationRecipe(share=0, general=0)})
     base, general, heldout, catalog = (
         fetch_model(home, settings.base_model),
         load_general(settings.general),

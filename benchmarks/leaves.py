@@ -61,19 +61,19 @@ def main(leaves: int) -> None:
         from lab_pipeline.defs.automation import stale_leaves, taxonomy_changes, waiting_retunes
         from lab_pipeline.defs.partitions import ranges
         from lab_pipeline.defs.resources import Lab
-        from lab_pipeline.reports.status import Standing
+        from lab_pipeline.reports.status import HomeStatus
         from lab_pipeline.runtime.command import _run
 
         with dg.DagsterInstance.get() as instance:
             seconds: dict[str, float] = {}
             started = time.monotonic()
             _run(instance, home, "snapshot_taxonomy", say, seconds)
-            standing = Standing.of(home, load_settings(home.settings_file))
+            standing = HomeStatus.of(home, load_settings(home.settings_file))
             ((first, last),) = ranges(instance, standing.behind)
             _run(instance, home, "refresh_leaves", say, seconds, [first, last])
             wall = time.monotonic() - started
             children = resource.getrusage(resource.RUSAGE_CHILDREN)
-            behind = Standing.of(home, load_settings(home.settings_file)).behind
+            behind = HomeStatus.of(home, load_settings(home.settings_file)).behind
 
             resources = {"lab": Lab(root=str(home.root))}
             ticks = {sensor.name: sensor for sensor in (taxonomy_changes, stale_leaves, waiting_retunes)}

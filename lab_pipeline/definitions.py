@@ -15,7 +15,7 @@ from lab_pipeline.defs.kubernetes import executor
 from lab_pipeline.defs.notifications import crashed_runs
 from lab_pipeline.defs.promotion import assets as promotion
 from lab_pipeline.defs.promotion import checks as promotion_checks
-from lab_pipeline.defs.resources import Lab, TailLock
+from lab_pipeline.defs.resources import Lab, RetuneLock
 from lab_pipeline.defs.taxonomy import assets as taxonomy
 from lab_pipeline.defs.taxonomy import checks as taxonomy_checks
 
@@ -27,7 +27,7 @@ defs = dg.Definitions(
     schedules=[nightly_retune],
     resources={
         "lab": Lab.configure_at_launch(root=str(default_home())),
-        "tail": TailLock(root=str(default_home())),
+        "retune_lock": RetuneLock(root=str(default_home())),
         "trainer": dg.PipesSubprocessClient(forward_termination=True),
     },
     executor=executor(),

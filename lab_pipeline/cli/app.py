@@ -80,9 +80,9 @@ def retune(
 def status(home: HomeOption = None, as_json: AsJson = False) -> None:
     """How the leaves stand, what the last candidate scored, and which model is the champion."""
     opened = prepare(home or default_home(), None)
-    from lab_pipeline.reports.status import standing_report
+    from lab_pipeline.reports.status import status_report
 
-    report = standing_report(opened)
+    report = status_report(opened)
     typer.echo(json.dumps(report, indent=2) if as_json else summary_text(report))
 
 
@@ -357,10 +357,10 @@ def main() -> None:
         typer.echo("interrupted; what was finished is kept, and the next retune goes on from here", err=True)
         sys.exit(130)
     except Exception as error:
-        mendable = as_lab_error(error)
-        if mendable is None:
+        errors_as_failures = as_lab_error(error)
+        if errors_as_failures is None:
             raise
-        typer.echo(f"error: {mendable}", err=True)
+        typer.echo(f"error: {errors_as_failures}", err=True)
         sys.exit(1)
 
 

@@ -28,29 +28,29 @@ class Strategy(StrEnum):
     Recipe", arXiv 2412.13337)."""
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Lora(_Part):
+class Lora(_Section):
     rank: int = Field(ge=1, le=512)
     alpha: int = Field(ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class Phase(_Part):
+class PhaseRecipe(_Section):
     epochs: int = Field(ge=1, le=1000)
     learning_rate: float = Field(gt=0, le=1)
     general_replay: int = Field(0, ge=0, description="General questions mixed in, in rows")
 
 
-class SkillsPhase(Phase):
+class SkillsPhase(PhaseRecipe):
     phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 sees again")
     raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks over documents (RAFT)")
 
 
-class Validation(_Part):
+class ValidationRecipe(_Section):
     """Which rows are kept from training to choose the epoch by, and by what rule."""
 
     share: float = Field(0.1, ge=0, le=0.5, description="Share of a leaf's curated rows")
@@ -58,7 +58,7 @@ class Validation(_Part):
     general_tolerance: float = Field(0.1, ge=0, description="Rise of the general loss over the base model's, nats per token")
 
 
-class Recipe(_Part):
+class Recipe(_Section):
     """Sizes in tokens; see `recipes/` for the meaning and source of each value."""
 
     strategy: Strategy = Strategy.phased
@@ -73,8 +73,8 @@ class Recipe(_Part):
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
     save_every_steps: int = Field(25, ge=1)
-    validation: Validation = Validation()
-    knowledge: Phase
+    validation: ValidationRecipe = ValidationRecipe()
+    knowledge: PhaseRecipe
     skills: SkillsPhase
 
     @property
@@ -87,7 +87,7 @@ class Recipe(_Part):
         chosen = {"validation": {"share", "general"}, "knowledge": {"general_replay"}, "skills": skills}
         return self.model_dump(mode="json", include={"strategy": True, **chosen})
 
-    def phase(self, name: Literal["knowledge", "skills"]) -> Phase:
+    def phase(self, name: Literal["knowledge", "skills"]) -> PhaseRecipe:
         """The numbers that the phase of that name trains by."""
         return self.skills if name == "skills" and not self.stacked else self.knowledge
 

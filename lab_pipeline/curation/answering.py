@@ -23,7 +23,7 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
-_TOLD = {
+_ANSWER_MARKS = {
     kind: re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
     for kind, words in {
         "time": rf"\w+day|{_MONTHS}|spring|summer|autumn|winter|morning|noon|afternoon|evening|night|midnight|dusk|dawn|"
@@ -110,7 +110,7 @@ def _tells(kind: str, sentence: str, question: str, leaf: Profile) -> bool:
     counted = bool(numbers(sentence) - numbers(question))
     if kind == "number":
         return counted or bool(_ONE.search(sentence))
-    return bool(_TOLD[kind].search(sentence)) or (kind == "time" and counted)
+    return bool(_ANSWER_MARKS[kind].search(sentence)) or (kind == "time" and counted)
 
 
 def _verb(asked: str, sentence: str) -> bool:

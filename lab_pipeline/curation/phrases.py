@@ -55,7 +55,7 @@ _HELP = (
 )
 _TELL = r"(?:mention|state|say|specify|provide|contain|include|give|indicate|tell|discuss|describe|address)"
 _INFORMATION = r"(?:information|context|details?|data|evidence|mention|indication|answer|knowledge|text)"
-_TOLD = (
+_STATED = (
     r"(?:mentioned|stated|provided|specified|given|discussed|described|included|indicated|found|disclosed|contained|covered|"
     r"addressed)"
 )
@@ -78,7 +78,7 @@ REFUSAL = _any(
     rf"\b(?:sorry|apologi[sz]e|afraid)\b.{{0,30}}\b(?:no {_INFORMATION}|(?:{_CANNOT}|unable to) {_HELP})\b",
     r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
     # what it lacks
-    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within) (?:the|this|that|your) (?:\w+ )?{_SOURCE}\b",
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_STATED} (?:in|by|within) (?:the|this|that|your) (?:\w+ )?{_SOURCE}\b",
     rf"\b(?:nothing|not|no \w+) in the {_SOURCE}\b|\b{_SOURCE} is silent\b",
     rf"\b(?:the|this|that|your) (?:\w+ )?{_SOURCE} (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
     rf"\b(?:not enough|insufficient|not sufficient) (?:\w+ )?{_INFORMATION}\b",
@@ -94,8 +94,8 @@ REFUSAL = _any(
     r"\bcomo (?:modelo|ia|una ia)\b|\bno puedo (?:ayudar\w*|responder|proporcionar)\b",
 )
 
-NOT_TOLD = _any(
-    rf"(?:\bnot|n['’]t) (?:\w+ )?{_TOLD} (?:in|by|within|here|anywhere)\b",
+NOT_STATED = _any(
+    rf"(?:\bnot|n['’]t) (?:\w+ )?{_STATED} (?:in|by|within|here|anywhere)\b",
     r"\b(?:is|are|was|were|has been|have been)(?: not|n['’]t) (?:\w+ )?"
     r"(?:specified|mentioned|stated|known|recorded|documented|clear|disclosed|revealed)\b",
     r"\b(?:is|are|was|were|remains?) (?:\w+ )?(?:unknown|unclear|uncertain|unspecified|a mystery)\b",
@@ -144,7 +144,7 @@ POINTS_AT_SOURCE = _any(
     r"\bthe above\b|\bof the following\b",
     r"\bin (?:section|chapter|paragraph|figure|table|line|sentence) \d",
     r"\bthe (?:key|main) (?:points?|ideas?|takeaways?)\b",
-    rf"^(?:what|which \w+) (?:is|are|was|were) {_TOLD}\b|^what (?:\w+ )?{_TOLD} (?:about|in)\b|^what information is\b",
+    rf"^(?:what|which \w+) (?:is|are|was|were) {_STATED}\b|^what (?:\w+ )?{_STATED} (?:about|in)\b|^what information is\b",
     rf"\b{_GIVEN} {_WORK}\b|^(?:in|from|given) the (?:\w+ )?{_WORK}\s*,",
     rf"\bthe {_WORK} (?:above|below|given|provided|{_SAYS})\b",
     rf"\b(?:does|do|did) the {_WORK} {_SAYS}\b",

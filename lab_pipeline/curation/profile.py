@@ -18,14 +18,14 @@ Reason = str | None
 """What a rule found wrong with a row, None if nothing."""
 
 _RUN = 5
-_ENOUGH_LIKENESS = 0.07
+_ENOUGH_SIMILARITY = 0.07
 """Seeds on different matters have 0.06 to 0.07; where all seeds are one sentence with other names, rows need not be."""
 _OTHER_SEEDS = 2
 """With fewer other seeds than this, how like one another a leaf's seeds are says nothing; upstream's minimum of five, of which
 one is held out, leaves three."""
-_LIKENESS_OF_FEW = 0.04
-"""Taken for the likeness of the least like seed then: of leaves of two seeds it loses none of 248 rows, and finds two thirds of
-other leaves' rows and general questions."""
+_SIMILARITY_OF_FEW = 0.04
+"""Stands in for the similarity of the least similar seed then: in leaves of two seeds it loses none of 248 rows, and finds two
+thirds of other leaves' rows and general questions."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Profile:
     """Words of its seeds' shortest and longest `question` and `answer`; bounds that bind nothing where it has no seeds."""
     end_marks: bool
     """Whether any seed's answer ends in a mark; where none does, no row's need end."""
-    manner: dict[str, float]
-    """How its seeds read on average: see `likeness`."""
-    least_likeness: float
+    style: dict[str, float]
+    """How its seeds read on average: see `similarity`."""
+    least_similarity: float
     """Likeness of the seed that is least like the others."""
 
 
@@ -56,10 +56,10 @@ def profile(source: dict[str, Any]) -> Profile:
     """The profile of a leaf from its frozen source."""
     material = "\n".join(_texts(source))
     seeds = [f"{seed['question']} {seed['answer']}" for seed in source["seeds"]]
-    manner = _mean([_shape(seed) for seed in seeds])
+    style = _mean([_shape(seed) for seed in seeds])
     others = len(seeds) - 1
     few = others < _OTHER_SEEDS
-    alone = [_LIKENESS_OF_FEW] if few else [(len(seeds) * likeness(seed, manner) - 1) / others for seed in seeds]
+    alone = [_SIMILARITY_OF_FEW] if few else [(len(seeds) * similarity(seed, style) - 1) / others for seed in seeds]
     return Profile(
         language=main_language(seeds) or main_language([material]),
         scripts=scripts(material),
@@ -68,18 +68,18 @@ def profile(source: dict[str, Any]) -> Profile:
         words=frozenset(re.findall(r"\w+", material.casefold())),
         lengths={column: _lengths([seed[column] for seed in source["seeds"]]) for column in ("question", "answer")},
         end_marks=any(not seed["answer"].strip()[-1:].isalnum() for seed in source["seeds"]),
-        manner=manner,
-        least_likeness=min(*alone, _ENOUGH_LIKENESS),
+        style=style,
+        least_similarity=min(*alone, _ENOUGH_SIMILARITY),
     )
 
 
-def likeness(text: str, manner: dict[str, float]) -> float:
+def similarity(text: str, style: dict[str, float]) -> float:
     """Mean cosine similarity of a text to a leaf's seeds, over runs of five characters.
 
     Runs of five tell tasks apart better than content words or shorter runs do, function words included: area under the curve
     0.99 (content words: 0.91), each seed of six skill leaves against the others' seeds and general questions.
     """
-    return sum(weight * manner.get(run, 0.0) for run, weight in _shape(text).items())
+    return sum(weight * style.get(run, 0.0) for run, weight in _shape(text).items())
 
 
 def _shape(text: str) -> dict[str, float]:

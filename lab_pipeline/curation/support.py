@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lab_pipeline.curation.profile import Profile, Reason, Row, likeness
+from lab_pipeline.curation.profile import Profile, Reason, Row, similarity
 from lab_pipeline.flows.flow import Rules
 from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import affirmed, content_words, names, negated, numbers
@@ -22,9 +22,9 @@ _RETOLD = 3
 _UNLIKE = 0.7
 _UNLIKE_AND_STRANGE = 1.0
 _STRANGE_QUESTION = 0.15
-"""A skill row is off topic when its likeness to the seeds is below 0.7 of that of the least like seed, or below all of it where
-next to no word of its question is the leaf's. With four seeds drawn from each of six skill leaves, 4 of 160 other seeds are
-lost, and 87 % of other leaves' rows and general questions found; with five, 1 of 120 and 85 %."""
+"""A skill row is off topic when its similarity to the seeds is below 0.7 of that of the least similar seed, or below all of it
+where next to no word of its question is the leaf's. With four seeds drawn from each of six skill leaves, 4 of 160 other seeds
+are lost, and 87 % of other leaves' rows and general questions found; with five, 1 of 120 and 85 %."""
 
 
 def support(text: str, source: str, known: frozenset[str] = frozenset()) -> float:
@@ -146,11 +146,11 @@ def off_topic(row: Row, rules: Rules, leaf: Profile) -> Reason:
         asked = "" if row["context"] else row["question"]  # an instruction on a document is in nobody's words
         known = support(f"{asked} {row['answer']}", "", leaf.topics)
         return None if known >= rules.on_topic else f"{known:.0%} of the words are the leaf's"
-    alike = likeness(f"{row['question']} {row['answer']}", leaf.manner)
+    alike = similarity(f"{row['question']} {row['answer']}", leaf.style)
     strange = support(row["question"], "", leaf.topics) < _STRANGE_QUESTION
-    if alike >= leaf.least_likeness * (_UNLIKE_AND_STRANGE if strange else _UNLIKE):
+    if alike >= leaf.least_similarity * (_UNLIKE_AND_STRANGE if strange else _UNLIKE):
         return None
-    return f"reads unlike the leaf's seeds: likeness {alike:.3f}, of the least like seed {leaf.least_likeness:.3f}"
+    return f"reads unlike the leaf's seeds: similarity {alike:.3f}, of the least like seed {leaf.least_similarity:.3f}"
 
 
 def ungrounded(row: Row, rules: Rules, leaf: Profile) -> Reason:

@@ -11,7 +11,7 @@ from lab_pipeline.curation.phrases import (
     FINITE_VERB,
     LEAKED_TAG,
     NO_ANSWER,
-    NOT_TOLD,
+    NOT_STATED,
     OPEN_END,
     OPEN_PREPOSITION,
     POINTS_AT_SOURCE,
@@ -49,7 +49,7 @@ def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
     answer, own = row["answer"], f"{row['question']} {row['support'] or ''}".casefold()
     found = REFUSAL.search(answer) or NO_ANSWER.fullmatch(answer)
     if not found and row["kind"] == "knowledge":
-        found = NOT_TOLD.search(answer)
+        found = NOT_STATED.search(answer)
     if found and " ".join(found.group().casefold().split()[-_REPEATED:]) in own:
         return None
     if not found and re.match(r"(?:i|sorry|unfortunately|as an?)\b", row["question"], re.IGNORECASE):

@@ -24,7 +24,7 @@ from lab_pipeline.config.settings import DatasetSettings, anchored
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import TRAINING_SCHEMA
 from lab_pipeline.core.storage import digest, file_digest
-from lab_pipeline.datasets.rows import own_row
+from lab_pipeline.datasets.rows import custom_row
 from lab_pipeline.datasets.screening import exclusion
 
 _PRETRAINING = re.compile(r"<\|user\|>\n(.*?)\n<\|assistant\|>\n(.*)", re.DOTALL)
@@ -33,7 +33,7 @@ _PRETRAINING = re.compile(r"<\|user\|>\n(.*?)\n<\|assistant\|>\n(.*)", re.DOTALL
 _ROWS_AT_ONCE = 10_000
 
 
-class OwnDataError(LabError):
+class CustomDataError(LabError):
     """A data set cannot be read; the message names file and key."""
 
 
@@ -50,14 +50,14 @@ class _Recipe(BaseModel):
     metadata: _RecipeHead = _RecipeHead()
 
 
-def own_rows(datasets: list[DatasetSettings], seed: int) -> tuple[list[pa.Table], list[dict[str, Any]]]:
+def custom_rows(datasets: list[DatasetSettings], seed: int) -> tuple[list[pa.Table], list[dict[str, Any]]]:
     """(rows, wrong rows) of some data sets, under `TRAINING_SCHEMA` and `screening.EXCLUDED_SCHEMA`.
 
     A part of a data set is chosen by hash of its rows and `seed`. Where upstream repeats rows to reach a number, all are taken
     once. A recipe's system prompt, if it has one, stands before every row of its data sets, as upstream does it.
 
     Raises:
-        OwnDataError: a file is missing or of another kind, or a recipe is wrong.
+        CustomDataError: a file is missing or of another kind, or a recipe is wrong.
     """
     chosen, wrong = [], []
     for path, size, system in _files(datasets):
@@ -72,11 +72,11 @@ def own_rows(datasets: list[DatasetSettings], seed: int) -> tuple[list[pa.Table]
     return chosen, wrong
 
 
-def own_contents(datasets: list[DatasetSettings]) -> list[list[Any]]:
+def custom_contents(datasets: list[DatasetSettings]) -> list[list[Any]]:
     """What the rows of some data sets depend on: their files' bytes, sizes and system prompts.
 
     Raises:
-        OwnDataError: as `own_rows`.
+        CustomDataError: as `custom_rows`.
     """
     contents = []
     for path, size, system in _files(datasets):
@@ -102,10 +102,10 @@ def _load_recipe(path: Path) -> _Recipe:
         with _readable(path):
             return _Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OwnDataError(f"{path}: not valid YAML: {error}") from None
+        raise CustomDataError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
         problem = error.errors()[0]
-        raise OwnDataError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        raise CustomDataError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
 
 
 @contextmanager
@@ -113,9 +113,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OwnDataError(f"{path}: cannot be read ({error.strerror}); see `mixing` in settings.yaml") from None
+        raise CustomDataError(f"{path}: cannot be read ({error.strerror}); see `mixing` in settings.yaml") from None
     except pa.ArrowInvalid as error:
-        raise OwnDataError(f"{path}: not a Parquet file ({error})") from None
+        raise CustomDataError(f"{path}: not a Parquet file ({error})") from None
 
 
 def _read(path: Path, system: str) -> tuple[pa.Table, list[dict[str, Any]]]:
@@ -163,7 +163,7 @@ def _row(found: bytes | dict[str, Any], system: str, place: str) -> dict[str, An
     if system:
         messages = [{"role": "system", "content": system}, *(each for each in messages if each["role"] != "system")]
     metadata = {**_metadata(row.get("metadata")), **{key: value for key, value in row.items() if key not in said}}
-    return own_row(messages, unmask or whole, metadata, place)
+    return custom_row(messages, unmask or whole, metadata, place)
 
 
 _LEGACY = ("system", "user", "assistant")

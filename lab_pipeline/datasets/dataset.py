@@ -16,7 +16,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import TRAINING_SCHEMA
 from lab_pipeline.core.storage import digest, read_json, read_rows
 from lab_pipeline.datasets.catalog import Catalog
-from lab_pipeline.datasets.custom import own_contents
+from lab_pipeline.datasets.custom import custom_contents
 
 Phase = Literal["knowledge", "skills"]
 
@@ -73,7 +73,7 @@ def exclusions(home: Home) -> list[dict[str, Any]]:
 
 def origin(catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> str:
     """What both data sets are mixed from."""
-    own = [own_contents(datasets) for datasets in (settings.mixing.knowledge, settings.mixing.skills)]
+    own = [custom_contents(datasets) for datasets in (settings.mixing.knowledge, settings.mixing.skills)]
     return digest([catalog.contents, heldout["digest"], own])
 
 

@@ -30,7 +30,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import EXCLUDED_SCHEMA, TRAINING_SCHEMA
 from lab_pipeline.core.storage import digest, read_json, write_json, write_rows, written_whole
 from lab_pipeline.datasets.catalog import Catalog, curated_rows, curated_table
-from lab_pipeline.datasets.custom import own_rows
+from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.dataset import Dataset, Phase, mixing, origin, require_agreement, require_mixing
 from lab_pipeline.datasets.heldout_questions import asked_questions
 from lab_pipeline.datasets.raft import raft_row
@@ -51,7 +51,7 @@ def mix_knowledge(
 ) -> Dataset:
     """Build and store phase 1's data."""
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] == "knowledge"]
-    own, wrong = own_rows(settings.mixing.knowledge, settings.seed)
+    own, wrong = custom_rows(settings.mixing.knowledge, settings.seed)
     curated = (_curated(home, entry, recipe, settings) for entry in leaves)
     documents = (
         [document_row(entry["leaf"], source["domain"], passage) for passage in source["passages"]]
@@ -83,7 +83,7 @@ def mix_skills(
     require_agreement([knowledge], catalog, heldout, settings)
     require_mixing([knowledge], replay, recipe, settings)
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] != "knowledge"]
-    own, wrong = own_rows(settings.mixing.skills, settings.seed)
+    own, wrong = custom_rows(settings.mixing.skills, settings.seed)
     seeds = ([seed_row(entry["leaf"], seed) for seed in source["seeds"]] for entry, source in _sources(home, leaves))
     curated = (_curated(home, entry, recipe, settings) for entry in leaves)
     test = LeakDetector(asked_questions(heldout))

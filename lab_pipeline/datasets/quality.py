@@ -35,7 +35,7 @@ class Expectation(BaseModel):
 
 
 @dataclass(frozen=True)
-class Finding:
+class ExpectationResult:
     """How one expectation fared."""
 
     name: str
@@ -46,10 +46,10 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Findings:
+class SuiteResult:
     """How a suite fared, in the suite's order."""
 
-    each: list[Finding]
+    each: list[ExpectationResult]
     page: str
     """Great Expectations' own page of it (Data Docs), HTML; its styles come from the web."""
 
@@ -61,7 +61,7 @@ def load_suite(name: str) -> tuple[Expectation, ...]:
     )
 
 
-def validate(frame: pd.DataFrame, name: str) -> Findings:
+def validate(frame: pd.DataFrame, name: str) -> SuiteResult:
     """Run the suite of that name on a table."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -85,10 +85,10 @@ def validate(frame: pd.DataFrame, name: str) -> Findings:
     result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
     found = {config.meta["name"]: each for each in result.results if (config := each.expectation_config) and config.meta}
     page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    return Findings([_finding(each, found[each.name]) for each in wanted], page)
+    return SuiteResult([_result(each, found[each.name]) for each in wanted], page)
 
 
-def _finding(wanted: Expectation, found: Any) -> Finding:
+def _result(wanted: Expectation, found: Any) -> ExpectationResult:
     result = found.result
     if "unexpected_count" not in result:
         observed = str(result.get("observed_value", ""))
@@ -96,7 +96,7 @@ def _finding(wanted: Expectation, found: Any) -> Finding:
         observed = f"{result['unexpected_count']} of {result['element_count']} rows unexpected"
         if examples := ", ".join(repr(each)[:80] for each in result["partial_unexpected_list"][:3]):
             observed += f", such as {examples}"
-    return Finding(wanted.name, wanted.severity, bool(found.success), observed)
+    return ExpectationResult(wanted.name, wanted.severity, bool(found.success), observed)
 
 
 def curated_frame(rows: pa.Table) -> pd.DataFrame:

@@ -9,7 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lab_pipeline.core.rows import TRAINING_SCHEMA, as_prompt, is_document_instruction
+from lab_pipeline.core.rows import (
+    TRAINING_SCHEMA,
+    GeneralQuestion,
+    Passage,
+    SeedExample,
+    TrainingRow,
+    Turn,
+    as_conversation,
+    is_document_instruction,
+)
 from lab_pipeline.core.storage import digest
 
 TAUGHT_BY = ("document", "document_commit", "flow", "taxonomy_commit", "teacher")
@@ -49,23 +58,20 @@ def _conversations(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> pa.Lis
     return pa.ListArray.from_arrays(np.arange(0, 2 * count + 1, 2, dtype=np.int32), turns)
 
 
-def seed_row(leaf: str, seed: dict[str, str]) -> dict[str, Any]:
+def seed_row(leaf: str, seed: SeedExample) -> TrainingRow:
     """A seed example in use as a training row: what a person wrote is the best row that a skill has."""
-    messages = [*as_prompt(seed["asked"], None), {"role": "assistant", "content": seed["answer"]}]
+    messages = as_conversation(seed["asked"], None, seed["answer"])
     return _row(digest([seed["asked"], seed["answer"]]), messages, {}, leaf=leaf, source="seed")
 
 
-def document_row(leaf: str, domain: str, passage: dict[str, Any]) -> dict[str, Any]:
+def document_row(leaf: str, domain: str, passage: Passage) -> TrainingRow:
     """A passage of a document as a row to be learned whole (`unmask`)."""
     subject = passage["heading"] or domain
     metadata = {"document": passage["document"], "document_commit": passage["commit"], "domain": domain}
     origin = digest([leaf, passage["document"], passage["start"], passage["text"]])
     return _row(
         origin,
-        [
-            {"role": "user", "content": f"What do you know about this subject: {subject}?"},
-            {"role": "assistant", "content": passage["text"]},
-        ],
+        as_conversation(f"What do you know about this subject: {subject}?", None, passage["text"]),
         metadata,
         leaf=leaf,
         source="document",
@@ -73,11 +79,11 @@ def document_row(leaf: str, domain: str, passage: dict[str, Any]) -> dict[str, A
     )
 
 
-def general_row(question: dict[str, str]) -> dict[str, Any]:
+def general_row(question: GeneralQuestion) -> TrainingRow:
     """A general question with its answer, replayed against forgetting."""
     return _row(
         question["id"],
-        [*as_prompt(question["question"], None), {"role": "assistant", "content": question["answer"]}],
+        as_conversation(question["question"], None, question["answer"]),
         {"category": question["category"]},
         leaf=None,
         source="general",
@@ -95,7 +101,7 @@ def licensed(rows: pa.Table, licences: dict[str, list[str]]) -> pa.Table:
     return rows.set_column(column, TRAINING_SCHEMA.field(column), pa.array([after[each] for each in before], pa.string()))
 
 
-def own_row(messages: list[dict[str, str]], unmask: bool, metadata: dict[str, Any], place: str) -> dict[str, Any]:
+def custom_row(messages: list[Turn], unmask: bool, metadata: dict[str, Any], place: str) -> TrainingRow:
     """A row of somebody's own data set; its id is its content's, so it is the same wherever the file lies."""
     row = _row(digest([messages, unmask]), messages, metadata, leaf=None, source="own", unmask=unmask)
     return {**row, "source_row": place}
@@ -103,12 +109,12 @@ def own_row(messages: list[dict[str, str]], unmask: bool, metadata: dict[str, An
 
 def _row(
     origin: str,
-    messages: list[dict[str, str]],
+    messages: list[Turn],
     metadata: dict[str, Any],
     leaf: str | None,
     source: str,
     unmask: bool = False,
-) -> dict[str, Any]:
+) -> TrainingRow:
     return {
         "id": digest([source, leaf, origin]),
         "messages": messages,

@@ -9,9 +9,8 @@ are not: `benchmarks/README.md`, choosing the epoch.)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
 
-from lab_pipeline.core.rows import as_prompt, is_document_instruction
+from lab_pipeline.core.rows import CuratedRow, as_prompt, is_document_instruction
 from lab_pipeline.core.storage import digest
 from lab_pipeline.text.leaks import LeakDetector
 
@@ -19,7 +18,7 @@ ENOUGH_ROWS = 10
 """A leaf with fewer rows spares none for validation."""
 
 
-def validation_rows(rows: list[dict[str, Any]], seeds: list[str], share: float, random_seed: int) -> set[str]:
+def validation_rows(rows: list[CuratedRow], seeds: list[str], share: float, random_seed: int) -> set[str]:
     """Ids of the curated rows of one leaf that validate: whole groups, chosen by hash, never more than `share` of the rows.
 
     Args:
@@ -43,12 +42,12 @@ def validation_rows(rows: list[dict[str, Any]], seeds: list[str], share: float, 
     return chosen
 
 
-def _fact(row: dict[str, Any]) -> str | None:
+def _fact(row: CuratedRow) -> str | None:
     """The part of a document that the row asks about; None of one that brings its context along, or has no document."""
     return None if row["context"] else row["support"]
 
 
-def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _groups(rows: list[CuratedRow]) -> list[list[CuratedRow]]:
     """Rows joined by nearly the same question, or the same context, directly or through others."""
     leader = list(range(len(rows)))
     known = LeakDetector()
@@ -72,5 +71,5 @@ def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return list(groups.values())
 
 
-def _asked(row: dict[str, Any]) -> str:
+def _asked(row: CuratedRow) -> str:
     return as_prompt(row["question"], row["context"])[0]["content"]

@@ -41,7 +41,7 @@ from lab_pipeline.defs.private_dagster import (
 )
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.instructions.plan import Backlog, backlog, plan_leaves
-from lab_pipeline.reports.status import Standing
+from lab_pipeline.reports.status import HomeStatus
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.source import taxonomy_state
 from lab_pipeline.teacher.choose import teacher_identities
@@ -64,7 +64,7 @@ _LONGEST_WAIT_SECONDS = 3600
 _RUNS_AT_A_TICK = 25
 
 
-def _own_settings() -> Settings | None:
+def _home_settings() -> Settings | None:
     """The home's settings as they are when the definitions load; None where there are none yet, or wrong ones."""
     try:
         return load_settings(default_home() / "settings.yaml")
@@ -78,22 +78,22 @@ def unlimited_costs(settings: Settings) -> bool:
     return any(keys) and settings.budgets.teacher_calls is None
 
 
-_settings = _own_settings()
+_settings = _home_settings()
 _sensors = _settings.sensors if _settings else SensorSettings()
 _schedule = _settings.schedule if _settings else ScheduleSettings()
 
 
-def _said(tick: Callable[..., Any]) -> Callable[..., Any]:
+def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
     """A tick that says what a person can mend as the reason to skip, and looks again next time."""
 
     @wraps(tick)
-    def mendable_tick(*arguments: Any, **named: Any) -> Any:
+    def skipping_tick(*arguments: Any, **named: Any) -> Any:
         try:
             return tick(*arguments, **named)
         except LabError as error:
             return dg.SkipReason(str(error))
 
-    return mendable_tick
+    return skipping_tick
 
 
 @dg.sensor(
@@ -103,7 +103,7 @@ def _said(tick: Callable[..., Any]) -> Callable[..., Any]:
     description="Takes a snapshot when the taxonomy's files or commit changed, and hourly while leaves are quarantined, for "
     "their documents may have come back.",
 )
-@_said
+@_skips_on_lab_error
 def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     home, settings = lab.home, lab.settings
     state = taxonomy_state(home, settings)
@@ -131,7 +131,7 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
     description="Refreshes the leaves that are behind their taxonomy folder, flow, teacher or judge. A leaf that fails is "
     "tried again with back-off, then left to a person. Off by default if a model wants a key and no budget is set.",
 )
-@_said
+@_skips_on_lab_error
 def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
     requests, _, said = _refreshes(context.instance, lab)
     if run := _unfinished(context.instance, refresh_leaves.name):
@@ -172,7 +172,7 @@ def _refresh_request(first: str, last: str, run_key: str, tags: dict[str, str]) 
     description="Retunes if anything changed since the last evaluated candidate: data, recipe, base model, seed, gate policy. "
     "While leaves are being refreshed it waits: the sensor waiting_retunes then starts the run.",
 )
-@_said
+@_skips_on_lab_error
 def nightly_retune(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     home, night = lab.home, context.scheduled_execution_time.isoformat()
     if reason := _must_wait(context.instance, lab):
@@ -188,7 +188,7 @@ def nightly_retune(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunReq
     description="Starts the nightly retune that had to wait, and the tail of a 'Materialize all' whose failed leaves made "
     "Dagster stop before it.",
 )
-@_said
+@_skips_on_lab_error
 def waiting_retunes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     instance, home = context.instance, lab.home
     if backfill := _backfill_without_tail(instance):
@@ -208,7 +208,7 @@ def waiting_retunes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequ
 
 
 def _retune_if_changed(lab: Lab, run_key: str) -> dg.RunRequest | dg.SkipReason:
-    standing = Standing.of(lab.home, lab.settings)
+    standing = HomeStatus.of(lab.home, lab.settings)
     if not standing.trainable:
         return dg.SkipReason("no leaf has a row to train on")
     if standing.unchanged:

@@ -79,7 +79,7 @@ class Lab(dg.ConfigurableResource):
         return recipe.model_copy(update={"strategy": self.this_run.strategy}) if self.this_run.strategy else recipe
 
 
-class TailLock(dg.ConfigurableResource):
+class RetuneLock(dg.ConfigurableResource):
     """Held by every run that mixes, trains, evaluates or promotes: one at a time on a home, whoever started it.
 
     The kernel frees it when the run's process ends, however that ends.
@@ -88,7 +88,7 @@ class TailLock(dg.ConfigurableResource):
     root: str
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["TailLock"]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RetuneLock"]:
         assert context.log
         lock = FileLock(Home.open(Path(self.root)).root / "tail.lock")
         waiting_since = time.monotonic()
@@ -110,7 +110,7 @@ class TailLock(dg.ConfigurableResource):
 
 
 @contextmanager
-def mendable() -> Iterator[None]:
+def errors_as_failures() -> Iterator[None]:
     """Turn what a person can mend into a step failure that shows the message, not a traceback."""
     try:
         yield

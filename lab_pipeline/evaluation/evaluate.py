@@ -16,7 +16,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
-from lab_pipeline.datasets.custom import own_contents
+from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.heldout_questions import draw_distractors
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarised
@@ -40,7 +40,7 @@ def retune_inputs(
     """Fingerprint of all that a retune's outcome depends on: data, base model, recipe, seed, policy, judge and measure.
 
     Raises:
-        OwnDataError: a data set that the settings name cannot be read.
+        CustomDataError: a data set that the settings name cannot be read.
     """
     return digest(
         [
@@ -53,8 +53,8 @@ def retune_inputs(
             settings.gate.model_dump(),
             *judging_inputs(settings),
             MEASURE,
-            own_contents(settings.mixing.knowledge),
-            own_contents(settings.mixing.skills),
+            custom_contents(settings.mixing.knowledge),
+            custom_contents(settings.mixing.skills),
         ]
     )
 

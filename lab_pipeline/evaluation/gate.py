@@ -53,7 +53,7 @@ Outcome = Literal[
     "judged worse",
 ]
 
-Finding = Literal["better", "worse", "no clear change", "not measurable"]
+LeafChange = Literal["better", "worse", "no clear change", "not measurable"]
 
 Losses = dict[str, list[tuple[float, float]]]
 """(candidate, reference) loss of each question, by leaf."""
@@ -94,7 +94,7 @@ class LeafVerdict:
 
     leaf: str
     role: Literal["changed", "unchanged", "allowed"]
-    finding: Finding
+    finding: LeafChange
     veto: bool
     comparison: Comparison | None
 
@@ -240,7 +240,7 @@ def _leaf_verdicts(changed: Losses, unchanged: Losses, policy: GateSettings) -> 
         compared, strictly = compare({leaf: pairs}, policy.confidence), compare({leaf: pairs}, strict)
         low, high = compared.interval if compared and compared.interval else (-np.inf, np.inf)
         surely = strictly.interval[0] if strictly and strictly.interval else -np.inf
-        finding: Finding = "better" if high < 0 else "worse" if low > 0 else "no clear change"
+        finding: LeafChange = "better" if high < 0 else "worse" if low > 0 else "no clear change"
         verdicts.append(
             LeafVerdict(
                 leaf=leaf,

@@ -21,11 +21,11 @@ STOPS_BELOW = 0.5
 """More probably bad than good."""
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Start(_Part):
+class Start(_Section):
     """What a row starts from, before the teacher is asked anything."""
 
     each: Literal["sentence", "passage", "seed"]
@@ -44,7 +44,7 @@ class Start(_Part):
         return self
 
 
-class Augmentation(_Part):
+class Augmentation(_Section):
     """Another form of a passage, such as a summary. Pairs are written from it too (`text` in prompts), and it makes a row of
     its own, a document instruction: the passage, one of `instructions`, and this form as the answer."""
 
@@ -54,7 +54,7 @@ class Augmentation(_Part):
     instructions: tuple[str, ...] = Field(min_length=1)
 
 
-class Stage(_Part):
+class Stage(_Section):
     """One question to the teacher, whose reply becomes a column, or question and answer where `output` is pairs."""
 
     output: Literal["context", "question", "answer", "pairs"]
@@ -77,7 +77,7 @@ class Stage(_Part):
         return self.output == "pairs" or self.several > 1
 
 
-class Judge(_Part):
+class Judge(_Section):
     """One verdict on a row. Its score is the expected worth of the choices where the judge gives their probabilities, else the
     worth of the one it chose."""
 
@@ -105,7 +105,7 @@ class Judge(_Part):
         return self
 
 
-class Rules(_Part):
+class Rules(_Section):
     """Thresholds of the rules that need no judge; see `lab_pipeline.curation.rules`. None switches a rule off."""
 
     question_words: tuple[int, int] = (3, 60)
@@ -133,7 +133,7 @@ class Rules(_Part):
     language: bool = True
 
 
-class FlowFile(_Part):
+class FlowFile(_Section):
     version: int = Field(ge=1)
     kind: Literal["knowledge", "grounded_skill", "freeform_skill"]
     description: str
@@ -161,7 +161,7 @@ class FlowFile(_Part):
         return self
 
 
-class KnownRows(_Part):
+class KnownRows(_Section):
     """Rows whose verdict is known, with the columns that the judges' prompts use; by these a judge shows that it can judge."""
 
     good: tuple[dict[str, str], ...] = Field(min_length=8)
@@ -265,7 +265,7 @@ def load_flow(name: str, kind: Kind | None = None) -> Flow:
     return flow
 
 
-_Model = TypeVar("_Model", bound=_Part)
+_Model = TypeVar("_Model", bound=_Section)
 
 
 def _load(path: Path, model: type[_Model]) -> _Model:

@@ -105,7 +105,7 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
     return LeafState(**read_json(path)) if path.exists() else None
 
 
-def made_from(home: Home, leaf: str, curated: str) -> Path:
+def provenance_file(home: Home, leaf: str, curated: str) -> Path:
     """What a curated table was made from: flow, hashes of its prompts, frozen source, teacher and judge. For lineage."""
     return home.leaf(leaf) / f"made-{curated}.json"
 
@@ -117,7 +117,7 @@ def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
     return failure if failure and failure["plan"] == plan.curated else None
 
 
-def leaves_behind(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
+def stale_leaves_of(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
     """Leaves whose last good tables are not what the plan asks for, or lack rows for which the teacher gave no answer, in key
     order; withdrawn ones are left alone."""
     behind = []
@@ -152,7 +152,7 @@ class Backlog:
 def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now: datetime) -> Backlog:
     """What is behind, and how each leaf that failed waits: `policy.retry_seconds`, doubled after each further failure."""
     found = Backlog([], {}, {})
-    for leaf in leaves_behind(home, plans):
+    for leaf in stale_leaves_of(home, plans):
         failure = leaf_failure(home, plans[leaf])
         if failure is None:
             found.due.append(leaf)

@@ -25,7 +25,7 @@ from lab_pipeline.curation.rules import no_reply
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import generate, judge, starts
 from lab_pipeline.instructions.judge_calibration import Separations
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, leaf_failure, made_from
+from lab_pipeline.instructions.plan import LeafPlan, LeafState, leaf_failure, provenance_file
 from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
@@ -90,7 +90,7 @@ def refresh_leaves(
                         await asyncio.gather(*(each.settle() for each in (*asked, known)))
                     raise
                 write_json(
-                    made_from(home, plan.leaf, plan.curated),
+                    provenance_file(home, plan.leaf, plan.curated),
                     {**plan.recipe, "frozen_source": plan.source, "teacher": teacher.identity, "judge": judge_model.identity},
                 )
                 state = LeafState(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.core.progress import Progress, Say
-from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.rows import as_conversation
 from lab_pipeline.models.loader import load_model
 from lab_pipeline.models.packing import IGNORED, TokenRow, encode_answers, flatten
 
@@ -55,9 +55,8 @@ def row_losses(
 
 def as_row(question: dict[str, Any]) -> dict[str, Any]:
     """A question with its answer as a row for `encode_answers`."""
-    prompt = as_prompt(question["question"], question.get("context"))
-    answer = {"role": "assistant", "content": question["answer"]}
-    return {"id": question["question"], "messages": [*prompt, answer], "unmask": False}
+    messages = as_conversation(question["question"], question.get("context"), question["answer"])
+    return {"id": question["question"], "messages": messages, "unmask": False}
 
 
 def _packs(rows: list[TokenRow], pack_tokens: int) -> Iterator[list[int]]:

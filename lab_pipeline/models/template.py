@@ -7,11 +7,12 @@ from typing import Any
 from jinja2 import TemplateError as JinjaError
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.rows import Turn, as_conversation
 
 _MARK = "\ue000message\ue000"
 """Put in a message's place to see where the template puts it; no text holds it."""
 
-Messages = list[dict[str, str]]
+Messages = list[Turn]
 
 
 class TemplateError(LabError):
@@ -66,7 +67,7 @@ def turn_end_tokens(tokenizer: Any) -> set[int]:
     Raises:
         TemplateError: there is neither, or the template refuses a plain question and answer.
     """
-    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    asked = as_conversation("a", None, "b")
     last = tokenizer(turn_end(tokenizer, asked, 1), add_special_tokens=False)["input_ids"][-1:]
     ends = {token for token in last if token in tokenizer.added_tokens_decoder} | ({tokenizer.eos_token_id} - {None})
     if not ends:
@@ -85,4 +86,4 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _marked(messages: Messages, turn: int) -> Messages:
-    return [*messages[:turn], {**messages[turn], "content": _MARK}, *messages[turn + 1 :]]
+    return [*messages[:turn], {"role": messages[turn]["role"], "content": _MARK}, *messages[turn + 1 :]]

@@ -11,8 +11,8 @@ from lab_pipeline.config.settings import PACKAGED, Settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import as_prompt
-from lab_pipeline.datasets.custom import own_rows
-from lab_pipeline.datasets.rows import own_row
+from lab_pipeline.datasets.custom import custom_rows
+from lab_pipeline.datasets.rows import custom_row
 from lab_pipeline.models.base_model import tokenizer_folder
 from lab_pipeline.models.packing import TokenError, encode
 from lab_pipeline.models.template import TemplateError, turn_end_tokens
@@ -34,7 +34,7 @@ def require_fitness(home: Home, settings: Settings) -> None:
     Raises:
         UnfitModel: it cannot.
         ModelError: the model is not there.
-        OwnDataError: a data set that the settings name cannot be read.
+        CustomDataError: a data set that the settings name cannot be read.
     """
     if settings.base_model == PACKAGED:  # fit, and in no need of being unpacked to be tried
         return
@@ -43,7 +43,7 @@ def require_fitness(home: Home, settings: Settings) -> None:
     own = settings.mixing.knowledge + settings.mixing.skills
     uncommon = [[*_TURN, *_TURN], [_SYSTEM, *_TURN], [_SYSTEM, *_TURN, *_TURN]]
     if own and any(_refused(messages, tokenizer) for messages in uncommon):
-        tables, _ = own_rows(own, settings.seed)
+        tables, _ = custom_rows(own, settings.seed)
         places: dict[tuple[str, ...], str] = {}
         for table in tables:
             for place, messages in zip(table["source_row"].to_pylist(), table["messages"].to_pylist(), strict=True):
@@ -84,7 +84,7 @@ def _refused(messages: list[dict[str, str]], tokenizer: Any) -> str | None:
     """Why a row of these messages cannot be encoded."""
     try:
         turn_end_tokens(tokenizer)
-        encode(own_row(messages, False, {}, ""), tokenizer)
+        encode(custom_row(messages, False, {}, ""), tokenizer)
     except TemplateError as error:
         return str(error)
     except TokenError as error:

@@ -15,7 +15,7 @@ from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, TeacherSettings, load_settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
-from lab_pipeline.datasets.custom import own_rows
+from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
@@ -30,25 +30,25 @@ _MEMORY_GIB = 6
 
 
 @dataclass(frozen=True)
-class Finding:
+class HealthCheck:
     what: str
     fine: bool
     said: str
 
 
-def examine(home: Path) -> list[Finding]:
+def examine(home: Path) -> list[HealthCheck]:
     """All findings for a home, those of its settings only once it has some."""
     findings = [_python(), _git(), *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")), _memory()]
     findings += [_writable(home), _disk(home)]
     if not (home / "settings.yaml").exists():
-        return [*findings, Finding("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
+        return [*findings, HealthCheck("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
     try:
         settings = load_settings(home / "settings.yaml")
     except LabError as error:
-        return [*findings, Finding("settings", False, str(error))]
+        return [*findings, HealthCheck("settings", False, str(error))]
     return [
         *findings,
-        Finding("settings", True, str(home / "settings.yaml")),
+        HealthCheck("settings", True, str(home / "settings.yaml")),
         _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
         _tried("base model", lambda: _base_model(Home(home), settings)),
         _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
@@ -62,53 +62,53 @@ def examine(home: Path) -> list[Finding]:
     ]
 
 
-def _tried(what: str, attempt: Callable[[], str]) -> Finding:
+def _tried(what: str, attempt: Callable[[], str]) -> HealthCheck:
     try:
-        return Finding(what, True, attempt())
+        return HealthCheck(what, True, attempt())
     except LabError as error:
-        return Finding(what, False, str(error))
+        return HealthCheck(what, False, str(error))
 
 
 def _own(settings: Settings) -> str:
-    tables, wrong = own_rows(settings.mixing.knowledge + settings.mixing.skills, settings.seed)
+    tables, wrong = custom_rows(settings.mixing.knowledge + settings.mixing.skills, settings.seed)
     first = f", the first: {wrong[0]['reason']}" if wrong else ""
     return f"{sum(map(len, tables))} rows, {len(wrong)} wrong ones kept aside{first}" if tables else "none"
 
 
-def _python() -> Finding:
+def _python() -> HealthCheck:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", sys.version_info >= (3, 11), f"{found}; 3.11 or later is needed")
+    return HealthCheck("Python", sys.version_info >= (3, 11), f"{found}; 3.11 or later is needed")
 
 
-def _git() -> Finding:
+def _git() -> HealthCheck:
     path = shutil.which("git")
-    return Finding("git", path is not None, path or "not found; install git to read document repositories")
+    return HealthCheck("git", path is not None, path or "not found; install git to read document repositories")
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> HealthCheck:
     try:
-        return Finding(name, True, version(name))
+        return HealthCheck(name, True, version(name))
     except PackageNotFoundError:
-        return Finding(name, False, "not installed; run `make install`")
+        return HealthCheck(name, False, "not installed; run `make install`")
 
 
-def _memory() -> Finding:
+def _memory() -> HealthCheck:
     import psutil
 
     gib = psutil.virtual_memory().available / 2**30
-    return Finding("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}")
+    return HealthCheck("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}")
 
 
-def _writable(home: Path) -> Finding:
+def _writable(home: Path) -> HealthCheck:
     existing = next(path for path in [home, *home.parents] if path.exists())
     fine = os.access(existing, os.W_OK)
-    return Finding("home", fine, str(home) if fine else f"{existing} cannot be written; set LAB_HOME or --home")
+    return HealthCheck("home", fine, str(home) if fine else f"{existing} cannot be written; set LAB_HOME or --home")
 
 
-def _disk(home: Path) -> Finding:
+def _disk(home: Path) -> HealthCheck:
     existing = next(path for path in [home, *home.parents] if path.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    return Finding("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are wanted")
+    return HealthCheck("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are wanted")
 
 
 def _taxonomy(home: Home, settings: Settings) -> str:
@@ -127,7 +127,7 @@ def _base_model(home: Home, settings: Settings) -> str:
     return model_identity(settings.base_model)
 
 
-def _flow(serves: str, name: str, kind: Kind | None = None) -> Finding:
+def _flow(serves: str, name: str, kind: Kind | None = None) -> HealthCheck:
     return _tried(f"flow for {serves}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
 
 
@@ -140,7 +140,7 @@ def _notifications(settings: Settings) -> str:
     return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
-def _model(role: str, asked: TeacherSettings) -> Finding:
+def _model(role: str, asked: TeacherSettings) -> HealthCheck:
     """Teacher or judge."""
     if not isinstance(asked, EndpointTeacherSettings):
         return _tried(role, lambda: f"embedded, {model_identity(asked.model)}")
@@ -148,12 +148,12 @@ def _model(role: str, asked: TeacherSettings) -> Finding:
 
     key = os.environ.get(asked.api_key_env, "") if asked.api_key_env else ""
     if asked.api_key_env and not key:
-        return Finding(role, False, f"the environment variable {asked.api_key_env} is not set")
+        return HealthCheck(role, False, f"the environment variable {asked.api_key_env} is not set")
     try:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         response = httpx.get(f"{asked.url.rstrip('/')}/models", headers=headers, timeout=10)
         served = [model["id"] for model in response.raise_for_status().json()["data"]]
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        return Finding(role, False, f"{asked.url} does not answer as an OpenAI-compatible server: {error}")
+        return HealthCheck(role, False, f"{asked.url} does not answer as an OpenAI-compatible server: {error}")
     fine = asked.model in served
-    return Finding(role, fine, f"{asked.url} serves {', '.join(served)}; settings ask for {asked.model}")
+    return HealthCheck(role, fine, f"{asked.url} serves {', '.join(served)}; settings ask for {asked.model}")

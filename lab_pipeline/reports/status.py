@@ -15,7 +15,7 @@ from lab_pipeline.datasets.catalog import build_catalog
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import build_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
-from lab_pipeline.instructions.plan import LeafPlan, leaf_failure, leaf_state, leaves_behind, plan_leaves
+from lab_pipeline.instructions.plan import LeafPlan, leaf_failure, leaf_state, plan_leaves, stale_leaves_of
 from lab_pipeline.models.base_model import model_identity
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.taxonomy.holdout import withheld_questions
@@ -25,7 +25,7 @@ from lab_pipeline.teacher.choose import teacher_identities
 
 
 @dataclass
-class Standing:
+class HomeStatus:
     """What the home needs."""
 
     snapshot: Snapshot
@@ -37,7 +37,7 @@ class Standing:
     unchanged: bool
 
     @classmethod
-    def of(cls, home: Home, settings: Settings) -> Standing:
+    def of(cls, home: Home, settings: Settings) -> HomeStatus:
         snapshot = current_snapshot(home)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)
@@ -46,7 +46,7 @@ class Standing:
         recipe = load_recipe(settings.recipe)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)
-        return cls(snapshot, plans, leaves_behind(home, plans), trainable, inputs, nothing_changed(home, inputs))
+        return cls(snapshot, plans, stale_leaves_of(home, plans), trainable, inputs, nothing_changed(home, inputs))
 
 
 def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _calls_now(state: Any, failure: dict[str, Any] | None, current: bool) -> int
 
 
 def summary(
-    home: Home, standing: Standing, refreshed: set[str], steps: int, seconds: dict[str, float], peak: int
+    home: Home, standing: HomeStatus, refreshed: set[str], steps: int, seconds: dict[str, float], peak: int
 ) -> dict[str, Any]:
     """What a retune did: `refreshed` leaves, training `steps`, `seconds` by stage, `peak` RSS in MiB; and where it led."""
     leaves = leaf_summary(home, standing.snapshot, standing.plans, refreshed)
@@ -119,7 +119,7 @@ def summary(
     }
 
 
-def standing_report(home: Home) -> dict[str, Any]:
+def status_report(home: Home) -> dict[str, Any]:
     """How the home stands now, with the keys of the summary."""
-    standing = Standing.of(home, load_settings(home.settings_file))
+    standing = HomeStatus.of(home, load_settings(home.settings_file))
     return {**summary(home, standing, set(), 0, {}, 0), "behind": standing.behind}

@@ -26,7 +26,7 @@ from lab_pipeline.core.progress import Say
 from lab_pipeline.defs.instructions.assets import LeavesFailed
 from lab_pipeline.defs.notifications import failure_reason
 from lab_pipeline.defs.partitions import ranges
-from lab_pipeline.reports.status import Standing, leaf_summary, summary
+from lab_pipeline.reports.status import HomeStatus, leaf_summary, summary
 from lab_pipeline.runtime.reaping import reap_dead_runs
 from lab_pipeline.runtime.run_worker import LAUNCH_TAG
 
@@ -50,11 +50,11 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
         with FileLock(home.root / "retune.lock", timeout=0), _peak_rss() as peak, dg.DagsterInstance.get() as instance:
             reap_dead_runs(instance, say)
             _run(instance, home, "snapshot_taxonomy", say, seconds)
-            standing = Standing.of(home, settings)
+            standing = HomeStatus.of(home, settings)
             refreshed = standing.behind
             for first, last in ranges(instance, refreshed):
                 _run(instance, home, "refresh_leaves", say, seconds, [first, last], leaves_may_fail=True)
-            standing = Standing.of(home, settings)
+            standing = HomeStatus.of(home, settings)
             steps = 0
             if not standing.trainable:
                 raise LabError(_nothing_to_train_on(home, standing))
@@ -159,7 +159,7 @@ class _Follower:
                 self.say(f"check {check.check_name} of {check.asset_key.to_user_string()} failed ({check.severity.value})")
 
 
-def _nothing_to_train_on(home: Home, standing: Standing) -> str:
+def _nothing_to_train_on(home: Home, standing: HomeStatus) -> str:
     leaves = leaf_summary(home, standing.snapshot, standing.plans, set())
     why = [
         f"  {leaf}: {about['status']}: {'; '.join(about['problems']) or 'no row was kept'}" for leaf, about in leaves.items()

@@ -46,7 +46,7 @@ class TrainingReport:
     """Training loss and learning rate by step."""
     validation: list[dict[str, Any]] = field(default_factory=list)
     """Loss on the validation rows (nats per answer token) before training, as epoch 0, and after each epoch: `epoch`, `step`,
-    and what `Validation.measure` returns; in epoch 0 also `base_general`, the base model's. Empty without validation rows."""
+    and what `ValidationSet.measure` returns; epoch 0 has the base model's `base_general`, too. Empty without such rows."""
     chosen: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "of": 0, "why": "Nothing to learn in this phase"})
     """The epoch whose adapter was taken; see `lab_pipeline.training.validation.Choice`."""
 
@@ -63,7 +63,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
 
     from lab_pipeline.training.quantized import load_base, with_adapter
     from lab_pipeline.training.trainer import make_trainer, save_adapter
-    from lab_pipeline.training.validation import Validation
+    from lab_pipeline.training.validation import ValidationSet
 
     started = time.monotonic()
     recipe = Recipe.model_validate(spec.recipe)
@@ -73,7 +73,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model)
     data = read_rows(Path(spec.dataset))
     rows = [row for row in data if row["part"] == "train"]
-    validation = Validation.of([row for row in data if row["part"] == "validation"], tokenizer, recipe.pack_tokens)
+    validation = ValidationSet.of([row for row in data if row["part"] == "validation"], tokenizer, recipe.pack_tokens)
     packs = [flatten(each) for each in pack([encode(row, tokenizer) for row in rows], recipe.pack_tokens)]
     model = with_adapter(
         load_base(Path(spec.base_model), recipe), recipe.lora, Path(spec.continued) if spec.continued else None

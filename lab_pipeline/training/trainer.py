@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from lab_pipeline.config.recipe import Phase, Recipe
+from lab_pipeline.config.recipe import PhaseRecipe, Recipe
 from lab_pipeline.core.storage import read_json, write_json, written_whole
 from lab_pipeline.models.packing import IGNORED
-from lab_pipeline.training.validation import NOTHING, Choice, Validation, choose
+from lab_pipeline.training.validation import NOTHING, Choice, ValidationSet, choose
 
 
 class PackedTrainer(Trainer):
@@ -72,7 +72,7 @@ class _Validator(TrainerCallback):
     comes to. What it finds goes into the trainer's log, and so into that very state: whatever is killed, log and state agree.
     """
 
-    def __init__(self, validation: Validation, epochs: int, steps_per_epoch: int, tolerance: float, folder: Path) -> None:
+    def __init__(self, validation: ValidationSet, epochs: int, steps_per_epoch: int, tolerance: float, folder: Path) -> None:
         self.validation = validation
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
@@ -198,11 +198,11 @@ def make_trainer(
     model: Any,
     packs: list[dict[str, list[int]]],
     recipe: Recipe,
-    phase: Phase,
+    phase: PhaseRecipe,
     seed: int,
     folder: Path,
     interrupted: Callable[[], bool],
-    validation: Validation = NOTHING,
+    validation: ValidationSet = NOTHING,
 ) -> Run:
     """Set up a phase's run over `packs`."""
     on_gpu = torch.cuda.is_available()

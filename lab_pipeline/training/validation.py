@@ -18,7 +18,7 @@ _GENERAL = "general"
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationSet:
     """The validation rows of a data set, ready to be measured."""
 
     rows: list[TokenRow]
@@ -27,7 +27,7 @@ class Validation:
     pack_tokens: int
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]], tokenizer: Any, pack_tokens: int) -> Validation:
+    def of(cls, rows: list[dict[str, Any]], tokenizer: Any, pack_tokens: int) -> ValidationSet:
         """Rows labelled as the evaluation labels them, by their answers alone; of one longer than a pack, the first piece."""
         found = [
             (piece, row["leaf"] or _GENERAL)
@@ -51,7 +51,7 @@ class Validation:
         return {"leaves": sum(means.values()) / len(means) if means else None, "general": general, "by_leaf": means}
 
 
-NOTHING = Validation([], [], 0)
+NOTHING = ValidationSet([], [], 0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def choose(epochs: list[dict[str, Any]], of: int, base_general: float | None, to
     Ties go to the earlier epoch. Each further epoch leaves the choice as it is or is chosen itself.
 
     Args:
-        epochs: what `Validation.measure` found after each, with `epoch`, from 1; empty without validation rows.
+        epochs: what `ValidationSet.measure` found after each, with `epoch`, from 1; empty without validation rows.
         base_general: the base model's general loss; None without general rows.
         tolerance: how far above it is tolerated, in nats per token.
     """

@@ -141,7 +141,7 @@ def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
 
 def test_likeness_is_highest_among_the_seeds() -> None:
     assert isinstance(POLITE_LEAF, Profile)
-    assert 0 < POLITE_LEAF.least_likeness < 1
+    assert 0 < POLITE_LEAF.least_similarity < 1
 
 
 @pytest.mark.parametrize("count", [2, 4])

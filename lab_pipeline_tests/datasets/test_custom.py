@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lab_pipeline.config.settings import DatasetSettings
 from lab_pipeline.core.rows import TRAINING_SCHEMA
-from lab_pipeline.datasets.custom import OwnDataError, _row, _RowError, own_contents, own_rows
+from lab_pipeline.datasets.custom import CustomDataError, _row, _RowError, custom_contents, custom_rows
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
@@ -27,7 +27,7 @@ def written(path: Path, rows: list[Any]) -> Path:
 
 
 def read(path: Path, size: float = 1.0, seed: int = 17) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    tables, wrong = own_rows([DatasetSettings(path=str(path), sampling_size=size)], seed)
+    tables, wrong = custom_rows([DatasetSettings(path=str(path), sampling_size=size)], seed)
     rows = pa.concat_tables(tables)
     assert rows.schema == TRAINING_SCHEMA
     return rows.to_pylist(), wrong
@@ -185,7 +185,7 @@ def test_a_data_set_that_cannot_be_read_is_refused_by_name(tmp_path, name, text,
     path = tmp_path / name
     if text is not None:
         path.write_text(text)
-    with pytest.raises(OwnDataError, match=f"{re.escape(str(path))}: .*{re.escape(message)}"):
+    with pytest.raises(CustomDataError, match=f"{re.escape(str(path))}: .*{re.escape(message)}"):
         read(path)
 
 
@@ -194,9 +194,9 @@ def test_contents_change_with_bytes_and_sizes_but_not_with_the_place(tmp_path):
     one, same = (written(folder / "a.jsonl", [GOOD]) for folder in (tmp_path, tmp_path / "elsewhere"))
     other = written(tmp_path / "b.jsonl", [GOOD, GOOD])
     contents = [
-        own_contents([DatasetSettings(path=str(path), sampling_size=size)])
+        custom_contents([DatasetSettings(path=str(path), sampling_size=size)])
         for path, size in [(one, 1.0), (same, 1.0), (other, 1.0), (one, 5)]
     ]
     assert contents[0] == contents[1] and contents[2] != contents[0] != contents[3]
-    with pytest.raises(OwnDataError, match="cannot be read"):
-        own_contents([DatasetSettings(path=str(tmp_path / "none.jsonl"))])
+    with pytest.raises(CustomDataError, match="cannot be read"):
+        custom_contents([DatasetSettings(path=str(tmp_path / "none.jsonl"))])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.config.recipe import Strategy, Validation
+from lab_pipeline.config.recipe import Strategy, ValidationRecipe
 from lab_pipeline.config.settings import DatasetSettings, MixingSettings
 from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.home import Home
@@ -104,7 +104,7 @@ def test_rows_are_kept_for_validation_apart_from_those_to_train_on(lab):
 
 
 def test_no_share_for_validation_keeps_no_row(lab):
-    whole = RECIPE.model_copy(update={"validation": Validation(share=0, general=0)})
+    whole = RECIPE.model_copy(update={"validation": ValidationRecipe(share=0, general=0)})
     dataset = mix_knowledge(lab.home, lab.catalog(), lab.heldout(), REPLAY, whole, lab.settings)
     assert dataset.validation == {} and dataset.rows == len(dataset.read())
     assert dataset.digest != mixed(lab)[0].digest

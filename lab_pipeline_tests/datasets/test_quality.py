@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from lab_pipeline.core.rows import TRAINING_SCHEMA
-from lab_pipeline.datasets.quality import SUITES, Finding, load_suite, training_frame, validate
+from lab_pipeline.datasets.quality import SUITES, ExpectationResult, load_suite, training_frame, validate
 from lab_pipeline_tests.training.runs import twelve_rows
 
 Violation = Callable[[pd.DataFrame], pd.DataFrame]
@@ -54,7 +54,7 @@ VIOLATIONS: dict[str, dict[str, Violation]] = {
 }
 
 
-def failed(findings: list[Finding]) -> list[str]:
+def failed(findings: list[ExpectationResult]) -> list[str]:
     return [finding.name for finding in findings if not finding.passed]
 
 

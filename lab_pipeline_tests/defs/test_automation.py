@@ -37,7 +37,7 @@ from lab_pipeline.defs.private_dagster import BACKFILL_ID_TAG, RUN_KEY_TAG, Bulk
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.instructions.plan import plan_leaves
 from lab_pipeline.instructions.refresh import refresh_leaves
-from lab_pipeline.reports.status import Standing
+from lab_pipeline.reports.status import HomeStatus
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
@@ -413,7 +413,7 @@ def failed_backfill(name: str, assets: list[dg.AssetKey]) -> PartitionBackfill:
 
 def evaluated_last(ticking: Ticking) -> None:
     """As if a candidate of the home's present data had been evaluated, and rejected."""
-    inputs = Standing.of(ticking.home, ticking.lab.settings).inputs
+    inputs = HomeStatus.of(ticking.home, ticking.lab.settings).inputs
     rejected = {"candidate": "c", "reference": "base", "verdict": {"promoted": False}, "report": "r/report.md"}
     write_json(ticking.home.evaluations / "last.json", {"inputs": inputs, **rejected})
 

@@ -7,7 +7,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.definitions import defs
 from lab_pipeline.defs.instructions.assets import LeavesFailed, leaf_instructions
 from lab_pipeline.defs.notifications import crashed_runs
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, write_taxonomy
 from lab_pipeline_tests.lab import TestLab, lab
@@ -94,7 +94,7 @@ def failed_run(instance: dg.DagsterInstance, *errors: Exception) -> dg.ExecuteIn
     def failing(number: int, error: Exception) -> dg.OpDefinition:
         @dg.op(name=f"op{number}")
         def fails():
-            with mendable():
+            with errors_as_failures():
                 raise error
 
         return fails

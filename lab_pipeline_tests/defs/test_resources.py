@@ -8,7 +8,7 @@ from filelock import FileLock
 from lab_pipeline.config.recipe import Strategy
 from lab_pipeline.config.settings import SettingsError
 from lab_pipeline.core.home import Home
-from lab_pipeline.defs.resources import Lab, TailLock, ThisRun
+from lab_pipeline.defs.resources import Lab, RetuneLock, ThisRun
 from lab_pipeline_tests.builders import settings_for
 
 
@@ -61,7 +61,7 @@ def test_one_run_at_a_time_holds_the_tail(tmp_path):
     held: list[str] = []
 
     @dg.asset
-    def late(tail: TailLock) -> None:
+    def late(tail: RetuneLock) -> None:
         held.append("late")
 
     with (
@@ -75,5 +75,5 @@ def test_one_run_at_a_time_holds_the_tail(tmp_path):
             other.release()
 
         threading.Thread(target=end_soon).start()
-        assert dg.materialize([late], resources={"tail": TailLock(root=str(tmp_path))}, instance=instance).success
+        assert dg.materialize([late], resources={"tail": RetuneLock(root=str(tmp_path))}, instance=instance).success
     assert held == ["other", "late"]

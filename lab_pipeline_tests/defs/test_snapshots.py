@@ -7,7 +7,7 @@ from lab_pipeline.config.settings import initial_settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.defs.datasets.assets import heldout_questions
-from lab_pipeline.defs.resources import Lab, TailLock
+from lab_pipeline.defs.resources import Lab, RetuneLock
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_taxonomy
@@ -30,7 +30,7 @@ def test_the_test_is_of_the_snapshot_that_the_catalog_is_from(filled):
     )
     assert filled.snapshot().id != catalog.snapshot
     root = str(filled.home.root)
-    dg.materialize([heldout_questions], resources={"lab": Lab(root=root), "tail": TailLock(root=root)})
+    dg.materialize([heldout_questions], resources={"lab": Lab(root=root), "tail": RetuneLock(root=root)})
     questions = load_heldout(filled.home)["leaves"][FREEFORM]
     assert questions and "Meanwhile." not in [question["answer"] for question in questions]
 

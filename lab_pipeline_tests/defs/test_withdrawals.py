@@ -5,7 +5,7 @@ from lab_pipeline.defs.partitions import partition_of
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import leaf_state
-from lab_pipeline.reports.status import standing_report
+from lab_pipeline.reports.status import status_report
 from lab_pipeline.taxonomy.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, write_taxonomy
 from lab_pipeline_tests.lab import lab
@@ -25,6 +25,6 @@ def test_a_withdrawn_leaf_asked_for_by_hand_costs_no_call_and_fails_no_run(tmp_p
                 instance=instance,
             )
         assert made.success and opened.calls() == 0 and leaf_state(opened.home, FREEFORM) is None
-        report = standing_report(opened.home)
+        report = status_report(opened.home)
         assert report["leaves"][FREEFORM]["status"] == "withdrawn" and FREEFORM not in report["behind"]
         assert "wrong licence" in report["leaves"][FREEFORM]["problems"][0]

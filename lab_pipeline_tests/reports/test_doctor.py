@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab_pipeline.reports import doctor
-from lab_pipeline.reports.doctor import Finding, examine
+from lab_pipeline.reports.doctor import HealthCheck, examine
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import as_yaml, write_taxonomy
 from lab_pipeline_tests.repositories import commit_files
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def examined(home: Path, **settings: Any) -> dict[str, Finding]:
+def examined(home: Path, **settings: Any) -> dict[str, HealthCheck]:
     """Findings by what was looked at, under these settings."""
     settings = {"taxonomy": {"path": "../taxonomy"}, **settings}
     (home / "settings.yaml").write_text(as_yaml(settings), encoding="utf-8")
@@ -167,7 +167,7 @@ def test_a_key_that_is_not_set_is_named(home, monkeypatch):
 
 def test_a_webhook_needs_its_variable_and_a_url_in_it(home, monkeypatch):
     monkeypatch.delenv("LAB_TEST_WEBHOOK", raising=False)
-    assert examined(home)["notifications"] == Finding("notifications", True, "off")
+    assert examined(home)["notifications"] == HealthCheck("notifications", True, "off")
     named = {"webhook_env": "LAB_TEST_WEBHOOK"}
     finding = examined(home, notifications=named)["notifications"]
     assert not finding.fine and "LAB_TEST_WEBHOOK is not set" in finding.said

@@ -26,7 +26,7 @@ from lab_pipeline.core.processes import name_of
 from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.registry.champion import current_champion
-from lab_pipeline.reports.status import Standing
+from lab_pipeline.reports.status import HomeStatus
 from lab_pipeline.training.checkpoint import load_checkpoint
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, edit_yaml, write_taxonomy
 from lab_pipeline_tests.daemon import daemon, kill_tree, tree, wait_for
@@ -173,7 +173,7 @@ def assert_at_rest(home: Home) -> None:
 
 
 def unchanged(home: Home) -> bool:
-    return Standing.of(home, load_settings(home.settings_file)).unchanged
+    return HomeStatus.of(home, load_settings(home.settings_file)).unchanged
 
 
 def outcome(home: Home) -> dict[str, str]:

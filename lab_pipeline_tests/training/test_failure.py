@@ -14,7 +14,7 @@ from lab_pipeline.core.processes import python_module
 from lab_pipeline.core.storage import write_text
 from lab_pipeline.defs.checkpoints.assets import run_trainer
 from lab_pipeline.defs.notifications import failure_reason
-from lab_pipeline.defs.resources import mendable
+from lab_pipeline.defs.resources import errors_as_failures
 from lab_pipeline.training.checkpoint import load_checkpoint
 from lab_pipeline.training.failure import INTERRUPTED, failure_file, record_failure, training_failure
 from lab_pipeline_tests.training.runs import forgetful_model, recipe, training_row, training_spec, twelve_rows
@@ -27,7 +27,7 @@ def step_failure(spec: Path) -> str:
 
     @dg.asset
     def phase(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient) -> None:
-        with mendable():
+        with errors_as_failures():
             run_trainer(context, trainer, spec)
 
     client = dg.PipesSubprocessClient(forward_termination=True)

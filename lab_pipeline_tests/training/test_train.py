@@ -34,7 +34,7 @@ from lab_pipeline.training.checkpoint import (
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
 from lab_pipeline.training.trainer import make_trainer, save_adapter
-from lab_pipeline.training.validation import Validation
+from lab_pipeline.training.validation import ValidationSet
 from lab_pipeline_tests.training.runs import recipe, rows_to_validate_on, training_row, training_spec, twelve_rows
 
 BASE = BaseModel(Path("/models/base"), "base", "d1")
@@ -163,7 +163,7 @@ def test_the_adapter_is_that_of_the_chosen_epoch_and_the_last_stands_beside_it(t
     assert 0 < report.chosen["epoch"] < 8 == report.chosen["of"], report.validation
     assert any(f"epoch {report.chosen['epoch']} of 8 was taken: {report.chosen['why']}" in text for text in said)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "adapter")
-    validation = Validation.of(rows_to_validate_on(), tokenizer, 256)
+    validation = ValidationSet.of(rows_to_validate_on(), tokenizer, 256)
     for folder, epoch in (("adapter", report.chosen["epoch"]), ("last", 8)):
         model = with_adapter(load_base(tiny_model, recipe()), recipe().lora, tmp_path / "run" / folder)
         assert validation.measure(model)["by_leaf"] == pytest.approx(after[epoch - 1]["by_leaf"]), folder

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.models.likelihood import answer_losses
-from lab_pipeline.training.validation import Validation, choose
+from lab_pipeline.training.validation import ValidationSet, choose
 from lab_pipeline_tests.training.runs import rows_to_validate_on, training_row
 
 
@@ -64,7 +64,7 @@ def test_a_further_epoch_leaves_the_choice_or_is_chosen_itself(several, base, mi
 
 def test_the_loss_is_the_evaluations_own_each_leaf_counting_once(tiny_model: Path):
     rows = [*rows_to_validate_on(), training_row("Is it far?", "It is.", leaf="a/leaf", part="validation")]
-    found = Validation.of(rows, AutoTokenizer.from_pretrained(tiny_model), 256).measure(
+    found = ValidationSet.of(rows, AutoTokenizer.from_pretrained(tiny_model), 256).measure(
         AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
     )
     asked = [{"question": row["messages"][0]["content"], "answer": row["messages"][1]["content"]} for row in rows]
@@ -80,7 +80,7 @@ def test_the_loss_is_the_evaluations_own_each_leaf_counting_once(tiny_model: Pat
 
 def test_measuring_draws_no_random_number_and_goes_back_to_training(tiny_model: Path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).train()
-    validation = Validation.of(rows_to_validate_on(), AutoTokenizer.from_pretrained(tiny_model), 256)
+    validation = ValidationSet.of(rows_to_validate_on(), AutoTokenizer.from_pretrained(tiny_model), 256)
     before = torch.get_rng_state()
     first = validation.measure(model)
     assert model.training and torch.equal(torch.get_rng_state(), before)
@@ -89,9 +89,9 @@ def test_measuring_draws_no_random_number_and_goes_back_to_training(tiny_model: 
 
 def test_a_row_longer_than_a_pack_is_measured_by_its_beginning(tiny_model: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    long = Validation.of([training_row("Tell all?", "word " * 500)], tokenizer, 64)
+    long = ValidationSet.of([training_row("Tell all?", "word " * 500)], tokenizer, 64)
     assert [len(row.tokens) for row in long.rows] == [64]
-    assert Validation.of([], tokenizer, 64).measure(AutoModelForCausalLM.from_pretrained(tiny_model)) == {
+    assert ValidationSet.of([], tokenizer, 64).measure(AutoModelForCausalLM.from_pretrained(tiny_model)) == {
         "leaves": None,
         "general": None,
         "by_leaf": {},

@@ -12,7 +12,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
-from lab_pipeline.defs.resources import Lab, TailLock, mendable
+from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.models.base_model import BaseModel, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
@@ -30,7 +30,7 @@ _MALLOC = {
 @dg.asset(group_name="checkpoints", kinds={"huggingface", "pytorch"}, owners=["team:lab"])
 def base_model(lab: Lab) -> dg.MaterializeResult:
     """The model that everything starts from: a local folder of bf16 safetensors, converted or downloaded once."""
-    with mendable():
+    with errors_as_failures():
         require_fitness(lab.home, lab.settings)
         model = fetch_model(lab.home, lab.settings.base_model)
     return dg.MaterializeResult(
@@ -48,7 +48,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     op_tags=gpu_op_tags(),
 )
 def knowledge_checkpoint(
-    context: dg.AssetExecutionContext, lab: Lab, tail: TailLock, trainer: dg.PipesSubprocessClient
+    context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
     """Phase 1: a QLoRA adapter that knows the documents. Trained in a process of its own; equal inputs are trained once."""
     return _train(context, lab, trainer, "knowledge")
@@ -63,7 +63,7 @@ def knowledge_checkpoint(
     op_tags=gpu_op_tags(),
 )
 def skills_checkpoint(
-    context: dg.AssetExecutionContext, lab: Lab, tail: TailLock, trainer: dg.PipesSubprocessClient
+    context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
     """Phase 2: phase 1's adapter, taught the skills with a replay of phase 1."""
     return _train(context, lab, trainer, "skills")
@@ -81,7 +81,7 @@ def phase_1_checkpoint(home: Home, base: BaseModel, lab: Lab) -> Checkpoint:
 def _train(
     context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient, phase: Phase
 ) -> dg.MaterializeResult:
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         base = fetch_model(home, settings.base_model)
         dataset = load_dataset(home, phase)
@@ -93,7 +93,7 @@ def _train(
     if finished is None and (dataset.rows == 0 or (phase == "knowledge" and recipe.stacked)):
         finished = pass_through(home, dataset, before, spec)
     elif finished is None:
-        with mendable():
+        with errors_as_failures():
             run_trainer(context, trainer, spec)
         finished = load_checkpoint(spec.parent)
         assert finished, "the trainer exited without an error, yet left no checkpoint"

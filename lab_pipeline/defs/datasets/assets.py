@@ -14,7 +14,7 @@ from lab_pipeline.datasets.heldout_questions import build_heldout, load_heldout,
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.metadata import column_schema, counts, preview
-from lab_pipeline.defs.resources import Lab, TailLock, mendable
+from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import plan_leaves
 from lab_pipeline.taxonomy.holdout import withheld_questions
@@ -30,12 +30,12 @@ CURATED = dg.AssetKey("curated_instructions")
     owners=["team:lab"],
     deps=[taxonomy_snapshot, dg.AssetDep(CURATED, partition_mapping=dg.AllPartitionMapping())],
 )
-def instruction_catalog(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
+def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """Which leaves' rows go into the next model: current, behind, or last good rows of a broken leaf.
 
     Stands between the leaves and the data sets, so the graph stays small however many leaves there are.
     """
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
@@ -48,7 +48,7 @@ def instruction_catalog(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
             "dagster/column_schema": column_schema(CATALOG_SCHEMA),
             "dagster/column_lineage": COLUMN_LINEAGE["instruction_catalog"],
             "leaves_in_use": len(catalog.in_use),
-            "leaves_behind": len(catalog.behind),
+            "stale_leaves_of": len(catalog.behind),
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
             "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
             "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),
@@ -57,9 +57,9 @@ def instruction_catalog(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
 
 
 @dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
-def heldout_questions(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
+def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """The test: seed questions that no prompt ever saw, per leaf, and general questions that guard against forgetting."""
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
         catalog = current_catalog(home)
@@ -82,9 +82,9 @@ def heldout_questions(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
 
 
 @dg.asset(group_name="datasets", kinds={"parquet"}, owners=["team:lab"], deps=[instruction_catalog, heldout_questions])
-def knowledge_dataset(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
+def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """Phase 1's data: knowledge rows and the documents' own text, with general questions against forgetting."""
-    with mendable():
+    with errors_as_failures():
         dataset = mix_knowledge(*_mixing(lab))
     return _described(dataset)
 
@@ -95,9 +95,9 @@ def knowledge_dataset(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
     owners=["team:lab"],
     deps=[instruction_catalog, heldout_questions, knowledge_dataset],
 )
-def skills_dataset(lab: Lab, tail: TailLock) -> dg.MaterializeResult:
+def skills_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """Phase 2's data: rows of the skill leaves, with a replay of phase 1 and general questions."""
-    with mendable():
+    with errors_as_failures():
         dataset = mix_skills(*_mixing(lab), load_dataset(lab.home, "knowledge"))
     return _described(dataset)
 

@@ -9,7 +9,15 @@ from lab_pipeline.core.storage import read_json, write_text
 from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog
 from lab_pipeline.datasets.dataset import Phase, load_dataset
 from lab_pipeline.datasets.heldout_questions import asked_questions, load_heldout
-from lab_pipeline.datasets.quality import CHECKED, Finding, Findings, curated_frame, load_suite, training_frame, validate
+from lab_pipeline.datasets.quality import (
+    CHECKED,
+    ExpectationResult,
+    SuiteResult,
+    curated_frame,
+    load_suite,
+    training_frame,
+    validate,
+)
 from lab_pipeline.datasets.screening import asked_in
 from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
 from lab_pipeline.defs.resources import Lab
@@ -27,7 +35,7 @@ def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _results(asset: dg.AssetsDefinition, home: Home, findings: Findings) -> Iterator[dg.AssetCheckResult]:
+def _results(asset: dg.AssetsDefinition, home: Home, findings: SuiteResult) -> Iterator[dg.AssetCheckResult]:
     page = home.datasets / f"{asset.key.to_user_string()}-expectations.html"
     write_text(page, findings.page)
     for finding in findings.each:
@@ -48,7 +56,7 @@ def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not notes,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"leaves_behind": len(catalog.behind), "notes": dg.MetadataValue.md(notes or "none")},
+        metadata={"stale_leaves_of": len(catalog.behind), "notes": dg.MetadataValue.md(notes or "none")},
     )
 
 
@@ -87,8 +95,8 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
         rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED)
         findings = validate(training_frame(rows), "training_rows")
         if not rows:  # a taxonomy without leaves of this phase is none the worse for it
-            passed = [Finding(each.name, each.severity, True, "no rows") for each in findings.each]
-            findings = Findings(passed, findings.page)
+            passed = [ExpectationResult(each.name, each.severity, True, "no rows") for each in findings.each]
+            findings = SuiteResult(passed, findings.page)
         yield from _results(asset, home, findings)
         heldout = load_heldout(home)
         trained = asked_in(rows)

@@ -10,7 +10,7 @@ from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import LeafPlan, LeafState, plan_leaves
 from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
@@ -66,7 +66,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
     One step for the whole batch: each leaf's materializations are reported as it finishes, what is stored under the right
     fingerprint is not made again, and the step fails at the end if any leaf failed, so exactly that leaf is red.
     """
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
         check_recipients(snapshot, settings)

@@ -13,7 +13,7 @@ from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint,
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
-from lab_pipeline.defs.resources import Lab, TailLock, mendable
+from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
@@ -33,9 +33,9 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     # Nights without a change evaluate nothing, so only a report older than any usual quiet spell is worth a look.
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
 )
-def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> dg.MaterializeResult:
+def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """The candidate against base model and champion on held-out questions, with the gate's verdict in the data."""
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         base = fetch_model(home, settings.base_model)
         recipe = lab.recipe
@@ -103,12 +103,12 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, tail: TailLoc
     deps=[evaluation_report],
     output_required=False,
 )
-def champion_model(context: dg.AssetExecutionContext, lab: Lab, tail: TailLock) -> Iterator[dg.MaterializeResult]:
+def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> Iterator[dg.MaterializeResult]:
     """The promoted model in one folder: merged bf16 safetensors, tokenizer, model card, lineage and adapters.
 
     It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.
     """
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         evaluation = last_evaluation(home)
         if evaluation is None:

@@ -1,7 +1,7 @@
 import dagster as dg
 from pydantic import Field
 
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.registry import champion as registry
 from lab_pipeline.reports.notifications import moved_by_hand, notify
 
@@ -17,7 +17,7 @@ class Rollback(dg.Config):
 @dg.op
 def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> None:
     """The alias moves to an earlier champion whose files are still the ones that were measured."""
-    with mendable():
+    with errors_as_failures():
         signed = registry.Signed(config.author, config.reason)
         champion = registry.rollback(lab.home, signed, config.to)
         notify(lab.settings, moved_by_hand(champion, signed), context.log.warning)

@@ -4,7 +4,7 @@ from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
 from lab_pipeline.defs.metadata import column_schema, preview
 from lab_pipeline.defs.partitions import register
-from lab_pipeline.defs.resources import Lab, mendable
+from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.reports.notifications import newly_quarantined, notify
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 
@@ -16,7 +16,7 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
     Usable leaves become partitions, and their content is frozen, so that all later assets see one state.
     Stored below `snapshots/` in the home.
     """
-    with mendable():
+    with errors_as_failures():
         home, settings = lab.home, lab.settings
         progress = Progress("leaves read", 0, context.log.info)
 

@@ -43,21 +43,21 @@ _LOCAL_NAMES = (".local", ".internal", ".localhost", ".svc")
 
 
 @dataclass(frozen=True)
-class Finding:
+class SensitiveMatch:
     """Something in a text that should perhaps not leave the house; never the thing itself."""
 
     line: int
     kind: str
 
 
-def find_sensitive(text: str) -> list[Finding]:
+def find_sensitive(text: str) -> list[SensitiveMatch]:
     """What looks like a secret or like personal data, by line, each kind once a line."""
     lines = {number: line for number, line in enumerate(text.split("\n"), 1) if ALLOWED not in line}
     found = {*_secrets(lines), *_telephone_numbers(lines)}
     for number, line in lines.items():
         for kind, pattern, is_one in _PATTERNS if re.search(r"[@\d\"']", line) else ():
             if any(is_one(match.group()) for match in pattern.finditer(line)):
-                found.add(Finding(number, kind))
+                found.add(SensitiveMatch(number, kind))
     return sorted(found, key=lambda each: (each.line, each.kind))
 
 
@@ -96,22 +96,24 @@ def _is_near(host: str) -> bool:
         return "." not in host or host.casefold().endswith((*_LOCAL_NAMES, ".svc.cluster.local"))
 
 
-def _secrets(lines: dict[int, str]) -> Iterator[Finding]:
+def _secrets(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import transient_settings
 
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
         for number, line in lines.items():
             for start in range(0, max(len(line), 1), _PIECE - _OVERLAP):
-                yield from (Finding(number, f"a secret ({found.type})") for found in scan_line(line[start : start + _PIECE]))
+                yield from (
+                    SensitiveMatch(number, f"a secret ({found.type})") for found in scan_line(line[start : start + _PIECE])
+                )
 
 
-def _telephone_numbers(lines: dict[int, str]) -> Iterator[Finding]:
+def _telephone_numbers(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
     from phonenumbers import PhoneNumberMatcher
 
     for number, line in lines.items():
         if "+" in line and PhoneNumberMatcher(line, None).has_next():
-            yield Finding(number, "a telephone number")
+            yield SensitiveMatch(number, "a telephone number")
 
 
 def _is_real_address(address: str) -> bool:

@@ -13,7 +13,7 @@ from lab_pipeline.core.home import PROJECT, Home
 from lab_pipeline.taxonomy.documents.repository import Document
 from lab_pipeline.taxonomy.documents.sensitive import (
     ALLOWED,
-    Finding,
+    SensitiveMatch,
     find_sensitive,
     foreign_hosts,
     refused_hosts,
@@ -59,14 +59,14 @@ HARMLESS = [
 
 @pytest.mark.parametrize(("line", "kind"), SENSITIVE)
 def test_what_should_not_leave_the_house_is_found_at_its_line(line, kind):
-    assert find_sensitive(f"# Title\n\n{line}\nThe end.\n") == [Finding(3, kind)]
+    assert find_sensitive(f"# Title\n\n{line}\nThe end.\n") == [SensitiveMatch(3, kind)]
     assert find_sensitive(f"{line} <!-- {ALLOWED} -->") == []
 
 
 def test_a_secret_in_a_very_long_line_is_found():
     for before in (0, 1590, 1970, 1990, 5555):
         assert find_sensitive(f"{'x ' * (before // 2)}AKIAQWERTYUIOPASDFGH{' y' * 2000}") == [
-            Finding(1, "a secret (AWS Access Key)")
+            SensitiveMatch(1, "a secret (AWS Access Key)")
         ]
 
 
