@@ -1,4 +1,4 @@
-"""Row types, each beside the Arrow schema under which it is stored.
+"""Define the row types, each beside the Arrow schema under which it is stored.
 
 The stages of the pipeline hand each other these rows: seeds and passages of a leaf (`FrozenLeaf`) become generated, judged,
 curated or rejected rows, and those become training rows. Each schema is checked when a table is written.
@@ -88,6 +88,12 @@ class Question(TypedDict):
     context: str | None
 
 
+class HeldoutQuestion(Question):
+    """A question of the test."""
+
+    id: str
+
+
 class GeneralQuestion(TypedDict):
     """A question of no leaf: those measured show forgetting, those replayed prevent it."""
 
@@ -100,8 +106,8 @@ class GeneralQuestion(TypedDict):
 class HeldoutSet(TypedDict):
     """The questions that models are tested by; no prompt or training row may repeat them."""
 
-    leaves: dict[str, list[dict[str, Any]]]
-    """Each leaf's held-out questions, as `Question` with an `id`."""
+    leaves: dict[str, list[HeldoutQuestion]]
+    """Held-out questions of each leaf."""
     general: list[GeneralQuestion]
     withheld: list[str]
     """Prompts of all questions that were ever held out."""
@@ -162,7 +168,7 @@ class GeneratedRow(TypedDict):
     """Null only in an incomplete row, as is `answer`."""
     answer: str
     support: str | None
-    """The text that must support the answer: a part of a document, or the context."""
+    """The text that must support the answer: a passage, or the context."""
     document: str | None
     document_commit: str | None
     span_start: int | None
@@ -294,6 +300,16 @@ class Measurement(TypedDict):
     questions: int
 
 
+class EpochChoice(TypedDict):
+    """Which epoch's adapter a training phase chose."""
+
+    epoch: int
+    of: int
+    """How many epochs were trained."""
+    why: str
+    """A sentence for people."""
+
+
 class Evaluation(TypedDict):
     """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
 
@@ -319,7 +335,8 @@ class Evaluation(TypedDict):
     leaves: list[dict[str, Any]]
     datasets: dict[str, str]
     checkpoints: dict[str, str]
-    chosen: dict[str, Any]
+    chosen: dict[str, EpochChoice]
+    """The choice of each phase."""
     recipe: dict[str, Any]
     seed: int
     evaluated_at: str
