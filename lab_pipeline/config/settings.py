@@ -32,9 +32,7 @@ class _Section(BaseModel):
 class TaxonomySettings(_Section):
     path: str = Field(description="Folder, git repository or bundle (relative to this file's folder), or an https or ssh URL")
     ref: str | None = Field(
-        None,
-        min_length=1,
-        description="Branch, tag or full commit id to read. none = a folder's files as they are, or a URL's HEAD",
+        None, min_length=1, description="Branch, tag or full commit id. none = a folder as it is, a URL's HEAD"
     )
 
     @field_validator("path")
@@ -58,7 +56,7 @@ class DocumentSettings(_Section):
     sensitive: Literal["warn", "refuse"] = Field(
         "warn",
         description="What to do if a leaf's documents seem to hold secrets or personal data. 'warn' = warn only; 'refuse' = "
-        "also quarantine the leaf if teacher or judge run on a host outside your network",
+        "also quarantine the leaf if teacher or judge is on a host outside your network",
     )
 
 
@@ -113,9 +111,7 @@ class MixingSettings(_Section):
 class FlowSettings(_Section):
     """The flow for each kind of leaf: the name of a shipped flow, or the folder of a custom one."""
 
-    knowledge: str | None = Field(
-        None, description="none = knowledge; with an embedded teacher, simple_knowledge. Likewise below"
-    )
+    knowledge: str | None = Field(None, description="none = knowledge (embedded teacher: simple_knowledge). Likewise below")
     grounded_skill: str | None = None
     freeform_skill: str | None = None
     leaves: dict[str, str] = Field(
@@ -126,16 +122,12 @@ class FlowSettings(_Section):
 class GateSettings(_Section):
     """When a candidate is better. Margins are in nats per answer token; see `lab_pipeline.evaluation.gate`."""
 
-    minimum_gain: float = Field(
-        0.20, ge=0, description="Minimum improvement on the changed leaves; twice the noise of a retrain"
-    )
+    minimum_gain: float = Field(0.20, ge=0, description="Minimum improvement on the changed leaves; twice a retrain's noise")
     unchanged_tolerance: float = Field(0.20, ge=0, description="Maximum loss increase of the unchanged leaves together")
     leaf_tolerance: float = Field(0.30, ge=0, description="Maximum statistically certain loss increase of any leaf")
     general_tolerance: float = Field(0.10, ge=0, description="Maximum loss increase of the general questions")
     minimum_questions: int = Field(5, ge=2, description="Minimum number of held-out questions for a decision")
-    allowed_regressions: list[str] = Field(
-        [], description="Keys of leaves that the gate ignores, for example while they are rewritten"
-    )
+    allowed_regressions: list[str] = Field([], description="Keys of leaves that the gate ignores, e.g. during a rewrite")
     retrain_noise: float = Field(
         0.20, gt=0, description="Standard deviation of a leaf's mean loss between retrains, used if too few leaves show it"
     )
@@ -207,7 +199,7 @@ class SensorSettings(_Section):
 
 class NotificationSettings(_Section):
     webhook_env: str | None = Field(
-        None, description="Name of the environment variable that holds the URL of a Slack-compatible webhook. none = off"
+        None, description="Environment variable that holds a Slack-compatible webhook URL. none = off"
     )
 
 
@@ -216,8 +208,7 @@ class Settings(_Section):
     documents: DocumentSettings = DocumentSettings()
     teacher: TeacherSettings = EmbeddedTeacherSettings()
     judge: TeacherSettings | None = Field(
-        None,
-        description="A separate judge model. none = the teacher judges. An endpoint also grades answers in evaluations",
+        None, description="A separate judge model. none = the teacher judges. An endpoint also grades answers in evaluations"
     )
     base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
     flows: FlowSettings = FlowSettings()
@@ -275,9 +266,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         return str((folder / name).resolve()) if (folder / name).exists() else name
 
     def teacher(section: TeacherSettings) -> TeacherSettings:
-        local = section.kind == "embedded"
-        return section.model_copy(update={"model": here(section.model)}) if local else section
+        return section.model_copy(update={"model": here(section.model)}) if section.kind == "embedded" else section
 
+    def datasets(phase: list[DatasetSettings]) -> list[DatasetSettings]:
+        return [anchored(each, folder) for each in phase]
+
+    mixing = settings.mixing
     return settings.model_copy(
         update={
             "taxonomy": settings.taxonomy.model_copy(update={"path": taxonomy_address(settings.taxonomy.path, folder)}),
@@ -286,12 +280,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "base_model": here(settings.base_model),
             "flows": _anchored_flows(settings.flows, here),
             "recipe": here(settings.recipe),
-            "mixing": settings.mixing.model_copy(
-                update={
-                    "knowledge": [anchored(each, folder) for each in settings.mixing.knowledge],
-                    "skills": [anchored(each, folder) for each in settings.mixing.skills],
-                }
-            ),
+            "mixing": mixing.model_copy(update={"knowledge": datasets(mixing.knowledge), "skills": datasets(mixing.skills)}),
             "general": str((folder / settings.general).resolve()) if settings.general else None,
         }
     )

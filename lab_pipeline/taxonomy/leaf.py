@@ -185,16 +185,11 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
         seeds = _skill_seeds(located)
         grounded = [seed for seed in seeds if seed.context]
         freeform = [seed for seed in seeds if not seed.context]
-        kind, seeds, others = (
-            ("grounded_skill", grounded, freeform) if len(grounded) > len(freeform) else ("freeform_skill", freeform, grounded)
-        )
+        kind = "grounded_skill" if len(grounded) > len(freeform) else "freeform_skill"
+        seeds, others, have = (grounded, freeform, "have") if kind == "grounded_skill" else (freeform, grounded, "lack")
+        message = f"set aside: a {kind.replace('_', ' ')} leaf's seeds all {have} a context; move this one to a leaf of its own"
         for seed in others:
-            reading.report(
-                seed.line,
-                f"set aside: a {kind.replace('_', ' ')} leaf's seeds all {'have' if grounded is seeds else 'lack'} a context; "
-                "move this one to a leaf of its own",
-                "warning",
-            )
+            reading.report(seed.line, message, "warning")
         document = None
     usable: list[Seed] = []
     seen: dict[tuple[str, str | None], int] = {}
@@ -263,9 +258,8 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
             except (LookupError, TypeError):  # below a merge key (<<), or a key that is not text
                 continue
             if isinstance(text, str) and len(text.split()) > limits[name]:
-                warnings.append(
-                    (located.lines[path], f"{name} has {len(text.split())} words; the documented limit is {limits[name]}")
-                )
+                message = f"{name} has {len(text.split())} words; the documented limit is {limits[name]}"
+                warnings.append((located.lines[path], message))
     return warnings
 
 
@@ -294,8 +288,6 @@ def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
     folder = files("instructlab.schema") / f"v{version}"
     version_schema = json.loads((folder / "version.json").read_text())
     schema = json.loads((folder / f"{branch}.json").read_text())
-    resources = {
-        "./version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
-        "version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
-    }
-    return jsonschema.Draft202012Validator(schema, registry=Registry().with_resources(resources.items()))
+    version_resource = Resource.from_contents(version_schema, default_specification=DRAFT202012)
+    registry = Registry().with_resources([(name, version_resource) for name in ("./version.json", "version.json")])
+    return jsonschema.Draft202012Validator(schema, registry=registry)

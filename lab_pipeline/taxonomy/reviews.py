@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Literal
 
 import yaml
 from filelock import FileLock
@@ -26,18 +26,6 @@ from lab_pipeline.text.words import normalised
 FILE = "reviews.yaml"
 
 Decision = Literal["ban", "pin", "undo"]
-
-
-class ReviewEntry(TypedDict):
-    """A `Review` as JSON, as snapshots hold it."""
-
-    leaf: str
-    row: str
-    text: str | None
-    decision: Decision
-    author: str
-    reason: str
-    at: str
 
 
 class Review(BaseModel):
@@ -58,9 +46,6 @@ class Review(BaseModel):
     def __str__(self) -> str:
         outcome = {"ban": "banned", "pin": "pinned", "undo": "review undone"}[self.decision]
         return f"{outcome} by {self.author} on {self.at}: {self.reason}"
-
-    def as_entry(self) -> ReviewEntry:
-        return cast(ReviewEntry, self.model_dump(mode="json"))
 
 
 def text_digest(prompt: str, answer: str) -> str:
@@ -116,11 +101,11 @@ def _parsed(raw: bytes, file: Path) -> list[Review]:
     return reviews
 
 
-def reviews_in_force(home: Home, contributed: Sequence[ReviewEntry]) -> dict[str, list[Review]]:
+def reviews_in_force(home: Home, contributed: Sequence[dict[str, str | None]]) -> dict[str, list[Review]]:
     """Return the reviews of each leaf, the home's after those of the taxonomy.
 
     Args:
-        contributed: The taxonomy's reviews, from the snapshot.
+        contributed: The taxonomy's reviews as JSON, from the snapshot.
 
     Raises:
         LabError: The home's `reviews.yaml` is wrong.

@@ -21,7 +21,7 @@ from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_documents
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
 from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Seed, find_leaves, read_leaf
-from lab_pipeline.taxonomy.reviews import FILE, ReviewEntry, read_reviews
+from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
 
 
@@ -44,7 +44,7 @@ class Snapshot:
     """What happened to branch, history and reviews since the previous snapshot."""
     document_folders: list[str] = field(default_factory=list)
     """Plain folders outside the taxonomy that leaves refer to."""
-    reviews: list[ReviewEntry] = field(default_factory=list)
+    reviews: list[dict[str, str | None]] = field(default_factory=list)
     """Entries of the taxonomy's `reviews.yaml`; if that is wrong, those of the previous snapshot."""
     refused: list[str] = field(default_factory=list)
     """The `refused_hosts` of the settings at the time: usable leaves may be sent to them."""
@@ -152,14 +152,14 @@ def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
     return Snapshot(rows=read_rows(home.snapshot(snapshot_id)), **read_json(home.snapshot_facts(snapshot_id)))
 
 
-def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[ReviewEntry], list[str]]:
+def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str, str | None]], list[str]]:
     """Read the taxonomy's reviews, with notes; if the file is wrong, keep the previous ones, so that bans stay in force."""
     file = taxonomy.folder / FILE
     try:
         found = [] if file.is_symlink() else read_reviews(file)
     except LabError as error:
         return before.reviews if before else [], [f"{error}; until it is mended, reviews hold as in the snapshot before"]
-    return [review.as_entry() for review in found], []
+    return [review.model_dump(mode="json") for review in found], []
 
 
 def _row(
@@ -181,6 +181,7 @@ def _row(
         fingerprint = digest({**frozen, "passages": [{**each, "commit": None} for each in frozen["passages"]]})
         if not home.leaf_source(fingerprint).exists():
             write_json(home.leaf_source(fingerprint), frozen)
+    grounded = leaf is not None and leaf.kind == "grounded_skill"
     return {
         "leaf": reading.key,
         "kind": leaf.kind if leaf else None,
@@ -199,11 +200,7 @@ def _row(
             for each in reading.problems
         ],
         "heldout_questions": [
-            {
-                "question": seed.question,
-                "answer": seed.answer,
-                "context": seed.context if leaf and leaf.kind == "grounded_skill" else None,
-            }
+            {"question": seed.question, "answer": seed.answer, "context": seed.context if grounded else None}
             for seed in held_out
         ],
     }
@@ -211,12 +208,9 @@ def _row(
 
 def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
     """Carry on what is known of a quarantined leaf: its last good rows stay in use, so they must stay measurable."""
-    row["held_out"] = earlier["held_out"]
-    row["heldout_questions"] = earlier["heldout_questions"]
-    row["documents"] = earlier["documents"]
-    row["document_commit"] = earlier["document_commit"]
-    row["contributor"] = earlier["contributor"]
-    row["attribution"] = earlier["attribution"]
+    row["held_out"], row["heldout_questions"] = earlier["held_out"], earlier["heldout_questions"]
+    row["documents"], row["document_commit"] = earlier["documents"], earlier["document_commit"]
+    row["contributor"], row["attribution"] = earlier["contributor"], earlier["attribution"]
 
 
 def _documents(
@@ -231,10 +225,8 @@ def _documents(
     try:
         local = local_path(leaf.document.repo, taxonomy.folder, taxonomy.origin)
         inside = local is not None and local.is_relative_to(taxonomy.folder)
-        allowed = settings.documents.allow_local
-        if allowed is None:
-            allowed = not taxonomy.remote
-        allowed = allowed or (taxonomy.exported and inside)
+        stated = settings.documents.allow_local
+        allowed = (not taxonomy.remote if stated is None else stated) or (taxonomy.exported and inside)
         if allowed and local and not inside and leaf.document.commit == WORKTREE and str(local) not in scans:
             scans[str(local)] = scan(home, local)
         policy = settings.documents.model_copy(update={"allow_local": allowed})

@@ -136,10 +136,7 @@ def _packed_words(messages: pa.ListArray) -> np.ndarray:
 
 
 def _band_keys(rows: _Rows) -> np.ndarray:
-    """Compute the MinHash key of every row and band, of shape (rows, bands).
-
-    A key mixes the least hashes of a row's words by the hash functions of the band: rows share it if they share all of these.
-    """
+    """Compute MinHash keys of shape (rows, bands); rows share a key if they share the least word by each function of a band."""
     keys = np.zeros((len(rows.starts) - 1, _BANDS), np.uint32)
     for first in range(0, len(keys), _BATCH):
         bounds = rows.starts[first : first + _BATCH + 1]

@@ -35,16 +35,11 @@ def passages(document: Document) -> list[Passage]:
 
     def flush(heading: str) -> None:
         if pending:
-            found.append(
-                {
-                    "document": document.path,
-                    "commit": document.commit,
-                    "heading": heading,
-                    "start": line_starts[pending[0][0].first_line],
-                    "end": line_starts[min(pending[-1][0].last_line, len(line_starts) - 1)],
-                    "text": " ".join(chunk for _, chunk in pending),
-                }
-            )
+            start = line_starts[pending[0][0].first_line]
+            end = line_starts[min(pending[-1][0].last_line, len(line_starts) - 1)]
+            text = " ".join(chunk for _, chunk in pending)
+            path, commit = document.path, document.commit
+            found.append(Passage(document=path, commit=commit, heading=heading, start=start, end=end, text=text))
             pending.clear()
 
     headings: dict[int, str] = {}

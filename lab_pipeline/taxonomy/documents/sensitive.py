@@ -151,9 +151,5 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
         re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
         _begins_with_iban,
     ),
-    (
-        "a social security number (US)",
-        re.compile(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"),
-        ssn.is_valid,
-    ),
+    ("a social security number (US)", re.compile(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"), ssn.is_valid),
 )
