@@ -48,9 +48,7 @@ class PhaseRecipe(_Section):
 
 class SkillsPhase(PhaseRecipe):
     phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 repeats")
-    raft: float = Field(
-        0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks with documents in the prompt (RAFT)"
-    )
+    raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks with documents (RAFT)")
 
 
 class ValidationRecipe(_Section):
@@ -58,9 +56,7 @@ class ValidationRecipe(_Section):
 
     share: float = Field(0.1, ge=0, le=0.5, description="Share of each leaf's curated rows to validate on")
     general: int = Field(24, ge=0, description="Number of general questions to validate on, of those that no phase replays")
-    general_tolerance: float = Field(
-        0.1, ge=0, description="Allowed rise of the general loss over the base model's, in nats per token"
-    )
+    general_tolerance: float = Field(0.1, ge=0, description="Allowed general loss above the base model's, in nats per token")
 
 
 class Recipe(_Section):

@@ -45,14 +45,19 @@ class Turn(TypedDict):
     content: str
 
 
-class SeedExample(TypedDict):
-    """A seed example that may be shown to the teacher."""
+class Question(TypedDict):
+    """A question with its reference answer; a grounded skill's also has its context."""
 
     question: str
     answer: str
     context: str | None
+
+
+class SeedExample(Question):
+    """A seed example that may be shown to the teacher."""
+
     asked: str
-    """What a model would be asked: context and question."""
+    """The prompt: context and question."""
 
 
 class Passage(TypedDict):
@@ -78,14 +83,6 @@ class FrozenLeaf(TypedDict):
     outline: str
     seeds: list[SeedExample]
     passages: list[Passage]
-
-
-class Question(TypedDict):
-    """A question with its reference answer; a grounded skill's also has its context."""
-
-    question: str
-    answer: str
-    context: str | None
 
 
 class HeldoutQuestion(Question):
@@ -305,9 +302,7 @@ class EpochChoice(TypedDict):
 
     epoch: int
     of: int
-    """How many epochs were trained."""
     why: str
-    """A sentence for people."""
 
 
 class Evaluation(TypedDict):

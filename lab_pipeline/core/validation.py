@@ -6,10 +6,9 @@ from pydantic import ValidationError
 
 
 def validation_problems(error: ValidationError) -> list[str]:
-    """Describe each problem as `key: what was expected, found value`.
+    """Describe each problem as `key: expectation, found value`.
 
-    Values of unknown keys are left out, because they may be secrets, as are those of our own validators, whose messages hold
-    what may be shown.
+    Values of unknown keys are left out, because they may be secrets; messages of our own validators hold what may be shown.
     """
     problems = []
     for problem in error.errors():

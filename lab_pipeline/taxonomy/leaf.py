@@ -221,18 +221,13 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
 
 
 def _knowledge_seeds(located: LocatedYaml) -> list[Seed]:
-    return [
-        Seed(
-            pair["question"].strip(),
-            pair["answer"].strip(),
-            example["context"].strip(),
-            group,
-            located.line(("seed_examples", group, "questions_and_answers", index)),
-            asked=pair["question"].strip(),
-        )
-        for group, example in enumerate(located.value["seed_examples"])
-        for index, pair in enumerate(example["questions_and_answers"])
-    ]
+    seeds = []
+    for group, example in enumerate(located.value["seed_examples"]):
+        for index, pair in enumerate(example["questions_and_answers"]):
+            question, answer, context = pair["question"].strip(), pair["answer"].strip(), example["context"].strip()
+            line = located.line(("seed_examples", group, "questions_and_answers", index))
+            seeds.append(Seed(question, answer, context, group, line, asked=question))
+    return seeds
 
 
 def _skill_seeds(located: LocatedYaml) -> list[Seed]:

@@ -158,7 +158,7 @@ def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str
     try:
         found = [] if file.is_symlink() else read_reviews(file)
     except LabError as error:
-        return before.reviews if before else [], [f"{error}; until it is mended, reviews hold as in the snapshot before"]
+        return before.reviews if before else [], [f"{error}; until it is fixed, the reviews of the previous snapshot hold"]
     return [review.model_dump(mode="json") for review in found], []
 
 

@@ -84,8 +84,7 @@ def near_duplicates(batches: Iterable[pa.Table]) -> list[Repeat]:
     rows = _hashed(batches)
     keys = _band_keys(rows)
     shared = _shared_between_leaves(keys, rows.leaves) & (np.diff(rows.starts) > 0)[:, None]
-    staying: dict[int, list[int]] = defaultdict(list)
-    """Rows that stay, by key."""
+    staying: dict[int, list[int]] = defaultdict(list)  # rows by key
     repeats = []
     for row in np.flatnonzero(shared.any(axis=1)).tolist():
         row_keys, words = keys[row, shared[row]].tolist(), rows.words(row)

@@ -151,10 +151,7 @@ def _plain(number: str) -> str:
 
 @lru_cache(4096)
 def calculation(text: str) -> tuple[str, ...]:
-    """Return the signs of arithmetic, logic and code in order, with their operands; empty for a text without any.
-
-    Operands of pure sums or pure products are sorted, because their order does not matter.
-    """
+    """Return signs of arithmetic, logic and code with their operands, in order; those of pure sums or products are sorted."""
     steps = [
         (_plain(step["left"] or ""), step["sign"] or step.group(), _plain(step["right"] or ""))
         for step in _STEP.finditer(text.casefold().translate(_ONE_SIGN))
