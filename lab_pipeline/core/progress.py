@@ -22,16 +22,16 @@ class Progress:
         self.worked = 0
         self._say = say
         self._every = every_seconds
-        self._started = self._said = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "", worked: int | None = None) -> None:
         """Count steps; `worked` of them (default: all) were work in this process."""
         self.done += steps
         self.worked += steps if worked is None else worked
         now = time.monotonic()
-        if now - self._said < self._every and not self.done - steps <= self.total <= self.done:
+        if now - self._reported < self._every and not self.done - steps <= self.total <= self.done:
             return
-        self._said = now
+        self._reported = now
         rate = self.worked / max(now - self._started, 1e-6)
         left = max(self.total - self.done, 0) / rate if rate else 0
         pace = f"{rate:.1f}/s, {left:.0f} s left" if rate else "done before"

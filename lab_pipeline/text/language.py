@@ -24,7 +24,7 @@ def telling_words(text: str) -> list[str]:
     """Return the words that show a language, without code, figures and possible names, which look like any language."""
     prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
     named = set(names(prose))
-    return [word for part in prose.split() if not _is_neutral(part, named) for word in all_words(part)]
+    return [word for chunk in prose.split() if not _is_neutral(chunk, named) for word in all_words(chunk)]
 
 
 def _is_neutral(word: str, named: set[str]) -> bool:

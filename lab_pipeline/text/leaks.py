@@ -115,10 +115,10 @@ class LeakDetector:
 def _stems_by_prompt(prompts: pa.Array) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return pairs (place of a prompt, number of a stem), each once, as two arrays, and the stems by number."""
     split = pc.utf8_split_whitespace(prompts)
-    parts = split.flatten().dictionary_encode()
-    stems = [question_stems(part) for part in parts.dictionary.to_pylist()]
+    chunks = split.flatten().dictionary_encode()
+    stems = [question_stems(chunk) for chunk in chunks.dictionary.to_pylist()]
     number = {stem: place for place, stem in enumerate(dict.fromkeys(chain(*stems)))}
-    stem, origin = _concatenated([[number[stem] for stem in each] for each in stems], parts.indices.to_numpy())
+    stem, origin = _concatenated([[number[stem] for stem in each] for each in stems], chunks.indices.to_numpy())
     prompt = pc.list_parent_indices(split).to_numpy()[origin]
     prompt, stem = np.divmod(distinct(prompt * len(number) + stem), max(len(number), 1))
     return prompt, stem, list(number)
@@ -146,19 +146,19 @@ def _only_context_shared(one: str, other: str) -> bool:
 
     If a line of one prompt asks what the other one asks, they do not count as different.
     """
-    parts, other_parts = _parts(one), _parts(other)
-    if not parts or not other_parts:
+    sections, other_sections = _sections(one), _sections(other)
+    if not sections or not other_sections:
         return False
-    repeated = (_same_question(parts[0], part) for part in other_parts)
-    return not any(repeated) and not any(_same_question(other_parts[0], part) for part in parts)
+    repeated = (_same_question(sections[0], section) for section in other_sections)
+    return not any(repeated) and not any(_same_question(other_sections[0], section) for section in sections)
 
 
 @functools.lru_cache(1 << 12)
-def _parts(prompt: str) -> tuple[_Worded, ...]:
+def _sections(prompt: str) -> tuple[_Worded, ...]:
     """Split a prompt into its last paragraph, which asks, then all paragraphs and lines; into none if it has one paragraph."""
     paragraphs = re.split(r"\n\s*\n", prompt.strip())
-    parts = dict.fromkeys([paragraphs[-1], *paragraphs, *prompt.splitlines()]) if len(paragraphs) > 1 else ()
-    return tuple((part, question_words(part)) for part in parts)
+    sections = dict.fromkeys([paragraphs[-1], *paragraphs, *prompt.splitlines()]) if len(paragraphs) > 1 else ()
+    return tuple((section, question_words(section)) for section in sections)
 
 
 def _same_question(one: _Worded, other: _Worded) -> bool:

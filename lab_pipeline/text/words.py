@@ -86,13 +86,13 @@ def all_words(text: str) -> list[str]:
 
 def content_words(text: str) -> list[str]:
     """Return the lower-case stems of words that carry content, and numbers."""
-    return [stem for part in text.split() for stem in _stems(part)]
+    return [stem for chunk in text.split() for stem in _stems(chunk)]
 
 
 @lru_cache(maxsize=1 << 16)
-def _stems(part: str) -> tuple[str, ...]:
-    """Return the `content_words` of a text without spaces; cached, because most texts repeat the parts of earlier ones."""
-    words = _TOKEN.findall(re.sub(r"['’]s\b", "", part.casefold()))
+def _stems(chunk: str) -> tuple[str, ...]:
+    """Return the `content_words` of a text without spaces; cached, because most texts repeat the chunks of earlier ones."""
+    words = _TOKEN.findall(re.sub(r"['’]s\b", "", chunk.casefold()))
     return tuple(_stem(word) for word in words if word not in STOP_WORDS)
 
 
@@ -113,14 +113,14 @@ _FRAMING = frozenset(
 
 def question_words(text: str) -> frozenset[str]:
     """Return the stems of a question's content words; without any, all its words."""
-    stems = frozenset(stem for part in text.split() for stem in question_stems(part))
+    stems = frozenset(stem for chunk in text.split() for stem in question_stems(chunk))
     return stems or frozenset(re.findall(r"\w+", text.casefold()))
 
 
 @lru_cache(maxsize=1 << 16)
-def question_stems(part: str) -> tuple[str, ...]:
-    """Return the `question_words` of a part between spaces; there may be none."""
-    return tuple(stem for stem in _stems(part) if stem not in _FRAMING)
+def question_stems(chunk: str) -> tuple[str, ...]:
+    """Return the `question_words` of a chunk between spaces; there may be none."""
+    return tuple(stem for stem in _stems(chunk) if stem not in _FRAMING)
 
 
 def numbers(text: str) -> set[str]:
@@ -158,7 +158,7 @@ def calculation(text: str) -> tuple[str, ...]:
     ]
     if {sign for _, sign, _ in steps} in ({"+"}, {"*"}):
         return steps[0][1], *sorted(operand for left, _, right in steps for operand in (left, right))
-    return tuple(part for step in steps for part in step)
+    return tuple(each for step in steps for each in step)
 
 
 @lru_cache(4096)
@@ -179,15 +179,15 @@ def exchanged(one: str, other: str) -> set[str]:
     For example 'from Harsk to Osmerel' and 'from Osmerel to Harsk', but neither what 'and' or 'or' joins, nor moved parts.
     """
     old, new = _followers(one), _followers(other)
-    marks = defaultdict(list)
-    for mark, word in new - old:
-        marks[word].append(mark)
-    moves = {(mark, now): word for mark, word in old - new for now in marks[word]}
+    new_places = defaultdict(list)
+    for before, word in new - old:
+        new_places[word].append(before)
+    moves = {(before, after): word for before, word in old - new for after in new_places[word]}
     return {
-        part
-        for (mark, now), word in moves.items()
-        if (now, mark) in moves and not {mark, now} & {"and", "or"}
-        for part in (mark, word)
+        each
+        for (before, after), word in moves.items()
+        if (after, before) in moves and not {before, after} & {"and", "or"}
+        for each in (before, word)
     }
 
 
