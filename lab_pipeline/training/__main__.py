@@ -1,8 +1,8 @@
-"""Run one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
+"""Train one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
 
-The same folder given again resumes from the last saved step. SIGINT and SIGTERM save and exit with 75 (try again later).
-What else ends it is said in one line, and kept with its traceback in the folder's `failure.txt`.
-It trains on one GPU, or on the CPU with as many threads as OMP_NUM_THREADS says.
+Running the same command again resumes from the last saved step. SIGINT and SIGTERM save the state and exit with code 75. Any
+other failure is printed in one line, and stored with its traceback in the folder's `failure.txt`.
+Training uses one GPU, or the CPU with OMP_NUM_THREADS threads.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
 from lab_pipeline.training.train import TrainingSpec
 
 _LONGEST_STEP_SECONDS = 120
-"""A trainer whose run was killed ends after the step in progress; the next one waits for it."""
+"""After its run was killed, a trainer still finishes its current step; the next trainer waits this long for it."""
 
 
 def main(path: str) -> int:
+    """Train as the spec at `path` says, and return the exit code."""
     spec = read_spec(Path(path))
     stop = _Stop()
     die_with_parent()
@@ -51,22 +52,22 @@ def _failed(spec: TrainingSpec, error: Exception) -> int:
 
 
 class _Stop:
-    """Whether a signal asked for an end; the run saves its state after the step in progress."""
+    """Tell whether SIGINT or SIGTERM arrived; the run then saves its state after the current step."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, self._ask)
+            signal.signal(signal_number, self._request)
 
-    def _ask(self, signal_number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _request(self, signal_number: int, frame: FrameType | None) -> None:
+        self.requested = True
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.requested
 
 
 def _say(pipes: PipesContext) -> Callable[[str], None]:
-    """To Dagster's event log when a Dagster step waits for us, to the terminal otherwise."""
+    """Return a writer to Dagster's event log if a Dagster step started this process, else to the terminal."""
     if "DAGSTER_PIPES_CONTEXT" in os.environ:
         return pipes.log.info
     return lambda text: print(text, flush=True)
