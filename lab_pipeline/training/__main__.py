@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 from filelock import FileLock, Timeout
@@ -30,13 +29,15 @@ _LONGEST_STEP_SECONDS = 120
 def main(path: str) -> int:
     """Train as the spec at `path` says, and return the exit code."""
     spec = read_spec(Path(path))
-    stop = _Stop()
+    received: list[int] = []
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, _: received.append(number))
     die_with_parent()
     try:
         with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
 
-            if train(spec, _say(pipes), stop) is None:
+            if train(spec, _say(pipes), lambda: bool(received)) is None:
                 return INTERRUPTED
             finish_checkpoint(spec)
             return 0
@@ -49,21 +50,6 @@ def main(path: str) -> int:
 def _failed(spec: TrainingSpec, error: Exception) -> int:
     print(f"error: {record_failure(Path(spec.output), error)}", file=sys.stderr)
     return FAILED
-
-
-class _Stop:
-    """Tell whether SIGINT or SIGTERM arrived; the run then saves its state after the current step."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, self._request)
-
-    def _request(self, signal_number: int, frame: FrameType | None) -> None:
-        self.requested = True
-
-    def __call__(self) -> bool:
-        return self.requested
 
 
 def _say(pipes: PipesContext) -> Callable[[str], None]:
