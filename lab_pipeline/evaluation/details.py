@@ -51,7 +51,8 @@ def report_details(
     """
     gained, lost = _extremes(heldout["leaves"], scores)
     say(f"asking {len(models)} models the {len(gained + lost)} questions that changed most")
-    answers = {model: iter(greedy_answers(folder, gained + lost)) for model, folder in models.items()}
+    changed: list[Any] = gained + lost
+    answers = {model: iter(greedy_answers(folder, changed)) for model, folder in models.items()}
     for question in gained + lost:
         question["answers"] = {model: next(each) for model, each in answers.items()}
     categories = [question["category"] for question in heldout["general"]]

@@ -194,7 +194,7 @@ def _scores(
     """Loss of every question by leaf; a model is scored once on one set of questions."""
     path = home.evaluations / "scores" / f"{model_digest}-{digest([MEASURE, heldout_digest])}.json"
     if not path.exists():
-        flat = [question for leaf in questions for question in questions[leaf]]
+        flat: list[Any] = [question for leaf in questions for question in questions[leaf]]
         say(f"scoring {role} ({model_digest}) on {len(flat)} questions")
         losses = iter(answer_losses(model, flat, say))
         write_json(path, {leaf: [next(losses) for _ in questions[leaf]] for leaf in questions})

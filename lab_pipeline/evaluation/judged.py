@@ -179,7 +179,7 @@ def _answers(
     """Answer of every question by leaf; a model answers the same questions once."""
     path = home.evaluations / "answers" / f"{model_digest}-{digest([questions, _ANSWER_TOKENS])}.json"
     if not path.exists():
-        flat = [question for leaf in questions for question in questions[leaf]]
+        flat: list[Any] = [question for leaf in questions for question in questions[leaf]]
         say(f"asking {role} ({model_digest}) {len(flat)} questions")
         answers = iter(greedy_answers(model, flat, _ANSWER_TOKENS, say))
         write_json(path, {leaf: [next(answers) for _ in questions[leaf]] for leaf in questions})

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import Evaluation
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
 from lab_pipeline.instructions.plan import leaf_state, provenance_file
-from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
+from lab_pipeline.registry.champion import current_champion, history, rewrite_cards
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.taxonomy.documents.passages import passages_of
 from lab_pipeline.taxonomy.reviews import Review, asked_of, review_of, reviews_in_force, row_text, text_digest
@@ -26,13 +27,13 @@ from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.withdrawals import Withdrawal, record_withdrawal, withdrawals
 
 
-def evaluations(home: Home) -> dict[str, dict[str, Any]]:
+def evaluations(home: Home) -> dict[str, Any]:
     """The last evaluation of each candidate that was ever measured, by its id, oldest first."""
     found = [read_json(path) for path in home.evaluations.glob("*/evaluation.json")]
     return {evaluation["candidate"]: evaluation for evaluation in sorted(found, key=lambda each: each["evaluated_at"])}
 
 
-def evaluation_of(home: Home, candidate: str) -> dict[str, Any]:
+def evaluation_of(home: Home, candidate: str) -> Evaluation:
     """The last evaluation of a candidate.
 
     Raises:
@@ -109,7 +110,7 @@ def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False
     """
     check_known(home, leaf)
     withdrawal = record_withdrawal(home, leaf, author, reason, withdrawn=not undo)
-    name_withdrawals(home)
+    rewrite_cards(home)
     return withdrawal
 
 

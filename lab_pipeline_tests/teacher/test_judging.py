@@ -52,7 +52,7 @@ def test_swapping_good_and_bad_mirrors_area_and_interval(good: list[float], bad:
 
 @pytest.mark.parametrize(("good", "bad"), [([], [0.5]), ([0.5], [])])
 def test_without_rows_of_both_sorts_there_is_no_area(good: list[float], bad: list[float]) -> None:
-    with pytest.raises(ValueError, match="good rows and of bad ones"):
+    with pytest.raises(ValueError, match="good rows and of bad rows"):
         area_under_curve(good, bad)
 
 

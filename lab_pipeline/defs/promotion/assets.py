@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -64,7 +65,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
             {
                 "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
                 "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
-                "chosen": {"knowledge": before.report["chosen"], "skills": checkpoint.report["chosen"]},
+                "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
                 "recipe": recipe.model_dump(mode="json"),
                 "seed": settings.seed,
             },
@@ -110,7 +111,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
-        evaluation = last_evaluation(home)
+        evaluation: Any = last_evaluation(home)
         if evaluation is None:
             raise NotMaterialized("no evaluation yet; materialize evaluation_report first")
         before = current_champion(home)
