@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
@@ -35,27 +35,14 @@ class GroupLosses(TypedDict):
     interval: list[float] | None
 
 
-class ScoredQuestion(HeldoutQuestion):
-    """A question with its loss by model."""
+class ShownQuestion(HeldoutQuestion):
+    """A question with each model's loss on the reference answer and its own answer."""
 
     leaf: str
     losses: dict[str, float]
     difference: float
     """As in `GroupLosses`."""
-
-
-class ShownQuestion(ScoredQuestion):
-    """A question with its answer by model, too."""
-
-    answers: dict[str, str]
-
-
-class TeacherCosts(TypedDict):
-    """Calls and tokens in the journals of the leaves: everything ever asked for them, for this model or an earlier one."""
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    answers: NotRequired[dict[str, str]]
 
 
 class ReportDetails(TypedDict):
@@ -70,7 +57,8 @@ class ReportDetails(TypedDict):
     training: dict[str, Mapping[str, Any]]
     """`lab_pipeline.training.train.TrainingReport` as JSON, by phase."""
     versions: dict[str, str]
-    teacher: TeacherCosts
+    teacher: dict[str, int]
+    """Calls and tokens in the journals of the leaves: everything ever asked for them, for this model or an earlier one."""
 
 
 def report_details(
@@ -86,10 +74,8 @@ def report_details(
     gained, lost = _extremes(heldout["leaves"], scores)
     say(f"asking {len(models)} models the {len(gained + lost)} questions that changed most")
     answers = {name: greedy_answers(model.folder, gained + lost) for name, model in models.items()}
-    shown: list[ShownQuestion] = [
-        {**question, "answers": {name: answers[name][number] for name in models}}
-        for number, question in enumerate(gained + lost)
-    ]
+    for number, question in enumerate(gained + lost):
+        question["answers"] = {name: answers[name][number] for name in models}
     categories = [question["category"] for question in heldout["general"]]
     by_category: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in scores}
     for name, losses in scores.items():
@@ -101,8 +87,8 @@ def report_details(
         "confidence": confidence,
         "leaves": [_compare_group(leaf, scores, confidence) for leaf in sorted(heldout["leaves"])],
         "general": [_compare_group(category, by_category, confidence) for category in sorted(set(categories))],
-        "gained": shown[: len(gained)],
-        "lost": shown[len(gained) :],
+        "gained": gained,
+        "lost": lost,
         "training": {phase: read_json(folder / "report.json") for phase, folder in checkpoints.items()},
         "versions": versions[-1] if versions else {},
         "teacher": _teacher_costs(home, [leaf["leaf"] for leaf in evaluation["leaves"]]),
@@ -115,9 +101,9 @@ def _reference(scores: Scores) -> str:
 
 def _extremes(
     leaves: Mapping[str, Sequence[HeldoutQuestion]], scores: Scores
-) -> tuple[list[ScoredQuestion], list[ScoredQuestion]]:
+) -> tuple[list[ShownQuestion], list[ShownQuestion]]:
     """Return the questions that gained most, best first, and those that gained least or lost, worst first; none is in both."""
-    questions: list[ScoredQuestion] = []
+    questions: list[ShownQuestion] = []
     for leaf, asked in sorted(leaves.items()):
         for number, question in enumerate(asked):
             losses = {name: scores[name][leaf][number] for name in scores}
@@ -140,10 +126,7 @@ def _compare_group(name: str, scores: Scores, confidence: float) -> GroupLosses:
     }
 
 
-def _teacher_costs(home: Home, leaves: Sequence[str]) -> TeacherCosts:
+def _teacher_costs(home: Home, leaves: Sequence[str]) -> dict[str, int]:
     replies = [reply for leaf in leaves for _, reply in read_journal(home.leaf(leaf) / "journal")]
-    return {
-        "calls": len(replies),
-        "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
-        "completion_tokens": sum(reply.completion_tokens for reply in replies),
-    }
+    tokens = {kind: sum(getattr(reply, kind) for reply in replies) for kind in ("prompt_tokens", "completion_tokens")}
+    return {"calls": len(replies), **tokens}

@@ -13,7 +13,15 @@ from typing import cast
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.config.settings import Settings
-from lab_pipeline.core.evaluation import ChoiceScore, Evaluation, LeafMeasurement, Measurement, Provenance, VerdictRecord
+from lab_pipeline.core.evaluation import (
+    ChoiceScore,
+    EvaluatedLeaf,
+    Evaluation,
+    LeafMeasurement,
+    Measurement,
+    Provenance,
+    VerdictRecord,
+)
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import GeneralQuestion, HeldoutQuestion, HeldoutSet
@@ -23,9 +31,9 @@ from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.heldout_questions import draw_distractors
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarise_ranks
-from lab_pipeline.evaluation.details import Scores
+from lab_pipeline.evaluation.details import Scores, report_details
 from lab_pipeline.evaluation.gate import Losses, compare, decide
-from lab_pipeline.evaluation.judged import deciding_interval, judge_models, judging_inputs, unanswered
+from lab_pipeline.evaluation.judged import Questions, deciding_interval, judge_models, judging_inputs, unanswered
 from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
 from lab_pipeline.evaluation.report import write_report
 from lab_pipeline.models.base_model import BaseModel
@@ -146,7 +154,6 @@ def evaluate(
         policy=settings.gate,
         judged=deciding_interval(judged, settings.gate),
     )
-    rows = {row["leaf"]: row for row in data.snapshot.rows}
     confidence = settings.gate.confidence
     evaluation: Evaluation = {
         "inputs": inputs,
@@ -165,26 +172,12 @@ def evaluate(
         },
         "judged": judged,
         "general": _measure([GENERAL], scores, confidence),
-        "leaves": [
-            {
-                "leaf": entry["leaf"],
-                "kind": entry["kind"],
-                "rows": entry["rows"],
-                "state": entry["state"],
-                "curated": entry["curated"],
-                "source": entry["source"],
-                "contributor": rows[entry["leaf"]]["contributor"],
-                "document_commit": rows[entry["leaf"]]["document_commit"],
-                "documents": rows[entry["leaf"]]["documents"],
-                "attribution": rows[entry["leaf"]]["attribution"],
-            }
-            for entry in data.catalog.in_use
-        ],
+        "leaves": _evaluated_leaves(data),
         **provenance,
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "report": str(folder / "report.md"),
     }
-    write_report(home, evaluation, data.heldout, scores, models, confidence, say)
+    write_report(evaluation, report_details(home, evaluation, data.heldout, scores, models, confidence, say))
     write_json(folder / "evaluation.json", evaluation)
     write_json(home.evaluations / "last.json", evaluation)
     return read_json(home.evaluations / "last.json")
@@ -205,6 +198,12 @@ def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
     changed = {leaf for leaf, content in now.items() if before.get(leaf) != content}
     removed = before.keys() - now.keys()
     return changed if changed or removed else set(now)
+
+
+def _evaluated_leaves(data: RetuneData) -> list[EvaluatedLeaf]:
+    rows = {row["leaf"]: row for row in data.snapshot.rows}
+    both: list[Mapping[str, object]] = [{**rows[entry["leaf"]], **entry} for entry in data.catalog.in_use]
+    return [cast(EvaluatedLeaf, {name: each[name] for name in EvaluatedLeaf.__annotations__}) for each in both]
 
 
 def _scores(home: Home, role: str, model: MeasuredModel, heldout: HeldoutSet, say: Say) -> dict[str, list[float]]:
@@ -231,11 +230,7 @@ def _distractors(home: Home, data: RetuneData, seed: int) -> dict[str, list[list
 
 
 def _ranks(
-    home: Home,
-    model: MeasuredModel,
-    questions: Mapping[str, list[HeldoutQuestion]],
-    distractors: Mapping[str, list[list[str]]],
-    say: Say,
+    home: Home, model: MeasuredModel, questions: Questions, distractors: Mapping[str, list[list[str]]], say: Say
 ) -> dict[str, list[Rank | None]]:
     """Return the rank of every question's reference answer, by leaf."""
     path = home.evaluations / "ranks" / f"{model.digest}-{digest([MEASURE, questions, distractors])}.json"

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import numpy as np
 
@@ -49,12 +49,8 @@ class ModelAnswer(GradableAnswer):
     model: str
     leaf: str
     number: int
-
-
-class ScoredAnswer(ModelAnswer):
-    """An answer with the judge's score, from 0, wrong, to 1, right; None if the judge's replies could not be read."""
-
-    score: float | None
+    score: NotRequired[float | None]
+    """From 0, wrong, to 1, right; None if the judge's replies could not be read."""
 
 
 class _Graded(NamedTuple):
@@ -104,7 +100,7 @@ def judge_models(
         reason = f"the judge did not answer: {error}"
         say(reason)
         return {"judge": identity, "unanswered": reason}
-    scored: list[ScoredAnswer] = [{**row, "score": grade.score} for row, grade in zip(rows, grades, strict=True)]
+    scored: list[ModelAnswer] = [{**row, "score": grade.score} for row, grade in zip(rows, grades, strict=True)]
     write_json(folder / "judged.json", [{**row, **asdict(grade)} for row, grade in zip(scored, grades, strict=True)])
     return {
         "judge": identity,
@@ -135,7 +131,7 @@ def deciding_interval(judged: JudgedAnswers | None, policy: GateSettings) -> tup
     return low, high
 
 
-def summarise_scores(rows: Sequence[ScoredAnswer], reference: str, policy: GateSettings) -> JudgedScores:
+def summarise_scores(rows: Sequence[ModelAnswer], reference: str, policy: GateSettings) -> JudgedScores:
     """Return scores and words by model and leaf, and the candidate's difference from the reference, raw and at equal length.
 
     Answers without a score are left out. The differences also leave out the policy's `allowed_regressions`.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jinja2
 import yaml
@@ -23,12 +23,8 @@ from lab_pipeline.core.evaluation import (
     Measurement,
 )
 from lab_pipeline.core.formats import number, took
-from lab_pipeline.core.home import Home
-from lab_pipeline.core.progress import Say
-from lab_pipeline.core.rows import HeldoutSet
 from lab_pipeline.core.storage import write_json, write_text
-from lab_pipeline.evaluation.details import GroupLosses, ReportDetails, Scores, report_details
-from lab_pipeline.evaluation.measured_model import MeasuredModel
+from lab_pipeline.evaluation.details import GroupLosses, ReportDetails
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -41,18 +37,9 @@ _POINTS = 400
 """Most points drawn of a training curve."""
 
 
-def write_report(
-    home: Home,
-    evaluation: Evaluation,
-    heldout: HeldoutSet,
-    scores: Scores,
-    models: Mapping[str, MeasuredModel],
-    confidence: float,
-    say: Say,
-) -> None:
+def write_report(evaluation: Evaluation, details: ReportDetails) -> None:
     """Write `report.md` where the evaluation says, and `details.json` and `report.html` beside it."""
     path = Path(evaluation["report"])
-    details = report_details(home, evaluation, heldout, scores, models, confidence, say)
     write_json(path.with_name("details.json"), details)
     write_text(path.with_suffix(".html"), report_html(evaluation, details))
     write_text(path, report_markdown(evaluation))
@@ -188,7 +175,7 @@ def _agreement(agreement: Agreement) -> str:
     text = ""
     if agreement["graded"]:
         text = (
-            f"All readings of an answer agree for {_percent(agreement['alike'])} of {agreement['graded']} answers. Two readings in "
+            f"All readings of an answer agree for {agreement['alike']:.0%} of {agreement['graded']} answers. Two readings in "
             f"the same order agree in {_percent(agreement['repeats'])} of cases, in different orders in "
             f"{_percent(agreement['orders'])}; with the reference first, scores differ by {agreement['order_shift']:+.2f}."
         )
@@ -223,18 +210,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class _Curve(TypedDict):
-    """Training and validation losses as polylines in a square of 100."""
-
-    raw: str
-    smooth: str
-    validation: dict[str, str]
-    """By group, *leaves* and *general*."""
-    top: float
-    """Loss at the upper edge."""
-    steps: int
-
-
 @dataclass(frozen=True)
 class _Scale:
     """Common axis of a table's interval plots, always with zero on it."""
@@ -259,8 +234,8 @@ class _Scale:
         return all(_is_finite(value) for value in (row["difference"], *(row["interval"] or [])))
 
 
-def _curve(report: Mapping[str, Any]) -> _Curve | None:
-    """Draw the losses of a phase's `TrainingReport`, leaving out NaN; None without points."""
+def _curve(report: Mapping[str, Any]) -> Mapping[str, object] | None:
+    """Draw the losses of a phase's `TrainingReport` as polylines in a square of 100, leaving out NaN; None without points."""
     points = [point for point in report["curve"] if math.isfinite(point["loss"])]
     if not points:
         return None
