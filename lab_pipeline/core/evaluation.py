@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from lab_pipeline.core.rows import EpochChoice
+
 
 class Measurement(TypedDict):
     """Mean losses of all models on some questions, in nats per answer token; None where nothing could be measured."""
@@ -150,8 +152,7 @@ class Provenance(TypedDict):
 
     datasets: dict[str, str]
     checkpoints: dict[str, str]
-    chosen: dict[str, Mapping[str, Any]]
-    """The epochs taken, as `lab_pipeline.training.validation.Choice`."""
+    chosen: dict[str, EpochChoice]
     recipe: Mapping[str, Any]
     seed: int
 
