@@ -14,7 +14,7 @@ from lab_pipeline.core.evaluation import ChoiceScore
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import Question
 from lab_pipeline.models.likelihood import as_row
-from lab_pipeline.models.loader import load_model
+from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import IGNORED, TokenRow, encode_answers
 
 
@@ -38,28 +38,29 @@ def answer_ranks(
 
     if not any(distractors):
         return [None] * len(questions)
-    model, tokenizer, device = load_model(model_folder)
+    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
     progress = Progress("questions ranked", len(questions), say)
     ranks: list[Rank | None] = []
     for question, others in zip(questions, distractors, strict=True):
-        rows = [encode_answers(as_row({**question, "answer": answer}), tokenizer) for answer in (question["answer"], *others)]
+        choices: list[Question] = [{**question, "answer": answer} for answer in (question["answer"], *others)]
+        rows = [encode_answers(as_row(choice), tokenizer) for choice in choices]
         start = next(index for index, label in enumerate(rows[0].labels) if label != IGNORED)
         answers = [_answer_tokens(row) for row in rows]
         width = max(len(answer) for answer in answers)
         # An answer is predicted from the prompt's last token on; nothing before the padding at its end attends to it.
         last = rows[0].tokens[start - 1]
         inputs = torch.tensor([[last, *answer[:-1], *[0] * (width - len(answer))] for answer in answers])
-        labels = torch.tensor([answer + [IGNORED] * (width - len(answer)) for answer in answers], device=device)
+        labels = torch.tensor([answer + [IGNORED] * (width - len(answer)) for answer in answers], device=model.device)
         with torch.inference_mode():
             cache = DynamicCache(config=model.config)
             model(
-                input_ids=torch.tensor([rows[0].tokens[: start - 1]], device=device),
+                input_ids=torch.tensor([rows[0].tokens[: start - 1]], device=model.device),
                 cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
             cache.batch_repeat_interleave(len(answers))
-            logits = model(input_ids=inputs.to(device), cache=cache, use_cache=True).logits
+            logits = model(input_ids=inputs.to(model.device), cache=cache, use_cache=True).logits
         losses = torch.stack(
             [
                 torch.nn.functional.cross_entropy(each.float(), label, ignore_index=IGNORED)

@@ -45,10 +45,4 @@ def separation(grades: Sequence[Grade]) -> KnownSeparation:
     for row, grade in zip(KNOWN_ROWS, grades, strict=True):
         scores[row["good"]].append(grade.score)
     found = known_separation(scores[True], scores[False])
-    return {
-        "rows": len(KNOWN_ROWS),
-        "area": found["area"],
-        "interval": found["interval"],
-        "separates": found["separates"],
-        "agreement": agreement(grades),
-    }
+    return {"rows": len(KNOWN_ROWS), **found, "agreement": agreement(grades)}

@@ -32,7 +32,7 @@ def dispensable(home: Home, keep: int | None = None) -> list[Path]:
     ]
     champions = [folder for folder in home.champions.glob("*/") if not folder.name.startswith(".")]
     before = time.time() - RESUME_DAYS * 24 * 3600
-    abandoned = [folder for folder in home.checkpoints.glob("*/resume") if _last_touched(folder) < before]
+    abandoned = [folder for folder in home.checkpoints.glob("*/resume*") if _last_touched(folder) < before]
     return sorted([folder for folder in candidates + champions if folder not in kept] + abandoned)
 
 

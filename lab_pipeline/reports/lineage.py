@@ -20,7 +20,7 @@ from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
 from lab_pipeline.instructions.plan import leaf_state, provenance_file
-from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
+from lab_pipeline.registry.champion import current_champion, history, rewrite_cards
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.taxonomy.documents.passages import passages_of
 from lab_pipeline.taxonomy.reviews import Review, asked_of, review_of, reviews_in_force, row_text, text_digest
@@ -139,7 +139,7 @@ def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False
     """
     check_known(home, leaf)
     withdrawal = record_withdrawal(home, leaf, author, reason, withdrawn=not undo)
-    name_withdrawals(home)
+    rewrite_cards(home)
     return withdrawal
 
 

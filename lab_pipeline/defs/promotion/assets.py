@@ -62,7 +62,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
             {
                 "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
                 "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
-                "chosen": {"knowledge": before.report["chosen"], "skills": checkpoint.report["chosen"]},
+                "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
                 "recipe": recipe.model_dump(mode="json"),
                 "seed": settings.seed,
             },
