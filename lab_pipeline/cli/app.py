@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -93,8 +94,8 @@ def doctor(home: HomeOption = None) -> None:
 
     findings = examine(home or default_home())
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.fine else 'MEND'}  {finding.what}: {finding.said}")
-    raise typer.Exit(0 if all(finding.fine for finding in findings) else 1)
+        typer.echo(f"{'ok  ' if finding.passed else 'MEND'}  {finding.name}: {finding.message}")
+    raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
 
 
 @app.command()
@@ -162,6 +163,7 @@ def lineage(
 
     if (what == "row") != (row is not None):
         raise LabError("expected one of: lineage champion, lineage MODEL_ID, lineage LEAF, lineage row ROW_ID")
+    answer: Mapping[str, object]
     if row is not None:
         kind, answer = "row", questions.row_lineage(opened, row)
     elif what.split("/")[0] in BRANCHES:

@@ -20,8 +20,8 @@ from typing import Literal, NotRequired, TypedDict, cast
 from filelock import FileLock
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import Evaluation
 from lab_pipeline.core.storage import append_line, folder_digest, read_json, read_lines, write_json, write_text, written_whole
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.card import model_card

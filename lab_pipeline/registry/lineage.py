@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import Evaluation
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.instructions.plan import provenance_file
 from lab_pipeline.models.base_model import base_licence, hub_id

@@ -1,7 +1,6 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -15,7 +14,7 @@ from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
-from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
+from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
@@ -59,9 +58,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
             inputs,
             base,
             merge_candidate(home, base, checkpoint),
-            catalog,
-            load_snapshot(home, catalog.snapshot),
-            heldout,
+            RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout),
             {
                 "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
                 "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
@@ -111,7 +108,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
-        evaluation: Any = last_evaluation(home)
+        evaluation = last_evaluation(home)
         if evaluation is None:
             raise NotMaterialized("no evaluation yet; materialize evaluation_report first")
         before = current_champion(home)
