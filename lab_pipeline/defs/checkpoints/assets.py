@@ -2,7 +2,6 @@ import os
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 
 from lab_pipeline.core.formats import number
 from lab_pipeline.core.home import Home
@@ -12,6 +11,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
+from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.models.base_model import BaseModel, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
