@@ -97,11 +97,16 @@ class GeneralQuestion(TypedDict):
     answer: str
 
 
+class HeldoutQuestion(Question):
+    """A question of a leaf that is kept for the test."""
+
+    id: str
+
+
 class HeldoutSet(TypedDict):
     """The questions that models are tested by; no prompt or training row may repeat them."""
 
-    leaves: dict[str, list[dict[str, Any]]]
-    """Each leaf's held-out questions, as `Question` with an `id`."""
+    leaves: dict[str, list[HeldoutQuestion]]
     general: list[GeneralQuestion]
     withheld: list[str]
     """Prompts of all questions that were ever held out."""
@@ -280,51 +285,6 @@ class ExcludedRow(TypedDict):
 
 
 EXCLUDED_SCHEMA = arrow_schema(ExcludedRow)
-
-
-class Measurement(TypedDict):
-    """Mean losses of all models on some questions, in nats per answer token; None where nothing could be measured."""
-
-    base: float | None
-    champion: float | None
-    candidate: float | None
-    difference: float | None
-    """Candidate minus base."""
-    interval: list[float] | None
-    questions: int
-
-
-class Evaluation(TypedDict):
-    """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
-
-    inputs: str
-    """Fingerprint of all that the outcome depends on."""
-    candidate: str
-    digest: str
-    """Hash of the candidate's files."""
-    reference: str
-    """Id of the champion that the candidate was compared with, or 'base'."""
-    base_model: str
-    taxonomy_commit: str
-    snapshot: str
-    catalog: dict[str, str]
-    """Content hash of each leaf that the candidate was trained on."""
-    changed: list[str]
-    verdict: dict[str, Any]
-    """`lab_pipeline.evaluation.gate.Verdict` as JSON."""
-    heldout: dict[str, Any]
-    """A `Measurement` over all leaves, with `ranks`, and the same for each leaf under `leaves`."""
-    judged: dict[str, Any] | None
-    general: Measurement
-    leaves: list[dict[str, Any]]
-    datasets: dict[str, str]
-    checkpoints: dict[str, str]
-    chosen: dict[str, Any]
-    recipe: dict[str, Any]
-    seed: int
-    evaluated_at: str
-    report: str
-    """Path of the Markdown report."""
 
 
 def as_prompt(question: str, context: str | None) -> list[Turn]:
