@@ -7,15 +7,16 @@ first when Dagster moves, and use what has become public instead.
   command that executes a run: Dagster documents custom launchers, but exports none of this.
 - `BulkActionsFilter`, `BulkActionStatus`: the only filter of `DagsterInstance.get_backfills`. The other list of backfills is
   GraphQL, which needs a web server.
-- `InstigatorType`, `InstigatorStatus`: only `DagsterInstance.all_instigator_state` tells whether a person switched a sensor off.
+- `InstigatorType`, `InstigatorStatus`: for `DagsterInstance.all_instigator_state`, which tells if a sensor is switched off.
 - `DagsterPipesExecutionError`: a process that ended with an error, such as the trainer.
 - The tags of runs. A range of partitions can be requested by its two tags only, because `RunRequest` takes a single key.
 """
+# ruff: noqa: F401
 
 # Load all of SQLAlchemy before any run starts. Great Expectations imports sqlalchemy.orm in the middle of a step; Dagster's
 # event thread, which queries at that moment, would find it half loaded and fail the run with an AttributeError. Everything
 # that executes steps imports this module first: run workers, the daemon's runs, the UI and the steps' pods.
-import sqlalchemy.orm  # noqa: F401
+import sqlalchemy.orm
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
@@ -30,23 +31,3 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-
-__all__ = [
-    "ASSET_PARTITION_RANGE_END_TAG",
-    "ASSET_PARTITION_RANGE_START_TAG",
-    "BACKFILL_ID_TAG",
-    "MAX_RETRIES_TAG",
-    "RUN_KEY_TAG",
-    "BulkActionStatus",
-    "BulkActionsFilter",
-    "CheckRunHealthResult",
-    "ConfigurableClass",
-    "ConfigurableClassData",
-    "DagsterPipesExecutionError",
-    "ExecuteRunArgs",
-    "InstigatorStatus",
-    "InstigatorType",
-    "LaunchRunContext",
-    "RunLauncher",
-    "WorkerStatus",
-]
