@@ -20,6 +20,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.instructions.generate import starts
+from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline.teacher.embedded import EmbeddedTeacher
@@ -52,16 +53,10 @@ async def _ask(teacher: EmbeddedTeacher, asked: list[Request]):
 
 def plain(folder: Path, asked: list[Request]) -> tuple[float, int]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    texts = [
-        tokenizer.apply_chat_template(
-            [vars(message) for message in request.messages], add_generation_prompt=True, tokenize=False
-        )
-        for request in asked
-    ]
+    model, tokenizer = load_model(folder, "cpu"), load_tokenizer(folder)
+    tokenizer.padding_side = "left"
+    texts = [tokenizer.apply_chat_template(request.turns(), add_generation_prompt=True, tokenize=False) for request in asked]
     texts.sort(key=len)
     written = 0
     started = time.perf_counter()

@@ -17,6 +17,7 @@ from pathlib import Path
 from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.rows import general_row
+from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import IGNORED, encode, flatten, pack
 
 ROWS = 96
@@ -24,23 +25,23 @@ ROWS = 96
 
 def main(folder: Path) -> None:
     import torch
-    from transformers import AutoTokenizer, Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     from lab_pipeline.training.quantized import load_base, with_adapter
-    from lab_pipeline.training.trainer import make_trainer
+    from lab_pipeline.training.trainer import prepare_run
 
     recipe = load_recipe("smollm2_135m_cpu")
     phase = recipe.knowledge.model_copy(update={"epochs": 1})
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     rows = [encode(general_row(question), tokenizer) for question in load_general(None).replay[:ROWS]]
     tokens = sum(len(row.tokens) for row in rows)
     scratch = Path(tempfile.mkdtemp())
 
     packs = [flatten(each) for each in pack(rows, recipe.pack_tokens)]
     warm = with_adapter(load_base(folder, recipe), recipe.lora, None)  # memory touched for the first time is slow
-    make_trainer(warm, packs[:2], recipe, phase, 0, scratch / "warm", lambda: False).run()
+    prepare_run(warm, packs[:2], recipe, phase, 0, scratch / "warm", lambda: False).run()
     model = with_adapter(load_base(folder, recipe), recipe.lora, None)
-    run = make_trainer(model, packs, recipe, phase, 0, scratch / "packed", lambda: False)
+    run = prepare_run(model, packs, recipe, phase, 0, scratch / "packed", lambda: False)
     started = time.perf_counter()
     run.run()
     packed_s = time.perf_counter() - started

@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_at_any_moment_costs_no_finished_work(tmp_path, tin
         "while generating": "leaves/*/journal/*.jsonl",
         "while writing tables": "leaves/*/generated-*.parquet",
         "while mixing": "datasets/*",
-        "while training": "checkpoints/*/resume/*",
+        "while training": "checkpoints/*/resume-*/*",
         "while evaluating": "evaluations/scores/*",
     }
     with (

@@ -90,8 +90,8 @@ def doctor(home: HomeOption = None) -> None:
 
     findings = examine(home or default_home())
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.fine else 'MEND'}  {finding.what}: {finding.said}")
-    raise typer.Exit(0 if all(finding.fine for finding in findings) else 1)
+        typer.echo(f"{'ok  ' if finding.passed else 'MEND'}  {finding.name}: {finding.message}")
+    raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
 
 
 @app.command()

@@ -11,9 +11,11 @@ from typing import Any
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import Question
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.template import stop_tokens
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
 
@@ -46,15 +48,10 @@ class Conversation:
     """A conversation with one model, which answers as in evaluation: by its chat template, greedily."""
 
     def __init__(self, folder: Path) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a bar for loading has no place in a talk
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-        self.model = model.to(device).eval()
+        self.model, self.tokenizer = load_model(folder), load_tokenizer(folder)
         self.stops = stop_tokens(self.model, self.tokenizer)
         self.messages: list[dict[str, str]] = []
         context = self.model.config.max_position_embeddings
@@ -153,5 +150,6 @@ def compare(home: Home, question: str) -> dict[str, str]:
         names[f"champion {champion.id}"] = "champion"
     if last and not (champion and champion.id == last["candidate"]):
         names[f"candidate {last['candidate']}"] = last["candidate"]
-    questions = [{"question": question.encode(errors="replace").decode()}]  # an argument may hold bytes that are no UTF-8
+    text = question.encode(errors="replace").decode()  # an argument may hold bytes that are no UTF-8
+    questions: list[Question] = [{"question": text, "answer": "", "context": None}]
     return {label: greedy_answers(find_model(home, name), questions, _ANSWER_TOKENS)[0] for label, name in names.items()}

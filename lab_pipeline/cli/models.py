@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +66,7 @@ def lineage(
 
     if (what == "row") != (row is not None):
         raise LabError("expected one of: lineage champion, lineage MODEL_ID, lineage LEAF, lineage row ROW_ID")
+    answer: Mapping[str, object]
     if row is not None:
         kind, answer = "row", reports.row_lineage(opened, row)
     elif what.split("/")[0] in BRANCHES:

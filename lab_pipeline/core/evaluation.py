@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from lab_pipeline.core.rows import EpochChoice
+
 
 class Measurement(TypedDict):
     """Mean losses of all models on some questions, in nats per answer token; None where nothing could be measured."""
@@ -75,6 +77,13 @@ class JudgedDifference(TypedDict):
     interval: list[float] | None
 
 
+class LengthAdjusted(JudgedDifference):
+    """The difference that answers of equal length would have."""
+
+    slope: float
+    """Score per unit of log word count."""
+
+
 class Agreement(TypedDict):
     """How far a judge's readings agree; see `lab_pipeline.evaluation.grading.agreement`."""
 
@@ -105,17 +114,22 @@ class JudgeReply(TypedDict):
     unanswered: str | None
 
 
-class JudgedAnswers(JudgeReply, total=False):
-    """What a judge found in the models' answers; only `JudgeReply` where it did not answer."""
+class JudgedScores(TypedDict, total=False):
+    """Scores by model and leaf, and the candidate's difference from the reference."""
 
-    known_rows: KnownSeparation
-    agreement: Agreement
     models: dict[str, JudgedMean | None]
     leaves: dict[str, dict[str, JudgedMean | None]]
     """By leaf and model."""
     compared: int
     raw: JudgedDifference | None
-    equal_length: JudgedDifference | None
+    equal_length: LengthAdjusted | None
+
+
+class JudgedAnswers(JudgeReply, JudgedScores, total=False):
+    """What a judge found in the models' answers; only the keys of `JudgeReply` where it did not answer."""
+
+    known_rows: KnownSeparation
+    agreement: Agreement
 
 
 class EvaluatedLeaf(TypedDict):
@@ -138,8 +152,7 @@ class Provenance(TypedDict):
 
     datasets: dict[str, str]
     checkpoints: dict[str, str]
-    chosen: dict[str, Mapping[str, Any]]
-    """The epochs taken, as `lab_pipeline.training.validation.Choice`."""
+    chosen: dict[str, EpochChoice]
     recipe: Mapping[str, Any]
     seed: int
 

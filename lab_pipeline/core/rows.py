@@ -1,4 +1,4 @@
-"""Row types, each beside the Arrow schema under which it is stored.
+"""Define the row types, each beside the Arrow schema under which it is stored.
 
 The stages of the pipeline hand each other these rows: seeds and passages of a leaf (`FrozenLeaf`) become generated, judged,
 curated or rejected rows, and those become training rows. Each schema is checked when a table is written.
@@ -88,6 +88,12 @@ class Question(TypedDict):
     context: str | None
 
 
+class HeldoutQuestion(Question):
+    """A question of the test."""
+
+    id: str
+
+
 class GeneralQuestion(TypedDict):
     """A question of no leaf: those measured show forgetting, those replayed prevent it."""
 
@@ -97,16 +103,11 @@ class GeneralQuestion(TypedDict):
     answer: str
 
 
-class HeldoutQuestion(Question):
-    """A question of a leaf that is kept for the test."""
-
-    id: str
-
-
 class HeldoutSet(TypedDict):
     """The questions that models are tested by; no prompt or training row may repeat them."""
 
     leaves: dict[str, list[HeldoutQuestion]]
+    """Held-out questions of each leaf."""
     general: list[GeneralQuestion]
     withheld: list[str]
     """Prompts of all questions that were ever held out."""
@@ -167,7 +168,7 @@ class GeneratedRow(TypedDict):
     """Null only in an incomplete row, as is `answer`."""
     answer: str
     support: str | None
-    """The text that must support the answer: a part of a document, or the context."""
+    """The text that must support the answer: a passage, or the context."""
     document: str | None
     document_commit: str | None
     span_start: int | None
@@ -285,6 +286,16 @@ class ExcludedRow(TypedDict):
 
 
 EXCLUDED_SCHEMA = arrow_schema(ExcludedRow)
+
+
+class EpochChoice(TypedDict):
+    """Which epoch's adapter a training phase chose."""
+
+    epoch: int
+    of: int
+    """How many epochs were trained."""
+    why: str
+    """A sentence for people."""
 
 
 def as_prompt(question: str, context: str | None) -> list[Turn]:

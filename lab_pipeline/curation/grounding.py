@@ -13,7 +13,7 @@ from typing import Any
 
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.models.likelihood import as_row, row_losses
-from lab_pipeline.models.loader import load_model
+from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import encode_answers
 
 _PACK_TOKENS = 1024
@@ -24,7 +24,7 @@ def grounding_scores(model_folder: Path, rows: list[dict[str, Any]], say: Say) -
     complete = [row for row in rows if not row["fault"] and row["support"] and row["question"] and row["answer"]]
     if not complete:
         return {}
-    model, tokenizer, _ = _loaded(model_folder)
+    model, tokenizer = _loaded(model_folder)
     texts = [(row["question"], row["answer"], source) for row in complete for source in (row["support"], None)]
     asked = list(dict.fromkeys(texts))  # two answers to one question share nothing, but rows of two sources do
     encoded = [
@@ -41,6 +41,6 @@ def grounding_scores(model_folder: Path, rows: list[dict[str, Any]], say: Say) -
 
 
 @lru_cache(maxsize=1)
-def _loaded(folder: Path) -> tuple[Any, Any, str]:
+def _loaded(folder: Path) -> tuple[Any, Any]:
     """The base model, kept for the next leaf."""
-    return load_model(folder)
+    return load_model(folder), load_tokenizer(folder)

@@ -1,1 +1,1 @@
-"""Measuring a candidate on held-out questions, and the gate that decides on its promotion."""
+"""Measure a candidate on held-out questions, and decide on its promotion."""

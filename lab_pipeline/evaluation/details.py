@@ -1,70 +1,92 @@
-"""What a report shows beside the scores: single questions with their answers, general categories, curves and costs."""
+"""Collect what a report shows beside the scores: single questions with answers, general categories, curves and costs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
-from lab_pipeline.core.storage import read_json, write_json, write_text
+from lab_pipeline.core.rows import HeldoutQuestion, HeldoutSet
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.evaluation.gate import Losses, compare
-from lab_pipeline.evaluation.report import report_html, report_markdown
+from lab_pipeline.evaluation.measured_model import MeasuredModel
 from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal
 
 _SHOWN = 3
-"""Questions shown of those that gained most, and of those that gained least."""
+"""Number of questions shown of those that gained most, and of those that gained least."""
+
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+"""Loss of each question, by model (base, candidate, and champion if there is one) and leaf."""
 
 
-def write_report(
-    home: Home,
-    evaluation: dict[str, Any],
-    heldout: dict[str, Any],
-    scores: dict[str, dict[str, list[float]]],
-    models: dict[str, Path],
-    confidence: float,
-    say: Say,
-) -> None:
-    """Write `report.md` where the evaluation says, and `details.json` and `report.html` beside it."""
-    path = Path(evaluation["report"])
-    details = report_details(home, evaluation, heldout, scores, models, confidence, say)
-    write_json(path.with_name("details.json"), details)
-    write_text(path.with_suffix(".html"), report_html(evaluation, details))
-    write_text(path, report_markdown(evaluation))
+class GroupLosses(TypedDict):
+    """Mean losses over a leaf's or a category's questions; None without questions."""
+
+    name: str
+    questions: int
+    losses: dict[str, float | None]
+    """By model."""
+    difference: float | None
+    """Candidate minus champion, or minus base without a champion."""
+    interval: list[float] | None
+
+
+class ShownQuestion(HeldoutQuestion):
+    """A question with each model's loss on the reference answer and its own answer."""
+
+    leaf: str
+    losses: dict[str, float]
+    difference: float
+    """As in `GroupLosses`."""
+    answers: NotRequired[dict[str, str]]
+
+
+class ReportDetails(TypedDict):
+    """What a report shows beside the evaluation; stored as `details.json`."""
+
+    confidence: float
+    leaves: list[GroupLosses]
+    general: list[GroupLosses]
+    """By category."""
+    gained: list[ShownQuestion]
+    lost: list[ShownQuestion]
+    training: dict[str, Mapping[str, Any]]
+    """`lab_pipeline.training.train.TrainingReport` as JSON, by phase."""
+    versions: dict[str, str]
+    teacher: dict[str, int]
+    """Calls and tokens in the journals of the leaves: everything ever asked for them, for this model or an earlier one."""
 
 
 def report_details(
     home: Home,
-    evaluation: dict[str, Any],
-    heldout: dict[str, Any],
-    scores: dict[str, dict[str, list[float]]],
-    models: dict[str, Path],
+    evaluation: Evaluation,
+    heldout: HeldoutSet,
+    scores: Scores,
+    models: Mapping[str, MeasuredModel],
     confidence: float,
     say: Say,
-) -> dict[str, Any]:
-    """All that `report_html` needs beside the evaluation, as plain JSON values.
-
-    `scores` and `models` (folders) have the keys base, candidate, and champion if there is one; differences are candidate
-    minus champion, or minus base without one.
-    """
+) -> ReportDetails:
+    """Compare losses by leaf and category, and ask all models the questions that changed most."""
     gained, lost = _extremes(heldout["leaves"], scores)
     say(f"asking {len(models)} models the {len(gained + lost)} questions that changed most")
-    answers = {model: iter(greedy_answers(folder, gained + lost)) for model, folder in models.items()}
-    for question in gained + lost:
-        question["answers"] = {model: next(each) for model, each in answers.items()}
+    answers = {name: greedy_answers(model.folder, gained + lost) for name, model in models.items()}
+    for number, question in enumerate(gained + lost):
+        question["answers"] = {name: answers[name][number] for name in models}
     categories = [question["category"] for question in heldout["general"]]
-    by_category: dict[str, dict[str, list[float]]] = {model: defaultdict(list) for model in scores}
-    for model, losses in scores.items():
+    by_category: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in scores}
+    for name, losses in scores.items():
         for category, loss in zip(categories, losses["general"], strict=True):
-            by_category[model][category].append(loss)
+            by_category[name][category].append(loss)
     checkpoints = {phase: home.checkpoints / name for phase, name in evaluation["checkpoints"].items()}
     versions = [read_json(folder / "meta.json")["versions"] for folder in checkpoints.values()]
     return {
         "confidence": confidence,
-        "leaves": [_compared(leaf, scores, confidence) for leaf in sorted(heldout["leaves"])],
-        "general": [_compared(category, by_category, confidence) for category in sorted(set(categories))],
+        "leaves": [_compare_group(leaf, scores, confidence) for leaf in sorted(heldout["leaves"])],
+        "general": [_compare_group(category, by_category, confidence) for category in sorted(set(categories))],
         "gained": gained,
         "lost": lost,
         "training": {phase: read_json(folder / "report.json") for phase, folder in checkpoints.items()},
@@ -73,27 +95,25 @@ def report_details(
     }
 
 
-def _reference(scores: dict[str, Any]) -> str:
+def _reference(scores: Scores) -> str:
     return "champion" if "champion" in scores else "base"
 
 
 def _extremes(
-    leaves: dict[str, list[dict[str, Any]]], scores: dict[str, dict[str, list[float]]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The questions that gained most, best first, and those that gained least or lost, worst first; none is in both."""
-    questions = [
-        {"leaf": leaf, **question, "losses": {model: scores[model][leaf][number] for model in scores}}
-        for leaf, asked in sorted(leaves.items())
-        for number, question in enumerate(asked)
-    ]
-    for question in questions:
-        question["difference"] = question["losses"]["candidate"] - question["losses"][_reference(scores)]
+    leaves: Mapping[str, Sequence[HeldoutQuestion]], scores: Scores
+) -> tuple[list[ShownQuestion], list[ShownQuestion]]:
+    """Return the questions that gained most, best first, and those that gained least or lost, worst first; none is in both."""
+    questions: list[ShownQuestion] = []
+    for leaf, asked in sorted(leaves.items()):
+        for number, question in enumerate(asked):
+            losses = {name: scores[name][leaf][number] for name in scores}
+            difference = losses["candidate"] - losses[_reference(scores)]
+            questions.append({"leaf": leaf, **question, "losses": losses, "difference": difference})
     questions.sort(key=lambda question: question["difference"])
     return questions[:_SHOWN], questions[_SHOWN:][: -_SHOWN - 1 : -1]
 
 
-def _compared(name: str, scores: dict[str, dict[str, list[float]]], confidence: float) -> dict[str, Any]:
-    """Mean losses of all models over one leaf's or category's questions, and the candidate's difference."""
+def _compare_group(name: str, scores: Scores, confidence: float) -> GroupLosses:
     losses = {model: scores[model].get(name, []) for model in scores}
     pairs: Losses = {name: list(zip(losses["candidate"], losses[_reference(scores)], strict=True))}
     compared = compare(pairs, confidence)
@@ -106,8 +126,7 @@ def _compared(name: str, scores: dict[str, dict[str, list[float]]], confidence: 
     }
 
 
-def _teacher_costs(home: Home, leaves: list[str]) -> dict[str, int]:
-    """Calls and tokens that the leaves' journals hold: all that was ever asked for them, for this model or an earlier one."""
+def _teacher_costs(home: Home, leaves: Sequence[str]) -> dict[str, int]:
     replies = [reply for leaf in leaves for _, reply in read_journal(home.leaf(leaf) / "journal")]
     tokens = {kind: sum(getattr(reply, kind) for reply in replies) for kind in ("prompt_tokens", "completion_tokens")}
     return {"calls": len(replies), **tokens}

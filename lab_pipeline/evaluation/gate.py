@@ -1,35 +1,37 @@
-"""The gate: is the candidate better than the champion, beyond what chance explains, and worse nowhere that matters?
+"""Decide whether a candidate replaces the champion: it must be better on the changed leaves, and worse nowhere that matters.
 
-Differences are candidate minus reference, in nats per answer token; below zero is better.
+Differences are candidate minus reference, in nats per answer token; negative is better.
 
-**Gain.** A retrain of the same data under another seed moves each leaf's mean by chance, all questions of the leaf together.
-So the unit is the leaf: a t test on the changed leaves' means, each leaf counting once (Ibragimov and Mueller, *t-Statistic
-Based Correlation and Heterogeneity Robust Inference*, JBES 2010; for why few clusters need it: Cameron, Gelbach and Miller,
-REStat 2008). "Better" is thus "the changed subjects are known better, each as important as the other", and no subject wins
-by having more questions. What a retrain does is read from
+**Gain.** Retraining on the same data with another seed shifts each leaf's mean by chance, all questions of the leaf together.
+So the unit is the leaf: a t test on the means of the changed leaves, each leaf counting once (Ibragimov and Mueller,
+*t-Statistic Based Correlation and Heterogeneity Robust Inference*, JBES 2010; on the need for it with few clusters: Cameron,
+Gelbach and Miller, REStat 2008). "Better" thus means that the changed subjects are known better, all of them equally
+important; no subject counts more for having more questions. The noise of a retrain is estimated from
 
 - the spread of the changed leaves, knowledge and skills each about their own mean: facts gain nats where skills gain tenths,
-  and that contrast is no noise. A kind with a single changed leaf has no mean of its own, and then all are taken together;
-- the unchanged leaves of the same kinds, about zero: nothing was taught there, so every difference is noise. By this, one
-  new leaf among twenty can be judged at all.
+  and this contrast is not noise. If a kind has a single changed leaf, and so no spread, all changed leaves share one mean;
+- the unchanged leaves of the same kinds, about zero: nothing was taught there, so every difference is noise. This is what
+  makes it possible to judge one new leaf among twenty.
 
-Where the changed leaves' questions are fewer or noisier than those of the leaves that show the noise, the excess comes on
-top, as in the analysis of variance of nested samples (Searle, Casella and McCulloch, *Variance Components*, 1992, chapter 3).
-Fewer than two degrees of freedom (one or two leaves in all) show no noise: then the policy's `retrain_noise` stands in. A
-shift that a retrain gives to all leaves alike cannot be told from a gain by any test of one pair of models; `minimum_gain`
-stands against it: twice the standard deviation of that shift, 0.09 in nine real trainings of the same data. Of their 72 ordered
-pairs the test alone lets every third pass, and with that minimum one (`benchmarks/retrains.py`).
+If the changed leaves have fewer or noisier questions than the leaves that show the noise, the excess variance is added, as in
+the analysis of variance of nested samples (Searle, Casella and McCulloch, *Variance Components*, 1992, chapter 3). With fewer
+than two degrees of freedom (one or two leaves in all) there is nothing to estimate from, and the policy's `retrain_noise` is
+used.
 
-**Harm** is asked of this very model, not of retrains: only the questions are a sample, so the interval is that of a mean
-over questions whose spread is taken within leaves. A group passes if its interval ends below the tolerance (non-inferiority).
-A single leaf has a veto if its interval, widened for the number of leaves (Bonferroni), lies beyond `leaf_tolerance`.
-Where a judge reads the answers and may decide (`lab_pipeline.evaluation.judged`), a candidate whose answers are surely worse
-at equal length is refused. A judge promotes nothing.
+A retrain may also shift all leaves by the same amount. No test of a single pair of models can tell such a shift from a gain;
+`minimum_gain` guards against it. It is twice the standard deviation of that shift, which was 0.09 in nine real trainings on
+the same data. Of their 72 ordered pairs, the test alone passes every third; with the minimum, one (`benchmarks/retrains.py`).
 
-By simulation (`benchmarks/gate.py`, which also prints the power; `benchmarks/README.md` keeps the figures), null comparisons
-with leaf-correlated noise pass in about 2.5 % of cases, 3.4 % at most, at 3 to 40 leaves with 2 to 12 questions each and for
-1 to 3 changed of 20. Where knowledge is three times as noisy as skills, 2 knowledge among 5 leaves pass in 4.6 %: the price
-of spreading noise over both kinds. Resampling leaves, then questions, as was done before, passed 7 % at 5 leaves.
+**Harm** is measured for this very model, not for its retrains: only the questions are a sample, so the interval is that of a
+mean over questions, with the spread taken within leaves. A group passes if its interval ends below the tolerance
+(non-inferiority). A single leaf vetoes the candidate if its interval, widened for the number of leaves (Bonferroni), lies
+above `leaf_tolerance`. If a judge reads the answers and may decide (`lab_pipeline.evaluation.judged`), a candidate whose
+answers are surely worse at equal length is refused. A judge promotes nothing.
+
+**Error rates.** In simulations (`benchmarks/gate.py`, which also prints the power; figures in `benchmarks/README.md`), null
+comparisons with leaf-correlated noise pass in about 2.5 % of cases, 3.4 % at most, with 3 to 40 leaves of 2 to 12 questions
+and with 1 to 3 changed leaves of 20. If knowledge is three times as noisy as skills, 2 knowledge leaves among 5 pass in
+4.6 %: the price of pooling the noise of both kinds. Resampling leaves, then questions, passed 7 % at 5 leaves.
 """
 
 from __future__ import annotations
@@ -69,28 +71,28 @@ class Comparison:
     reference: float
     difference: float
     interval: tuple[float, float] | None
-    """Of these leaves and these models: only the questions are a sample. None for a single question."""
+    """Confidence interval for these leaves and models: only the questions are a sample. None for a single question."""
 
     @property
     def worst(self) -> float:
-        """The upper end of the interval; the difference where there is none."""
+        """Upper end of the interval; the difference where there is none."""
         return self.interval[1] if self.interval else self.difference
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Mean over the changed leaves of each leaf's mean difference, with an interval that allows for a retrain's noise."""
+    """Mean of the changed leaves' mean differences, with an interval that allows for the noise of a retrain."""
 
     difference: float
     interval: tuple[float, float]
     retrain_noise: float
-    """Standard deviation of a leaf's mean between retrains, as found here or taken from the policy."""
+    """Standard deviation of a leaf's mean between retrains, estimated here or taken from the policy."""
     degrees_of_freedom: int
 
 
 @dataclass(frozen=True)
 class LeafVerdict:
-    """What one leaf says. Only `veto` decides anything; the rest shows where a candidate gained and lost."""
+    """Result on one leaf. Only `veto` affects the decision; the rest shows where a candidate gained and lost."""
 
     leaf: str
     role: Literal["changed", "unchanged", "allowed"]
@@ -101,6 +103,8 @@ class LeafVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
+    """Decision of the gate; `reason` is a sentence for people."""
+
     promoted: bool
     outcome: Outcome
     reason: str
@@ -109,7 +113,7 @@ class Verdict:
 
 
 def compare(losses: Losses, confidence: float) -> Comparison | None:
-    """Mean difference over questions with its two-sided interval; None without questions."""
+    """Compare two models by the mean difference over questions, with its two-sided interval; None without questions."""
     leaves = [_differences(pairs) for pairs in losses.values() if pairs]
     if not leaves:
         return None
@@ -117,7 +121,7 @@ def compare(losses: Losses, confidence: float) -> Comparison | None:
     candidate, reference = np.mean([pair for pairs in losses.values() for pair in pairs], axis=0)
     difference = float(questions.mean())
     variance, degrees = _within(leaves)
-    if not degrees:  # one question each: the leaves' spread is in the questions' own
+    if not degrees:  # one question in each leaf: use the spread of all questions
         variance, degrees = _within([questions])
     half = student_t(confidence, degrees) * np.sqrt(variance / len(questions)) if degrees else None
     return Comparison(
@@ -131,7 +135,7 @@ def compare(losses: Losses, confidence: float) -> Comparison | None:
 
 
 def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings) -> Gain | None:
-    """The gain on the changed leaves, see the module's head; None without questions, or with a single one."""
+    """Estimate the gain on the changed leaves, see the module's head; None with fewer than two questions."""
     leaves = {leaf: _differences(pairs) for leaf, pairs in changed.items() if pairs}
     if sum(len(each) for each in leaves.values()) < 2:
         return None
@@ -139,9 +143,9 @@ def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings) -> Ga
     groups = [[each for leaf, each in leaves.items() if _is_knowledge(leaf) == kind] for kind in kinds]
     if any(len(group) == 1 for group in groups):
         groups = [list(leaves.values())]
-    still = [_differences(pairs) for leaf, pairs in unchanged.items() if pairs and _is_knowledge(leaf) in kinds]
-    spreading = [each for group in groups if len(group) > 1 for each in group] + still
-    degrees = len(spreading) - sum(len(group) > 1 for group in groups)
+    stable = [_differences(pairs) for leaf, pairs in unchanged.items() if pairs and _is_knowledge(leaf) in kinds]
+    noisy = [each for group in groups if len(group) > 1 for each in group] + stable
+    degrees = len(noisy) - sum(len(group) > 1 for group in groups)
 
     per_leaf = _question_noise(list(leaves.values()))
     if degrees < 2:
@@ -149,9 +153,9 @@ def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings) -> Ga
         noise = policy.retrain_noise**2
         variance = noise + per_leaf
     else:
-        deviations = [means - means.mean() for means in map(_means, groups)] + [_means(still)]
+        deviations = [means - means.mean() for means in map(_means, groups)] + [_means(stable)]
         noise = float(np.square(np.concatenate(deviations)).sum() / degrees)
-        variance = noise + max(0.0, per_leaf - _question_noise(spreading))
+        variance = noise + max(0.0, per_leaf - _question_noise(noisy))
     difference = float(_means(list(leaves.values())).mean())
     half = student_t(policy.confidence, degrees) * float(np.sqrt(variance / len(leaves)))
     return Gain(difference, (difference - half, difference + half), float(np.sqrt(noise)), degrees)
@@ -167,15 +171,14 @@ def decide(
 ) -> Verdict:
     """Apply the policy.
 
-    Where leaves were only taken out, what remains must be no worse. With fewer than `minimum_questions` held-out questions
-    left, the general questions decide alone, for what was withdrawn has to leave the model; with none of those either, a
-    person has to.
+    If leaves were only removed, the others must be no worse. If fewer than `minimum_questions` held-out questions remain, the
+    general questions decide alone, because what was withdrawn has to leave the model; without those, a person has to decide.
 
     Args:
-        changed: losses on leaves whose rows differ from what the reference was trained on.
+        changed: losses on leaves whose rows differ from those that the reference was trained on.
         unchanged: losses on all other leaves in use.
         general: losses on the general questions.
-        identical: candidate and reference are the same bytes.
+        identical: candidate and reference have the same bytes.
         judged: interval of the difference between judged scores (0 wrong, 1 right) at equal length; None: no judge decides.
     """
     leaves = _leaf_verdicts(changed, unchanged, policy)
@@ -189,27 +192,27 @@ def decide(
     if identical:
         return verdict(True, "unchanged", "the candidate is the champion, byte for byte")
     guard = compare({"general": general}, policy.confidence)
-    if guard and not guard.worst <= policy.general_tolerance:  # so that NaN does not pass
+    if guard and not guard.worst <= policy.general_tolerance:  # NaN must not pass
         return verdict(False, "forgetting", _too_much("general questions", guard, policy.general_tolerance))
     others = compare(unchanged, policy.confidence)
     if others and not others.worst <= policy.unchanged_tolerance:
         return verdict(False, "worse elsewhere", _too_much("unchanged leaves", others, policy.unchanged_tolerance))
     if judged and judged[1] < 0:
-        said = f"{judged[0]:+.2f} to {judged[1]:+.2f} on a scale from 0, wrong, to 1, right"
-        return verdict(False, "judged worse", f"a judge finds the candidate's answers worse, by {said}, at equal length")
+        interval = f"{judged[0]:+.2f} to {judged[1]:+.2f} on a scale from 0, wrong, to 1, right"
+        return verdict(False, "judged worse", f"a judge finds the candidate's answers worse at equal length: {interval}")
     vetoes = [leaf for leaf in leaves if leaf.veto]
-    against = "; ".join(f"{leaf.leaf} by {leaf.comparison.difference:+.3f}" for leaf in vetoes if leaf.comparison)
-    veto = f"worse by surely more than the {policy.leaf_tolerance:.2f} nats per token that a leaf may lose: {against}"
+    vetoing = "; ".join(f"{leaf.leaf} by {leaf.comparison.difference:+.3f}" for leaf in vetoes if leaf.comparison)
+    veto = f"surely worse by more than the {policy.leaf_tolerance:.2f} nats per token that a leaf may lose: {vetoing}"
     if not changed:
         if vetoes:
             return verdict(False, "leaf got worse", veto)
         remaining = others.questions if others else 0
         if remaining >= policy.minimum_questions:
-            return verdict(True, "no worse", "no leaf had to get better, and nothing that remains got worse")
-        few = f"the leaves that remain have {remaining} held-out questions, and {policy.minimum_questions} are needed to tell"
+            return verdict(True, "no worse", "no leaf had to get better, and no remaining leaf got worse")
+        few = f"the remaining leaves have {remaining} held-out questions, and {policy.minimum_questions} are needed to tell"
         if not general:
             return verdict(False, "not enough evidence", f"{few}; there are no general questions either")
-        alone = f"{few}, so this rests on the {len(general)} general questions alone, which got no worse"
+        alone = f"{few}, so the {len(general)} general questions alone decide, and they got no worse"
         return verdict(True, "no worse", f"no leaf had to get better; {alone}")
     questions = sum(len(pairs) for pairs in changed.values())
     if gain is None or questions < policy.minimum_questions:
@@ -219,43 +222,43 @@ def decide(
             f"the changed leaves have {questions} held-out questions; {policy.minimum_questions} are needed to tell",
         )
     measured = sum(bool(pairs) for pairs in changed.values())
-    said = (
+    finding = (
         f"on the changed leaves ({measured} with {questions} held-out questions) the candidate's loss differs by "
-        f"{gain.difference:+.3f} nats per token, leaves weighing alike (interval {gain.interval[0]:+.3f} to "
-        f"{gain.interval[1]:+.3f}, which allows for a retrain's noise of {gain.retrain_noise:.3f} per leaf)"
+        f"{gain.difference:+.3f} nats per token, where each leaf counts equally (interval {gain.interval[0]:+.3f} to "
+        f"{gain.interval[1]:+.3f}, which allows for retrain noise of {gain.retrain_noise:.3f} per leaf)"
     )
     if not (gain.interval[1] < 0 and gain.difference <= -policy.minimum_gain):
-        return verdict(False, "not better", said)
+        return verdict(False, "not better", finding)
     if vetoes:
-        return verdict(False, "leaf got worse", f"{said}; but {veto}")
-    return verdict(True, "better", said)
+        return verdict(False, "leaf got worse", f"{finding}; but {veto}")
+    return verdict(True, "better", finding)
 
 
 def _leaf_verdicts(changed: Losses, unchanged: Losses, policy: GateSettings) -> list[LeafVerdict]:
     every = {**changed, **unchanged}
-    strict = 1 - (1 - policy.confidence) / max(len(every), 1)
+    strict = 1 - (1 - policy.confidence) / max(len(every), 1)  # Bonferroni
     verdicts = []
     for leaf, pairs in sorted(every.items()):
         allowed = leaf in policy.allowed_regressions
         compared, strictly = compare({leaf: pairs}, policy.confidence), compare({leaf: pairs}, strict)
         low, high = compared.interval if compared and compared.interval else (-np.inf, np.inf)
-        surely = strictly.interval[0] if strictly and strictly.interval else -np.inf
+        at_least = strictly.interval[0] if strictly and strictly.interval else -np.inf
         finding: LeafChange = "better" if high < 0 else "worse" if low > 0 else "no clear change"
         verdicts.append(
             LeafVerdict(
                 leaf=leaf,
                 role="allowed" if allowed else "changed" if leaf in changed else "unchanged",
                 finding=finding if compared and compared.interval else "not measurable",
-                veto=surely > policy.leaf_tolerance and not allowed,
+                veto=at_least > policy.leaf_tolerance and not allowed,
                 comparison=compared,
             )
         )
     return verdicts
 
 
-def _too_much(what: str, compared: Comparison, tolerance: float) -> str:
+def _too_much(group: str, compared: Comparison, tolerance: float) -> str:
     return (
-        f"{what} may worsen by {compared.worst:+.3f} nats per token ({compared.difference:+.3f} measured), "
+        f"{group} may worsen by {compared.worst:+.3f} nats per token ({compared.difference:+.3f} measured), "
         f"more than the {tolerance:.2f} allowed"
     )
 
@@ -273,19 +276,19 @@ def _means(leaves: list[np.ndarray]) -> np.ndarray:
 
 
 def _within(leaves: list[np.ndarray]) -> tuple[float, int]:
-    """Variance of questions about their leaf's mean, pooled, and its degrees of freedom; (0, 0) if no leaf has two."""
+    """Pool the variance of questions about their leaf's mean; also return its degrees of freedom, (0, 0) if no leaf has two."""
     degrees = sum(len(each) - 1 for each in leaves)
     squares = sum(float(np.square(each - each.mean()).sum()) for each in leaves)
     return (squares / degrees if degrees else 0.0), degrees
 
 
 def _question_noise(leaves: list[np.ndarray]) -> float:
-    """Mean variance of a leaf's mean that comes from its questions alone."""
+    """Return the mean variance of a leaf's mean that comes from its questions alone."""
     return _within(leaves)[0] * float(np.mean([1 / len(each) for each in leaves]))
 
 
 def student_t(confidence: float, degrees: int) -> float:
-    """Half-width of a two-sided interval in standard errors."""
+    """Return the half-width of a two-sided interval, in standard errors."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + confidence) / 2))

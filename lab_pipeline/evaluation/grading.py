@@ -1,8 +1,8 @@
-"""Grading answers against their references by a judge.
+"""Grade answers against their references by a judge.
 
-Every answer is read `REPEATS` times with the reference shown first and as often with the answer shown first, for judges
-favour a place (Wang et al., *Large Language Models are not Fair Evaluators*, ACL 2024). Its score is the mean of both
-orders, so that what a place is worth falls on all models alike; how far readings agree is reported beside it.
+Judges favour a position (Wang et al., *Large Language Models are not Fair Evaluators*, ACL 2024). So every answer is read
+`REPEATS` times with the reference first and as often with the answer first, and its score is the mean of both orders:
+position bias then affects all models equally. How far the readings agree is reported beside the score.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
+from lab_pipeline.core.evaluation import Agreement
 from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.prompts import load_prompt, render_prompt
 from lab_pipeline.teacher.judging import read_verdict
@@ -26,19 +27,32 @@ FILES = Path(__file__).parent / "judge"
 RUBRIC = load_prompt(FILES / "grade.yaml")
 
 VERDICTS = {"Right": 1.0, "Partly": 0.5, "Wrong": 0.0}
-"""What each verdict scores. Their first letters differ, so the first token of a reply tells their probabilities apart."""
-ORDERS = (("reference", "answer"), ("answer", "reference"))
+"""Score of each verdict. Their first letters differ, so the first token of a reply tells their probabilities apart."""
+
+Order = tuple[Literal["reference", "answer"], Literal["reference", "answer"]]
+ORDERS: tuple[Order, Order] = (("reference", "answer"), ("answer", "reference"))
 REPEATS = 2
 CALLS = len(ORDERS) * REPEATS
-"""What an answer costs whose verdicts can all be read."""
+"""Calls for one answer, if every reply can be read."""
 SPARE = 2
-"""Further readings of an order whose replies could not be read."""
+"""Further readings of an order when replies cannot be read."""
 TEMPERATURE = 0.3
-"""Repeated readings show how sure a judge is; with a higher one they would show the sampling."""
+"""Low, so that repeated readings show how sure the judge is, not how it is sampled."""
+
+
+class GradableAnswer(TypedDict):
+    """An answer to be graded against its reference."""
+
+    question: str
+    reference: str
+    answer: str
+    context: NotRequired[str | None]
 
 
 @dataclass(frozen=True)
 class Reading:
+    """One verdict of the judge."""
+
     verdict: str
     score: float
     """Expected score over the verdicts where the judge gives probabilities, else the verdict's own."""
@@ -46,7 +60,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Readings:
-    """What the judge said of one answer in one order, and how many of its replies told no verdict."""
+    """Verdicts on one answer in one order, and the number of replies without a readable verdict."""
 
     found: list[Reading]
     unreadable: int
@@ -54,7 +68,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Grade:
-    """One answer, read with the reference first and with the answer first."""
+    """Readings of one answer with the reference first and with the answer first."""
 
     reference_first: Readings
     answer_first: Readings
@@ -65,7 +79,7 @@ class Grade:
 
     @property
     def scores(self) -> list[float]:
-        """The mean score of each order that could be read."""
+        """Mean score of each order that could be read."""
         return [fmean(reading.score for reading in order.found) for order in self.orders if order.found]
 
     @property
@@ -75,21 +89,21 @@ class Grade:
 
 
 def rubric_digest() -> str:
-    """What verdicts depend on beside the judge."""
+    """Fingerprint what verdicts depend on beside the judge."""
     return digest([RUBRIC, VERDICTS, ORDERS, REPEATS, SPARE, TEMPERATURE])
 
 
-async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int) -> list[Grade]:
-    """Grades of rows with `question`, `reference`, `answer` and perhaps `context`; `at_once` is the number of calls under way.
+async def grade_answers(judge: Teacher, rows: Sequence[GradableAnswer], at_once: int) -> list[Grade]:
+    """Grade answers, with at most `at_once` calls under way.
 
     Raises:
-        TeacherError: the judge gave no reply. No further answer is begun then, and calls under way come to their end, so
-            that a journal keeps what they cost.
+        TeacherError: the judge gave no reply. No further call is begun then, and calls under way are finished, so that a
+            journal keeps their replies.
     """
     slots = asyncio.Semaphore(at_once)
     failures: list[TeacherError] = []
 
-    async def read(row: dict[str, Any], order: tuple[str, str]) -> Readings:
+    async def read(row: GradableAnswer, order: Order) -> Readings:
         async with slots:
             if failures:
                 return Readings([], 0)
@@ -99,7 +113,7 @@ async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int
                 failures.append(error)
                 return Readings([], 0)
 
-    async def grade(row: dict[str, Any]) -> Grade:
+    async def grade(row: GradableAnswer) -> Grade:
         return Grade(*await asyncio.gather(*(read(row, order) for order in ORDERS)))
 
     grades = await asyncio.gather(*(grade(row) for row in rows))
@@ -108,17 +122,18 @@ async def grade_answers(judge: Teacher, rows: list[dict[str, Any]], at_once: int
     return grades
 
 
-def agreement(grades: list[Grade]) -> dict[str, Any]:
-    """How far the readings agree, as shares; None where nothing can be compared.
+def agreement(grades: Sequence[Grade]) -> Agreement:
+    """Measure how far the readings agree, as shares; None where nothing can be compared.
 
-    `alike`: answers whose readings all give one verdict. `repeats`: pairs of readings in the same order that do, averaged
-    over answers; `orders`: pairs in different orders. Where `orders` is the lower one, places matter to the judge, and
-    `order_shift` says which way: the mean score with the reference first minus that with the answer first.
+    `alike` is the share of answers whose readings all give one verdict. `repeats` is the share of pairs of readings in the
+    same order that do, averaged over answers, and `orders` that of pairs in different orders. If `orders` is lower, the judge
+    has a position bias, and `order_shift` shows its direction: the mean score with the reference first minus that with the
+    answer first.
     """
     graded = [grade for grade in grades if grade.score is not None]
     alike = [len({reading.verdict for order in grade.orders for reading in order.found}) == 1 for grade in graded]
-    repeats = [_same(combinations(order.found, 2)) for grade in graded for order in grade.orders if len(order.found) > 1]
-    orders = [_same(product(grade.reference_first.found, grade.answer_first.found)) for grade in graded]
+    repeats = [_agreeing(combinations(order.found, 2)) for grade in graded for order in grade.orders if len(order.found) > 1]
+    orders = [_agreeing(product(grade.reference_first.found, grade.answer_first.found)) for grade in graded]
     shifts = [one - other for one, other in (grade.scores for grade in graded)]
     return {
         "graded": len(graded),
@@ -131,8 +146,8 @@ def agreement(grades: list[Grade]) -> dict[str, Any]:
     }
 
 
-async def _read_in_order(judge: Teacher, row: dict[str, Any], order: tuple[str, str]) -> Readings:
-    """Each sample has its own seed, and so its own entry in a journal."""
+async def _read_in_order(judge: Teacher, row: GradableAnswer, order: Order) -> Readings:
+    """Ask for verdicts in one order; each sample has its own seed, and so its own entry in a journal."""
     texts = [{"title": title, "content": row[title]} for title in order]
     messages = render_prompt("judge/grade.yaml", RUBRIC, {"context": None, **row, "texts": texts})
     found: list[Reading] = []
@@ -145,9 +160,8 @@ async def _read_in_order(judge: Teacher, row: dict[str, Any], order: tuple[str, 
     return Readings(found, unreadable=sample - len(found))
 
 
-def _same(pairs: Iterable[tuple[Reading, Reading]]) -> float:
-    alike = [one.verdict == other.verdict for one, other in pairs]
-    return fmean(alike)
+def _agreeing(pairs: Iterable[tuple[Reading, Reading]]) -> float:
+    return fmean(one.verdict == other.verdict for one, other in pairs)
 
 
 def _mean(values: Sequence[float]) -> float | None:

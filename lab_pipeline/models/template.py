@@ -1,4 +1,4 @@
-"""Reading a model's own chat template: what it makes of a conversation, where a message stands in that, what ends a turn."""
+"""Read a model's own chat template: how it writes a conversation, where each message is in the text, what ends a turn."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import Turn, as_conversation
 
 _MARK = "\ue000message\ue000"
-"""Put in a message's place to see where the template puts it; no text holds it."""
+"""Stands in for a message to find its place in the rendered text; it occurs in no other text."""
 
 Messages = list[Turn]
 
 
 class TemplateError(LabError):
-    """A chat template cannot be used as it would have to be; the message says why."""
+    """A chat template cannot be used for training and evaluation."""
 
 
-def rendered(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
-    """The conversation as the template writes it; with `prompt`, up to where the model goes on.
+def render(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
+    """Write a conversation by the template; with `prompt`, up to where the model continues.
 
     Raises:
         TemplateError: there is no template, or it refuses the conversation.
@@ -34,16 +34,16 @@ def rendered(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
         raise TemplateError(f"the chat template refuses a conversation of {roles}: {error}") from None
 
 
-def located(tokenizer: Any, messages: Messages, turn: int, text: str) -> tuple[int, int] | None:
-    """Where one message begins and ends in the rendered conversation, `text`; None where the template drops it.
+def locate(tokenizer: Any, messages: Messages, turn: int, text: str) -> tuple[int, int] | None:
+    """Find the span of one message in `text`, the rendered conversation; None if the template drops the message.
 
-    Templates strip texts, move system messages, and put something before or after. What stays the same around another text in
-    the message's place is the template's, whatever the message itself holds.
+    Templates strip texts, move system messages, and add text before or after a message. The conversation is therefore rendered
+    again with a mark in the message's place: what surrounds the mark is the template's, whatever the message says.
 
     Raises:
-        TemplateError: the template writes more than the message differently, so it cannot be located.
+        TemplateError: the text around the message depends on the message, so it cannot be located.
     """
-    before, found, after = rendered(tokenizer, _marked(messages, turn)).partition(_MARK)
+    before, found, after = render(tokenizer, _marked(messages, turn)).partition(_MARK)
     if not found:
         return None
     if len(before) + len(after) > len(text) or not (text.startswith(before) and text.endswith(after)):
@@ -52,8 +52,8 @@ def located(tokenizer: Any, messages: Messages, turn: int, text: str) -> tuple[i
 
 
 def turn_end(tokenizer: Any, messages: Messages, turn: int) -> str:
-    """What the template puts after an answer that ends the conversation, up to the first token made for templates."""
-    after = rendered(tokenizer, _marked(messages[: turn + 1], turn)).partition(_MARK)[2]
+    """Return what the template writes after an answer that ends the conversation, up to the first special token."""
+    after = render(tokenizer, _marked(messages[: turn + 1], turn)).partition(_MARK)[2]
     encoded = tokenizer(after, add_special_tokens=False, return_offsets_mapping=True)
     for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         if token in tokenizer.added_tokens_decoder:
@@ -62,13 +62,13 @@ def turn_end(tokenizer: Any, messages: Messages, turn: int) -> str:
 
 
 def turn_end_tokens(tokenizer: Any) -> set[int]:
-    """Tokens that end a turn: the tokenizer's end token, and the one that the template writes, which may be another.
+    """Return the tokens that end a turn: the tokenizer's end token and the template's, which may differ.
 
     Raises:
         TemplateError: there is neither, or the template refuses a plain question and answer.
     """
-    asked = as_conversation("a", None, "b")
-    last = tokenizer(turn_end(tokenizer, asked, 1), add_special_tokens=False)["input_ids"][-1:]
+    end = turn_end(tokenizer, as_conversation("a", None, "b"), 1)
+    last = tokenizer(end, add_special_tokens=False)["input_ids"][-1:]
     ends = {token for token in last if token in tokenizer.added_tokens_decoder} | ({tokenizer.eos_token_id} - {None})
     if not ends:
         raise TemplateError("neither the tokenizer nor the chat template has a token that ends an answer")
@@ -76,13 +76,13 @@ def turn_end_tokens(tokenizer: Any) -> set[int]:
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens any of which ends a reply: those of the model's generation config, and what ends a turn.
+    """Return all tokens that end a reply: those of the model's generation config and of `turn_end_tokens`.
 
     Raises:
         TemplateError: as `turn_end_tokens`.
     """
-    stated = model.generation_config.eos_token_id
-    return sorted({*(stated if isinstance(stated, list) else [stated])} - {None} | turn_end_tokens(tokenizer))
+    configured = model.generation_config.eos_token_id
+    return sorted({*(configured if isinstance(configured, list) else [configured])} - {None} | turn_end_tokens(tokenizer))
 
 
 def _marked(messages: Messages, turn: int) -> Messages:

@@ -1,1 +1,1 @@
-"""Models: the base model, and the champion with its history."""
+"""Merge candidates, promote champions and keep their history, model cards and lineage."""

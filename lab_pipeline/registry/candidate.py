@@ -1,29 +1,31 @@
-"""A candidate: base model and adapter merged into the bf16 weights that are measured, and shipped if promoted."""
+"""Merge base model and adapter into a candidate: the bf16 weights that are measured, and shipped if promoted."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json, written_whole
 from lab_pipeline.models.base_model import BaseModel
+from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class Candidate:
+    """A merged model that may be evaluated and promoted."""
+
     id: str
     model: Path
     digest: str
-    """Hash of the model folder: what was measured is what ships."""
+    """Hash of the model folder, which proves that the shipped files are the measured ones."""
 
 
 def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Candidate:
-    """The checkpoint merged into the base model's bf16 weights, made once."""
+    """Merge a checkpoint into the base model's bf16 weights, once."""
     folder = home.root / "candidates" / checkpoint.id
     if not (folder / "candidate.json").exists():
         shutil.rmtree(folder / "model", ignore_errors=True)
@@ -37,10 +39,10 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Cand
 
 
 def load_candidate(home: Home, candidate_id: str) -> Candidate:
-    """The candidate of that id.
+    """Load the candidate of that id.
 
     Raises:
-        LabError: its merged weights are not there.
+        LabError: its merged weights are missing.
     """
     folder = home.root / "candidates" / candidate_id
     if not (folder / "candidate.json").exists():
@@ -49,12 +51,10 @@ def load_candidate(home: Home, candidate_id: str) -> Candidate:
 
 
 def _merge(base: Path, adapter: Path | None, output: Path) -> None:
-    import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model = load_model(base, "cpu")  # so that the merged weights do not depend on the machine
     if adapter:
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(base).save_pretrained(output)
+    load_tokenizer(base).save_pretrained(output)

@@ -1,25 +1,26 @@
-"""The model card: `README.md` as the Hugging Face hub wants it, from a model's lineage."""
+"""Write the model card: `README.md` as the Hugging Face hub expects it, from a model's lineage."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from lab_pipeline.core.formats import cell, number, took
+from lab_pipeline.registry.lineage import Lineage
 from lab_pipeline.taxonomy.attribution import is_non_commercial
 from lab_pipeline.taxonomy.withdrawals import Withdrawal
 
 _TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
 
 
-def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str:
-    """The card's text.
+def model_card(lineage: Lineage, withdrawn: Mapping[str, Withdrawal]) -> str:
+    """Return the card's text.
 
     Args:
-        lineage: see `build_lineage`.
-        withdrawn: the leaves that are withdrawn now; those that the model holds are named.
+        lineage: the model's lineage.
+        withdrawn: all leaves that are withdrawn now; the card names those that the model was trained on.
     """
     from huggingface_hub import ModelCardData
 
@@ -37,5 +38,5 @@ def model_card(lineage: dict[str, Any], withdrawn: dict[str, Withdrawal]) -> str
     non_commercial = sorted(
         {work["licence"] for leaf in lineage["leaves"] for work in leaf["works"] if is_non_commercial(work.get("licence", ""))}
     )
-    held = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
-    return template.render(front_matter=data.to_yaml(), withdrawn=held, non_commercial=non_commercial, **lineage) + "\n"
+    affected = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
+    return template.render(front_matter=data.to_yaml(), withdrawn=affected, non_commercial=non_commercial, **lineage) + "\n"

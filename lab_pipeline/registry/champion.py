@@ -1,8 +1,9 @@
-"""The champion: the promoted model. An alias names it, moved in one step by a verdict that allows it or by a named person.
+"""Promote models and roll them back. An alias names the champion, the model in use.
 
-A promoted model is a folder of its own, `champions/ID`: the very files that were measured, and beside them what
-`BESIDE` names. It is complete before the alias names it, and the alias moves before the history is written: a process killed in
-between leaves an alias that the history lacks, which readers add and the next move writes down.
+The alias moves if the gate's verdict allows it, or if a named person says so. A promoted model has its own folder,
+`champions/ID`: the very files that were measured, and the files in `BESIDE`. The folder is complete before the alias names it,
+and the alias moves before the history is written. A process killed in between leaves a move that the history lacks; readers
+add it, and the next move stores it.
 """
 
 from __future__ import annotations
@@ -11,25 +12,26 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict, cast
 
 from filelock import FileLock
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import append_line, folder_digest, read_json, read_lines, write_json, write_text, written_whole
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.card import model_card
-from lab_pipeline.registry.lineage import build_lineage
+from lab_pipeline.registry.lineage import Override, build_lineage
 from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.training.checkpoint import load_checkpoint
 
 BESIDE = ("README.md", "lineage.json", "adapters")
-"""What lies beside a champion's measured files, and so is no part of their hash: card and lineage are written later and may
-change (a withdrawn leaf is named on the card), the adapters are not what was measured."""
+"""Files beside a champion's measured files, which are not part of their hash: card and lineage are written later and may change
+(the card names withdrawn leaves), and the adapters were not measured."""
 
 
 class PromotionRefused(LabError):
@@ -38,66 +40,84 @@ class PromotionRefused(LabError):
 
 @dataclass(frozen=True)
 class Signed:
-    """Who moves the alias by hand, and why; kept for ever."""
+    """Author and reason of a move of the alias by hand; kept forever."""
 
     author: str
     reason: str
 
     def __post_init__(self) -> None:
         if not (self.author.strip() and self.reason.strip()):
-            raise LabError("author and reason: expected a name and a sentence, found an empty one; both are kept for ever")
+            raise LabError("author and reason: expected a name and a sentence, found an empty one; both are kept forever")
+
+
+class Move(TypedDict):
+    """One move of the alias; the last one is stored in `champion.json`, all in `history.jsonl`."""
+
+    event: Literal["promotion", "override", "rollback", "confirmation"]
+    """*promotion* by the gate, *override* of the gate by a person, *rollback* by a person, or *confirmation*: a changed catalog
+    gave the same model, so the champion stayed."""
+    id: str
+    model: NotRequired[str]
+    digest: str
+    promoted_at: str
+    catalog: dict[str, str]
+    author: str | None
+    reason: str
+    before: str | None
+    """Id of the champion before the move."""
 
 
 @dataclass(frozen=True)
 class Champion:
+    """A promoted model."""
+
     id: str
     model: Path
     digest: str
     promoted_at: str
-    """When the alias moved to it, or stayed on it for a new catalog; ISO 8601, UTC."""
+    """Time of the move or confirmation; ISO 8601, UTC."""
     catalog: dict[str, str]
-    """Content hash of each leaf that the model was trained on, by key."""
+    """Content hash of each leaf that the model was trained on."""
 
     @property
     def verified(self) -> bool:
-        """Are its files the ones that were measured?"""
+        """True if its files are the ones that were measured."""
         return self.model.is_dir() and model_digest(self.model) == self.digest
 
 
 def model_digest(folder: Path) -> str:
-    """Hash of a model folder's measured files: all but those of `BESIDE`."""
+    """Hash a model folder's measured files: all but those in `BESIDE`."""
     return folder_digest(folder, BESIDE)
 
 
 def current_champion(home: Home) -> Champion | None:
-    """The model that the alias names, None before the first promotion."""
+    """Return the model that the alias names; None before the first promotion."""
     return _champion(home, read_json(_alias(home))) if _alias(home).exists() else None
 
 
 def champion_folder(home: Home, name: str) -> Path:
-    """Where the champion of that id lies, wherever the home was moved: `champions/ID`, or the candidate's own folder where an
-    earlier release promoted it there."""
+    """Return the folder of the champion of that id; earlier releases promoted a candidate in its own folder."""
     folder = home.champions / name
     return folder if folder.is_dir() else home.root / "candidates" / name / "model"
 
 
-def history(home: Home) -> list[dict[str, Any]]:
-    """All moves of the alias, oldest first. `event`: *promotion* by the gate, *override* of it, *rollback*, or *confirmation*:
-    the champion stayed, for of a changed catalog the same model was made."""
-    moves = [{"event": "promotion", "author": None, **move} for move in read_lines(_moves(home))]
-    named = {"event": "promotion", "author": None, **read_json(_alias(home))} if _alias(home).exists() else None
-    return moves if named is None or moves[-1:] == [named] else [*moves, named]
+def history(home: Home) -> list[Move]:
+    """Return all moves of the alias, oldest first."""
+    stored = read_lines(_moves(home)) + ([read_json(_alias(home))] if _alias(home).exists() else [])
+    moves = [cast(Move, {"event": "promotion", "author": None, **move}) for move in stored]  # earlier releases stored neither
+    return moves[:-1] if moves[-2:-1] == moves[-1:] else moves
 
 
-def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = None) -> Champion:
-    """Make the evaluated candidate the champion, if its evaluation allows it or a person overrides the gate. Idempotent.
+def promote(home: Home, evaluation: Evaluation, override: Signed | None = None) -> Champion:
+    """Make the evaluated candidate the champion, if the gate allows it or a person overrides the gate. Idempotent.
 
-    An override stands above the verdict, what it was measured against, and an earlier rollback; never above the files' hash.
-    The champion itself, made once more of a changed catalog, is recorded with that, so that no leaf counts as changed for ever.
+    An override also holds if the champion has moved since the evaluation, or if the candidate was rolled back; it never holds
+    if the files changed. If a changed catalog gave the champion itself once more, that catalog is recorded for it, so that its
+    leaves no longer count as changed.
 
     Raises:
-        PromotionRefused: the verdict is against it, a person rolled it back, the champion moved since it was measured, its
-            files are not the ones that were measured, or an override names the champion itself.
+        PromotionRefused: the verdict is negative, a person rolled the candidate back, the champion moved since the evaluation,
+            the files are not the ones that were measured, or an override names the champion itself.
     """
     name = evaluation["candidate"]
     with _alias_lock(home):
@@ -108,7 +128,7 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
                 raise PromotionRefused(f"{name}: is the champion already")
             if evaluation["verdict"]["outcome"] != "unchanged" or evaluation["catalog"] == champion.catalog:
                 return champion
-            move = {
+            confirmation: Move = {
                 **history(home)[-1],
                 "event": "confirmation",
                 "promoted_at": now,
@@ -117,24 +137,24 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
                 "reason": evaluation["verdict"]["reason"],
                 "before": name,
             }
-            return _move_alias(home, move)
+            return _move_alias(home, confirmation)
         if override is None:
-            _may_be_promoted(home, evaluation, champion)
+            _require_promotable(home, evaluation, champion)
         candidate = load_candidate(home, name)
         found = model_digest(candidate.model)
         if found != evaluation["digest"]:
             raise PromotionRefused(f"{candidate.model}: files changed since they were measured ({found})")
-        overrides = [
-            {"author": move["author"], "reason": move["reason"], "at": move["promoted_at"]}
+        overrides: list[Override] = [
+            {"author": move["author"] or "", "reason": move["reason"], "at": move["promoted_at"]}
             for move in history(home)
             if move["id"] == name and move["event"] == "override"
         ]
         if override:
-            overrides.append({**asdict(override), "at": now})
+            overrides.append({"author": override.author, "reason": override.reason, "at": now})
         folder = _assemble(home, candidate, evaluation["checkpoints"])
         write_json(folder / "lineage.json", build_lineage(home, evaluation, overrides))
         _write_card(home, folder)
-        move = {
+        promotion: Move = {
             "event": "override" if override else "promotion",
             "id": name,
             "model": str(folder.relative_to(home.root)),
@@ -145,16 +165,16 @@ def promote(home: Home, evaluation: dict[str, Any], override: Signed | None = No
             "reason": override.reason if override else evaluation["verdict"]["reason"],
             "before": champion.id if champion else None,
         }
-        return _move_alias(home, move)
+        return _move_alias(home, promotion)
 
 
 def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
-    """Move the alias to the champion that the current one was promoted over, or to an earlier one by its id.
+    """Move the alias back to the champion before the current one, or to the earlier one of id `to`.
 
-    Without `to`, champions whose files are gone or changed are passed over, for the ones that they were promoted over.
+    Without `to`, champions whose files are missing or changed are skipped.
 
     Raises:
-        LabError: there is none to go back to, or the files of the one asked for are not those that were measured.
+        LabError: there is no earlier champion, or its files are not the ones that were measured.
     """
     with _alias_lock(home):
         champion = current_champion(home)
@@ -168,9 +188,10 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
         if champion is None or target is None:
             broken = "".join(f"; {move['model']}: its files are not those that were measured" for move in earlier)
             raise LabError(f"no earlier champion to go back to{broken}")
-        move = {
+        move: Move = {
             **target,
-            **asdict(signed),
+            "author": signed.author,
+            "reason": signed.reason,
             "event": "rollback",
             "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "before": champion.id,
@@ -178,15 +199,15 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
         return _move_alias(home, move)
 
 
-def name_withdrawals(home: Home) -> None:
-    """Write the cards of all champions once more, with what is withdrawn now."""
+def rewrite_cards(home: Home) -> None:
+    """Write the cards of all champions again, to name the leaves that are withdrawn now."""
     with _alias_lock(home):
         for folder in sorted({champion_folder(home, move["id"]) for move in history(home)}):
-            if (folder / "lineage.json").exists():  # gone if cleaned up, elsewhere if an earlier release promoted it
+            if (folder / "lineage.json").exists():  # else cleaned up, or promoted by an earlier release
                 _write_card(home, folder)
 
 
-def _may_be_promoted(home: Home, evaluation: dict[str, Any], champion: Champion | None) -> None:
+def _require_promotable(home: Home, evaluation: Evaluation, champion: Champion | None) -> None:
     verdict, name = evaluation["verdict"], evaluation["candidate"]
     if not verdict["promoted"]:
         raise PromotionRefused(f"{verdict['outcome']}: {verdict['reason']}")
@@ -203,9 +224,12 @@ def _may_be_promoted(home: Home, evaluation: dict[str, Any], champion: Champion 
         )
 
 
-def _before(home: Home, champion: Champion) -> list[dict[str, Any]]:
-    """The champions before this one, newest first: the one it was last promoted over, the one that was promoted over, and so
-    on. A champion that a person rolled back before this one came is thus none of them."""
+def _before(home: Home, champion: Champion) -> list[Move]:
+    """Return the last moves to the champions before this one, newest first.
+
+    These are the champion that this one was last promoted over, the one that was promoted over, and so on; a champion that was
+    rolled back before this one came is not among them.
+    """
     moves = history(home)
     over = {move["id"]: move["before"] for move in moves if move["event"] in ("promotion", "override")}
     names = [champion.id]
@@ -216,7 +240,7 @@ def _before(home: Home, champion: Champion) -> list[dict[str, Any]]:
 
 
 def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> Path:
-    """The model's folder for good: the measured files and the adapters."""
+    """Assemble a champion's folder from the measured files and the adapters."""
     folder = home.champions / candidate.id
     if folder.exists() and model_digest(folder) != candidate.digest:
         shutil.rmtree(folder)
@@ -225,7 +249,7 @@ def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> 
             shutil.copytree(candidate.model, scratch, copy_function=_link)
             for phase, name in checkpoints.items():
                 checkpoint = load_checkpoint(home.checkpoints / name)
-                if checkpoint and checkpoint.adapter:  # peft's own README is an empty form
+                if checkpoint and checkpoint.adapter:  # peft's README is an empty template
                     no_card = shutil.ignore_patterns("README.md")
                     shutil.copytree(checkpoint.adapter, scratch / "adapters" / phase, ignore=no_card)
             found = model_digest(scratch)
@@ -235,7 +259,7 @@ def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> 
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for the same bytes, which costs no space; a copy where the file system has no hard links."""
+    """Hard-link a file, which takes no space; copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -246,7 +270,7 @@ def _write_card(home: Home, folder: Path) -> None:
     write_text(folder / "README.md", model_card(read_json(folder / "lineage.json"), withdrawals(home)))
 
 
-def _move_alias(home: Home, move: dict[str, Any]) -> Champion:
+def _move_alias(home: Home, move: Move) -> Champion:
     write_json(_alias(home), move)
     append_line(_moves(home), move)
     return _champion(home, move)
@@ -254,7 +278,7 @@ def _move_alias(home: Home, move: dict[str, Any]) -> Champion:
 
 @contextmanager
 def _alias_lock(home: Home) -> Iterator[None]:
-    """One process at a time; whoever enters first writes down the move that a killed one left out of the history."""
+    """Let one process at a time move the alias; first store a move that a killed process left out of the history."""
     home.champions.mkdir(parents=True, exist_ok=True)
     with FileLock(home.champions / "lock"):
         if missing := history(home)[len(read_lines(_moves(home))) :]:
@@ -262,7 +286,7 @@ def _alias_lock(home: Home) -> Iterator[None]:
         yield
 
 
-def _champion(home: Home, move: dict[str, Any]) -> Champion:
+def _champion(home: Home, move: Move) -> Champion:
     return Champion(move["id"], champion_folder(home, move["id"]), move["digest"], move["promoted_at"], move["catalog"])
 
 

@@ -1,9 +1,11 @@
-"""What a model was taught by: the record that ships with it as `lineage.json`."""
+"""Record what a model was trained on; the record ships with the model as `lineage.json`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.instructions.plan import provenance_file
@@ -11,13 +13,42 @@ from lab_pipeline.models.base_model import base_licence, hub_id
 from lab_pipeline.taxonomy.attribution import works
 
 
-def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[str, str]]) -> dict[str, Any]:
-    """The lineage of an evaluated model.
+class Override(TypedDict):
+    """A person's promotion against the gate's verdict."""
 
-    Args:
-        evaluation: what the evaluation of the model wrote down.
-        overrides: author, reason and time of each promotion against the gate's verdict.
-    """
+    author: str
+    reason: str
+    at: str
+
+
+class Lineage(TypedDict):
+    """What a model was trained on and how it was measured."""
+
+    model: str
+    digest: str
+    base_model: str
+    base_model_id: str | None
+    base_licence: str
+    taxonomy_commit: str
+    snapshot: str
+    evaluated_at: str
+    reference: str
+    verdict: Mapping[str, Any]
+    overrides: list[Override]
+    leaves: list[dict[str, Any]]
+    """Each leaf as in the evaluation, with `works` instead of its attribution, and `made_from`: flow, prompts, teacher and
+    judge of its rows, None if an earlier release did not record them."""
+    datasets: dict[str, str]
+    checkpoints: dict[str, str]
+    chosen: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    seed: int
+    heldout: Mapping[str, Any]
+    general: Mapping[str, Any]
+
+
+def build_lineage(home: Home, evaluation: Evaluation, overrides: list[Override]) -> Lineage:
+    """Build the lineage of an evaluated model."""
     return {
         "model": evaluation["candidate"],
         "digest": evaluation["digest"],
@@ -33,7 +64,7 @@ def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[s
         "leaves": [_leaf(home, leaf) for leaf in evaluation["leaves"]],
         "datasets": evaluation["datasets"],
         "checkpoints": evaluation["checkpoints"],
-        "chosen": evaluation.get("chosen", {}),  # earlier releases chose nothing
+        "chosen": evaluation.get("chosen", {}),  # earlier releases chose no epoch
         "recipe": evaluation["recipe"],
         "seed": evaluation["seed"],
         "heldout": evaluation["heldout"],
@@ -41,9 +72,7 @@ def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[s
     }
 
 
-def _leaf(home: Home, leaf: dict[str, Any]) -> dict[str, Any]:
-    """A leaf as the evaluation has it, with the works it rests on and what its rows were made from (None where an earlier
-    release made them and did not write it down)."""
+def _leaf(home: Home, leaf: Mapping[str, Any]) -> dict[str, Any]:
     made = provenance_file(home, leaf["leaf"], leaf["curated"])
     return {
         **{key: value for key, value in leaf.items() if key != "attribution"},

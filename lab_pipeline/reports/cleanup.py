@@ -1,4 +1,4 @@
-"""What a home can do without: merged weights of candidates that did not win, and states of trainings nobody resumed."""
+"""Free disk space: remove weights of candidates that were not promoted, and states of abandoned trainings."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.registry.champion import champion_folder, history
 
 RESUME_DAYS = 7
-"""A training's state that nothing touched for so long is not resumed any more."""
+"""A training untouched for so many days counts as abandoned."""
 
 
 def dispensable(home: Home, keep: int | None = None) -> list[Path]:
-    """Folders that can go. The champion and the last candidate never do, earlier champions only by `keep`.
+    """List the folders that can be removed: never those of the champion and the last candidate.
 
     Args:
-        keep: this many champions stay, the current one and those that were it last; None: all of them.
+        keep: number of champions to keep, the current one and the latest before it; None keeps all of them.
     """
-    names = list(dict.fromkeys(move["id"] for move in reversed(history(home))))[:keep]
-    kept = {champion_folder(home, name) for name in names}
+    newest_first = list(dict.fromkeys(move["id"] for move in reversed(history(home))))
+    kept = {champion_folder(home, name) for name in newest_first[:keep]}
     last = last_evaluation(home)
     candidates = [
         folder for folder in home.root.glob("candidates/*/model") if not last or folder.parent.name != last["candidate"]
     ]
     champions = [folder for folder in home.champions.glob("*/") if not folder.name.startswith(".")]
     before = time.time() - RESUME_DAYS * 24 * 3600
-    abandoned = [folder for folder in home.checkpoints.glob("*/resume") if _last_touched(folder) < before]
+    abandoned = [folder for folder in home.checkpoints.glob("*/resume*") if _last_touched(folder) < before]
     return sorted([folder for folder in candidates + champions if folder not in kept] + abandoned)
 
 
 def freed_bytes(folders: list[Path]) -> int:
-    """What removing the folders gives back: a file counts once all its names are gone."""
-    names: Counter[tuple[int, int, int]] = Counter()
+    """Count the bytes that removing the folders frees: those of files whose hard links are all in them."""
+    links_found: Counter[tuple[int, int, int]] = Counter()
     for file in (file for folder in folders for file in folder.rglob("*") if file.is_file()):
         status = file.stat()
-        names[status.st_ino, status.st_nlink, status.st_size] += 1
-    return sum(size for (_, links, size), seen in names.items() if seen == links)
+        links_found[status.st_ino, status.st_nlink, status.st_size] += 1
+    return sum(size for (_, links, size), found in links_found.items() if found == links)
 
 
 def clean_up(home: Home, keep: int | None = None) -> list[Path]:
-    """Remove what is dispensable, and return it.
+    """Remove the `dispensable` folders, and return them.
 
     Raises:
-        LabError: a run works on the home's model.
+        LabError: a run is working on the home's model.
     """
     try:
         with FileLock(home.root / "tail.lock", timeout=0), FileLock(home.champions / "lock", timeout=0):
             folders = dispensable(home, keep)
             for folder in folders:
-                (folder.parent / "candidate.json").unlink(missing_ok=True)  # first: it says that the weights are there
+                (folder.parent / "candidate.json").unlink(missing_ok=True)  # first, because it says that the weights exist
                 shutil.rmtree(folder)
             return folders
     except Timeout:

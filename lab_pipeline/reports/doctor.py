@@ -1,4 +1,4 @@
-"""What a run needs, checked before it starts, each with how to mend it."""
+"""Check what a run needs before it starts, and say how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ _MEMORY_GIB = 6
 
 @dataclass(frozen=True)
 class HealthCheck:
-    what: str
-    fine: bool
-    said: str
+    """One finding; `message` says what was found, or how to fix it."""
+
+    name: str
+    passed: bool
+    message: str
 
 
 def examine(home: Path) -> list[HealthCheck]:
-    """All findings for a home, those of its settings only once it has some."""
+    """Check the machine and a home, whose settings are checked only if there are any."""
     findings = [_python(), _git(), *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")), _memory()]
     findings += [_writable(home), _disk(home)]
     if not (home / "settings.yaml").exists():
@@ -55,29 +57,29 @@ def examine(home: Path) -> list[HealthCheck]:
         *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
-        _tried("data sets of your own", lambda: _own(settings)),
+        _tried("custom data sets", lambda: _custom(settings)),
         _model("teacher", settings.teacher),
         *([_model("judge", settings.judge)] if settings.judge else []),
         _tried("notifications", lambda: _notifications(settings)),
     ]
 
 
-def _tried(what: str, attempt: Callable[[], str]) -> HealthCheck:
+def _tried(name: str, attempt: Callable[[], str]) -> HealthCheck:
     try:
-        return HealthCheck(what, True, attempt())
+        return HealthCheck(name, True, attempt())
     except LabError as error:
-        return HealthCheck(what, False, str(error))
+        return HealthCheck(name, False, str(error))
 
 
-def _own(settings: Settings) -> str:
+def _custom(settings: Settings) -> str:
     tables, wrong = custom_rows(settings.mixing.knowledge + settings.mixing.skills, settings.seed)
     first = f", the first: {wrong[0]['reason']}" if wrong else ""
-    return f"{sum(map(len, tables))} rows, {len(wrong)} wrong ones kept aside{first}" if tables else "none"
+    return f"{sum(map(len, tables))} rows, {len(wrong)} invalid ones left out{first}" if tables else "none"
 
 
 def _python() -> HealthCheck:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return HealthCheck("Python", sys.version_info >= (3, 11), f"{found}; 3.11 or later is needed")
+    installed = ".".join(map(str, sys.version_info[:3]))
+    return HealthCheck("Python", sys.version_info >= (3, 11), f"{installed}; 3.11 or later is needed")
 
 
 def _git() -> HealthCheck:
@@ -100,15 +102,20 @@ def _memory() -> HealthCheck:
 
 
 def _writable(home: Path) -> HealthCheck:
-    existing = next(path for path in [home, *home.parents] if path.exists())
-    fine = os.access(existing, os.W_OK)
-    return HealthCheck("home", fine, str(home) if fine else f"{existing} cannot be written; set LAB_HOME or --home")
+    existing = _existing(home)
+    writable = os.access(existing, os.W_OK)
+    return HealthCheck("home", writable, str(home) if writable else f"{existing} cannot be written; set LAB_HOME or --home")
 
 
 def _disk(home: Path) -> HealthCheck:
-    existing = next(path for path in [home, *home.parents] if path.exists())
+    existing = _existing(home)
     free = shutil.disk_usage(existing).free / 2**30
-    return HealthCheck("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are wanted")
+    return HealthCheck("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are needed")
+
+
+def _existing(home: Path) -> Path:
+    """Return the home, or its first parent that exists."""
+    return next(path for path in [home, *home.parents] if path.exists())
 
 
 def _taxonomy(home: Home, settings: Settings) -> str:
@@ -127,8 +134,8 @@ def _base_model(home: Home, settings: Settings) -> str:
     return model_identity(settings.base_model)
 
 
-def _flow(serves: str, name: str, kind: Kind | None = None) -> HealthCheck:
-    return _tried(f"flow for {serves}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
+def _flow(purpose: str, name: str, kind: Kind | None = None) -> HealthCheck:
+    return _tried(f"flow for {purpose}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
 
 
 def _general(settings: Settings) -> str:
@@ -140,20 +147,20 @@ def _notifications(settings: Settings) -> str:
     return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
-def _model(role: str, asked: TeacherSettings) -> HealthCheck:
-    """Teacher or judge."""
-    if not isinstance(asked, EndpointTeacherSettings):
-        return _tried(role, lambda: f"embedded, {model_identity(asked.model)}")
+def _model(role: str, settings: TeacherSettings) -> HealthCheck:
+    """Check the teacher or the judge."""
+    if not isinstance(settings, EndpointTeacherSettings):
+        return _tried(role, lambda: f"embedded, {model_identity(settings.model)}")
     import httpx
 
-    key = os.environ.get(asked.api_key_env, "") if asked.api_key_env else ""
-    if asked.api_key_env and not key:
-        return HealthCheck(role, False, f"the environment variable {asked.api_key_env} is not set")
+    key = os.environ.get(settings.api_key_env, "") if settings.api_key_env else ""
+    if settings.api_key_env and not key:
+        return HealthCheck(role, False, f"the environment variable {settings.api_key_env} is not set")
     try:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        response = httpx.get(f"{asked.url.rstrip('/')}/models", headers=headers, timeout=10)
+        response = httpx.get(f"{settings.url.rstrip('/')}/models", headers=headers, timeout=10)
         served = [model["id"] for model in response.raise_for_status().json()["data"]]
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
-        return HealthCheck(role, False, f"{asked.url} does not answer as an OpenAI-compatible server: {error}")
-    fine = asked.model in served
-    return HealthCheck(role, fine, f"{asked.url} serves {', '.join(served)}; settings ask for {asked.model}")
+        return HealthCheck(role, False, f"{settings.url} does not answer as an OpenAI-compatible server: {error}")
+    message = f"{settings.url} serves {', '.join(served)}; the settings name {settings.model}"
+    return HealthCheck(role, settings.model in served, message)

@@ -1,16 +1,17 @@
-"""A leaf's rows as people look at them: what was kept, what was rejected and why, and the word they have on each."""
+"""Show people a leaf's rows, those kept and those rejected with the reason, and record what they decide about them."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CuratedRow, RejectedRow
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.curation.reviewed import BANNED
 from lab_pipeline.datasets.dataset import exclusions
@@ -19,27 +20,33 @@ from lab_pipeline.reports.lineage import check_known
 from lab_pipeline.taxonomy.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 
-Rows = list[dict[str, Any]]
+
+class LeftOutRow(RejectedRow):
+    """A kept row that a data set left out."""
+
+    stage: str
+    """The data set."""
 
 
 @dataclass(frozen=True)
 class LeafRows:
-    """The rows of a leaf's last good refresh, and the reviews it has by now."""
+    """The rows of a leaf's last good refresh, and the reviews now in force for it."""
 
     leaf: str
     funnel: dict[str, int]
-    kept: Rows
-    rejected: Rows
-    excluded: Rows
-    """Kept rows that the current data sets left out, with `stage` (the data set), `rule` and `reason`."""
+    kept: list[CuratedRow]
+    rejected: list[RejectedRow]
+    excluded: list[LeftOutRow]
+    """Kept rows that the current data sets left out."""
     reviews: list[Review]
 
-    def review_of(self, row: dict[str, Any]) -> Review | None:
+    def review_of(self, row: CuratedRow) -> Review | None:
+        """Return the review in force of a row."""
         return review_of(self.reviews, row["id"], row_text(row))
 
 
 def leaf_rows(home: Home, leaf: str) -> LeafRows:
-    """The rows of a leaf.
+    """Read the rows of a leaf.
 
     Raises:
         LabError: no such leaf is known, or it was never refreshed.
@@ -48,61 +55,67 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
     state = leaf_state(home, leaf)
     if state is None:
         raise LabError(f"{leaf}: not refreshed yet, so it has no rows; run `lab-pipeline retune`")
-    kept, rejected = (read_rows(home.leaf(leaf) / f"{table}-{state.curated}.parquet") for table in ("curated", "rejected"))
+    kept: list[CuratedRow] = read_rows(home.leaf(leaf) / f"curated-{state.curated}.parquet")
+    rejected: list[RejectedRow] = read_rows(home.leaf(leaf) / f"rejected-{state.curated}.parquet")
     by_id = {row["id"]: row for row in kept}
-    excluded = [{**row, **by_id[row["id"]]} for row in exclusions(home) if row["leaf"] == leaf and row["id"] in by_id]
+    excluded: list[LeftOutRow] = [
+        {**by_id[row["id"]], "rule": row["rule"], "reason": row["reason"], "stage": row["stage"]}
+        for row in exclusions(home)
+        if row["leaf"] == leaf and row["id"] in by_id
+    ]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
     return LeafRows(leaf, state.funnel, kept, rejected, excluded, reviews)
 
 
 def described_rejects(rows: LeafRows) -> dict[str, Any]:
-    """`funnel` and the `rows` that curation or the current data sets rejected, each with stage, rule, reason and scores."""
-    return {
-        "leaf": rows.leaf,
-        "funnel": rows.funnel,
-        "excluded": dict(Counter(f"{row['stage']}: {row['rule']}" for row in rows.excluded)),
-        "rows": [
-            {**_described(rows, row), "stage": _stage(row), "rule": row["rule"], "reason": row["reason"]}
-            for row in rows.rejected + rows.excluded
-        ],
-    }
+    """Describe the rows that curation or the current data sets rejected, with counts by stage and by data set and rule."""
+    described = [
+        {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
+        for row, stage in [
+            *((row, _stage(row["rule"])) for row in rows.rejected),
+            *((row, row["stage"]) for row in rows.excluded),
+        ]
+    ]
+    excluded = Counter(f"{row['stage']}: {row['rule']}" for row in rows.excluded)
+    return {"leaf": rows.leaf, "funnel": rows.funnel, "excluded": dict(excluded), "rows": described}
 
 
 def sampled_rows(rows: LeafRows, size: int, seed: int) -> dict[str, Any]:
-    """`rows`: that many of the kept ones, in their order; which, is the seed's choice."""
+    """Draw at most `size` of the kept rows by `seed`, in their order."""
     chosen = sorted(random.Random(seed).sample(range(len(rows.kept)), min(size, len(rows.kept))))
     return {"leaf": rows.leaf, "kept": len(rows.kept), "rows": [_described(rows, rows.kept[index]) for index in chosen]}
 
 
-def review_rows(home: Home, leaf: str, decision: Decision, names: list[str], author: str, reason: str) -> list[Review]:
-    """Record one decision on several rows of a leaf; ids may be cut short where no other row's begins so.
+def review_rows(home: Home, leaf: str, decision: Decision, ids: Sequence[str], author: str, reason: str) -> list[Review]:
+    """Record one decision on several rows of a leaf; the beginning of an id is enough where it is unique.
 
     Raises:
-        LabError: no row, or several, are called so; or an incomplete row is to be pinned. Then nothing is recorded.
+        LabError: an id fits no row, or several; or an incomplete row is to be pinned. Then nothing is recorded.
     """
     rows = leaf_rows(home, leaf)
-    known: dict[str, str | None] = {row["id"]: row_text(row) for row in rows.kept + rows.rejected}
+    known: dict[str, str | None] = {row["id"]: row_text(row) for row in (*rows.kept, *rows.rejected)}
     if decision == "undo":
         known |= {review.row: review.text for review in rows.reviews}
-    found = [_only_one(name, known, leaf) for name in names]
+    found = [_only_one(beginning, known, leaf) for beginning in ids]
     incomplete = {row["id"]: row["fault"] for row in rows.rejected if row["fault"]}
-    for name in found:
-        if decision == "pin" and name in incomplete:
-            raise LabError(f"row {name}: cannot be pinned, for it is incomplete ({incomplete[name]})")
-    return [record_review(home, leaf, name, known[name], decision, author, reason) for name in found]
+    for row_id in found:
+        if decision == "pin" and row_id in incomplete:
+            raise LabError(f"row {row_id}: cannot be pinned, because it is incomplete ({incomplete[row_id]})")
+    return [record_review(home, leaf, row_id, known[row_id], decision, author, reason) for row_id in found]
 
 
 def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say: Callable[[str], None]) -> int:
-    """Show each row that nobody reviewed yet, the kept ones first, and ask what shall become of it; how many got a decision.
+    """Show each row without a review, the kept ones first, and ask what to do with it; return the number of decisions.
 
-    Each answer is recorded at once, so one may stop at any row.
+    Each answer is recorded at once, so one can stop at any row.
     """
     rows = leaf_rows(home, leaf)
-    open_rows = [row for row in rows.kept + rows.rejected if not rows.review_of(row)]
+    statuses = [*((row, "kept") for row in rows.kept)]
+    statuses += [(row, f"rejected by {row['rule']}: {row['reason']}") for row in rows.rejected]
+    unreviewed = [(row, status) for row, status in statuses if not rows.review_of(row)]
     reviewed = 0
-    for number, row in enumerate(open_rows, 1):
-        standing = f"rejected by {row['rule']}: {row['reason']}" if "rule" in row else "kept"
-        say(printable(f"\n{number} of {len(open_rows)}, {standing}\n{row_block(_described(rows, row))}"))
+    for number, (row, status) in enumerate(unreviewed, 1):
+        say(printable(f"\n{number} of {len(unreviewed)}, {status}\n{row_block(_described(rows, row))}"))
         answer = ""
         while answer not in ("b", "p", "n", "q"):
             answer = ask("[b]an, [p]in, [n]ext, [q]uit").strip().casefold()[:1]
@@ -120,31 +133,30 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
     return reviewed
 
 
-def rejects_text(described: dict[str, Any]) -> str:
-    """`described_rejects` for a terminal: the counts first."""
-    lines = [described["leaf"], *(f"{count:>8}  {stage}" for stage, count in described["funnel"].items())]
-    lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in described["excluded"].items()]
-    for row in described["rows"]:
+def rejects_text(rejects: Mapping[str, Any]) -> str:
+    """Render `described_rejects` for a terminal, the counts first."""
+    lines = [rejects["leaf"], *(f"{count:>8}  {stage}" for stage, count in rejects["funnel"].items())]
+    lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in rejects["excluded"].items()]
+    for row in rejects["rows"]:
         lines += ["", f"{row['stage']}, {row['rule']}: {row['reason']}", row_block(row)]
     return printable("\n".join(lines))
 
 
-def rows_text(described: dict[str, Any]) -> str:
-    """`sampled_rows` for a terminal."""
-    blocks = [row_block(row) for row in described["rows"]]
-    return printable("\n\n".join([f"{described['leaf']}: {len(blocks)} of {described['kept']} kept rows", *blocks]))
+def rows_text(sample: Mapping[str, Any]) -> str:
+    """Render `sampled_rows` for a terminal."""
+    blocks = [row_block(row) for row in sample["rows"]]
+    return printable("\n\n".join([f"{sample['leaf']}: {len(blocks)} of {sample['kept']} kept rows", *blocks]))
 
 
-def row_block(row: dict[str, Any]) -> str:
-    """One described row for a terminal."""
-    said = {"context": row["context"], "question": row["question"], "answer": row["answer"], "written from": row["support"]}
+def row_block(row: Mapping[str, Any]) -> str:
+    """Render one described row for a terminal."""
+    texts = {"context": row["context"], "question": row["question"], "answer": row["answer"], "written from": row["support"]}
     if row["document"]:
-        said["document"] = f"{row['document']}, commit {row['document_commit']}"
+        texts["document"] = f"{row['document']}, commit {row['document_commit']}"
     if row["scores"]:
-        said["scores"] = ", ".join(f"{name} {score}" for name, score in row["scores"].items())
-    if row["review"]:
-        said["review"] = row["review"]
-    lines = [f"{name:<13} {_indented(text)}" for name, text in said.items() if text]
+        texts["scores"] = ", ".join(f"{judge} {score}" for judge, score in row["scores"].items())
+    texts["review"] = row["review"]
+    lines = [f"{name:<13} {_indented(text)}" for name, text in texts.items() if text]
     return "\n".join([f"row           {row['id']}", *lines])
 
 
@@ -152,11 +164,11 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n" + " " * 14)
 
 
-def _described(rows: LeafRows, row: dict[str, Any]) -> dict[str, Any]:
+def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
     review = rows.review_of(row)
-    columns = ("id", "context", "question", "answer", "support", "document", "document_commit")
+    shown = ("id", "context", "question", "answer", "support", "document", "document_commit")
     return {
-        **{name: row[name] for name in columns},
+        **{name: value for name, value in row.items() if name in shown},
         "scores": {
             score["judge"]: "unreadable" if score["score"] is None else round(score["score"], 3) for score in row["scores"]
         },
@@ -164,20 +176,18 @@ def _described(rows: LeafRows, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stage(row: dict[str, Any]) -> str:
-    """Where a row fell out of the funnel."""
-    if "stage" in row:
-        return str(row["stage"])
-    if row["rule"] == BANNED:
+def _stage(rule: str) -> str:
+    """Return the stage of the funnel at which a rule of curation rejects."""
+    if rule == BANNED:
         return "review"
-    if row["rule"] in ("no_reply", "incomplete"):
+    if rule in ("no_reply", "incomplete"):
         return "generated"
-    return "judged" if row["rule"].startswith("judge ") else "curated"
+    return "judged" if rule.startswith("judge ") else "curated"
 
 
 def _only_one(beginning: str, known: dict[str, str | None], leaf: str) -> str:
-    found = sorted(name for name in known if name.startswith(beginning)) if beginning else []
+    found = sorted(row_id for row_id in known if row_id.startswith(beginning)) if beginning else []
     if len(found) != 1:
-        some = f": {', '.join(found[:5])}" if found else f"; `lab-pipeline rows {leaf}` and `rejects` show the ids"
-        raise LabError(f"row {beginning}: {len(found) or 'no'} rows of {leaf} have an id that begins so{some}")
+        hint = f": {', '.join(found[:5])}" if found else f"; `lab-pipeline rows {leaf}` and `rejects` show the ids"
+        raise LabError(f"row {beginning}: {len(found) or 'no'} rows of {leaf} have an id that begins so{hint}")
     return found[0]

@@ -1,6 +1,6 @@
-"""Messages to people, posted to a Slack-compatible webhook; off unless the settings name the variable with its URL.
+"""Post messages for people to a Slack-compatible webhook; off unless the settings name the variable with its URL.
 
-The URL is a secret: whoever has it can post. So it comes from the environment, and no message or log shows it.
+The URL is a secret, because whoever has it can post. So it comes from the environment, and no message or log shows it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from lab_pipeline.config.settings import Settings, SettingsError
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.progress import Say
 from lab_pipeline.instructions.refresh import LeafFailure
 from lab_pipeline.registry.champion import Champion, Signed
@@ -25,7 +25,7 @@ _LISTED = 10
 
 
 def webhook_url(settings: Settings) -> str | None:
-    """The webhook's URL, None if notifications are off.
+    """Return the webhook's URL, None if notifications are off.
 
     Raises:
         SettingsError: the named environment variable is not set, or holds no http(s) URL.
@@ -46,18 +46,18 @@ def webhook_url(settings: Settings) -> str | None:
 
 
 def notify(settings: Settings, text: str, say: Say) -> None:
-    """Post `text` to the webhook, if there is one; a failure is said, never raised, for the work matters more."""
+    """Post `text` to the webhook, if there is one; report a failure to `say`, never raise it, because no run may fail by it."""
     import httpx
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every URL
     try:
         url = webhook_url(settings)
     except SettingsError as error:
-        say(f"not notified: {error}")
+        say(f"notification not sent: {error}")
         return
     if url is None:
         return
-    # Escaped as Slack asks, so that a contributor's `<!channel>` calls nobody.
+    # Escaped as Slack requires, so that a contributor's `<!channel>` alerts nobody.
     body = json.dumps({"text": html.escape(text, quote=False)})
     failure = ""
     for _ in range(_TRIES):
@@ -69,11 +69,12 @@ def notify(settings: Settings, text: str, say: Say) -> None:
             if response.is_success:
                 return
             failure = f"HTTP {response.status_code}"
-    say(f"not notified: the webhook in {settings.notifications.webhook_env} could not be reached ({failure}, {_TRIES} tries)")
+    webhook = f"the webhook in {settings.notifications.webhook_env}"
+    say(f"notification not sent: {webhook} could not be reached ({failure}, {_TRIES} tries)")
 
 
 def newly_quarantined(before: Snapshot | None, now: Snapshot) -> str | None:
-    """Leaves that were not quarantined before, each with its first error; None if there are none."""
+    """List the leaves that were not quarantined before, each with its first error; None if there are none."""
     known = {row["leaf"] for row in before.rows if not row["usable"]} if before else set()
     lines = []
     for row in now.rows:
@@ -82,26 +83,28 @@ def newly_quarantined(before: Snapshot | None, now: Snapshot) -> str | None:
         first, *others = [problem for problem in row["problems"] if problem["severity"] == "error"]
         more = f" (and {len(others)} more)" if others else ""
         lines.append(f"{row['leaf']}, {first['file']}:{first['line']}: {first['message']}{more}")
-    return _listed("Quarantined, and not used until mended", lines) if lines else None
+    return _listed("Quarantined, not used until fixed", lines) if lines else None
 
 
 def needs_attention(failures: Sequence[LeafFailure], attempts: int) -> str | None:
-    """Leaves that failed `attempts` times in a row and are left to a person; said once, None if there are none."""
+    """List the leaves that failed for the `attempts`-th time and are not tried again; None if there are none."""
     lines = [f"{failure.leaf}: {failure.error}" for failure in failures if failure.attempts == attempts]
-    return _listed(f"Failed {attempts} times, please look", lines) if lines else None
+    return _listed(f"Failed {attempts} times and needs attention", lines) if lines else None
 
 
-def rejected(evaluation: dict[str, Any]) -> str:
+def rejected(evaluation: Evaluation) -> str:
+    """Say which candidate the gate rejected, and why."""
     verdict = evaluation["verdict"]
     return f"Candidate {evaluation['candidate']} not promoted: {verdict['reason']}\nReport: {evaluation['report']}"
 
 
-def promoted(champion: Champion, evaluation: dict[str, Any]) -> str:
+def promoted(champion: Champion, evaluation: Evaluation) -> str:
+    """Say which candidate the gate promoted, and why."""
     return f"New champion {champion.id}: {evaluation['verdict']['reason']}"
 
 
 def moved_by_hand(champion: Champion, signed: Signed) -> str:
-    """An override of the gate, or a rollback."""
+    """Say who overrode the gate or rolled back, and why."""
     return f"{signed.author} made {champion.id} the champion: {signed.reason}"
 
 

@@ -1,15 +1,14 @@
-"""How a home stands, as its files say: what is behind, whether a retune has anything to do, and the summary of both.
-
-Nothing is run to find out.
-"""
+"""Report a home's status from its files alone: which leaves are stale, whether a retune has anything to do, a summary."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import Settings, load_settings
+from lab_pipeline.core.evaluation import Measurement
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.catalog import build_catalog
 from lab_pipeline.datasets.general import load_general
@@ -26,18 +25,22 @@ from lab_pipeline.teacher.choose import teacher_identities
 
 @dataclass
 class HomeStatus:
-    """What the home needs."""
+    """What a home needs."""
 
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
     behind: list[str]
+    """Stale leaves, in key order."""
     trainable: bool
     """Whether a leaf in use has rows, or needs none because nothing is to be generated."""
     inputs: str
+    """Fingerprint of all that the outcome of a retune depends on."""
     unchanged: bool
+    """Whether the last candidate was evaluated on these inputs and its verdict carried out."""
 
     @classmethod
     def of(cls, home: Home, settings: Settings) -> HomeStatus:
+        """Read the status from the home's files."""
         snapshot = current_snapshot(home)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)
@@ -49,14 +52,26 @@ class HomeStatus:
         return cls(snapshot, plans, stale_leaves_of(home, plans), trainable, inputs, nothing_changed(home, inputs))
 
 
-def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: set[str]) -> dict[str, Any]:
-    """Each leaf's kind, status, flow, counts, calls of this run, and problems.
+class LeafSummary(TypedDict):
+    """A leaf's status, flow, number of rows, calls in this run, and problems."""
 
-    Status: *current*; *refreshed* in this run; *behind* what its taxonomy folder asks for; *failed* to be refreshed;
-    *quarantined*; *not generated* because the settings say so. Rows of the last good state stay in use in the three before the
-    last. *withdrawn*: no row is used any more.
-    """
-    leaves = {}
+    kind: str | None
+    status: str
+    """*current*; *refreshed* in this run; *behind* (stale); *failed* to be refreshed; *quarantined*; *not generated*, as the
+    settings say; or *withdrawn*, so that no row is used any more. When stale, failed or quarantined, the rows of the last good
+    refresh stay in use."""
+    flow: str | None
+    generated: int
+    kept: int
+    teacher_calls: int
+    problems: list[str]
+
+
+def leaf_summary(
+    home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: Collection[str]
+) -> dict[str, LeafSummary]:
+    """Summarise each leaf of a snapshot, by key; `refreshed` are those of this run."""
+    leaves: dict[str, LeafSummary] = {}
     withdrawn = withdrawals(home)
     for row in snapshot.rows:
         leaf = row["leaf"]
@@ -76,40 +91,42 @@ def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ref
         problems = snapshot.problems[leaf] + ([failure["error"]] if failure else [])
         if leaf in withdrawn:
             problems = [str(withdrawn[leaf])]
+        calls = state.teacher_calls if state and current else failure["teacher_calls"] if failure else 0
         leaves[leaf] = {
             "kind": row["kind"],
             "status": status,
             "flow": plans[leaf].flow.name if leaf in plans else None,
             "generated": state.funnel["generated"] if state else 0,
             "kept": state.funnel["kept"] if state else 0,
-            "teacher_calls": _calls_now(state, failure, current) if leaf in refreshed else 0,
+            "teacher_calls": calls if leaf in refreshed else 0,
             "problems": problems,
         }
     return leaves
 
 
-def _calls_now(state: Any, failure: dict[str, Any] | None, current: bool) -> int:
-    if current:
-        return int(state.teacher_calls)
-    return int(failure["teacher_calls"]) if failure else 0
-
-
 def summary(
-    home: Home, standing: HomeStatus, refreshed: set[str], steps: int, seconds: dict[str, float], peak: int
+    home: Home, status: HomeStatus, refreshed: Collection[str], steps: int, seconds: Mapping[str, float], peak: int
 ) -> dict[str, Any]:
-    """What a retune did: `refreshed` leaves, training `steps`, `seconds` by stage, `peak` RSS in MiB; and where it led."""
-    leaves = leaf_summary(home, standing.snapshot, standing.plans, refreshed)
+    """Summarise a retune and its result.
+
+    Args:
+        refreshed: leaves that it refreshed.
+        steps: training steps.
+        seconds: duration by stage.
+        peak: highest RSS in MiB.
+    """
+    leaves = leaf_summary(home, status.snapshot, status.plans, refreshed)
     evaluation = last_evaluation(home)
     champion = current_champion(home)
-    measured = ("base", "champion", "candidate", "difference", "interval", "questions")
+    general: Mapping[str, object] = {**evaluation["general"]} if evaluation else {}
     return {
         "home": str(home.root),
         "leaves": leaves,
         "teacher_calls": sum(leaf["teacher_calls"] for leaf in leaves.values()),
         "training_steps": steps,
-        "nothing_changed": standing.unchanged,
+        "nothing_changed": status.unchanged,
         "heldout": evaluation["heldout"] if evaluation else None,
-        "general": {key: evaluation["general"][key] for key in measured} if evaluation else None,
+        "general": {name: general[name] for name in Measurement.__annotations__} if evaluation else None,
         "promoted": evaluation["verdict"]["promoted"] if evaluation else False,
         "reason": evaluation["verdict"]["reason"] if evaluation else None,
         "report": evaluation["report"] if evaluation else None,
@@ -120,6 +137,6 @@ def summary(
 
 
 def status_report(home: Home) -> dict[str, Any]:
-    """How the home stands now, with the keys of the summary."""
-    standing = HomeStatus.of(home, load_settings(home.settings_file))
-    return {**summary(home, standing, set(), 0, {}, 0), "behind": standing.behind}
+    """Summarise the home as it is now; `behind` lists the stale leaves."""
+    status = HomeStatus.of(home, load_settings(home.settings_file))
+    return {**summary(home, status, (), 0, {}, 0), "behind": status.behind}

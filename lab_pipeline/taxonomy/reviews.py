@@ -19,6 +19,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import as_prompt
 from lab_pipeline.core.storage import digest, write_text
+from lab_pipeline.core.validation import validation_problems
 from lab_pipeline.taxonomy.yaml_lines import YamlProblem, load_located
 from lab_pipeline.text.words import normalised
 
@@ -95,9 +96,8 @@ def _parsed(raw: bytes, file: Path) -> list[Review]:
         try:
             reviews.append(Review.model_validate(entry))
         except ValidationError as error:
-            wrong = error.errors()[0]
-            line = located.line((index, *wrong["loc"]))
-            raise LabError(f"{file}:{line}: {'.'.join(map(str, wrong['loc'])) or 'entry'}: {wrong['msg']}") from None
+            line = located.line((index, *error.errors()[0]["loc"]))
+            raise LabError(f"{file}:{line}: {validation_problems(error)[0]}") from None
     return reviews
 
 

@@ -1,1 +1,1 @@
-"""Teachers: models that write and judge instructions, and the journal that never pays twice for one reply."""
+"""Ask the models that write and judge instructions, and journal their replies so that no call is made twice."""

@@ -1,4 +1,4 @@
-"""From settings to a teacher that can be asked."""
+"""Load the teacher and the judge that the settings name."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from lab_pipeline.teacher.protocol import Teacher
 
 
 def teacher_identities(settings: Settings) -> tuple[str, str]:
-    """Identities of teacher and judge, without loading or contacting either."""
+    """Return the identities of teacher and judge without loading or contacting either."""
     return _identity(settings.teacher), _identity(settings.judge or settings.teacher)
 
 
 def load_teachers(home: Home, settings: Settings) -> tuple[Teacher, Teacher]:
-    """The teacher and the judge; they are one object where the settings name no judge of its own."""
+    """Load the teacher and the judge; without a judge in the settings, both are the same object."""
     teacher = _load(home, settings.teacher)
     return teacher, _load(home, settings.judge) if settings.judge else teacher
 
 
-def _identity(chosen: TeacherSettings) -> str:
-    if isinstance(chosen, EmbeddedTeacherSettings):
-        return model_identity(chosen.model)
-    return f"{chosen.model} at {chosen.url}"
+def _identity(settings: TeacherSettings) -> str:
+    if isinstance(settings, EmbeddedTeacherSettings):
+        return model_identity(settings.model)
+    return f"{settings.model} at {settings.url}"
 
 
-def _load(home: Home, chosen: TeacherSettings) -> Teacher:
-    if isinstance(chosen, EmbeddedTeacherSettings):
-        model = fetch_model(home, chosen.model)
-        return EmbeddedTeacher(model.folder, model.identity, chosen.batch_size)
+def _load(home: Home, settings: TeacherSettings) -> Teacher:
+    if isinstance(settings, EmbeddedTeacherSettings):
+        model = fetch_model(home, settings.model)
+        return EmbeddedTeacher(model.folder, model.identity, settings.batch_size)
     from lab_pipeline.teacher.endpoint import EndpointTeacher
 
-    return EndpointTeacher(chosen)
+    return EndpointTeacher(settings)

@@ -1,7 +1,7 @@
-"""A teacher inside the process: a small Hugging Face model, requests decoded together in batches.
+"""Run a small Hugging Face model as teacher inside the process, and decode requests in batches.
 
-A flow's prompts begin alike: the same instructions, the same examples. The keys and values of that beginning are computed
-once for a batch, which on a CPU is most of the work (measured in `benchmarks/teacher.py`).
+A flow's prompts share a prefix: the same instructions, the same examples. Its keys and values are computed once for a batch,
+which on a CPU saves most of the work (measured in `benchmarks/teacher.py`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import asyncio
 import os
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab_pipeline.models.template import TemplateError, rendered, stop_tokens
+from lab_pipeline.models.loader import load_model, load_tokenizer
+from lab_pipeline.models.template import TemplateError, render, stop_tokens
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 
 if TYPE_CHECKING:
@@ -22,21 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Waiting:
+    """A request that waits for its batch."""
+
     request: Request
     tokens: list[int]
     future: asyncio.Future[Reply]
 
     @property
     def kind(self) -> tuple[bool, int, object]:
-        """Requests of one kind go well together: same task, same length of reply, same beginning."""
+        """What the requests of a batch share: task, length of reply, and prefix."""
         return bool(self.request.choices), self.request.max_tokens, self.request.messages[:-1]
 
 
 class EmbeddedTeacher:
-    """Runs a local model folder with transformers.
+    """Reply to requests with a local model.
 
-    Requests that arrive while a batch is decoded wait; the kind most asked for is decoded next, up to `batch_size` together
-    and of similar length, so padding wastes little.
+    Requests that arrive while a batch is decoded wait. The most frequent kind is decoded next, up to `batch_size` requests of
+    similar length together, so that little padding is needed.
     """
 
     def __init__(self, folder: Path, identity: str, batch_size: int = 32) -> None:
@@ -45,13 +49,11 @@ class EmbeddedTeacher:
         self.batch_size = batch_size
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
-        self._loaded: tuple[Any, Any] | None = None
 
     async def reply(self, request: Request) -> Reply:
-        model, tokenizer = self._load()
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        model, tokenizer = self._loaded
         try:
-            text = rendered(tokenizer, messages, prompt=True)
+            text = render(tokenizer, request.turns(), prompt=True)
         except TemplateError as error:
             raise TeacherError(f"{self.identity}: {error}; take another model as the embedded teacher") from None
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -64,34 +66,28 @@ class EmbeddedTeacher:
             self._worker = asyncio.create_task(self._decode_waiting())
         return await waiting.future
 
-    def _load(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.bfloat16)
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, padding_side="left")
-            self._loaded = model.to(device).eval(), tokenizer
-        return self._loaded
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Model and tokenizer, loaded at the first request."""
+        return load_model(self.folder), load_tokenizer(self.folder)
 
     async def _decode_waiting(self) -> None:
         while self._waiting:
-            await self._everyone_has_asked()
-            self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]  # some gave up
+            await self._let_requests_arrive()
+            self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]  # else cancelled
             if not self._waiting:
                 return
             kinds = defaultdict(list)
             for waiting in self._waiting:
                 kinds[waiting.kind].append(waiting)
-            most_asked = max(kinds.values(), key=len)
-            batch = sorted(most_asked, key=lambda waiting: len(waiting.tokens))[: self.batch_size]
+            most_frequent = max(kinds.values(), key=len)
+            batch = sorted(most_frequent, key=lambda waiting: len(waiting.tokens))[: self.batch_size]
             taken = set(map(id, batch))
             self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
             try:
                 work = self._score if batch[0].request.choices else self._write
                 replies = await asyncio.to_thread(work, batch)
-            except Exception as error:  # whatever it was, it is this batch's outcome, and nobody may wait for ever
+            except Exception as error:  # whatever it was, no request may wait forever
                 for waiting in batch:
                     if not waiting.future.done():
                         waiting.future.set_exception(TeacherError(f"the embedded teacher failed: {error}"))
@@ -100,8 +96,8 @@ class EmbeddedTeacher:
                 if not waiting.future.done():
                     waiting.future.set_result(reply)
 
-    async def _everyone_has_asked(self) -> None:
-        """Give all coroutines that can still put a request the time to do so."""
+    async def _let_requests_arrive(self) -> None:
+        """Let all coroutines that can add a request do so first."""
         before = -1
         while len(self._waiting) > before:
             before = len(self._waiting)
@@ -109,44 +105,43 @@ class EmbeddedTeacher:
                 await asyncio.sleep(0)
 
     def _prefilled(self, batch: list[_Waiting], new_tokens: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Tokens, attention mask and a cache that already holds the beginning which all rows of the batch share.
+        """Return tokens, attention mask, and a cache that holds the prefix which all rows of the batch share.
 
-        Shorter rows are padded between that beginning and their own end. The mask hides the padding, which may be any token,
-        and positions are counted by the mask.
+        Shorter rows are padded between prefix and suffix. The mask hides the padding, so any token will do, and positions
+        are counted by the mask.
         """
         import torch
         from transformers import StaticCache
 
-        model, _ = self._load()
-        shared = os.path.commonprefix([waiting.tokens[:-1] for waiting in batch])  # noqa: RUF071 (of token lists)
+        model, _ = self._loaded
+        prefix = os.path.commonprefix([waiting.tokens[:-1] for waiting in batch])  # noqa: RUF071 (of token lists)
         width = max(len(waiting.tokens) for waiting in batch)
         tokens = torch.zeros((len(batch), width), dtype=torch.long)
         mask = torch.ones_like(tokens)
         for row, waiting in enumerate(batch):
-            own = waiting.tokens[len(shared) :]
-            tokens[row, : len(shared)] = torch.tensor(shared)
-            tokens[row, width - len(own) :] = torch.tensor(own)
-            mask[row, len(shared) : width - len(own)] = 0
+            suffix = waiting.tokens[len(prefix) :]
+            tokens[row, : len(prefix)] = torch.tensor(prefix)
+            tokens[row, width - len(suffix) :] = torch.tensor(suffix)
+            mask[row, len(prefix) : width - len(suffix)] = 0
         tokens, mask = tokens.to(model.device), mask.to(model.device)
         cache = StaticCache(config=model.config, max_cache_len=width + new_tokens)
-        if shared:
-            beginning = model(tokens[:1, : len(shared)], use_cache=True, logits_to_keep=1).cache
-            layers: Any = zip(cache.layers, beginning.layers, strict=True)
-            for kept, computed in layers:
-                expanded = [each.expand(len(batch), -1, -1, -1) for each in (computed.keys, computed.values)]
-                kept.update(*expanded)
+        if prefix:
+            computed = model(tokens[:1, : len(prefix)], use_cache=True, logits_to_keep=1).cache
+            layers: Any = zip(cache.layers, computed.layers, strict=True)
+            for target, source in layers:
+                target.update(*(each.expand(len(batch), -1, -1, -1) for each in (source.keys, source.values)))
         return tokens, mask, cache
 
     def _write(self, batch: list[_Waiting]) -> list[Reply]:
         import torch
         from transformers import LogitsProcessorList
 
-        model, tokenizer = self._load()
+        model, tokenizer = self._loaded
         new_tokens = batch[0].request.max_tokens
         stops = stop_tokens(model, tokenizer)
         with torch.inference_mode():
             tokens, mask, cache = self._prefilled(batch, new_tokens)
-            written = model.generate(
+            generated = model.generate(
                 tokens,
                 attention_mask=mask,
                 cache=cache,
@@ -157,8 +152,8 @@ class EmbeddedTeacher:
                 logits_processor=LogitsProcessorList([_SampleEachRow([waiting.request for waiting in batch])]),
             )
         replies = []
-        for waiting, row in zip(batch, written[:, tokens.shape[1] :].tolist(), strict=True):
-            length = next((place for place, token in enumerate(row) if token in stops), len(row))
+        for waiting, row in zip(batch, generated[:, tokens.shape[1] :].tolist(), strict=True):
+            length = next((index for index, token in enumerate(row) if token in stops), len(row))
             stopped, row = length < len(row), row[:length]
             text = tokenizer.decode(row, skip_special_tokens=True)
             replies.append(Reply(text, "stop" if stopped else "length", len(waiting.tokens), len(row) + stopped))
@@ -167,16 +162,16 @@ class EmbeddedTeacher:
     def _score(self, batch: list[_Waiting]) -> list[Reply]:
         import torch
 
-        model, tokenizer = self._load()
+        model, tokenizer = self._loaded
         with torch.inference_mode():
             tokens, mask, cache = self._prefilled(batch, 0)
-            held = cache.get_seq_length()
+            prefix_length = cache.get_seq_length()
             positions = (mask.cumsum(-1) - 1).clamp_min(0)
             logits = (
                 model(
-                    tokens[:, held:],
+                    tokens[:, prefix_length:],
                     attention_mask=mask,
-                    position_ids=positions[:, held:],
+                    position_ids=positions[:, prefix_length:],
                     cache=cache,
                     logits_to_keep=1,
                 )
@@ -194,14 +189,14 @@ class EmbeddedTeacher:
 
 
 _TOP_K = 50
-"""Samples come from the likeliest tokens only: the tail is noise with a small model, and most of the sampling's time."""
+"""Sample from this many most probable tokens: with a small model the others are noise, and take most of the sampling's time."""
 
 
 class _SampleEachRow:
-    """Turns greedy decoding into sampling at each row's own temperature and seed, by the Gumbel-max trick.
+    """Turn greedy decoding into sampling at each row's temperature and seed, by the Gumbel-max trick.
 
-    The arg max of `logits / T + Gumbel noise` is a draw from `softmax(logits / T)`; noise that comes from the row's
-    own generator makes the draw independent of the rows beside it.
+    The arg max of `logits / T + Gumbel noise` is a draw from `softmax(logits / T)`. Each row has its own generator of noise,
+    so its draws do not depend on the other rows of the batch.
     """
 
     def __init__(self, requests: list[Request]) -> None:

@@ -1,4 +1,4 @@
-"""A teacher behind an OpenAI-compatible server: vLLM, llama.cpp, TGI or a hosted API."""
+"""Ask a teacher behind an OpenAI-compatible server: vLLM, llama.cpp, TGI or a hosted API."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
 from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherError, token_count
 
 _LEAST_MASS = 0.1
-"""Of the choices together, at the first token."""
+"""If the choices have less probability than this together at the first token, the text is read instead."""
 _RETRYABLE = {408, 409, 425, 429}
-"""And all from 500 on: gateways have codes of their own, such as 524 and 529."""
+"""And all from 500 on, for gateways use further codes such as 524 and 529."""
 _CUT_OFF = {"length", "model_length", "max_tokens"}
-"""What servers call a reply that ends at the limit of tokens."""
+"""Servers' names for a reply that ends at the limit of tokens."""
 _FILTERED = "content_filter"
 
 
 class _Retryable(Exception):
-    def __init__(self, said: str, after_seconds: float | None = None) -> None:
-        super().__init__(said)
+    """A failed try that may be repeated."""
+
+    def __init__(self, message: str, after_seconds: float | None = None) -> None:
+        super().__init__(message)
         self.after_seconds = after_seconds
 
 
 def _wait(state: RetryCallState) -> float:
-    """The server's `Retry-After` where it gave one, else exponential back-off with full jitter."""
+    """Return the server's `Retry-After` if it sent one, else exponential back-off with full jitter, in seconds."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _Retryable) and error.after_seconds is not None:
         return min(error.after_seconds, 120)
@@ -38,7 +40,7 @@ def _wait(state: RetryCallState) -> float:
 
 
 class EndpointTeacher:
-    """Asks `/chat/completions`, several requests at once, trying again after refusals, time-outs and broken connections.
+    """Send requests to `/chat/completions`, several at once; retry after refusals, time-outs and broken connections.
 
     Raises:
         SettingsError: the environment variable that should hold the key is not set.
@@ -58,7 +60,7 @@ class EndpointTeacher:
         )
         self._in_flight = asyncio.Semaphore(settings.concurrency)
         self._wrong_url: TeacherError | None = None
-        """Found once, it holds for all calls that wait for their turn: they are not made."""
+        """Set by the first call that finds it; the waiting calls then fail at once."""
 
     async def reply(self, request: Request) -> Reply:
         async with self._in_flight:
@@ -76,9 +78,9 @@ class EndpointTeacher:
                 raise TeacherError(f"{self.identity}: {error} (after {self.settings.retries + 1} tries)") from None
 
     async def _ask(self, request: Request) -> Reply:
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "model": self.settings.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": request.turns(),
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
@@ -91,15 +93,15 @@ class EndpointTeacher:
             raise _Retryable(f"{type(error).__name__} {error}".strip()) from None
         self._check(response.status_code, response)
         try:
-            body = response.json()
-            if body.get("error"):
-                self._check(_status(body["error"]), response)
-            return self._read(request, body)
+            completion = response.json()
+            if completion.get("error"):
+                self._check(_status(completion["error"]), response)
+            return self._read(request, completion)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
 
     def _check(self, status: int, response: httpx.Response) -> None:
-        """Raise what an answer of this status means, if it is no completion; some servers state the status in the body."""
+        """Raise the error that a status means; some servers state the status in the body of a 200 response."""
         if status in _RETRYABLE or status >= 500:
             after = response.headers.get("retry-after", "")
             raise _Retryable(f"HTTP {status}", float(after) if after.replace(".", "", 1).isdigit() else None)
@@ -114,9 +116,9 @@ class EndpointTeacher:
             )
             raise self._wrong_url
 
-    def _read(self, request: Request, body: dict[str, Any]) -> Reply:
-        choice = body["choices"][0]
-        usage = body.get("usage") or {}
+    def _read(self, request: Request, completion: Any) -> Reply:
+        choice = completion["choices"][0]
+        usage = completion.get("usage") or {}
         message, finish = choice["message"], choice.get("finish_reason")
         cut_off = finish in _CUT_OFF and not request.choices
         reply = Reply(
@@ -132,20 +134,21 @@ class EndpointTeacher:
 
 
 def _status(error: Any) -> int:
-    """The HTTP status that an `error` in a body states; 400, which is not tried again, where it states none."""
+    """Return the HTTP status that an `error` in a body states; 400, which is not retried, if it states none."""
     code = str(error.get("code")) if isinstance(error, dict) else ""
     return int(code) if code.isdigit() and int(code) >= 400 else 400
 
 
 def _text(content: Any) -> str:
-    """The text of a message's content: itself, or its parts of text together. '' where there is none."""
+    """Return the text of a message's content, which may be a list of parts; '' if there is none."""
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         return "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
 
 
-def _why_none(message: dict[str, Any], finish: str | None) -> str:
+def _why_none(message: Any, finish: str | None) -> str:
+    """Say why a message of a completion holds no answer."""
     if message.get("refusal"):
         return f"it refused: {str(message['refusal'])[:300]}"
     if finish in _CUT_OFF:
@@ -153,9 +156,11 @@ def _why_none(message: dict[str, Any], finish: str | None) -> str:
     return "a filter held it back" if finish == _FILTERED else f"there is no text (finish_reason: {finish})"
 
 
-def _probabilities(choices: tuple[str, ...], logprobs: dict[str, Any] | None) -> dict[str, float]:
-    """Probability of each choice by the first token's alternatives, normalised; empty where the server gives none, or where
-    the reply hardly begins with a choice at all, so that its text says more."""
+def _probabilities(choices: tuple[str, ...], logprobs: Any) -> dict[str, float]:
+    """Return the normalised probability of each choice by the first token's alternatives.
+
+    Empty if the server states no probabilities, or if the choices have too little of it, so that the text says more.
+    """
     if not choices or not logprobs or not logprobs.get("content"):
         return {}
     mass = dict.fromkeys(choices, 0.0)

@@ -1,4 +1,4 @@
-"""The call journal: every reply is kept as soon as it arrives, so that no finished call is ever made again."""
+"""Journal every reply as soon as it arrives, so that no finished call is ever made again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.storage import add_line, digest, flush, read_lines
@@ -16,16 +15,17 @@ from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError,
 
 
 class BudgetSpent(TeacherError):
-    """The run has made as many calls as `budgets.teacher_calls` allows; what it has paid for is kept."""
+    """The run has made as many calls as `budgets.teacher_calls` allows; finished calls are kept."""
 
 
 @dataclass
 class Budget:
-    """Calls that one run may still make, shared by all its leaves; None is unlimited."""
+    """Calls that one run may still make, shared by all its leaves; None means no limit."""
 
     calls: int | None = None
 
     def spend(self) -> None:
+        """Take one call from the budget; raise `BudgetSpent` if none is left."""
         if self.calls is None:
             return
         if self.calls == 0:
@@ -34,8 +34,11 @@ class Budget:
 
 
 def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
-    """Yield the hash of each request and its reply. Entries of earlier releases that hold no text are passed over, so that the
-    call is made again, and a token count that is no number is read as 0."""
+    """Yield the hash of each request with its reply.
+
+    Earlier releases also stored replies without a text, which are skipped so that the call is made again, and token counts
+    that are no numbers, which are read as 0.
+    """
     for segment in sorted(journal.glob("*.jsonl")):
         for entry in read_lines(segment):
             stored = entry["reply"]
@@ -47,21 +50,21 @@ def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
 
 
 class JournaledTeacher:
-    """A teacher as one leaf sees it: asks the journal first, and the model only for what was never answered.
+    """Answer requests from a leaf's journal, and ask the teacher only for new ones.
 
-    The journal is a folder of append-only segments, one for each process that wrote; a line torn by a crash is dropped.
+    The journal is a folder of append-only segments, one for each process that wrote; a line torn by a crash is ignored.
     """
 
     def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:
         self.teacher = teacher
         self.budget = budget or Budget()
         self.calls = 0
-        """Calls that reached the model."""
+        """Number of calls that reached the model."""
         self.recalled = 0
-        """Calls that the journal answered."""
+        """Number of calls that the journal answered."""
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
         self._replies: dict[str, Reply] = dict(read_journal(journal))
-        self._under_way: dict[str, asyncio.Future[Reply]] = {}
+        self._pending: dict[str, asyncio.Future[Reply]] = {}
 
     @property
     def identity(self) -> str:
@@ -72,15 +75,15 @@ class JournaledTeacher:
         if key in self._replies:
             self.recalled += 1
             return self._replies[key]
-        if key in self._under_way:
-            return await self._under_way[key]
+        if key in self._pending:
+            return await self._pending[key]
         self.budget.spend()
-        self._under_way[key] = asyncio.ensure_future(self._ask(key, request))
-        return await self._under_way[key]
+        self._pending[key] = asyncio.ensure_future(self._ask(key, request))
+        return await self._pending[key]
 
     async def settle(self) -> None:
-        """Wait until every call under way has ended, one way or the other, and its reply is kept."""
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        """Wait until every pending call has ended, and its reply is kept or its error raised."""
+        await asyncio.gather(*self._pending.values(), return_exceptions=True)
 
     async def _ask(self, key: str, request: Request) -> Reply:
         try:
@@ -88,20 +91,17 @@ class JournaledTeacher:
             self.calls += 1
             if reply.no_answer:
                 return reply
-            add_line(self._segment, {"request": key, "reply": _stored(reply)})
+            stored = {name: value for name, value in asdict(reply).items() if name != "no_answer"}
+            add_line(self._segment, {"request": key, "reply": stored})
             self._replies[key] = reply
-            await asyncio.to_thread(flush, self._segment)  # takes milliseconds, in which others go on
+            await asyncio.to_thread(flush, self._segment)  # takes milliseconds, in which other requests continue
             return reply
         finally:
-            del self._under_way[key]
-
-
-def _stored(reply: Reply) -> dict[str, Any]:
-    return {name: value for name, value in asdict(reply).items() if name != "no_answer"}
+            del self._pending[key]
 
 
 class Counted:
-    """A journaled teacher whose replies move a progress line; those that the journal kept are no work."""
+    """Report a journaled teacher's replies as progress; replies from the journal do not count for its rate."""
 
     def __init__(self, teacher: JournaledTeacher, progress: Progress) -> None:
         self._teacher = teacher

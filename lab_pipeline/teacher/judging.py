@@ -1,26 +1,37 @@
-"""Reading a judge's replies, and how well its scores tell good rows from bad ones."""
+"""Read a judge's replies, and measure how well its scores separate good rows from bad ones."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from lab_pipeline.teacher.protocol import Reply
 
 SEPARATES = 0.9
-"""Least area under the curve of a judge that may decide: of ten pairs of a good and a bad row, it ranks nine right."""
+"""Least area under the ROC curve of a judge that may decide: it ranks nine of ten pairs of a good and a bad row right."""
+
+
+class Separation(TypedDict):
+    """How well a judge's scores separate rows whose verdict is known."""
+
+    area: float
+    """Area under the ROC curve."""
+    interval: list[float]
+    separates: bool
 
 
 def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:
-    """(score, verdict): the expected worth by probabilities where there are any, else that of the choice which the text begins
-    with, or names as the only one. (None, 'unreadable') where there is none.
+    """Return score and verdict of a reply; (None, 'unreadable') if it names no choice.
+
+    With probabilities, the score is the expected value of the choices. Otherwise it is the value of the choice that the text
+    begins with, or else of the only one that it names.
 
     Args:
-        choices: what each choice that the judge has is worth.
+        choices: the value of each choice.
     """
     if reply.probabilities:
         score = sum(probability * choices[choice] for choice, probability in reply.probabilities.items())
@@ -32,10 +43,10 @@ def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | No
     return None, "unreadable"
 
 
-def known_separation(good: list[float | None], bad: list[float | None]) -> dict[str, Any]:
-    """`area` under the curve and its `interval` from scores of rows whose verdict is known, and whether the judge `separates`.
+def known_separation(good: Sequence[float | None], bad: Sequence[float | None]) -> Separation:
+    """Measure how well a judge separates rows that are known to be good or bad.
 
-    A verdict that could not be read (None) is taken for the wrong one, so the area is the least that the judge may claim.
+    A verdict that could not be read (None) counts as the wrong one, so the area is a lower bound.
     """
     area, interval = area_under_curve(
         [0.0 if score is None else score for score in good], [1.0 if score is None else score for score in bad]
@@ -43,18 +54,18 @@ def known_separation(good: list[float | None], bad: list[float | None]) -> dict[
     return {"area": area, "interval": list(interval), "separates": area >= SEPARATES}
 
 
-def area_under_curve(good: list[float], bad: list[float]) -> tuple[float, tuple[float, float]]:
-    """Share of (good, bad) pairs in which the good one scores higher, ties counting half, with its 95 % interval.
+def area_under_curve(good: Sequence[float], bad: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the area under the ROC curve and its 95 % interval.
 
-    The interval holds every area from which this one is no further than 1.96 standard errors (Hanley and McNeil, *Radiology*
-    1982) at that area, as Wilson's does for shares (Newcombe, *Statistics in Medicine* 2006): so a perfect separation of few
-    rows is not taken for certainty.
+    The area is the share of (good, bad) pairs in which the good row scores higher; ties count half. The interval holds each
+    area at most 1.96 of its own standard errors (Hanley and McNeil, *Radiology* 1982) away from this one, as Wilson's interval
+    for shares does (Newcombe, *Statistics in Medicine* 2006). So a perfect separation of few rows does not pass for certainty.
 
     Raises:
         ValueError: one of the lists is empty.
     """
     if not good or not bad:
-        raise ValueError("an area under the curve needs scores of good rows and of bad ones")
+        raise ValueError("an area under the curve needs scores of good rows and of bad rows")
     area = fmean((one > other) + 0.5 * (one == other) for one in good for other in bad)
     areas = np.linspace(0, 1, 1001)
     by_good, by_bad = areas / (2 - areas), 2 * areas**2 / (1 + areas)

@@ -1,1 +1,1 @@
-"""Two-phase quantized tuning (QLoRA) in a process of its own: `python -m lab_pipeline.training spec.json`."""
+"""Tune a model by QLoRA, one phase in a process of its own: `python -m lab_pipeline.training spec.json`."""

@@ -1,8 +1,8 @@
-"""Run one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
+"""Train one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
 
-The same folder given again resumes from the last saved step. SIGINT and SIGTERM save and exit with 75 (try again later).
-What else ends it is said in one line, and kept with its traceback in the folder's `failure.txt`.
-It trains on one GPU, or on the CPU with as many threads as OMP_NUM_THREADS says.
+Running the same command again resumes from the last saved step. SIGINT and SIGTERM save the state and exit with code 75. Any
+other failure is printed in one line, and stored with its traceback in the folder's `failure.txt`.
+Training uses one GPU, or the CPU with OMP_NUM_THREADS threads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 from filelock import FileLock, Timeout
@@ -24,18 +23,21 @@ from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
 from lab_pipeline.training.train import TrainingSpec
 
 _LONGEST_STEP_SECONDS = 120
-"""A trainer whose run was killed ends after the step in progress; the next one waits for it."""
+"""After its run was killed, a trainer still finishes its current step; the next trainer waits this long for it."""
 
 
 def main(path: str) -> int:
+    """Train as the spec at `path` says, and return the exit code."""
     spec = read_spec(Path(path))
-    stop = _Stop()
+    received: list[int] = []
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, _: received.append(number))
     die_with_parent()
     try:
         with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
 
-            if train(spec, _say(pipes), stop) is None:
+            if train(spec, _say(pipes), lambda: bool(received)) is None:
                 return INTERRUPTED
             finish_checkpoint(spec)
             return 0
@@ -50,23 +52,8 @@ def _failed(spec: TrainingSpec, error: Exception) -> int:
     return FAILED
 
 
-class _Stop:
-    """Whether a signal asked for an end; the run saves its state after the step in progress."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signal_number, self._ask)
-
-    def _ask(self, signal_number: int, frame: FrameType | None) -> None:
-        self.asked = True
-
-    def __call__(self) -> bool:
-        return self.asked
-
-
 def _say(pipes: PipesContext) -> Callable[[str], None]:
-    """To Dagster's event log when a Dagster step waits for us, to the terminal otherwise."""
+    """Return a writer to Dagster's event log if a Dagster step started this process, else to the terminal."""
     if "DAGSTER_PIPES_CONTEXT" in os.environ:
         return pipes.log.info
     return lambda text: print(text, flush=True)

@@ -1,4 +1,4 @@
-"""Checkpoint folders: adapter, spec, report and `meta.json`, whose presence says that the checkpoint is complete."""
+"""Keep checkpoint folders: adapter, spec, report and `meta.json`, which marks a checkpoint as complete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.home import Home
@@ -20,26 +20,43 @@ from lab_pipeline.training.train import TrainingReport, TrainingSpec
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 
+class CheckpointMeta(TypedDict):
+    """What a checkpoint was trained from; stored as `meta.json`."""
+
+    checkpoint: str
+    adapter_digest: str | None
+    """None if the phase had nothing to learn and there is no adapter."""
+    base_model: str
+    dataset: str
+    """Digest of the data set."""
+    continued: str | None
+    recipe: dict[str, object]
+    seed: int
+    versions: dict[str, str]
+    finished_at: str
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A phase's finished adapter."""
 
     id: str
     folder: Path
-    meta: dict[str, Any]
+    meta: CheckpointMeta
 
     @property
     def adapter(self) -> Path | None:
-        """Folder of the adapter; None where the phase had nothing to learn and the model stays as it was."""
-        return Path(self.folder / "adapter") if self.meta["adapter_digest"] else None
+        """Folder of the adapter; None if the phase had nothing to learn and the model stays as it was."""
+        return self.folder / "adapter" if self.meta["adapter_digest"] else None
 
     @property
-    def report(self) -> dict[str, Any]:
-        return read_json(self.folder / "report.json")
+    def report(self) -> TrainingReport:
+        """The training's results."""
+        return TrainingReport(**read_json(self.folder / "report.json"))
 
 
 def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe: Recipe, seed: int) -> str:
-    """Name of the checkpoint that these inputs give: equal inputs, one checkpoint."""
+    """Return the name of the checkpoint of these inputs; equal inputs share a checkpoint."""
     common = recipe.model_dump(exclude={"knowledge", "skills"})
     phase = recipe.phase(dataset.phase).model_dump()
     return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase, seed])}"
@@ -48,27 +65,27 @@ def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe:
 def prepare_checkpoint(
     home: Home, base: BaseModel, dataset: Dataset, before: Checkpoint | None, recipe: Recipe, seed: int
 ) -> tuple[Checkpoint | None, Path]:
-    """The checkpoint if it is finished already, and the path of the spec from which to train it."""
+    """Return the checkpoint of these inputs if it is finished, and the path of the spec to train it from."""
     name = checkpoint_id(base, dataset, before.id if before else None, recipe, seed)
     folder = home.checkpoints / name
-    spec = {
-        "phase": dataset.phase,
-        "base_model": str(base.folder),
-        "dataset": str(dataset.path),
-        "continued": str(before.adapter) if before and before.adapter else None,
-        "recipe": recipe.model_dump(),
-        "seed": seed,
-        "output": str(folder),
-    }
+    spec = TrainingSpec(
+        phase=dataset.phase,
+        base_model=str(base.folder),
+        dataset=str(dataset.path),
+        continued=str(before.adapter) if before and before.adapter else None,
+        recipe=recipe.model_dump(),
+        seed=seed,
+        output=str(folder),
+    )
     finished = load_checkpoint(folder)
     if finished is None:
-        write_json(folder / "spec.json", spec)
+        write_json(folder / "spec.json", asdict(spec))
         failure_file(folder).unlink(missing_ok=True)
     return finished, folder / "spec.json"
 
 
 def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
-    """The checkpoint of a phase without data: the one before it, under a name of its own."""
+    """Make the checkpoint of a phase without data: a copy of the one before it."""
     folder = spec_path.parent
     inherited = before.adapter if before else None
     if inherited:
@@ -81,35 +98,35 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
 
 
 def read_spec(path: Path) -> TrainingSpec:
+    """Read a `spec.json`."""
     return TrainingSpec(**read_json(path))
 
 
 def finish_checkpoint(spec: TrainingSpec) -> None:
-    """Write what marks a checkpoint as complete, last of all, and drop the optimizer's states."""
+    """Mark a trained checkpoint as complete, and remove the states to resume from."""
     folder = Path(spec.output)
     _write_meta(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
-    shutil.rmtree(folder / "resume", ignore_errors=True)
+    for states in folder.glob("resume*"):
+        shutil.rmtree(states, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint in a folder, None if it is not complete."""
+    """Load the checkpoint in a folder; None if it is not complete."""
     meta = folder / "meta.json"
     return Checkpoint(folder.name, folder, read_json(meta)) if meta.exists() else None
 
 
 def _write_meta(folder: Path, dataset: str, trained: bool) -> None:
-    spec = read_json(folder / "spec.json")
-    write_json(
-        folder / "meta.json",
-        {
-            "checkpoint": folder.name,
-            "adapter_digest": folder_digest(folder / "adapter") if trained else None,
-            "base_model": spec["base_model"],
-            "dataset": dataset,
-            "continued": spec["continued"],
-            "recipe": spec["recipe"],
-            "seed": spec["seed"],
-            "versions": {package: version(package) for package in _VERSIONS},
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
+    spec = read_spec(folder / "spec.json")
+    meta: CheckpointMeta = {
+        "checkpoint": folder.name,
+        "adapter_digest": folder_digest(folder / "adapter") if trained else None,
+        "base_model": spec.base_model,
+        "dataset": dataset,
+        "continued": spec.continued,
+        "recipe": spec.recipe,
+        "seed": spec.seed,
+        "versions": {package: version(package) for package in _VERSIONS},
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(folder / "meta.json", meta)

@@ -1,27 +1,29 @@
-"""The loss curve as a picture."""
+"""Draw the loss curve of a training."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+
+from lab_pipeline.training.train import TrainingReport
+from lab_pipeline.training.validation import GROUPS
 
 
-def curve_png(report: dict[str, Any], title: str) -> bytes:
-    """A small PNG (well under 50 kB) of a `TrainingReport`: training and validation losses by step, and the chosen epoch."""
+def curve_png(report: TrainingReport, title: str) -> bytes:
+    """Draw training and validation losses by step, and the chosen epoch, as a PNG of well under 50 kB."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 2.6), dpi=80, layout="constrained")
     axes = figure.subplots()
-    curve, validation, chosen = report["curve"], report["validation"], report["chosen"]
-    axes.plot([point["step"] for point in curve], [point["loss"] for point in curve], linewidth=1, label="training")
-    for part in ("leaves", "general"):
-        points = [(found["step"], found[part]) for found in validation if found[part] is not None]
+    steps, losses = [point["step"] for point in report.curve], [point["loss"] for point in report.curve]
+    axes.plot(steps, losses, linewidth=1, label="training")
+    for group in GROUPS:
+        points = [(epoch["step"], epoch[group]) for epoch in report.validation if epoch[group] is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"validation, {part}")
-    for found in validation:
-        if found["epoch"] == chosen["epoch"]:
-            axes.axvline(found["step"], color="gray", linestyle=":", label="chosen epoch")
-    if validation:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"validation, {group}")
+    for epoch in report.validation:
+        if epoch["epoch"] == report.chosen["epoch"]:
+            axes.axvline(epoch["step"], color="gray", linestyle=":", label="chosen epoch")
+    if report.validation:
         axes.legend(fontsize="x-small")
     axes.set(title=title, xlabel="step", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Loading a base model for QLoRA, with a guard against a bitsandbytes trap."""
+"""Load a base model for QLoRA, protected from a bug of bitsandbytes."""
 
 from __future__ import annotations
 
@@ -6,34 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.config.recipe import Lora, Recipe
+from lab_pipeline.models.loader import load_model
 
 
 def load_base(folder: Path, recipe: Recipe) -> Any:
-    """The base model, quantized as the recipe says, on the GPU if there is one."""
+    """Load the base model, quantized as the recipe says, onto the GPU if there is one."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
-    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     quantization = None
     if recipe.quantization == "nf4":
         quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, quantization_config=quantization, device_map={"": device}
-    )
+    model = load_model(folder, quantization=quantization)
     keep_gradients_right(model)
     return model
 
 
 def keep_gradients_right(model: Any) -> None:
-    """Forbid bitsandbytes to repack NF4 weights for AVX512-BF16.
+    """Keep bitsandbytes from repacking NF4 weights for AVX512-BF16.
 
-    bitsandbytes 0.50.2 repacks at the first forward without gradients in eval mode, and gives wrong training gradients from
-    then on, without a warning: an evaluation in the middle of a training would spoil the rest of it.
+    bitsandbytes 0.50.2 repacks at the first forward pass without gradients in evaluation mode, and computes wrong gradients
+    from then on, without a warning: validation after an epoch would spoil the rest of the training.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -43,7 +38,7 @@ def keep_gradients_right(model: Any) -> None:
 
 
 def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
-    """The model with a trainable LoRA adapter on all linear layers: a fresh one, or phase 1's to be continued."""
+    """Add a trainable LoRA adapter to all linear layers: a fresh one, or phase 1's to be continued."""
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -52,17 +47,13 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
         adapted = PeftModel.from_pretrained(model, continued, is_trainable=True)
     else:
         config = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
         )
         adapted = get_peft_model(model, config)
     dtype = torch.float32 if lora.dtype == "float32" else torch.bfloat16
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    for config in adapted.peft_config.values():  # peft's set has another order in each process, and so would the saved file
+    for config in adapted.peft_config.values():  # a set: its order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
     return adapted

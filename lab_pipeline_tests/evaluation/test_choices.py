@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lab_pipeline.datasets.heldout_questions import MOST_DISTRACTORS, draw_distractors
-from lab_pipeline.evaluation.choices import answer_ranks, summarised
+from lab_pipeline.evaluation.choices import answer_ranks, summarise_ranks
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline_tests.builders import word
 
@@ -61,6 +61,6 @@ def test_where_there_is_nothing_to_choose_from_there_is_no_rank(tiny_model):
 
 
 def test_a_summary_holds_accuracy_reciprocal_rank_and_what_guessing_gives():
-    found = summarised([{"rank": 1, "choices": 4}, None, {"rank": 4, "choices": 4}])
+    found = summarise_ranks([{"rank": 1, "choices": 4}, None, {"rank": 4, "choices": 4}])
     assert found == {"questions": 2, "accuracy": 0.5, "reciprocal_rank": pytest.approx(0.625), "by_guessing": 0.25}
-    assert summarised([None]) is None
+    assert summarise_ranks([None]) is None

@@ -9,6 +9,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import append_line, write_json
 from lab_pipeline.evaluation import details
 from lab_pipeline.evaluation.details import report_details
+from lab_pipeline.evaluation.measured_model import MeasuredModel
 
 BASE, CHAMPION, CANDIDATE = 4.0, 3.0, [1.0, 2.0, 2.5, 3.0, 3.25, 3.5, 5.0]
 
@@ -46,7 +47,7 @@ def collected(home: Home, champion: bool = True, questions: int = 7) -> dict[str
         del scores["champion"]
     evaluation = {"checkpoints": {phase: phase for phase in ("knowledge", "skills")}, "leaves": [{"leaf": "a/leaf"}]}
     heldout = {"leaves": leaves, "general": general}
-    models = {model: home.root / model for model in scores}
+    models = {model: MeasuredModel(home.root / model, model) for model in scores}
     return report_details(home, evaluation, heldout, scores, models, 0.95, lambda text: None)
 
 

@@ -16,7 +16,7 @@ from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.evaluation import details, judged
-from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, nothing_changed, retune_inputs
+from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
@@ -99,9 +99,7 @@ class Bench:
             inputs,
             self.base,
             self.candidate(name, model),
-            catalog,
-            self.filled.snapshot(),
-            heldout,
+            RetuneData(catalog, self.filled.snapshot(), heldout),
             PROVENANCE,
             self.said.append,
         )

@@ -93,7 +93,7 @@ def test_after_a_removal_that_leaves_too_few_questions_the_general_ones_decide_a
     assert removal([(1.5, 1.0)] * 40).outcome == "forgetting"
     found = removal([])
     assert (found.promoted, found.outcome) == (False, "not enough evidence")
-    assert "nothing that remains got worse" not in found.reason
+    assert "no remaining leaf got worse" not in found.reason
 
 
 @pytest.mark.parametrize(("questions", "outcome"), [(0, "not enough evidence"), (4, "not enough evidence"), (5, "better")])

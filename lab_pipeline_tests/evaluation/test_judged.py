@@ -18,9 +18,10 @@ from lab_pipeline.evaluation.judged import (
     deciding_interval,
     judge_models,
     judging_inputs,
-    measured,
+    summarise_scores,
     unanswered,
 )
+from lab_pipeline.evaluation.measured_model import MeasuredModel
 from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.evaluation.judges import Worth, judge, known_worth
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
@@ -51,7 +52,7 @@ def worth_said(question: str, answer: str) -> float:
 def found_by(by: ScriptedTeacher, rows: list[dict[str, Any]], policy: GateSettings = POLICY) -> dict[str, Any]:
     grades = asyncio.run(grade_answers(by, rows, 16))
     scored = [{**row, "score": grade.score} for row, grade in zip(rows, grades, strict=True)]
-    return measured(scored, "base", policy)
+    return summarise_scores(scored, "base", policy)
 
 
 def covers(found: dict[str, Any], value: float) -> bool:
@@ -189,7 +190,7 @@ class Court:
         self.folder = self.home.evaluations / "one"
         endpoint = EndpointTeacherSettings(kind="endpoint", url=stub.url, model="strict", retries=0, **judge_settings)
         self.settings = Settings(taxonomy=TaxonomySettings(path="."), judge=endpoint)
-        self.models = {name: (root / name, f"digest-{name}") for name in ("base", "candidate", "champion")}
+        self.models = {name: MeasuredModel(root / name, f"digest-{name}") for name in ("base", "candidate", "champion")}
         self.said: list[str] = []
 
     def judged(self, reference: str = "champion") -> Any:

@@ -237,7 +237,7 @@ def test_hostile_leaf_names_break_no_markdown_table():
 def test_ranks_and_vetoes_are_told():
     evaluation, details = evaluated(["a/leaf", "b/leaf"])
     page, text = report_html(evaluation, details), report_markdown(evaluation)
-    assert "guessing would score 20%" in page and page.count("the gate stops here") == 1
+    assert "guessing would score 20%" in page and page.count("vetoes the candidate") == 1
     assert "base 50%, champion 50%, candidate 50% (by guessing 20%)" in text
     evaluation, details = evaluated(["a/leaf"], champion=False, measurable=False)
     assert "Multiple choice" not in report_html(evaluation, details) and "guessing" not in report_markdown(evaluation)

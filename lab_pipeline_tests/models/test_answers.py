@@ -20,7 +20,7 @@ def test_answers_come_in_the_order_of_the_questions(tiny_model):
 def test_batches_change_no_answer_but_for_near_ties(tiny_model, monkeypatch):
     questions = [{"question": "Who?"}] * 5
     together = greedy_answers(tiny_model, questions, 4)
-    monkeypatch.setattr("lab_pipeline.models.answers._TOGETHER", 2)
+    monkeypatch.setattr("lab_pipeline.models.answers._BATCH_SIZE", 2)
     said: list[str] = []
     assert greedy_answers(tiny_model, questions, 4, said.append) == together
     assert "5 of 5" in said[-1]

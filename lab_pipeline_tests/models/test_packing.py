@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from lab_pipeline.models.packing import IGNORED, TokenError, TokenRow, encode, encode_answers, flatten, pack, truncated
+from lab_pipeline.models.packing import IGNORED, TokenError, TokenRow, encode, encode_answers, flatten, pack, split_row
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.training.runs import training_row
 
@@ -81,6 +83,38 @@ def test_packing_loses_no_row_fills_no_pack_too_much_and_leaves_no_piece_without
             assert kept == set(row.tokens)
 
 
+def first_fit(lengths: list[int], pack_tokens: int) -> int:
+    """Count the packs of first fit decreasing, the yardstick."""
+    rooms: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        place = next((index for index, room in enumerate(rooms) if room >= length), None)
+        if place is None:
+            rooms.append(pack_tokens)
+            place = -1
+        rooms[place] -= length
+    return len(rooms)
+
+
+@given(st.lists(st.integers(2, 100), max_size=60))
+def test_every_row_is_in_one_pack_and_no_two_packs_fit_into_one(lengths):
+    rows = [TokenRow([number] * length, [number] * length) for number, length in enumerate(lengths)]
+    packs = pack(rows, 100)
+    assert sorted(row.tokens[0] for packed in packs for row in packed) == list(range(len(rows)))
+    sizes = sorted(sum(len(row.tokens) for row in packed) for packed in packs)
+    assert all(size <= 100 for size in sizes)
+    assert len(sizes) < 2 or sizes[0] + sizes[1] > 100
+    for packed in packs:  # longest first, and in their order in `rows` where equally long
+        assert all((-len(one.tokens), one.tokens[0]) < (-len(two.tokens), two.tokens[0]) for one, two in pairwise(packed))
+    assert pack(rows, 100) == packs
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_need_no_more_packs_than_by_first_fit(seed):
+    chance = random.Random(seed)
+    lengths = [min(512, max(2, round(chance.lognormvariate(4.5, 0.7)))) for _ in range(1000)]
+    assert len(pack([TokenRow([0] * length, [0] * length) for length in lengths], 512)) <= first_fit(lengths, 512)
+
+
 @given(token_rows(), st.integers(64, 128))
 def test_all_but_the_first_answer_token_of_a_piece_is_learned(rows, pack_tokens):
     learned = {label for packed in pack(rows, pack_tokens) for label in flatten(packed)["labels"]} - {IGNORED}
@@ -92,7 +126,7 @@ def test_all_but_the_first_answer_token_of_a_piece_is_learned(rows, pack_tokens)
 
 def test_a_long_row_is_cut_and_its_promptless_pieces_stay():
     row = TokenRow(list(range(200)), [IGNORED] * 20 + list(range(20, 200)))
-    assert [piece.tokens for piece in truncated(row, 64)] == [
+    assert [piece.tokens for piece in split_row(row, 64)] == [
         list(range(start, min(start + 64, 200))) for start in (0, 64, 128, 192)
     ]
 

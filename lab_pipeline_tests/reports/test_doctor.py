@@ -27,7 +27,7 @@ def examined(home: Path, **settings: Any) -> dict[str, HealthCheck]:
     """Findings by what was looked at, under these settings."""
     settings = {"taxonomy": {"path": "../taxonomy"}, **settings}
     (home / "settings.yaml").write_text(as_yaml(settings), encoding="utf-8")
-    return {finding.what: finding for finding in examine(home)}
+    return {finding.name: finding for finding in examine(home)}
 
 
 @contextmanager
@@ -54,22 +54,22 @@ def model_list(body: str, status: int = 200) -> Iterator[tuple[str, list[str | N
 
 
 def test_without_a_home_the_machine_is_examined_and_nothing_is_made(tmp_path):
-    findings = {finding.what: finding for finding in examine(tmp_path / "no" / "home")}
+    findings = {finding.name: finding for finding in examine(tmp_path / "no" / "home")}
     for what in ("Python", "git", "torch", "transformers", "peft", "bitsandbytes", "dagster", "home"):
-        assert findings[what].fine, findings[what].said
+        assert findings[what].passed, findings[what].message
     assert {"memory", "disk"} <= findings.keys()
-    assert "first retune" in findings["settings"].said
+    assert "first retune" in findings["settings"].message
     assert not (tmp_path / "no").exists()
 
 
 def test_everything_is_fine_with_the_defaults(home):
     findings = examined(home)
     machine = {"memory", "disk"}
-    assert [finding for what, finding in findings.items() if not finding.fine and what not in machine] == []
-    assert findings["taxonomy"].said.startswith("4 leaves in ")
-    assert findings["general questions"].said == "150 to measure, 120 to replay"
-    assert "SmolLM2-135M-Instruct" in findings["base model"].said
-    assert findings["recipe"].said == "smollm2_135m_cpu (nf4)"
+    assert [finding for what, finding in findings.items() if not finding.passed and what not in machine] == []
+    assert findings["taxonomy"].message.startswith("4 leaves in ")
+    assert findings["general questions"].message == "150 to measure, 120 to replay"
+    assert "SmolLM2-135M-Instruct" in findings["base model"].message
+    assert findings["recipe"].message == "smollm2_135m_cpu (nf4)"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_everything_is_fine_with_the_defaults(home):
         ("taxonomy", {"taxonomy": {"path": "nowhere"}}, "no leaf in"),
         ("recipe", {"recipe": "no_such_recipe"}, "no recipe 'no_such_recipe'"),
         ("general questions", {"general": "nowhere"}, "questions.jsonl"),
-        ("data sets of your own", {"mixing": {"skills": [{"path": "nowhere.jsonl"}]}}, "nowhere.jsonl: cannot be read"),
+        ("custom data sets", {"mixing": {"skills": [{"path": "nowhere.jsonl"}]}}, "nowhere.jsonl: cannot be read"),
         ("flow for knowledge", {"flows": {"knowledge": "no_such_flow"}}, "no_such_flow"),
         ("flow for knowledge", {"flows": {"knowledge": "simple_freeform_skill"}}, "simple_freeform_skill"),
         ("flow for a/branch", {"flows": {"leaves": {"a/branch": "no_such_flow"}}}, "no_such_flow"),
@@ -88,34 +88,34 @@ def test_everything_is_fine_with_the_defaults(home):
 )
 def test_a_wrong_setting_is_found_and_all_the_rest_is_still_examined(home, what, settings, said):
     fine, wrong = examined(home), examined(home, **settings)
-    assert not wrong[what].fine
-    assert said in wrong[what].said
+    assert not wrong[what].passed
+    assert said in wrong[what].message
     assert wrong.keys() == fine.keys() | {what}
-    assert all(wrong[other].fine for other in wrong.keys() - {what, "memory", "disk"})
+    assert all(wrong[other].passed for other in wrong.keys() - {what, "memory", "disk"})
 
 
 def test_a_base_model_that_cannot_be_trained_is_found(home, tiny_model, tmp_path):
-    assert examined(home, base_model=str(tiny_model))["base model"].fine
+    assert examined(home, base_model=str(tiny_model))["base model"].passed
     base = templates.with_template(tiny_model, tmp_path / "bare", None)
     finding = examined(home, base_model=str(base))["base model"]
-    assert not finding.fine and "no chat template" in finding.said
+    assert not finding.passed and "no chat template" in finding.message
     assert [path.name for path in home.iterdir()] == ["settings.yaml"]
 
 
 def test_a_taxonomy_in_git_is_fine_if_its_ref_can_be_had(home):
     commit = commit_files(home.parent / "taxonomy", {})
     finding = examined(home, taxonomy={"path": "../taxonomy", "ref": "main"})["taxonomy"]
-    assert finding.fine and finding.said.endswith(f"main at {commit[:12]}")
+    assert finding.passed and finding.message.endswith(f"main at {commit[:12]}")
     finding = examined(home, taxonomy={"path": "../taxonomy", "ref": "gone"})["taxonomy"]
-    assert not finding.fine and "no branch or tag 'gone'" in finding.said
+    assert not finding.passed and "no branch or tag 'gone'" in finding.message
     finding = examined(home, taxonomy={"path": "https://127.0.0.1:1/t.git"})["taxonomy"]
-    assert not finding.fine and "https://127.0.0.1:1/t.git cannot be reached" in finding.said
+    assert not finding.passed and "https://127.0.0.1:1/t.git cannot be reached" in finding.message
     assert [path.name for path in home.iterdir()] == ["settings.yaml"]
 
 
 def test_unreadable_settings_are_a_finding(home):
     finding = examined(home, seeds=3)["settings"]
-    assert not finding.fine and "seeds" in finding.said
+    assert not finding.passed and "seeds" in finding.message
 
 
 def test_a_server_that_serves_the_teacher_is_fine_and_is_given_the_key(home, monkeypatch):
@@ -123,22 +123,22 @@ def test_a_server_that_serves_the_teacher_is_fine_and_is_given_the_key(home, mon
     with model_list('{"data": [{"id": "granite"}, {"id": "other"}]}') as (url, given):
         teacher = {"kind": "endpoint", "url": f"{url}/", "model": "granite", "api_key_env": "TEACHER_KEY"}
         finding = examined(home, teacher=teacher)["teacher"]
-        assert finding.fine and "secret" not in finding.said
+        assert finding.passed and "secret" not in finding.message
         assert given == ["Bearer secret"]
         del teacher["api_key_env"]
-        assert examined(home, teacher=teacher)["teacher"].fine
+        assert examined(home, teacher=teacher)["teacher"].passed
         assert given[1] is None
         finding = examined(home, teacher={**teacher, "model": "absent"})["teacher"]
-        assert not finding.fine and "granite, other" in finding.said and "absent" in finding.said
+        assert not finding.passed and "granite, other" in finding.message and "absent" in finding.message
 
 
 def test_a_judge_of_its_own_is_looked_at_too(home, monkeypatch):
     assert "judge" not in examined(home)
     with model_list('{"data": [{"id": "prometheus"}]}') as (url, _):
         judge = {"kind": "endpoint", "url": url, "model": "prometheus"}
-        assert examined(home, judge=judge)["judge"].fine
+        assert examined(home, judge=judge)["judge"].passed
         finding = examined(home, judge={**judge, "api_key_env": "JUDGE_KEY"})["judge"]
-        assert not finding.fine and "JUDGE_KEY is not set" in finding.said
+        assert not finding.passed and "JUDGE_KEY is not set" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -148,21 +148,21 @@ def test_a_judge_of_its_own_is_looked_at_too(home, monkeypatch):
 def test_a_server_of_another_kind_is_a_finding(home, body, status):
     with model_list(body, status) as (url, _):
         finding = examined(home, teacher={"kind": "endpoint", "url": url, "model": "granite"})["teacher"]
-    assert not finding.fine
-    assert url in finding.said and "OpenAI-compatible" in finding.said
+    assert not finding.passed
+    assert url in finding.message and "OpenAI-compatible" in finding.message
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "localhost:8000", "http://[bad"])
 def test_a_server_that_cannot_be_reached_is_a_finding(home, url):
     finding = examined(home, teacher={"kind": "endpoint", "url": url, "model": "granite"})["teacher"]
-    assert not finding.fine and url in finding.said
+    assert not finding.passed and url in finding.message
 
 
 def test_a_key_that_is_not_set_is_named(home, monkeypatch):
     monkeypatch.delenv("TEACHER_KEY", raising=False)
     teacher = {"kind": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "granite", "api_key_env": "TEACHER_KEY"}
     finding = examined(home, teacher=teacher)["teacher"]
-    assert not finding.fine and "TEACHER_KEY" in finding.said
+    assert not finding.passed and "TEACHER_KEY" in finding.message
 
 
 def test_a_webhook_needs_its_variable_and_a_url_in_it(home, monkeypatch):
@@ -170,15 +170,15 @@ def test_a_webhook_needs_its_variable_and_a_url_in_it(home, monkeypatch):
     assert examined(home)["notifications"] == HealthCheck("notifications", True, "off")
     named = {"webhook_env": "LAB_TEST_WEBHOOK"}
     finding = examined(home, notifications=named)["notifications"]
-    assert not finding.fine and "LAB_TEST_WEBHOOK is not set" in finding.said
+    assert not finding.passed and "LAB_TEST_WEBHOOK is not set" in finding.message
     monkeypatch.setenv("LAB_TEST_WEBHOOK", "hooks.example.org/secret")
     finding = examined(home, notifications=named)["notifications"]
-    assert not finding.fine and "LAB_TEST_WEBHOOK holds no http(s) URL" in finding.said and "secret" not in finding.said
+    assert not finding.passed and "LAB_TEST_WEBHOOK holds no http(s) URL" in finding.message and "secret" not in finding.message
     monkeypatch.setenv("LAB_TEST_WEBHOOK", "https://hooks.example.org/secret")
     finding = examined(home, notifications=named)["notifications"]
-    assert finding.fine and "secret" not in finding.said
+    assert finding.passed and "secret" not in finding.message
 
 
 def test_a_missing_package_says_how_to_install_it():
     finding = doctor._package("no-such-package")
-    assert not finding.fine and "make install" in finding.said
+    assert not finding.passed and "make install" in finding.message

@@ -99,7 +99,7 @@ def test_an_incomplete_row_cannot_be_pinned(lab):
 
     faulty = {**rows.kept[0], "id": "f" * 20, "answer": None, "fault": "answer empty", "rule": "incomplete", "reason": "-"}
     write_rows(table / f"rejected-{leaf_state(lab.home, KNOWLEDGE).curated}.parquet", [faulty], REJECTED_SCHEMA)
-    with pytest.raises(LabError, match=r"cannot be pinned, for it is incomplete \(answer empty\)"):
+    with pytest.raises(LabError, match=r"cannot be pinned, because it is incomplete \(answer empty\)"):
         review_rows(lab.home, KNOWLEDGE, "pin", ["ffff"], "Anna", "why")
     assert "row           ffffffffffffffffffff" in rejects_text(described_rejects(leaf_rows(lab.home, KNOWLEDGE)))
 

@@ -66,11 +66,11 @@ def test_every_row_is_traced_to_its_leaf_and_the_very_span_of_its_document(lab, 
         assert (found["row"], found["messages"], found["models"]) == (row["id"], row["messages"], [])
         assert as_text("row", found)
         if row["source"] == "general":
-            assert found["leaf"] is None and "none: a general question" in as_text("row", found)
+            assert found["leaf"] is None and "none: general question" in as_text("row", found)
             continue
         assert found["leaf"] == row["leaf"]
         if found["leaf"] is None:
-            assert "none: a data set of your own, mine.jsonl:" in as_text("row", found)
+            assert "none: custom data set, mine.jsonl:" in as_text("row", found)
             own_replayed += row["source"] == "replay"
         if found["leaf"] == KNOWLEDGE:
             start, end = found["span"]

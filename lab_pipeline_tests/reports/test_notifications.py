@@ -125,14 +125,12 @@ def problem(line: int, message: str, severity: str = "error") -> dict[str, Any]:
 
 def test_a_leaf_is_named_when_it_is_quarantined_and_not_again():
     good, broken = snapshot(a=[], b=[]), snapshot(a=[problem(1, "long", "warning"), problem(3, "no seeds")], b=[])
-    assert newly_quarantined(good, broken) == "Quarantined, and not used until mended:\n- a, leaf/qna.yaml:3: no seeds"
+    assert newly_quarantined(good, broken) == "Quarantined, not used until fixed:\n- a, leaf/qna.yaml:3: no seeds"
     assert newly_quarantined(None, broken) == newly_quarantined(good, broken)
     assert newly_quarantined(broken, broken) is None
     assert newly_quarantined(broken, good) is None
     both = snapshot(a=[problem(3, "no seeds")], b=[problem(4, "bad"), problem(5, "worse")])
-    assert newly_quarantined(broken, both) == (
-        "Quarantined, and not used until mended:\n- b, leaf/qna.yaml:4: bad (and 1 more)"
-    )
+    assert newly_quarantined(broken, both) == ("Quarantined, not used until fixed:\n- b, leaf/qna.yaml:4: bad (and 1 more)")
 
 
 def test_after_ten_leaves_the_rest_is_counted():
@@ -144,5 +142,5 @@ def test_after_ten_leaves_the_rest_is_counted():
 
 def test_attention_is_asked_for_at_the_third_failure_only():
     failures = [LeafFailure(f"leaf{attempts}", "HTTP 400", attempts, 0) for attempts in (1, 2, 3, 4)]
-    assert needs_attention(failures, 3) == "Failed 3 times, please look:\n- leaf3: HTTP 400"
+    assert needs_attention(failures, 3) == "Failed 3 times and needs attention:\n- leaf3: HTTP 400"
     assert needs_attention(failures[:2], 3) is None

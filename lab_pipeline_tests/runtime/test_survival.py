@@ -116,7 +116,7 @@ PHASES: dict[str, Callable[[Survivor], object]] = {
     "generation": lambda one: one.life.calls(),
     "curation": lambda one: one.count("leaves/*/judged-*"),
     "mixing": lambda one: one.count("datasets/*"),
-    "training": lambda one: one.count("checkpoints/*/resume/*"),
+    "training": lambda one: one.count("checkpoints/*/resume-*/*"),
     "end of training": lambda one: one.count("checkpoints/*/adapter"),
     "evaluation": lambda one: one.count("candidates/*"),
     "promotion": lambda one: one.count("evaluations/*/evaluation.json"),
@@ -127,7 +127,7 @@ PHASES: dict[str, Callable[[Survivor], object]] = {
 def assert_sound(home: Home) -> None:
     """Everything under its final name is whole, and the champion's files are those that were measured."""
     for path in home.root.rglob("*.json"):
-        if not any(part.startswith(".writing-") for part in path.parts) and "resume" not in path.parts:
+        if not any(part.startswith((".writing-", "resume-")) for part in path.parts):
             json.loads(path.read_text())
     for path in home.root.rglob("*.parquet"):
         if not any(part.startswith(".writing-") for part in path.parts):

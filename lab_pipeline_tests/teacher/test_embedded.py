@@ -25,7 +25,7 @@ SUBJECTS = [
 def load(folder: Path, batch_size: int = 32) -> EmbeddedTeacher:
     """In float32, where equal requests give equal replies whatever stands beside them."""
     teacher = EmbeddedTeacher(folder, "tiny", batch_size)
-    teacher._load()[0].float()
+    teacher._loaded[0].float()
     return teacher
 
 
@@ -56,7 +56,7 @@ def one_by_one(teacher: EmbeddedTeacher, requests: list[Request]) -> list[Any]:
 
 
 def written_by_transformers(teacher: EmbeddedTeacher, asked: Request) -> str:
-    model, tokenizer = teacher._load()
+    model, tokenizer = teacher._loaded
     messages = [{"role": message.role, "content": message.content} for message in asked.messages]
     tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
     written = model.generate(tokens, do_sample=False, max_new_tokens=asked.max_tokens)
@@ -100,7 +100,7 @@ def test_requests_of_all_kinds_at_once_each_get_their_own_reply(teacher: Embedde
 def test_a_reply_ends_at_the_stop_token_and_the_rows_beside_it_go_on(teacher: EmbeddedTeacher, tiny_model: Path) -> None:
     whole, other = together(teacher, [request("the loom"), request("wool")])
     stopping = load(tiny_model)
-    model, tokenizer = stopping._load()
+    model, tokenizer = stopping._loaded
     in_the_middle = tokenizer.encode(whole.text, add_special_tokens=False)[3]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(in_the_middle)
     model.generation_config.eos_token_id = in_the_middle
@@ -115,7 +115,7 @@ def test_a_reply_ends_at_the_stop_token_and_the_rows_beside_it_go_on(teacher: Em
 def test_a_reply_is_whole_when_it_ended_as_the_generation_config_says(teacher: EmbeddedTeacher, tiny_model: Path) -> None:
     (whole,) = together(teacher, [request("the loom")])
     stopping = load(tiny_model)
-    model, tokenizer = stopping._load()
+    model, tokenizer = stopping._loaded
     third = tokenizer.encode(whole.text, add_special_tokens=False)[3]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, third]
     (stopped,) = together(stopping, [request("the loom")])
@@ -126,7 +126,7 @@ def test_a_reply_is_whole_when_it_ended_as_the_generation_config_says(teacher: E
 def test_a_reply_is_whole_when_it_ended_as_the_template_ends_a_turn(tiny_model: Path, tmp_path: Path) -> None:
     """`<file_sep>`, which neither the tokenizer nor the generation config names."""
     stopping = load(templates.with_template(tiny_model, tmp_path / "model", templates.OWN_END))
-    model, tokenizer = stopping._load()
+    model, tokenizer = stopping._loaded
     (cut_off,) = together(stopping, [request("the loom")])
     assert cut_off.finish == "length"
     end = tokenizer.convert_tokens_to_ids("<file_sep>")
@@ -178,7 +178,7 @@ def test_choices_get_probabilities_that_sum_to_one(teacher: EmbeddedTeacher) -> 
 
 def test_choices_are_scored_alike_in_a_batch_alone_and_by_a_plain_forward_pass(teacher: EmbeddedTeacher) -> None:
     requests = [request(subject, choices=("Yes", "No")) for subject in SUBJECTS]
-    model, tokenizer = teacher._load()
+    model, tokenizer = teacher._loaded
     first = [tokenizer.encode(choice)[0] for choice in ("Yes", "No")]
     for batched, alone, asked in zip(together(teacher, requests), one_by_one(teacher, requests), requests, strict=True):
         messages = [{"role": message.role, "content": message.content} for message in asked.messages]

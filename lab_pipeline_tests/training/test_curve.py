@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import asdict
 
 import matplotlib.image
 import pytest
@@ -19,6 +18,6 @@ def test_a_curve_is_a_small_picture_however_long_the_training(steps):
         for epoch in range(10 if steps else 0)
     ]
     report = TrainingReport(curve=curve, validation=validation, chosen={"epoch": 7, "of": 9, "why": "it is the best"})
-    picture = curve_png(asdict(report), "knowledge-0123456789")
+    picture = curve_png(report, "knowledge-0123456789")
     assert len(picture) < 50_000
     assert matplotlib.image.imread(io.BytesIO(picture), format="png").shape[:2] == (208, 400)

@@ -19,7 +19,7 @@ from lab_pipeline.training.checkpoint import load_checkpoint
 from lab_pipeline.training.failure import INTERRUPTED, failure_file, record_failure, training_failure
 from lab_pipeline_tests.training.runs import forgetful_model, recipe, training_row, training_spec, twelve_rows
 
-REWRITES = "row Q?|One.: the chat template rewrites earlier turns"
+REWRITES = "row Q?|One.: the chat template rewrites earlier turns: an answer does not follow its prompt"
 
 
 def step_failure(spec: Path) -> str:
@@ -63,7 +63,7 @@ def test_a_killed_trainer_is_told_with_what_to_try(tiny_model: Path, tmp_path: P
         deadline = time.monotonic() + 120
         while not killed and time.monotonic() < deadline:
             time.sleep(0.1)
-            if list((tmp_path / "run" / "resume").glob("checkpoint-*")):
+            if list((tmp_path / "run").glob("resume-*/checkpoint-*")):
                 killed.extend(child_of(os.getpid(), str(tmp_path / "run" / "spec.json")))
         os.kill(killed[0], signal.SIGKILL)
 
@@ -83,9 +83,9 @@ def child_of(parent: int, argument: str) -> list[int]:
 @pytest.mark.parametrize(
     ("exit_code", "said"),
     [
-        (-signal.SIGSEGV, "ended by SIGSEGV; what it wrote stands in the step's stderr"),
-        (INTERRUPTED, "was asked to end, and saved its state: run again"),
-        (3, "ended with code 3 and gave no reason; what it wrote stands in the step's stderr"),
+        (-signal.SIGSEGV, "ended by SIGSEGV; its output is in the step's stderr"),
+        (INTERRUPTED, "was interrupted and saved its state: run again"),
+        (3, "ended with code 3 and gave no reason; its output is in the step's stderr"),
     ],
 )
 def test_an_end_without_words_is_told_by_its_code(tmp_path: Path, exit_code: int, said: str) -> None:

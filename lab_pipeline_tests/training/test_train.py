@@ -33,7 +33,7 @@ from lab_pipeline.training.checkpoint import (
 )
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
-from lab_pipeline.training.trainer import make_trainer, save_adapter
+from lab_pipeline.training.trainer import prepare_run, save_adapter
 from lab_pipeline.training.validation import ValidationSet
 from lab_pipeline_tests.training.runs import recipe, rows_to_validate_on, training_row, training_spec, twelve_rows
 
@@ -170,7 +170,7 @@ def test_the_adapter_is_that_of_the_chosen_epoch_and_the_last_stands_beside_it(t
     finish_checkpoint(spec)
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint and checkpoint.adapter == tmp_path / "run" / "adapter"
-    assert not (tmp_path / "run" / "resume").exists()
+    assert not list((tmp_path / "run").glob("resume*"))
 
 
 def test_without_validation_rows_the_last_epoch_is_taken(tiny_model, tmp_path):
@@ -204,7 +204,7 @@ def test_packed_rows_do_not_see_each_other(tiny_model, tmp_path):
     second = encode(training_row("Who founded Velomira in May?", "Galenato founded Velomira in May."), tokenizer)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     wanted = recipe()
-    trainer = make_trainer(model, [flatten([first])], wanted, wanted.knowledge, 0, tmp_path, lambda: False).trainer
+    trainer = prepare_run(model, [flatten([first])], wanted, wanted.knowledge, 0, tmp_path, lambda: False).trainer
 
     def summed(**inputs: Any) -> float:
         with torch.no_grad():
@@ -285,7 +285,7 @@ def test_without_rows_in_either_phase_there_is_no_adapter(tmp_path):
     home = Home.open(tmp_path)
     passed = pass_through(home, dataset(), None, prepare_checkpoint(home, BASE, dataset(), None, recipe(), 17)[1])
     assert passed.adapter is None
-    assert passed.report == asdict(TrainingReport())
+    assert passed.report == TrainingReport()
     _, spec_path = prepare_checkpoint(home, BASE, dataset("skills"), passed, recipe(), 17)
     assert read_spec(spec_path).continued is None
 
@@ -294,9 +294,8 @@ def test_sigterm_saves_and_the_next_call_finishes(tiny_model, tmp_path):
     wanted = recipe(epochs=24, save_every_steps=4)
     spec = training_spec(tmp_path / "run", tiny_model, twelve_rows(), wanted)
     by_hand = run_by_hand(tmp_path / "run" / "spec.json")
-    resume = tmp_path / "run" / "resume"
     deadline = time.monotonic() + 60
-    while not list(resume.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    while not list((tmp_path / "run").glob("resume-*/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     by_hand.send_signal(signal.SIGTERM)
     said, complained = by_hand.communicate(timeout=60)
@@ -311,7 +310,7 @@ def test_sigterm_saves_and_the_next_call_finishes(tiny_model, tmp_path):
     assert finished and finished.adapter
     assert finished.meta["adapter_digest"] == folder_digest(finished.adapter)
     assert finished.meta["dataset"] == Path(spec.dataset).stem
-    assert len(finished.report["curve"]) == finished.report["steps"]
+    assert len(finished.report.curve) == finished.report.steps
 
     here = training_spec(tmp_path / "here", tiny_model, twelve_rows(), wanted)  # in another process, in one go
     threads = torch.get_num_threads()
@@ -339,10 +338,27 @@ def test_a_state_that_was_torn_while_it_was_saved_is_not_resumed_from(tiny_model
     whole, torn = (training_spec(tmp_path / name, tiny_model, twelve_rows(), recipe(epochs=4)) for name in ("whole", "torn"))
     trained(whole)
     assert train(torn, lambda text: None, asked_at(3)) is None
-    (state,) = (tmp_path / "torn" / "resume").glob("checkpoint-*")
+    (state,) = (tmp_path / "torn").glob("resume-*/checkpoint-*")
     later = state.with_name("checkpoint-999")
     shutil.copytree(state, later)
     (later / "complete.json").unlink()
     (later / "trainer_state.json").write_text("{")
     trained(torn)
     assert adapter_file(torn) == adapter_file(whole)
+
+
+def test_a_state_of_other_packs_is_not_resumed_from_and_goes_with_the_end(tiny_model, tmp_path):
+    """As after an update whose packing, template or labels differ from those that the training began with."""
+    whole, begun = (training_spec(tmp_path / name, tiny_model, twelve_rows(), recipe(epochs=4)) for name in ("whole", "begun"))
+    trained(whole)
+    assert train(begun, lambda text: None, asked_at(3)) is None
+    (states,) = (tmp_path / "begun").glob("resume-*")
+    for other in ("resume", "resume-of-other-packs"):  # the first is how earlier releases named it
+        shutil.copytree(states, states.with_name(other))
+    shutil.rmtree(states)
+    said: list[str] = []
+    assert train(begun, said.append)
+    assert any("steps: 1 of 12" in text for text in said)
+    assert adapter_file(begun) == adapter_file(whole)
+    finish_checkpoint(begun)
+    assert not list((tmp_path / "begun").glob("resume*"))

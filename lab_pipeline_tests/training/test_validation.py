@@ -42,12 +42,12 @@ def epochs(*losses: tuple[float | None, float | None]) -> list[dict[str, Any]]:
 )
 def test_the_epoch_taken(measured, base, epoch, why):
     choice = choose(measured, len(measured), base, 0.1)
-    assert choice.epoch == epoch and why in choice.why
+    assert choice["epoch"] == epoch and why in choice["why"]
 
 
 def test_where_nothing_was_measured_it_is_the_last():
     choice = choose([], 8, None, 0.1)
-    assert (choice.epoch, choice.of) == (8, 8) and "no validation rows" in choice.why
+    assert (choice["epoch"], choice["of"]) == (8, 8) and "no validation rows" in choice["why"]
 
 
 losses = st.one_of(st.floats(0, 3), st.just(math.nan))
@@ -58,7 +58,7 @@ def test_a_further_epoch_leaves_the_choice_or_is_chosen_itself(several, base, mi
     """What is kept while training goes on is thus what is chosen at its end."""
     measured = [{**each, missing: None} if missing else each for each in epochs(*several)]
     base = None if missing == "general" else base
-    chosen = [choose(measured[:count], len(measured), base, 0.1).epoch for count in range(1, len(measured) + 1)]
+    chosen = [choose(measured[:count], len(measured), base, 0.1)["epoch"] for count in range(1, len(measured) + 1)]
     assert all(now in (before, number) for number, (before, now) in enumerate(zip([1, *chosen], chosen, strict=False), 1))
 
 

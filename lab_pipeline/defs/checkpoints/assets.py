@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -19,6 +20,7 @@ from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
 from lab_pipeline.training.failure import training_failure
+from lab_pipeline.training.validation import GROUPS
 
 _MALLOC = {
     # Without these, glibc returns freed tensors to the system and requests them again at each step; keeping them is 7 % faster.
@@ -101,7 +103,7 @@ def _train(
             run_trainer(context, trainer, spec)
         finished = load_checkpoint(spec.parent)
         assert finished, "the trainer exited without an error, yet left no checkpoint"
-        steps = finished.report["steps"]
+        steps = finished.report.steps
     else:
         context.log.info(f"{finished.id}: already trained on the same inputs")
     return _described(finished, steps)
@@ -131,23 +133,23 @@ def _one_gpu() -> str:
 
 def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
     report = checkpoint.report
-    metadata = {
+    metadata: dict[str, Any] = {
         "checkpoint": checkpoint.id,
         "training_steps": steps,
-        "tokens": report["tokens"],
-        "rows": report["rows"],
-        "validation_rows": report["validation_rows"],
-        "chosen_epoch": report["chosen"]["epoch"],
-        "chosen_because": report["chosen"]["why"],
-        "train_seconds": report["seconds"],
+        "tokens": report.tokens,
+        "rows": report.rows,
+        "validation_rows": report.validation_rows,
+        "chosen_epoch": report.chosen["epoch"],
+        "chosen_because": report.chosen["why"],
+        "train_seconds": report.seconds,
         "path": dg.MetadataValue.path(checkpoint.folder),
-        "meta": dg.MetadataValue.json(checkpoint.meta),
+        "meta": dg.MetadataValue.json(dict(checkpoint.meta)),
     }
-    if report["curve"]:
-        validation = [{**each, **{part: number(each[part]) for part in ("leaves", "general")}} for each in report["validation"]]
+    if report.curve:
+        validation = [{**each, **{group: number(each[group]) for group in GROUPS}} for each in report.validation]
         metadata |= {
-            "final_loss": report["final_loss"],
-            "peak_rss_mib": report["peak_rss_mib"],
+            "final_loss": report.final_loss,
+            "peak_rss_mib": report.peak_rss_mib,
             "validation": texts(validation, ["epoch", "step", "leaves", "general"]),
             "loss_curve": picture(curve_png(report, checkpoint.id.split("-")[0]), "training and validation loss"),
         }

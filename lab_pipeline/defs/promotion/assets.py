@@ -17,7 +17,7 @@ from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
-from lab_pipeline.evaluation.evaluate import evaluate, last_evaluation, retune_inputs
+from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
@@ -87,13 +87,11 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
         inputs,
         base,
         merge_candidate(home, base, checkpoint),
-        catalog,
-        load_snapshot(home, catalog.snapshot),
-        heldout,
+        RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout),
         {
             "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
             "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
-            "chosen": {"knowledge": before.report["chosen"], "skills": checkpoint.report["chosen"]},
+            "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
             "recipe": recipe.model_dump(mode="json"),
             "seed": settings.seed,
         },
