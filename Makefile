@@ -9,7 +9,7 @@ SUMMARY ?=
 
 install: $(VENV)/.installed
 
-# torch comes first and by itself: what depends on it then takes the version that is there.
+# torch is installed first, so that a CPU build that is already there is kept.
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Python 3.11 to 3.13 is needed; set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

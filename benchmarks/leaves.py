@@ -55,25 +55,25 @@ def main(leaves: int) -> None:
         )
         home = prepare(home_folder, None)
 
-        import dagster as dg  # after `prepare`, for the definitions read the home's settings
+        import dagster as dg  # after `prepare`, because the definitions read the home's settings
 
         from lab_pipeline.config.settings import load_settings
         from lab_pipeline.defs.automation import stale_leaves, taxonomy_changes, waiting_retunes
         from lab_pipeline.defs.partitions import ranges
         from lab_pipeline.defs.resources import Lab
         from lab_pipeline.reports.status import HomeStatus
-        from lab_pipeline.runtime.command import _run
+        from lab_pipeline.runtime.command import run_job
 
         with dg.DagsterInstance.get() as instance:
             seconds: dict[str, float] = {}
             started = time.monotonic()
-            _run(instance, home, "snapshot_taxonomy", say, seconds)
-            standing = HomeStatus.of(home, load_settings(home.settings_file))
-            ((first, last),) = ranges(instance, standing.behind)
-            _run(instance, home, "refresh_leaves", say, seconds, [first, last])
+            run_job(instance, home, "snapshot_taxonomy", say, seconds)
+            stale = HomeStatus.of(home, load_settings(home.settings_file)).behind
+            ((first, last),) = ranges(instance, stale)
+            run_job(instance, home, "refresh_leaves", say, seconds, [first, last])
             wall = time.monotonic() - started
             children = resource.getrusage(resource.RUSAGE_CHILDREN)
-            behind = HomeStatus.of(home, load_settings(home.settings_file)).behind
+            still_stale = HomeStatus.of(home, load_settings(home.settings_file)).behind
 
             resources = {"lab": Lab(root=str(home.root))}
             ticks = {sensor.name: sensor for sensor in (taxonomy_changes, stale_leaves, waiting_retunes)}
@@ -82,9 +82,9 @@ def main(leaves: int) -> None:
             for _ in range(ROUNDS):
                 for name, sensor in ticks.items():
                     started = time.monotonic()
-                    said = sensor(dg.build_sensor_context(instance=instance, resources=resources))
+                    tick = sensor(dg.build_sensor_context(instance=instance, resources=resources))
                     taken[name].append(time.monotonic() - started)
-                    assert isinstance(said, dg.SkipReason), said
+                    assert isinstance(tick, dg.SkipReason), tick
                 resident.append(psutil.Process().memory_info().rss / 2**20)
             print(
                 json.dumps(
@@ -94,7 +94,7 @@ def main(leaves: int) -> None:
                         "seconds_a_leaf": round(wall / leaves, 3),
                         "cpu_seconds_a_leaf": round((children.ru_utime + children.ru_stime) / leaves, 3),
                         "steps": seconds,
-                        "left_behind": len(behind),
+                        "left_behind": len(still_stale),
                         "tick_ms": {name: round(1000 * statistics.median(each), 1) for name, each in taken.items()},
                         "growth_mib": round(resident[-1] - resident[WARM_UP - 1], 1),
                     }

@@ -1,4 +1,4 @@
-"""Everything that Dagster loads: composition only."""
+"""Compose everything that Dagster loads."""
 
 from __future__ import annotations
 

@@ -61,6 +61,16 @@ def test_every_page_and_picture_is_linked() -> None:
     assert sorted(path.relative_to(ROOT).as_posix() for path in shown - linked) == []
 
 
+def test_paths_in_contributing_exist() -> None:
+    """Those that begin with a folder of the project or of the package."""
+    roots = (ROOT, ROOT / "lab_pipeline")
+    folders = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
+    named = re.findall(r"(?<![\w./-])([\w-]+)((?:/[\w.*-]+)+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    paths = [f"{folder}{rest}" for folder, rest in named if folder in folders]
+    assert len(paths) > 20
+    assert [path for path in paths if not any([*root.glob(path)] for root in roots)] == []
+
+
 def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 

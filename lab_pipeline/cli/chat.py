@@ -1,4 +1,4 @@
-"""Using the models of a home in the terminal: talking with one, and asking all of them the same question."""
+"""Chat with a home's models in the terminal, or ask several of them the same question."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _END = "/exit"
 
 
 def find_model(home: Home, name: str) -> Path:
-    """Folder of the model that people call `name`: 'champion', 'base', or the id of an earlier champion or of a candidate.
+    """Return a model's folder by its name: 'champion', 'base', or the id of an earlier champion or candidate.
 
     Raises:
-        LabError: there is none.
+        LabError: there is no such model.
     """
     if name == "base":
         return fetch_model(home, load_settings(home.settings_file).base_model).folder
@@ -38,14 +38,14 @@ def find_model(home: Home, name: str) -> Path:
         return champion.model
     folders = {path.parent.name: path.parent / "model" for path in sorted(home.root.glob("candidates/*/candidate.json"))}
     folders |= {move["id"]: champion_folder(home, move["id"]) for move in history(home)}
-    there = [known for known, folder in folders.items() if folder.is_dir()]  # `lab-pipeline gc` removes what is dispensable
-    if name not in there:
-        raise LabError(f"no model {name!r}; there are: {', '.join(['champion', 'base', *sorted(there)])}")
+    kept = [known for known, folder in folders.items() if folder.is_dir()]  # `lab-pipeline gc` removes some
+    if name not in kept:
+        raise LabError(f"no model {name!r}; there are: {', '.join(['champion', 'base', *sorted(kept)])}")
     return folders[name]
 
 
 class Conversation:
-    """Questions and answers in turn with one model, which answers as in evaluation: by its chat template, greedily."""
+    """A conversation with one model, which answers as in evaluation: by its chat template, greedily."""
 
     def __init__(self, folder: Path) -> None:
         from transformers.utils import logging
@@ -56,22 +56,21 @@ class Conversation:
         self.messages: list[dict[str, str]] = []
         context = self.model.config.max_position_embeddings
         self.answer_tokens = min(_ANSWER_TOKENS, context // 2)
-        self.room = context - self.answer_tokens
-        """Tokens that a prompt may have."""
+        self.prompt_tokens = context - self.answer_tokens
 
     def ask(self, question: str, say: Callable[[str], None]) -> None:
-        """Pass the answer to `say` piece by piece. An interrupted answer stays in the conversation as far as it came.
+        """Pass the answer to `say` piece by piece. Of an interrupted answer, the conversation keeps what was written.
 
         Raises:
-            LabError: the question leaves no room for an answer; the conversation goes on without it.
+            LabError: the question is too long; the conversation goes on without it.
         """
         from transformers import TextStreamer
 
-        said: list[str] = []
+        pieces: list[str] = []
 
         class Streamer(TextStreamer):
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-                said.append(text)
+                pieces.append(text)
                 say(text)
 
         prompt = self._prompt(question)
@@ -85,29 +84,29 @@ class Conversation:
                 streamer=Streamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
             )
         finally:
-            self.messages.append({"role": "assistant", "content": "".join(said)})
+            self.messages.append({"role": "assistant", "content": "".join(pieces)})
 
     def _prompt(self, question: str) -> Any:
-        """The conversation with one more question as tokens; the oldest turns are forgotten if it has grown too long."""
+        """Add a question and encode the conversation, dropping the oldest turns until it fits."""
         self.messages.append({"role": "user", "content": question})
         while True:
             prompt = self.tokenizer.apply_chat_template(
                 self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
             )
             length = prompt["input_ids"].shape[1]
-            if length <= self.room:
+            if length <= self.prompt_tokens:
                 return prompt.to(self.model.device)
             if len(self.messages) == 1:
                 self.messages.clear()
-                raise LabError(f"the question has {length} tokens, the model reads {self.room}; ask a shorter one")
+                raise LabError(f"the question has {length} tokens, the model reads {self.prompt_tokens}; ask a shorter one")
             del self.messages[:2]
 
 
 def chat(conversation: Conversation) -> None:
-    """Talk at the terminal until /exit or Ctrl-D; Ctrl-C stops an answer. From a pipe, each line is a question.
+    """Answer questions from the terminal until /exit or Ctrl-D; Ctrl-C stops an answer. From a pipe, each line is a question.
 
     Raises:
-        LabError: a question from a pipe is too long; at the terminal it is only said.
+        LabError: a question from a pipe is too long; at the terminal, the message is shown and the conversation goes on.
     """
     assert isinstance(sys.stdin, io.TextIOWrapper)
     sys.stdin.reconfigure(errors="replace")
@@ -135,10 +134,10 @@ def chat(conversation: Conversation) -> None:
 
 
 def compare(home: Home, question: str) -> dict[str, str]:
-    """Answers by base model, champion, and the last candidate if it is another; keys say which model it is.
+    """Ask base model, champion, and the last candidate if it is another model; return the answers by the model's label.
 
     Raises:
-        LabError: there is nothing but the base model.
+        LabError: there is no model but the base model.
     """
     from transformers.utils import logging
 
@@ -151,7 +150,6 @@ def compare(home: Home, question: str) -> dict[str, str]:
         names[f"champion {champion.id}"] = "champion"
     if last and not (champion and champion.id == last["candidate"]):
         names[f"candidate {last['candidate']}"] = last["candidate"]
-    asked: list[Question] = [
-        {"question": question.encode(errors="replace").decode(), "answer": "", "context": None}
-    ]  # bytes of an argument that were no UTF-8
-    return {said: greedy_answers(find_model(home, name), asked, _ANSWER_TOKENS)[0] for said, name in names.items()}
+    text = question.encode(errors="replace").decode()  # an argument may hold bytes that are no UTF-8
+    questions: list[Question] = [{"question": text, "answer": "", "context": None}]
+    return {label: greedy_answers(find_model(home, name), questions, _ANSWER_TOKENS)[0] for label, name in names.items()}

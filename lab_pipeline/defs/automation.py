@@ -1,8 +1,8 @@
-"""What runs by itself: leaves are kept in step with the taxonomy, and the model with the leaves, night by night.
+"""Start snapshots, refreshes of leaves and retunes when they are due: the sensors and the schedule.
 
-Ticks are cheap and never parse the taxonomy. What they decide comes from the home's files and the instance's runs, not from
-a cursor, so nothing is lost when a daemon is killed. Dagster suppresses a `run_key` for ever, failed runs included; so every
-key names what is asked for *and* the run that came before.
+Ticks are cheap and never parse the taxonomy. They decide from the home's files and the instance's runs, not from a cursor, so
+nothing is lost when a daemon is killed. Dagster never starts two runs with the same `run_key`, even if the first one failed;
+so each key names the requested work *and* the job's previous run.
 """
 
 import time
@@ -47,7 +47,7 @@ from lab_pipeline.taxonomy.source import taxonomy_state
 from lab_pipeline.teacher.choose import teacher_identities
 
 WANTS_TAG = "lab/wants"
-"""Tag of a run with the hash of what it was launched for; runs of equal tags are tries of the same work."""
+"""Run tag: hash of the requested work. Runs with the same value are attempts at the same work."""
 
 CURATED, CATALOG, CHAMPION = map(dg.AssetKey, ("curated_instructions", "instruction_catalog", "champion_model"))
 
@@ -58,14 +58,14 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.SUSPENDED,
     dg.DagsterRunStatus.CANCELING,
 ]
-"""A run stays "not started" for a moment only, or for ever if its process was killed just then: nothing waits for it."""
+"""Without "not started": a run is in that state for a moment only, or for ever if its process was killed just then."""
 
 _LONGEST_WAIT_SECONDS = 3600
-_RUNS_AT_A_TICK = 25
+_RUNS_PER_TICK = 25
 
 
 def _home_settings() -> Settings | None:
-    """The home's settings as they are when the definitions load; None where there are none yet, or wrong ones."""
+    """Return the home's settings when the definitions load; None if there are none yet, or if they are wrong."""
     try:
         return load_settings(default_home() / "settings.yaml")
     except SettingsError:
@@ -73,7 +73,7 @@ def _home_settings() -> Settings | None:
 
 
 def unlimited_costs(settings: Settings) -> bool:
-    """Whether refreshing leaves may cost money, as much as it may: a model wants a key, and no budget is set."""
+    """Tell whether refreshing leaves may cost money without a limit: a model needs a key, and no budget is set."""
     keys = [model.api_key_env for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
     return any(keys) and settings.budgets.teacher_calls is None
 
@@ -84,7 +84,7 @@ _schedule = _settings.schedule if _settings else ScheduleSettings()
 
 
 def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
-    """A tick that says what a person can mend as the reason to skip, and looks again next time."""
+    """Turn a LabError of a tick into a SkipReason."""
 
     @wraps(tick)
     def skipping_tick(*arguments: Any, **named: Any) -> Any:
@@ -100,25 +100,25 @@ def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
     job=snapshot_taxonomy,
     minimum_interval_seconds=_sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Takes a snapshot when the taxonomy's files or commit changed, and hourly while leaves are quarantined, for "
-    "their documents may have come back.",
+    description="Takes a snapshot when the taxonomy's files or commit changed. While leaves are quarantined, it also takes one "
+    "every hour, because their documents may be available again.",
 )
 @_skips_on_lab_error
 def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     home, settings = lab.home, lab.settings
     state = taxonomy_state(home, settings)
     if run := _unfinished(context.instance, snapshot_taxonomy.name):
-        return dg.SkipReason(f"run {run.run_id} takes a snapshot already")
+        return dg.SkipReason(f"run {run.run_id} is taking a snapshot already")
     if home.current_snapshot.exists():
         snapshot = current_snapshot(home)
         quarantined = len(snapshot.rows) - len(snapshot.usable)
         age = time.time() - datetime.fromisoformat(snapshot.taken_at).timestamp()
         fresh = 0 <= age <= _LONGEST_WAIT_SECONDS  # not if the clock was set back
         if snapshot.state == state and (fresh or not quarantined):
-            return dg.SkipReason(f"the taxonomy is as in snapshot {snapshot.id} of {snapshot.taken_at}")
+            return dg.SkipReason(f"the taxonomy has not changed since snapshot {snapshot.id} of {snapshot.taken_at}")
     wants = digest(["snapshot", state])
     if wait := _wait_after_crashes(context.instance, snapshot_taxonomy.name, wants, settings.sensors.retry_seconds):
-        return dg.SkipReason(f"the last snapshot failed; tried again in {wait:.0f} s")
+        return dg.SkipReason(f"the last snapshot failed; next attempt in {wait:.0f} s")
     return dg.RunRequest(_run_key(context.instance, snapshot_taxonomy.name, wants), tags=_tags(wants))
 
 
@@ -128,33 +128,34 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
     default_status=dg.DefaultSensorStatus.STOPPED
     if _settings and unlimited_costs(_settings)
     else dg.DefaultSensorStatus.RUNNING,
-    description="Refreshes the leaves that are behind their taxonomy folder, flow, teacher or judge. A leaf that fails is "
-    "tried again with back-off, then left to a person. Off by default if a model wants a key and no budget is set.",
+    description="Refreshes stale leaves: those whose taxonomy folder, flow, teacher or judge changed. A leaf that fails is "
+    "tried again with growing waits; after several failures it needs a person's attention. Off by default if a model needs a "
+    "key and no budget is set.",
 )
 @_skips_on_lab_error
 def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRequest] | dg.SkipReason:
-    requests, _, said = _refreshes(context.instance, lab)
+    requests, _, state = _refreshes(context.instance, lab)
     if run := _unfinished(context.instance, refresh_leaves.name):
-        return dg.SkipReason(f"run {run.run_id} is refreshing leaves; {said}")
-    return requests or dg.SkipReason(said)
+        return dg.SkipReason(f"run {run.run_id} is refreshing leaves; {state}")
+    return requests or dg.SkipReason(state)
 
 
 def _refreshes(instance: dg.DagsterInstance, lab: Lab) -> tuple[list[dg.RunRequest], Backlog, str]:
-    """What to run now for the leaves that are behind, and how they stand."""
+    """Return the runs to request now for stale leaves, the backlog, and its state in words."""
     home, settings, job = lab.home, lab.settings, refresh_leaves.name
     plans = plan_leaves(home, current_snapshot(home), settings, *teacher_identities(settings))
-    behind = backlog(home, plans, settings.sensors, datetime.now(UTC))
+    stale = backlog(home, plans, settings.sensors, datetime.now(UTC))
     requests, waits = [], []
-    order = instance.get_dynamic_partitions("leaves") if behind.due else []
-    for first, last in ranges(instance, behind.due)[:_RUNS_AT_A_TICK]:
+    order = instance.get_dynamic_partitions("leaves") if stale.due else []
+    for first, last in ranges(instance, stale.due)[:_RUNS_PER_TICK]:
         keys = order[order.index(first) : order.index(last) + 1]
         wants = digest([[key, plans[leaf_of(key)].curated] for key in keys])
         if wait := _wait_after_crashes(instance, job, wants, settings.sensors.retry_seconds):
             waits.append(wait)
         else:
             requests.append(_refresh_request(first, last, _run_key(instance, job, wants), _tags(wants)))
-    cut_off = f"; the run was cut off, tried again in {min(waits):.0f} s" if waits else ""
-    return requests, behind, f"{behind}{cut_off}"
+    crashed = f"; the last run was killed, next attempt in {min(waits):.0f} s" if waits else ""
+    return requests, stale, f"{stale}{crashed}"
 
 
 def _refresh_request(first: str, last: str, run_key: str, tags: dict[str, str]) -> dg.RunRequest:
@@ -169,13 +170,13 @@ def _refresh_request(first: str, last: str, run_key: str, tags: dict[str, str]) 
     cron_schedule=_schedule.cron,
     execution_timezone=_schedule.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Retunes if anything changed since the last evaluated candidate: data, recipe, base model, seed, gate policy. "
-    "While leaves are being refreshed it waits: the sensor waiting_retunes then starts the run.",
+    description="Retunes if data, recipe, base model, seed or gate policy changed since the last evaluated candidate. While "
+    "leaves are being refreshed, the retune waits, and the sensor waiting_retunes starts it later.",
 )
 @_skips_on_lab_error
 def nightly_retune(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     home, night = lab.home, context.scheduled_execution_time.isoformat()
-    if reason := _must_wait(context.instance, lab):
+    if reason := _reason_to_wait(context.instance, lab):
         write_json(_due(home), {"night": night})
         return dg.SkipReason(f"the retune waits: {reason}")
     return _retune_if_changed(lab, f"night:{night}")
@@ -185,66 +186,65 @@ def nightly_retune(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunReq
     job=retune,
     minimum_interval_seconds=_sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts the nightly retune that had to wait, and the tail of a 'Materialize all' whose failed leaves made "
-    "Dagster stop before it.",
+    description="Starts a nightly retune that had to wait for leaves. Also starts the retune of a 'Materialize all' that "
+    "Dagster stopped because leaves failed: their last good rows are used.",
 )
 @_skips_on_lab_error
 def waiting_retunes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     instance, home = context.instance, lab.home
-    if backfill := _backfill_without_tail(instance):
+    if backfill := _backfill_without_retune(instance):
         return dg.RunRequest(f"backfill:{backfill}")
     if not _due(home).exists():
         return dg.SkipReason("no retune is waiting")
     run_key = f"night:{read_json(_due(home))['night']}"
     if _was_launched(instance, run_key):
         _due(home).unlink()
-        return dg.SkipReason("the retune that waited was started")
-    if reason := _must_wait(instance, lab):
+        return dg.SkipReason("the waiting retune was started")
+    if reason := _reason_to_wait(instance, lab):
         return dg.SkipReason(f"the retune waits: {reason}")
-    asked = _retune_if_changed(lab, run_key)
-    if isinstance(asked, dg.SkipReason):
+    decision = _retune_if_changed(lab, run_key)
+    if isinstance(decision, dg.SkipReason):
         _due(home).unlink()
-    return asked
+    return decision
 
 
 def _retune_if_changed(lab: Lab, run_key: str) -> dg.RunRequest | dg.SkipReason:
-    standing = HomeStatus.of(lab.home, lab.settings)
-    if not standing.trainable:
+    status = HomeStatus.of(lab.home, lab.settings)
+    if not status.trainable:
         return dg.SkipReason("no leaf has a row to train on")
-    if standing.unchanged:
+    if status.unchanged:
         return dg.SkipReason("nothing changed since the last evaluated candidate")
     return dg.RunRequest(run_key)
 
 
-def _must_wait(instance: dg.DagsterInstance, lab: Lab) -> str | None:
-    """Why a retune should not start now: it would miss what is about to be ready, or get into another's way."""
+def _reason_to_wait(instance: dg.DagsterInstance, lab: Lab) -> str | None:
+    """Return why a retune should not start now: another run works on the home, or leaves are about to be refreshed."""
     for job in (retune.name, refresh_leaves.name, snapshot_taxonomy.name):
         if run := _unfinished(instance, job):
             return f"run {run.run_id} of {job} is not finished"
-    requests, behind, said = _refreshes(instance, lab)
-    # Not for leaves whose run is killed again and again: no leaf keeps the model waiting for ever.
-    if (requests or behind.waiting) and _is_on(instance, stale_leaves):
-        return said
+    requests, stale, state = _refreshes(instance, lab)
+    # Do not wait for leaves whose run is killed again and again: they would hold up the model for ever.
+    if (requests or stale.waiting) and _is_on(instance, stale_leaves):
+        return state
     return None
 
 
 def _due(home: Home) -> Path:
-    """Says that a nightly retune had to wait."""
+    """Return the file that remembers a nightly retune that had to wait."""
     return home.root / "retune-due.json"
 
 
-def _backfill_without_tail(instance: dg.DagsterInstance) -> str | None:
-    """The last backfill, if it was to reach the champion but stopped before the catalog because leaves failed.
+def _backfill_without_retune(instance: dg.DagsterInstance) -> str | None:
+    """Return the last backfill's id if it included the champion and stopped before the catalog because leaves failed.
 
-    Dagster runs nothing behind a failed partition. Here the catalog is made for that: a failed leaf's last good rows are used.
+    Dagster runs nothing downstream of a failed partition. Here the retune can go on: it uses a failed leaf's last good rows.
     """
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.COMPLETED_FAILED]), limit=1):
-        wanted = set(backfill.asset_selection or [])
-        if not {CHAMPION, CURATED} <= wanted:
+        if not {CHAMPION, CURATED} <= set(backfill.asset_selection or []):
             return None
         runs = instance.get_runs(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill.backfill_id}))
-        reached = any(run.asset_selection and CATALOG in run.asset_selection for run in runs)
-        return None if reached or _was_launched(instance, f"backfill:{backfill.backfill_id}") else backfill.backfill_id
+        reached_catalog = any(run.asset_selection and CATALOG in run.asset_selection for run in runs)
+        return None if reached_catalog or _was_launched(instance, f"backfill:{backfill.backfill_id}") else backfill.backfill_id
     return None
 
 
@@ -257,7 +257,7 @@ def _unfinished(instance: dg.DagsterInstance, job: str) -> dg.DagsterRun | None:
 
 
 def _is_on(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> bool:
-    """Whether a person, else the definition, lets the sensor run."""
+    """Tell whether a sensor runs: as a person switched it, else as its definition says."""
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.name == sensor.name and state.status != InstigatorStatus.DECLARED_IN_CODE:
             return state.status == InstigatorStatus.RUNNING
@@ -270,15 +270,15 @@ def _run_key(instance: dg.DagsterInstance, job: str, wants: str) -> str:
 
 
 def _tags(wants: str) -> dict[str, str]:
-    return {WANTS_TAG: wants, MAX_RETRIES_TAG: "0"}  # the sensor itself tries again
+    return {WANTS_TAG: wants, MAX_RETRIES_TAG: "0"}  # the sensor requests a new attempt itself
 
 
 def _wait_after_crashes(instance: dg.DagsterInstance, job: str, wants: str, retry_seconds: int) -> float:
-    """Seconds until the same work may be tried again: at once after one crash, then with doubled waits."""
-    tries = instance.get_run_records(dg.RunsFilter(job_name=job, tags={WANTS_TAG: wants}), limit=10)
-    crashed = list(takewhile(lambda record: record.dagster_run.status != dg.DagsterRunStatus.SUCCESS, tries))
+    """Return the seconds until the same work may be tried again: 0 after one crash, then doubled after each further one."""
+    attempts = instance.get_run_records(dg.RunsFilter(job_name=job, tags={WANTS_TAG: wants}), limit=10)
+    crashed = list(takewhile(lambda record: record.dagster_run.status != dg.DagsterRunStatus.SUCCESS, attempts))
     if len(crashed) < 2:
         return 0
-    since = time.time() - (crashed[0].end_time or 0)
+    passed = time.time() - (crashed[0].end_time or 0)
     wait = min(retry_seconds * 2 ** (len(crashed) - 2), _LONGEST_WAIT_SECONDS)
-    return wait - since if 0 <= since < wait else 0
+    return wait - passed if 0 <= passed < wait else 0  # a clock that was set back makes nothing wait

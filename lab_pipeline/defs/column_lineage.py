@@ -1,7 +1,7 @@
-"""Say which columns each column of a table is made from, as Dagster's UI shows it (`dagster/column_lineage`).
+"""List the columns that each column of a table derives from, for the UI (`dagster/column_lineage`).
 
-Only columns of assets are named. Seeds, passages, general questions and data sets of one's own are no asset's columns, and
-what chooses rows rather than makes them, such as the catalog's `banned`, is the table's lineage, not a column's.
+Only columns of assets are listed: seeds, passages, general questions and custom data sets are none. Inputs that select rows,
+such as the catalog's `banned`, belong to the lineage of the table, not of a column.
 """
 
 import dagster as dg
@@ -52,7 +52,7 @@ _KNOWLEDGE = {
     "part": _columns("curated_instructions", "id", "kind", "context", "question", "support"),
 }
 
-_SKILLS = {column: [*made_from, *_columns("knowledge_dataset", column)] for column, made_from in _KNOWLEDGE.items()} | {
+_SKILLS = {column: [*sources, *_columns("knowledge_dataset", column)] for column, sources in _KNOWLEDGE.items()} | {
     "messages": _columns(
         "curated_instructions", "context", "question", "answer", "support", "document", "span_start", "span_end"
     )
@@ -60,7 +60,7 @@ _SKILLS = {column: [*made_from, *_columns("knowledge_dataset", column)] for colu
     "source": _columns("knowledge_dataset", "source"),
     "source_row": _columns("curated_instructions", "id") + _columns("knowledge_dataset", "id", "source_row"),
 }
-"""Rows of phase 1 are replayed, or asked over the documents that their spans name."""
+"""Phase 2 replays rows of phase 1 and asks some of its questions over several documents (RAFT)."""
 
 COLUMN_LINEAGE = {
     asset: dg.TableColumnLineage(columns)
@@ -73,4 +73,3 @@ COLUMN_LINEAGE = {
         "skills_dataset": _SKILLS,
     }.items()
 }
-"""By asset."""

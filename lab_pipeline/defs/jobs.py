@@ -1,6 +1,7 @@
-"""Jobs: a snapshot, a refresh of leaves, a retune of the model, a rollback to an earlier one.
+"""Define the jobs: snapshot, refresh of leaves, retune, rollback.
 
-Leaves and the unpartitioned tail are separate jobs, for a job over both would run the tail once for every leaf.
+The partitioned leaves and the unpartitioned assets after them are separate jobs, because one job over both would retune once
+for every leaf.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lab_pipeline.defs.promotion.rollback import rollback
 snapshot_taxonomy = dg.define_asset_job(
     "snapshot_taxonomy",
     dg.AssetSelection.groups("taxonomy"),
-    description="Read the taxonomy: which leaves there are, and what is wrong with which.",
+    description="Read the taxonomy: list its leaves and their problems.",
 )
 refresh_leaves = dg.define_asset_job(
     "refresh_leaves",
@@ -24,7 +25,7 @@ refresh_leaves = dg.define_asset_job(
 retune = dg.define_asset_job(
     "retune",
     dg.AssetSelection.groups("datasets", "checkpoints", "promotion"),
-    description="From the curated leaves to an evaluated candidate, promoted if it is better.",
+    description="Mix the data sets from the curated leaves, train and evaluate a candidate, and promote it if it is better.",
 )
 
 JOBS: list[Any] = [snapshot_taxonomy, refresh_leaves, retune, rollback]

@@ -1,10 +1,11 @@
-"""The Kubernetes switch: under `LAB_DEPLOYMENT=k8s` every step is a pod of its own, and those that need a GPU ask for one.
+"""Switch to Kubernetes: with `LAB_DEPLOYMENT=k8s` every step runs in its own pod, and GPU steps request a GPU.
 
-Image, service account, volumes and environment of all pods come from the run launcher and the code location, as dagster-k8s
-hands them down; only what is particular to GPU steps is said here.
+Image, service account, volumes and environment of all pods come from the run launcher and the code location through
+dagster-k8s. This module only adds what GPU steps need.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -13,11 +14,11 @@ from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
 
 _LONGEST_SECONDS = 86400
-"""As `max_runtime_seconds` in `dagster.yaml`: a pod that waits for a GPU for ever outlives its run, and nobody removes it."""
+"""As `max_runtime_seconds` in `dagster.yaml`; else a pod that waits for a GPU would outlive its run for ever."""
 
 
 def executor() -> dg.ExecutorDefinition:
-    """The code location's executor; Dagster has one for all jobs.
+    """Return the executor of all jobs.
 
     Raises:
         LabError: `LAB_DEPLOYMENT` names no deployment.
@@ -26,15 +27,15 @@ def executor() -> dg.ExecutorDefinition:
         from dagster_k8s import k8s_job_executor
 
         return k8s_job_executor
-    # A run has a process of its own, and training another; a process for each step would only add seconds to it.
+    # A run has its own process, and so has training; a process for each step would only add seconds.
     return dg.in_process_executor
 
 
-def gpu_op_tags() -> dict[str, Any]:
-    """Op tags of a step that needs a GPU; only `k8s_job_executor` reads them.
+def gpu_op_tags() -> Mapping[str, Any]:
+    """Return the op tags of a step that needs a GPU; only `k8s_job_executor` reads them.
 
-    `LAB_GPU_MEMORY` is the pod's memory, a Kubernetes quantity (default 32Gi). `LAB_GPU_NODES` are labels of the nodes to
-    choose, as `key=value` separated by commas (default: any node with a GPU).
+    `LAB_GPU_MEMORY` sets the pod's memory as a Kubernetes quantity (default 32Gi). `LAB_GPU_NODES` selects nodes by labels,
+    `key=value` separated by commas (default: any node with a GPU).
 
     Raises:
         LabError: `LAB_GPU_NODES` is no list of labels.
@@ -44,7 +45,7 @@ def gpu_op_tags() -> dict[str, Any]:
         "dagster-k8s/config": {
             "container_config": {
                 "resources": {"requests": {"memory": memory}, "limits": {"nvidia.com/gpu": "1", "memory": memory}},
-                # torch's data loaders share tensors through /dev/shm, of which a container has 64 MiB by itself
+                # torch's data loaders share tensors through /dev/shm, which has only 64 MiB in a container by default
                 "volume_mounts": [{"name": "shm", "mount_path": "/dev/shm"}],
             },
             "pod_spec_config": {

@@ -1,4 +1,4 @@
-"""Metadata as people want to see it in the UI."""
+"""Format metadata for the UI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 _PREVIEW_ROWS = 5
-_PREVIEW_LETTERS = 160
+_PREVIEW_CHARACTERS = 160
 
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:
@@ -18,39 +18,39 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
-    """A table of names and counts, such as a funnel."""
+    """Make a table of names and row counts, such as a funnel."""
     records = [dg.TableRecord({name: key, "rows": value}) for key, value in numbers.items()]
     schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn("rows", "int")])
     return dg.MetadataValue.table(records, schema)
 
 
 def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
-    """All rows as a table."""
+    """Show all rows as a table of texts."""
     records = [dg.TableRecord({column: str(row[column]) for column in columns}) for row in rows]
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(column) for column in columns]))
 
 
 def judge_agreement(agreement: Mapping[str, Any]) -> dict[str, float | int]:
-    """Agreement of a judge's readings, as far as it could be measured."""
+    """Return the measured agreements of a judge's repeated readings."""
     return {f"judge_{name}": value for name, value in agreement.items() if value is not None}
 
 
-def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an evaluation's judge said: mean scores, the candidate's difference both ways, and agreement."""
+def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | bool]:
+    """Return an evaluation's judge scores: each model's mean, the candidate's difference (raw, equal length), agreement."""
     if judged is None:
         return {}
     if judged["unanswered"]:
         return {"judge_unanswered": judged["unanswered"]}
     return {
-        **{f"judged_{model}": found["score"] for model, found in judged["models"].items() if found},
-        **{f"judged_difference_{how}": judged[how]["difference"] for how in ("raw", "equal_length") if judged[how]},
+        **{f"judged_{model}": scores["score"] for model, scores in judged["models"].items() if scores},
+        **{f"judged_difference_{kind}": judged[kind]["difference"] for kind in ("raw", "equal_length") if judged[kind]},
         "judge_may_decide": judged["known_rows"]["separates"],
         **judge_agreement(judged["agreement"]),
     }
 
 
 def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.MarkdownMetadataValue:
-    """The first rows as a Markdown table."""
+    """Show the first rows as a Markdown table."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in list(rows)[:_PREVIEW_ROWS]:
         lines.append(f"| {' | '.join(_cell(row[column]) for column in columns)} |")
@@ -59,7 +59,7 @@ def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.Markdow
 
 def _cell(value: Any) -> str:
     text = " ".join(str(value if value is not None else "").split()).replace("|", "\\|").replace("<", "&lt;")
-    return text if len(text) <= _PREVIEW_LETTERS else f"{text[:_PREVIEW_LETTERS]}…"
+    return text if len(text) <= _PREVIEW_CHARACTERS else f"{text[:_PREVIEW_CHARACTERS]}…"
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

@@ -1,4 +1,4 @@
-"""Crashed runs, told to the webhook."""
+"""Report crashed runs to the webhook."""
 
 import dagster as dg
 
@@ -14,35 +14,36 @@ from lab_pipeline.reports.notifications import notify
     monitor_all_code_locations=True,  # there is one; runs that the command line starts name none
 )
 def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason | None:
-    """Tell people of a failed run: job, run and the first line of its error. Does nothing without a webhook.
+    """Send job, run and first error line of a crashed run to the webhook, if there is one.
 
-    A run that failed only because leaves failed is no crash: the others are done, the leaf is red, and people are asked to
-    look when it fails again and again.
+    A run in which only leaves failed is no crash: the other leaves are done, and a leaf that fails repeatedly is reported by
+    its own message.
     """
     failures = context.get_step_failure_events()
-    crashes = [failure for failure in failures if not _is_of_leaves(failure)]
+    crashes = [failure for failure in failures if not is_of_leaves(failure)]
     if failures and not crashes:
         return dg.SkipReason("only leaves failed")
-    said = failure_reason(crashes[0]) if crashes else context.failure_event.message
+    reason = failure_reason(crashes[0]) if crashes else context.failure_event.message
     run = context.dagster_run
     try:
-        first_line = (said or "no reason given").strip().split("\n")[0]
+        first_line = (reason or "no reason given").strip().split("\n")[0]
         notify(lab.settings, f"Run {run.run_id} of {run.job_name} failed: {first_line}", context.log.warning)
     except LabError as error:
         return dg.SkipReason(str(error))
     return None
 
 
-def _is_of_leaves(failure: dg.DagsterEvent) -> bool:
+def is_of_leaves(failure: dg.DagsterEvent) -> bool:
+    """Tell whether a step failed only because leaves failed."""
     error = failure.step_failure_data.error
     return error is not None and error.cls_name == LeavesFailed.__name__
 
 
 def failure_reason(failure: dg.DagsterEvent) -> str:
-    """What a step that failed says: the message meant for people, else that of the error behind all others."""
-    told = failure.step_failure_data.user_failure_data
-    if told and told.description:
-        return told.description
+    """Return why a step failed: the message meant for people if there is one, else the root cause's."""
+    for_people = failure.step_failure_data.user_failure_data
+    if for_people and for_people.description:
+        return for_people.description
     error = failure.step_failure_data.error
     while error and error.cause:
         error = error.cause

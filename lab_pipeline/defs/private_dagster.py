@@ -1,19 +1,24 @@
 """Gather what is needed of Dagster's private modules, so that an update of Dagster breaks one module at most.
 
-Checked with Dagster 1.13.27. Nothing else in the package imports `dagster._*`, as a test of the definitions sees to. Look here
-first when Dagster moves, and take out what has become public.
+Checked with Dagster 1.13.27. Nothing else in the package imports `dagster._*`; a test of the definitions checks this. Look here
+first when Dagster moves, and use what has become public instead.
 
-- `RunLauncher` and what its methods take and return, `ConfigurableClass`, by which `dagster.yaml` names it, and
-  `ExecuteRunArgs`, the command that executes a run: Dagster lets everyone write a launcher, but exports none of this.
-- `BulkActionsFilter`, `BulkActionStatus`: `DagsterInstance.get_backfills` filters by nothing else, and there is no other list
-  of backfills but GraphQL, which needs a web server.
-- `InstigatorType`, `InstigatorStatus`: whether a person switched a sensor off is told by
-  `DagsterInstance.all_instigator_state` alone.
-- The tags of runs, which Dagster does not export. A range of partitions can be asked for by its two tags only, for
-  `RunRequest` takes a single key.
+- `RunLauncher`, the types of its methods, `ConfigurableClass`, by which `dagster.yaml` can name it, and `ExecuteRunArgs`, the
+  command that executes a run: Dagster documents custom launchers, but exports none of this.
+- `BulkActionsFilter`, `BulkActionStatus`: the only filter of `DagsterInstance.get_backfills`. The other list of backfills is
+  GraphQL, which needs a web server.
+- `InstigatorType`, `InstigatorStatus`: for `DagsterInstance.all_instigator_state`, which tells if a sensor is switched off.
+- `DagsterPipesExecutionError`: a process that ended with an error, such as the trainer.
+- The tags of runs. A range of partitions can be requested by its two tags only, because `RunRequest` takes a single key.
 """
+# ruff: noqa: F401
 
+# Load all of SQLAlchemy before any run starts. Great Expectations imports sqlalchemy.orm in the middle of a step; Dagster's
+# event thread, which queries at that moment, would find it half loaded and fail the run with an AttributeError. Everything
+# that executes steps imports this module first: run workers, the daemon's runs, the UI and the steps' pods.
+import sqlalchemy.orm
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._core.scheduler.instigation import InstigatorStatus
@@ -26,22 +31,3 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-
-__all__ = [
-    "ASSET_PARTITION_RANGE_END_TAG",
-    "ASSET_PARTITION_RANGE_START_TAG",
-    "BACKFILL_ID_TAG",
-    "MAX_RETRIES_TAG",
-    "RUN_KEY_TAG",
-    "BulkActionStatus",
-    "BulkActionsFilter",
-    "CheckRunHealthResult",
-    "ConfigurableClass",
-    "ConfigurableClassData",
-    "ExecuteRunArgs",
-    "InstigatorStatus",
-    "InstigatorType",
-    "LaunchRunContext",
-    "RunLauncher",
-    "WorkerStatus",
-]

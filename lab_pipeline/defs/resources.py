@@ -1,4 +1,4 @@
-"""What assets, sensors and schedules are given: the home with its settings, and the lock on its model."""
+"""Give assets, sensors and schedules their resources: the home with its settings, and the retune lock."""
 
 import time
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 
 
 def _as_setting(section: type[BaseModel], name: str) -> Any:
-    """A launchpad field that overrides the setting of that name; the setting's own bounds hold for it."""
+    """Make a launchpad field that overrides a setting, with the setting's description and bounds."""
     setting = section.model_fields[name]
     bounds = ", ".join(f"{_BOUNDS[kind]} {limit}" for bound in setting.metadata for kind, limit in asdict(bound).items())
     return Field(None, description=f"{setting.description}{f'; {bounds}' if bounds else ''}. Left out: as in settings.yaml")
 
 
 class ThisRun(dg.Config):
-    """What one run does differently from `settings.yaml`."""
+    """Settings of one run that override `settings.yaml`."""
 
     recipe: str | None = _as_setting(Settings, "recipe")
     strategy: Strategy | None = Field(
@@ -46,7 +46,7 @@ class ThisRun(dg.Config):
     confidence: float | None = _as_setting(GateSettings, "confidence")
 
     def applied_to(self, settings: Settings, folder: Path) -> Settings:
-        """The settings with this run's differences; relative paths start at `folder`, as in `settings.yaml`.
+        """Return the settings with this run's overrides; relative paths start at `folder`, as in `settings.yaml`.
 
         Raises:
             SettingsError: a value is out of its bounds.
@@ -59,7 +59,7 @@ class ThisRun(dg.Config):
 
 
 class Lab(dg.ConfigurableResource):
-    """A home folder; `LAB_HOME` names it, the launcher sets it."""
+    """A home folder, by default the one that `LAB_HOME` names."""
 
     root: str = Field(description="Folder of the home; set by the launcher")
     this_run: ThisRun = ThisRun()
@@ -80,9 +80,9 @@ class Lab(dg.ConfigurableResource):
 
 
 class RetuneLock(dg.ConfigurableResource):
-    """Held by every run that mixes, trains, evaluates or promotes: one at a time on a home, whoever started it.
+    """A lock on a home: one run at a time mixes, trains, evaluates or promotes, whoever started it.
 
-    The kernel frees it when the run's process ends, however that ends.
+    The kernel releases it when the run's process ends, for whatever reason.
     """
 
     root: str
@@ -91,17 +91,15 @@ class RetuneLock(dg.ConfigurableResource):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RetuneLock"]:
         assert context.log
         lock = FileLock(Home.open(Path(self.root)).root / "tail.lock")
-        waiting_since = time.monotonic()
-        said = False
-        while True:
+        waiting_since: float | None = None
+        while not lock.is_locked:
             try:
                 lock.acquire(timeout=1)
-                break
             except Timeout:
-                if not said:
-                    context.log.info("another run works on this home's data sets or model: this one waits for it to end")
-                said = True
-        if said:
+                if waiting_since is None:
+                    waiting_since = time.monotonic()
+                    context.log.info("another run works on this home's data sets or model; waiting for it to end")
+        if waiting_since is not None:
             context.log.info(f"waited {time.monotonic() - waiting_since:.0f} s for another run to end")
         try:
             yield self
@@ -111,11 +109,11 @@ class RetuneLock(dg.ConfigurableResource):
 
 @contextmanager
 def errors_as_failures() -> Iterator[None]:
-    """Turn what a person can mend into a step failure that shows the message, not a traceback."""
+    """Turn an error that a person can fix into a step failure that shows its message, not a traceback."""
     try:
         yield
     except Exception as error:
-        told = as_lab_error(error)
-        if told is None:
+        fixable = as_lab_error(error)
+        if fixable is None:
             raise
-        raise dg.Failure(description=str(told), allow_retries=False) from None
+        raise dg.Failure(description=str(fixable), allow_retries=False) from None

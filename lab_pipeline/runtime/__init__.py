@@ -1,1 +1,1 @@
-"""Run jobs: launcher, run workers, reaping of dead runs, the command line's runner."""
+"""Start and follow runs of the jobs, from the command line and from the UI's daemon."""

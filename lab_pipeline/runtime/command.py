@@ -1,4 +1,4 @@
-"""The command line's retune: the same jobs, definitions and instance as the UI, followed through Dagster's event log."""
+"""Run a retune from the command line: the UI's jobs on the UI's instance, followed through Dagster's event log."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import full_disk
 from lab_pipeline.core.processes import python_module
 from lab_pipeline.core.progress import Say
-from lab_pipeline.defs.instructions.assets import LeavesFailed
-from lab_pipeline.defs.notifications import failure_reason
+from lab_pipeline.defs.notifications import failure_reason, is_of_leaves
 from lab_pipeline.defs.partitions import ranges
 from lab_pipeline.reports.status import HomeStatus, leaf_summary, summary
 from lab_pipeline.runtime.reaping import reap_dead_runs
@@ -34,14 +33,14 @@ _POLL_SECONDS = 0.5
 
 
 class RunFailed(LabError):
-    """A job's run failed; the message names the run and its log."""
+    """A failed run of a job; the message names the run and its log."""
 
 
 def retune(home: Home, say: Say) -> dict[str, Any]:
-    """Snapshot, refresh what is behind, and retune if anything changed; returns the summary.
+    """Take a snapshot, refresh stale leaves, retune if anything changed, and return the summary.
 
     Raises:
-        LabError: another retune runs on this home, or a run failed in a way that leaves nothing to go on with.
+        LabError: another retune is running on this home, no leaf has rows, or a run failed. Failed leaves alone raise nothing.
     """
     settings = load_settings(home.settings_file)
     started = time.monotonic()
@@ -49,27 +48,26 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
     try:
         with FileLock(home.root / "retune.lock", timeout=0), _peak_rss() as peak, dg.DagsterInstance.get() as instance:
             reap_dead_runs(instance, say)
-            _run(instance, home, "snapshot_taxonomy", say, seconds)
-            standing = HomeStatus.of(home, settings)
-            refreshed = standing.behind
-            for first, last in ranges(instance, refreshed):
-                _run(instance, home, "refresh_leaves", say, seconds, [first, last], leaves_may_fail=True)
-            standing = HomeStatus.of(home, settings)
+            run_job(instance, home, "snapshot_taxonomy", say, seconds)
+            stale = HomeStatus.of(home, settings).behind
+            for first, last in ranges(instance, stale):
+                run_job(instance, home, "refresh_leaves", say, seconds, [first, last], leaves_may_fail=True)
+            status = HomeStatus.of(home, settings)
             steps = 0
-            if not standing.trainable:
-                raise LabError(_nothing_to_train_on(home, standing))
-            if standing.unchanged:
+            if not status.trainable:
+                raise LabError(_nothing_to_train_on(home, status))
+            if status.unchanged:
                 say("nothing changed since the last evaluated candidate")
             else:
-                run_id = _run(instance, home, "retune", say, seconds)
+                run_id = run_job(instance, home, "retune", say, seconds)
                 steps = _training_steps(instance, run_id)
             seconds["total"] = time.monotonic() - started
-            return summary(home, standing, set(refreshed), steps, seconds, peak[0])
+            return summary(home, status, set(stale), steps, seconds, peak[0])
     except Timeout:
         raise LabError(f"{home.root}: another retune is running on this home; wait for it to end") from None
 
 
-def _run(
+def run_job(
     instance: dg.DagsterInstance,
     home: Home,
     job: str,
@@ -78,7 +76,11 @@ def _run(
     partitions: list[str] | None = None,
     leaves_may_fail: bool = False,
 ) -> str:
-    """Run a job in a process of its own, saying what its event log says; returns the run's id."""
+    """Run a job in its own process, pass its events on to `say`, and return the run's id.
+
+    Raises:
+        RunFailed: the run did not start, or failed; not if `leaves_may_fail` and only leaves failed.
+    """
     launch = uuid.uuid4().hex
     log = home.root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}-{launch[:8]}.log"
     log.parent.mkdir(exist_ok=True)
@@ -94,16 +96,16 @@ def _run(
             time.sleep(_POLL_SECONDS)
             follower.catch_up()
     except KeyboardInterrupt:
-        worker.wait()  # the terminal sent it the same signal: it saves what it has and ends
+        worker.wait()  # the terminal interrupted it, too: it saves its work and ends
         raise
     follower.catch_up()
     if follower.run_id is None:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-        raise RunFailed(f"the job {job} did not start; see {log}\n{tail}")
+        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise RunFailed(f"the job {job} did not start; see {log}\n{last_lines}")
     for step in instance.get_run_step_stats(follower.run_id):
         if step.start_time and step.end_time:
             seconds[step.step_key] = round(seconds.get(step.step_key, 0) + step.end_time - step.start_time, 1)
-    if worker.returncode and not (leaves_may_fail and follower.failure == LeavesFailed.__name__):
+    if worker.returncode and not (leaves_may_fail and follower.only_leaves_failed):
         why = full_disk(home.root) or follower.failure or "its process was killed"
         raise RunFailed(f"the job {job} failed: {why}; see run {follower.run_id} in the UI, and {log}")
     return follower.run_id
@@ -111,7 +113,7 @@ def _run(
 
 @dataclass
 class _Follower:
-    """Says what happens in a run, by reading its event log."""
+    """Pass the events of a run on to `say`."""
 
     instance: dg.DagsterInstance
     launch: str
@@ -119,7 +121,8 @@ class _Follower:
     run_id: str | None = None
     cursor: str | None = None
     failure: str | None = None
-    """Why a step failed; `LeavesFailed` if only leaves did."""
+    """First line of the last failed step's reason."""
+    only_leaves_failed: bool = False
 
     def catch_up(self) -> None:
         if self.run_id is None:
@@ -130,61 +133,55 @@ class _Follower:
         while True:
             page = self.instance.get_records_for_run(self.run_id, cursor=self.cursor)
             for record in page.records:
-                self._tell(record.event_log_entry)
+                self._say(record.event_log_entry)
             self.cursor = page.cursor
             if not page.has_more:
                 return
 
-    def _tell(self, entry: dg.EventLogEntry) -> None:
+    def _say(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is None and entry.user_message.startswith("[pipes]"):
             return
         if event is None:
-            self.say(
-                entry.user_message.split("\n")[0]
-                if entry.level in (logging.DEBUG, logging.INFO, logging.WARNING)
-                else entry.user_message
-            )
+            is_brief = entry.level in (logging.DEBUG, logging.INFO, logging.WARNING)
+            self.say(entry.user_message.split("\n")[0] if is_brief else entry.user_message)
         elif event.event_type == dg.DagsterEventType.STEP_START and not (event.step_key or "").endswith("expectations"):
             self.say(f"[{event.step_key}]")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error, reason = event.step_failure_data.error, failure_reason(event)
-            told = event.step_failure_data.user_failure_data
-            self.say(f"[{event.step_key}] failed: {error.to_string() if error and not told else reason}")
-            only_leaves = error is not None and error.cls_name == LeavesFailed.__name__
-            self.failure = LeavesFailed.__name__ if only_leaves else reason.split("\n")[0]
+            with_traceback = error and not event.step_failure_data.user_failure_data  # a defect, not an error people can fix
+            self.say(f"[{event.step_key}] failed: {error.to_string() if error and with_traceback else reason}")
+            self.failure, self.only_leaves_failed = reason.split("\n")[0], is_of_leaves(event)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:
                 self.say(f"check {check.check_name} of {check.asset_key.to_user_string()} failed ({check.severity.value})")
 
 
-def _nothing_to_train_on(home: Home, standing: HomeStatus) -> str:
-    leaves = leaf_summary(home, standing.snapshot, standing.plans, set())
-    why = [
-        f"  {leaf}: {about['status']}: {'; '.join(about['problems']) or 'no row was kept'}" for leaf, about in leaves.items()
-    ]
-    return "no leaf has a row to train on:\n" + "\n".join(why)
+def _nothing_to_train_on(home: Home, status: HomeStatus) -> str:
+    leaves = leaf_summary(home, status.snapshot, status.plans, set())
+    reasons = [f"  {leaf}: {row['status']}: {'; '.join(row['problems']) or 'no row was kept'}" for leaf, row in leaves.items()]
+    return "no leaf has a row to train on:\n" + "\n".join(reasons)
 
 
 def _training_steps(instance: dg.DagsterInstance, run_id: str) -> int:
     steps = 0
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-        made = entry.asset_materialization
-        if made and "training_steps" in made.metadata:
-            steps += int(made.metadata["training_steps"].value)  # type: ignore[arg-type]
+        materialization = entry.asset_materialization
+        if materialization and "training_steps" in materialization.metadata:
+            steps += int(materialization.metadata["training_steps"].value)  # type: ignore[arg-type]
     return steps
 
 
 @contextmanager
 def _peak_rss() -> Iterator[list[int]]:
-    """The largest resident size (MiB) of this process and all below it, in a list of one."""
+    """Measure the peak resident size (MiB) of this process and its descendants, as the only item of the list."""
     peak = [0]
-    over = threading.Event()
+    ended = threading.Event()
 
     def watch() -> None:
         me = psutil.Process(os.getpid())
-        while not over.wait(_POLL_SECONDS):
+        while not ended.wait(_POLL_SECONDS):
             total = 0
             for process in [me, *me.children(recursive=True)]:
                 try:
@@ -198,5 +195,5 @@ def _peak_rss() -> Iterator[list[int]]:
     try:
         yield peak
     finally:
-        over.set()
+        ended.set()
         watcher.join()

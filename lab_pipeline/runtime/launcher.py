@@ -1,7 +1,6 @@
-"""Where a home is, and the environment in which Dagster runs on it: the same for the command line and the UI.
+"""Find a home and set the environment in which Dagster runs on it, for the command line and the UI alike.
 
-`DAGSTER_HOME` and every path are absolute, for a relative one would be looked up from the working directory, and history
-would be lost from another one.
+`DAGSTER_HOME` and all paths are absolute: relative ones would lose the history when the working directory is another.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SAMPLE_TAXONOMY = PROJECT / "data" / "taxonomy"
 
 
 def home_of(taxonomy: str | Path) -> Path:
-    """The home that a taxonomy gets by itself: the default one for the sample, one of its own for any other path or URL."""
+    """Return a taxonomy's default home: `LAB_HOME` if set, else one for the sample and one for each other path or URL."""
     address = taxonomy_address(str(taxonomy), Path.cwd())
     if "LAB_HOME" in os.environ or address == str(SAMPLE_TAXONOMY):
         return default_home()
@@ -28,7 +27,7 @@ def home_of(taxonomy: str | Path) -> Path:
 
 
 def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> Home:
-    """Open a home, make its settings file if it has none, and set the process's environment for Dagster on it.
+    """Open a home, write its settings file if it has none, and set this process's environment for Dagster.
 
     Raises:
         HomeError: the home belongs to another taxonomy or reads another ref, or does not exist and no taxonomy is given.
@@ -53,9 +52,9 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
             f"to read another one, edit taxonomy.ref in {home.settings_file}"
         )
     home.claim(settings.taxonomy.path)
-    ours, wanted = home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
-    if not ours.exists() or ours.read_text(encoding="utf-8") != wanted:
-        write_text(ours, wanted)
+    configuration, current = home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+    if not configuration.exists() or configuration.read_text(encoding="utf-8") != current:
+        write_text(configuration, current)
     os.environ.update(
         LAB_HOME=str(home.root),
         DAGSTER_HOME=str(home.dagster),

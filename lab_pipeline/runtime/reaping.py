@@ -1,4 +1,4 @@
-"""Runs whose process was killed: reported as failed, and their pool slots freed, before they block others."""
+"""Fail runs whose process was killed, and free their pool slots, before they block other runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lab_pipeline.core.processes import is_alive
 from lab_pipeline.core.progress import Say
 
 PROCESS_TAG = "lab/process"
-"""Tag of a run with the process that executes it; nothing else in a local instance tells that a worker is dead."""
+"""Run tag: the process that executes the run. Nothing else in a local instance shows that a worker is dead."""
 
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -19,7 +19,7 @@ _UNFINISHED = [
 
 
 def reap_dead_runs(instance: dg.DagsterInstance, say: Say) -> int:
-    """Fail the unfinished runs whose process is gone (returns how many), and free the pool slots of all that ended."""
+    """Fail unfinished runs whose process is gone, free the pool slots of all ended runs, and return how many failed."""
     dead = [
         run
         for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))
@@ -27,9 +27,9 @@ def reap_dead_runs(instance: dg.DagsterInstance, say: Say) -> int:
     ]
     for run in dead:
         instance.report_run_failed(run, "its process was killed")
-        say(f"run {run.run_id} of {run.job_name} had been killed: marked as failed, its pool slot freed")
+        say(f"run {run.run_id} of {run.job_name} was killed: marked as failed, its pool slot freed")
     for run_id in instance.event_log_storage.get_concurrency_run_ids():
         holder = instance.get_run_by_id(run_id)
-        if holder is None or holder.is_finished:  # a run that failed on a full disk may have been unable to free its own
+        if holder is None or holder.is_finished:  # on a full disk, a failed run cannot free its own slot
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
     return len(dead)

@@ -1,7 +1,7 @@
-"""The local run launcher: a process for each run, known by pid and start time, so that a killed one is noticed.
+"""Launch each local run in its own process, identified by pid and start time, so that a killed run is noticed.
 
-Dagster's default launcher cannot tell that a run's process is gone: the run would stay "started" and hold its pool slot
-for ever. With this one, run monitoring fails it within seconds.
+Dagster's default launcher cannot tell that a run's process is gone: the run would stay "started" and hold its pool slot for
+ever. With this launcher, run monitoring fails it within seconds.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ from lab_pipeline.runtime.reaping import PROCESS_TAG
 
 
 class ProcessRunLauncher(RunLauncher, ConfigurableClass):
-    """Starts each run as `python -m lab_pipeline.runtime.run_worker`; named in `dagster.yaml`."""
+    """Start each run as `python -m lab_pipeline.runtime.run_worker`; `dagster.yaml` names this class."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -45,7 +45,7 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
 
     def launch_run(self, context: LaunchRunContext) -> None:
         run = context.dagster_run
-        assert run.job_code_origin, "a run that the daemon launches comes from a code location"
+        assert run.job_code_origin, "the daemon launches runs of a code location only"
         execute = ExecuteRunArgs(run.job_code_origin, run.run_id, self._instance.get_ref()).get_command_args()
         worker = subprocess.Popen(
             python_module("lab_pipeline.runtime.run_worker", *execute[execute.index("api") :]),
@@ -57,7 +57,7 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
         self._instance.add_run_tags(run.run_id, {PROCESS_TAG: name_of(worker.pid) or "ended at once"})
 
     def _reap_finished(self) -> None:
-        """Collect the exit codes of ended workers, which would stay as zombies."""
+        """Collect the exit codes of ended workers, which would stay zombies."""
         self._workers = {run_id: worker for run_id, worker in self._workers.items() if worker.poll() is None}
 
     def terminate(self, run_id: str) -> bool:

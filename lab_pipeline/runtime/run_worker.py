@@ -1,8 +1,8 @@
-"""One run in a process of its own, which ends with the process that started it.
+"""Execute one run in this process, which ends with the process that started it.
 
-`python -m lab_pipeline.runtime.run_worker JOB LAUNCH [FIRST LAST]` is how the command line starts one. LAUNCH is a tag by which
-it finds the run's events; FIRST and LAST name a range of leaf partitions.
-`python -m lab_pipeline.runtime.run_worker api execute_run ...` is how the daemon does: Dagster's own command follows.
+The command line starts `python -m lab_pipeline.runtime.run_worker JOB LAUNCH [FIRST LAST]`. LAUNCH is a tag by which it finds
+the run's events; FIRST and LAST are a range of leaf partitions.
+The daemon starts `python -m lab_pipeline.runtime.run_worker api execute_run ...`, with the arguments of Dagster's own command.
 """
 
 import runpy

@@ -179,7 +179,7 @@ def spans(requests: list[dg.RunRequest]) -> list[tuple[str, str]]:
 def test_a_snapshot_is_asked_for_first_and_after_each_change_and_not_otherwise(fresh):
     assert isinstance(fresh.sensor(taxonomy_changes), dg.RunRequest)
     fresh.snapshot()
-    assert f"as in snapshot {current_snapshot(fresh.home).id}" in reason(fresh.sensor(taxonomy_changes))
+    assert f"not changed since snapshot {current_snapshot(fresh.home).id}" in reason(fresh.sensor(taxonomy_changes))
     fresh.edit(FREEFORM)
     assert isinstance(fresh.sensor(taxonomy_changes), dg.RunRequest)
 
@@ -187,7 +187,7 @@ def test_a_snapshot_is_asked_for_first_and_after_each_change_and_not_otherwise(f
 def test_a_snapshot_under_way_is_waited_for_and_one_killed_before_it_started_is_not(fresh):
     fresh.created("snapshot_taxonomy")
     run = fresh.launched("snapshot_taxonomy", fresh.sensor(taxonomy_changes))
-    assert reason(fresh.sensor(taxonomy_changes)) == f"run {run.run_id} takes a snapshot already"
+    assert reason(fresh.sensor(taxonomy_changes)) == f"run {run.run_id} is taking a snapshot already"
 
 
 def test_a_taxonomy_that_goes_from_a_to_b_and_back_is_asked_for_under_a_new_key_each_time(ticking):
@@ -210,7 +210,7 @@ def test_a_snapshot_that_fails_is_tried_again_at_once_and_then_with_doubled_wait
     for seconds in (0, 0, 100, 200):
         if seconds:
             fresh.later(seconds - 10)
-            assert reason(fresh.sensor(taxonomy_changes)).startswith("the last snapshot failed; tried again in ")
+            assert reason(fresh.sensor(taxonomy_changes)).startswith("the last snapshot failed; next attempt in ")
             fresh.later(seconds + 10)
         request = fresh.sensor(taxonomy_changes)
         keys.add(request.run_key)
@@ -232,7 +232,7 @@ def test_quarantined_leaves_are_looked_at_hourly_even_after_the_clock_was_set_ba
 def test_without_quarantined_leaves_no_time_makes_a_snapshot_old(ticking):
     for seconds in (1_000_000, -1_000_000):
         ticking.later(seconds)
-        assert "as in snapshot" in reason(ticking.sensor(taxonomy_changes))
+        assert "not changed since snapshot" in reason(ticking.sensor(taxonomy_changes))
 
 
 def test_a_taxonomy_out_of_reach_is_the_reason_to_skip(ticking):
@@ -270,7 +270,7 @@ def test_a_refresh_that_is_killed_is_tried_again_at_once_and_then_with_doubled_w
     for seconds in (0, 0, 100, 200):
         if seconds:
             ticking.later(seconds - 10)
-            assert reason(ticking.sensor(stale_leaves)).startswith("4 to refresh; the run was cut off, tried again in ")
+            assert reason(ticking.sensor(stale_leaves)).startswith("4 to refresh; the last run was killed, next attempt in ")
             ticking.later(seconds + 10)
         (request,) = ticking.sensor(stale_leaves)
         keys.add(request.run_key)
@@ -336,7 +336,7 @@ def test_a_night_waits_for_leaves_and_the_retune_starts_once_when_they_are_done(
     request = filled.sensor(waiting_retunes)
     assert request.run_key == "night:2030-01-01T02:00:00+00:00"
     filled.launched("retune", request)
-    assert reason(filled.sensor(waiting_retunes)) == "the retune that waited was started"
+    assert reason(filled.sensor(waiting_retunes)) == "the waiting retune was started"
     assert reason(filled.sensor(waiting_retunes)) == "no retune is waiting"
 
 
@@ -391,7 +391,7 @@ def test_leaves_whose_run_is_killed_again_and_again_keep_no_night_waiting(filled
     assert isinstance(filled.night(2), dg.RunRequest)
 
 
-def test_a_materialize_all_that_stopped_at_failed_leaves_gets_its_tail_once(filled):
+def test_a_materialize_all_that_stopped_at_failed_leaves_gets_its_retune_once(filled):
     filled.instance.add_backfill(failed_backfill("leaves", [CURATED]))
     assert reason(filled.sensor(waiting_retunes)) == "no retune is waiting"
     filled.instance.add_backfill(failed_backfill("stopped", [CURATED, CATALOG, CHAMPION]))
@@ -401,7 +401,7 @@ def test_a_materialize_all_that_stopped_at_failed_leaves_gets_its_tail_once(fill
     assert reason(filled.sensor(waiting_retunes)) == "no retune is waiting"
 
 
-def test_a_materialize_all_that_failed_in_its_tail_is_not_repeated(filled):
+def test_a_materialize_all_that_failed_in_its_retune_is_not_repeated(filled):
     filled.instance.add_backfill(failed_backfill("failed", [CURATED, CATALOG, CHAMPION]))
     filled.created("__ASSET_JOB", [CATALOG, CHAMPION], **{BACKFILL_ID_TAG: "failed"})
     assert reason(filled.sensor(waiting_retunes)) == "no retune is waiting"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from lab_pipeline.definitions import defs
 from lab_pipeline.runtime.run_worker import JOBS
@@ -71,6 +72,13 @@ def test_loading_the_definitions_loads_no_heavy_package():
         "print([name for name in heavy if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["lab_pipeline.definitions", "lab_pipeline.runtime.run_worker"])
+def test_sqlalchemy_is_whole_before_a_run_starts(module):
+    """Else Great Expectations loads the rest of it while a thread of Dagster's uses it."""
+    script = f"import sys, {module}; print('sqlalchemy.orm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "True"
 
 
 def imported(path: Path) -> list[str]:

@@ -12,7 +12,6 @@ from dagster._core.execution.context_creation_job import (
     orchestration_context_event_generator,
 )
 from dagster._core.executor.step_delegating import StepHandlerContext
-from dagster._core.test_utils import instance_for_test
 from dagster._grpc.types import ExecuteStepArgs
 from dagster_k8s.client import DagsterKubernetesClient
 from dagster_k8s.job import get_user_defined_k8s_config
@@ -65,7 +64,7 @@ def pods(tmp_path_factory) -> dict[str, Any]:
             rendered[body.metadata.labels["dagster/op"]] = body
 
         patch.setattr(DagsterKubernetesClient, "create_namespaced_job_with_retries", create)
-        with instance_for_test(overrides=overrides, temp_dir=str(folder)) as instance:
+        with dg.instance_for_test(overrides=overrides, temp_dir=str(folder)) as instance:
             for job in JOBS.values():
                 launch_steps(instance, dg.reconstructable(job), str(folder / "kubeconfig"))
     importlib.reload(lab_pipeline.definitions)

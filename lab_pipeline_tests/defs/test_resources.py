@@ -57,11 +57,11 @@ def test_a_strategy_given_at_launch_changes_the_recipe(tmp_path):
     assert Lab(root=str(home.root), this_run=ThisRun(strategy=Strategy.stacked)).recipe.stacked
 
 
-def test_one_run_at_a_time_holds_the_tail(tmp_path):
+def test_one_run_at_a_time_holds_the_retune_lock(tmp_path):
     held: list[str] = []
 
     @dg.asset
-    def late(tail: RetuneLock) -> None:
+    def late(retune_lock: RetuneLock) -> None:
         held.append("late")
 
     with (
@@ -75,5 +75,5 @@ def test_one_run_at_a_time_holds_the_tail(tmp_path):
             other.release()
 
         threading.Thread(target=end_soon).start()
-        assert dg.materialize([late], resources={"tail": RetuneLock(root=str(tmp_path))}, instance=instance).success
+        assert dg.materialize([late], resources={"retune_lock": RetuneLock(root=str(tmp_path))}, instance=instance).success
     assert held == ["other", "late"]

@@ -30,7 +30,9 @@ def test_the_test_is_of_the_snapshot_that_the_catalog_is_from(filled):
     )
     assert filled.snapshot().id != catalog.snapshot
     root = str(filled.home.root)
-    dg.materialize([heldout_questions], resources={"lab": Lab(root=root), "tail": RetuneLock(root=root)})
+    with dg.DagsterInstance.ephemeral() as instance:
+        resources = {"lab": Lab(root=root), "retune_lock": RetuneLock(root=root)}
+        assert dg.materialize([heldout_questions], resources=resources, instance=instance).success
     questions = load_heldout(filled.home)["leaves"][FREEFORM]
     assert questions and "Meanwhile." not in [question["answer"] for question in questions]
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.scheduler.instigation import InstigatorTick
 
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.storage import read_rows
@@ -78,7 +78,7 @@ class Life:
         records = self.instance.get_run_records(dg.RunsFilter(job_name=job))
         return [record.dagster_run for record in records if record.create_timestamp.timestamp() > since]
 
-    def ticks(self, name: str, since: float = 0.0) -> list[InstigatorTick]:
+    def ticks(self, name: str, since: float = 0.0) -> list[Any]:
         """Newest first; those that began after `since`."""
         for state in self.instance.all_instigator_state():
             if state.name == name:

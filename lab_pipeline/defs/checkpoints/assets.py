@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 
+from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.formats import number
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.processes import python_module
@@ -13,6 +13,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
+from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.models.base_model import BaseModel, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
@@ -22,7 +23,7 @@ from lab_pipeline.training.failure import training_failure
 from lab_pipeline.training.validation import GROUPS
 
 _MALLOC = {
-    # glibc gives freed tensors back to the system and asks for them again at every step; keeping them is 7 % faster.
+    # Without these, glibc returns freed tensors to the system and requests them again at each step; keeping them is 7 % faster.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 35),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
     "MALLOC_TOP_PAD_": str(1 << 28),
@@ -31,7 +32,7 @@ _MALLOC = {
 
 @dg.asset(group_name="checkpoints", kinds={"huggingface", "pytorch"}, owners=["team:lab"])
 def base_model(lab: Lab) -> dg.MaterializeResult:
-    """The model that everything starts from: a local folder of bf16 safetensors, converted or downloaded once."""
+    """Fetch the base model once: a local folder of bf16 safetensors, downloaded or converted."""
     with errors_as_failures():
         require_fitness(lab.home, lab.settings)
         model = fetch_model(lab.home, lab.settings.base_model)
@@ -52,7 +53,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
 def knowledge_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
-    """Phase 1: a QLoRA adapter that knows the documents. Trained in a process of its own; equal inputs are trained once."""
+    """Train phase 1: a QLoRA adapter that knows the documents. Equal inputs are trained once."""
     return _train(context, lab, trainer, "knowledge")
 
 
@@ -67,16 +68,19 @@ def knowledge_checkpoint(
 def skills_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
-    """Phase 2: phase 1's adapter, taught the skills with a replay of phase 1."""
+    """Train phase 2: continue phase 1's adapter on the skills, with a replay of phase 1's rows."""
     return _train(context, lab, trainer, "skills")
 
 
 def phase_1_checkpoint(home: Home, base: BaseModel, lab: Lab) -> Checkpoint:
-    """The finished phase 1 checkpoint of the current data."""
-    recipe = lab.recipe
-    found, _ = prepare_checkpoint(home, base, load_dataset(home, "knowledge"), None, recipe, lab.settings.seed)
+    """Load the finished phase 1 checkpoint of the current data.
+
+    Raises:
+        NotMaterialized: it was not trained yet.
+    """
+    found, _ = prepare_checkpoint(home, base, load_dataset(home, "knowledge"), None, lab.recipe, lab.settings.seed)
     if found is None:
-        raise dg.Failure("no knowledge checkpoint for the current data; materialize knowledge_checkpoint first")
+        raise NotMaterialized("no knowledge checkpoint for the current data; materialize knowledge_checkpoint first")
     return found
 
 
@@ -101,15 +105,15 @@ def _train(
         assert finished, "the trainer exited without an error, yet left no checkpoint"
         steps = finished.report.steps
     else:
-        context.log.info(f"{finished.id}: trained before from equal inputs, nothing to do")
+        context.log.info(f"{finished.id}: already trained on the same inputs")
     return _described(finished, steps)
 
 
 def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path) -> None:
-    """Train in a process of its own.
+    """Train in a separate process, which can be killed without the run.
 
     Raises:
-        TrainingFailed: it ended in any other way than with a checkpoint.
+        TrainingFailed: the process ended without a checkpoint.
     """
     try:
         trainer.run(
@@ -118,12 +122,12 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessCl
             env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
         )
     except DagsterPipesExecutionError as error:
-        exit_code = int(str(error).rpartition(" ")[2])  # Dagster tells it in the message alone
+        exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
         raise training_failure(spec.parent, exit_code) from error
 
 
 def _one_gpu() -> str:
-    """The first visible GPU: transformers' Trainer would otherwise spread one pack over all of them."""
+    """Return the first visible GPU; with several, transformers' Trainer would spread each pack over all of them."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 

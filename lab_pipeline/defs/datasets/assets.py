@@ -1,13 +1,8 @@
-from typing import Any
-
 import dagster as dg
 
-from lab_pipeline.config.recipe import Recipe
-from lab_pipeline.config.settings import Settings
-from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CATALOG_SCHEMA, TRAINING_SCHEMA
 from lab_pipeline.core.storage import digest
-from lab_pipeline.datasets.catalog import Catalog, build_catalog, current_catalog, store_catalog
+from lab_pipeline.datasets.catalog import build_catalog, current_catalog, store_catalog
 from lab_pipeline.datasets.dataset import Dataset, load_dataset
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import build_heldout, load_heldout, store_heldout
@@ -31,9 +26,9 @@ CURATED = dg.AssetKey("curated_instructions")
     deps=[taxonomy_snapshot, dg.AssetDep(CURATED, partition_mapping=dg.AllPartitionMapping())],
 )
 def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Which leaves' rows go into the next model: current, behind, or last good rows of a broken leaf.
+    """List which rows of each leaf go into the next model: current ones, or the last good ones of a stale or broken leaf.
 
-    Stands between the leaves and the data sets, so the graph stays small however many leaves there are.
+    The data sets depend on this list instead of every leaf, so the graph stays small however many leaves there are.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
@@ -48,7 +43,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
             "dagster/column_schema": column_schema(CATALOG_SCHEMA),
             "dagster/column_lineage": COLUMN_LINEAGE["instruction_catalog"],
             "leaves_in_use": len(catalog.in_use),
-            "stale_leaves_of": len(catalog.behind),
+            "leaves_behind": len(catalog.behind),
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
             "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
             "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),
@@ -58,7 +53,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
 
 @dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
 def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """The test: seed questions that no prompt ever saw, per leaf, and general questions that guard against forgetting."""
+    """Collect the test questions: each leaf's held-out seeds, which no prompt shows, and general ones against forgetting."""
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
@@ -67,7 +62,7 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
         heldout = build_heldout(catalog, rows, general.questions, withheld_questions(home))
         store_heldout(home, heldout)
     by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
-    questions = [{"leaf": leaf, **question} for leaf, several in heldout["leaves"].items() for question in several]
+    questions = [{"leaf": leaf, **question} for leaf, asked in heldout["leaves"].items() for question in asked]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(heldout["digest"]),
         metadata={
@@ -83,9 +78,11 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
 
 @dg.asset(group_name="datasets", kinds={"parquet"}, owners=["team:lab"], deps=[instruction_catalog, heldout_questions])
 def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Phase 1's data: knowledge rows and the documents' own text, with general questions against forgetting."""
+    """Mix phase 1's data: knowledge rows and text of the documents, with general questions against forgetting."""
     with errors_as_failures():
-        dataset = mix_knowledge(*_mixing(lab))
+        home, settings = lab.home, lab.settings
+        general = load_general(settings.general)
+        dataset = mix_knowledge(home, current_catalog(home), load_heldout(home), general.replay, lab.recipe, settings)
     return _described(dataset)
 
 
@@ -96,16 +93,13 @@ def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
     deps=[instruction_catalog, heldout_questions, knowledge_dataset],
 )
 def skills_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Phase 2's data: rows of the skill leaves, with a replay of phase 1 and general questions."""
+    """Mix phase 2's data: rows of the skill leaves, with a replay of phase 1 and general questions."""
     with errors_as_failures():
-        dataset = mix_skills(*_mixing(lab), load_dataset(lab.home, "knowledge"))
+        home, settings = lab.home, lab.settings
+        catalog, heldout, general = current_catalog(home), load_heldout(home), load_general(settings.general)
+        knowledge = load_dataset(home, "knowledge")
+        dataset = mix_skills(home, catalog, heldout, general.replay, lab.recipe, settings, knowledge)
     return _described(dataset)
-
-
-def _mixing(lab: Lab) -> tuple[Home, Catalog, dict[str, Any], list[dict[str, str]], Recipe, Settings]:
-    """What both phases are mixed from."""
-    home, settings = lab.home, lab.settings
-    return home, current_catalog(home), load_heldout(home), load_general(settings.general).replay, lab.recipe, settings
 
 
 def _described(dataset: Dataset) -> dg.MaterializeResult:

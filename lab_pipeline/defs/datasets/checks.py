@@ -50,19 +50,19 @@ def _results(asset: dg.AssetsDefinition, home: Home, findings: SuiteResult) -> I
 
 @dg.asset_check(asset=instruction_catalog)
 def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
-    """Every leaf's rows are what its taxonomy folder, prompts and teacher ask for now."""
+    """Check that no leaf is stale: its rows match its taxonomy folder, prompts and teacher."""
     catalog = current_catalog(lab.home)
     notes = "\n".join(f"- `{entry['leaf']}`: {entry['state']}: {entry['note']}" for entry in catalog.leaves if entry["note"])
     return dg.AssetCheckResult(
         passed=not notes,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"stale_leaves_of": len(catalog.behind), "notes": dg.MetadataValue.md(notes or "none")},
+        metadata={"leaves_behind": len(catalog.behind), "notes": dg.MetadataValue.md(notes or "none")},
     )
 
 
 @dg.asset_check(asset=instruction_catalog)
 def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
-    """Each leaf contributes at least one row."""
+    """Check that each leaf contributes at least one row."""
     empty = [
         entry["leaf"] for entry in current_catalog(lab.home).leaves if not entry["rows"] and entry["state"] != "not generated"
     ]
@@ -73,7 +73,7 @@ def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.multi_asset_check(name="curated_rows_meet_expectations", specs=_specs(instruction_catalog, "curated_rows"))
 def curated_rows_meet_expectations(lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    """Great Expectations over the rows of all leaves in use."""
+    """Validate the rows of all leaves in use with Great Expectations."""
     home = lab.home
     columns = ["id", "leaf", "question", "answer", "fault"]
     empty = CURATED_SCHEMA.empty_table().select(columns)
@@ -86,7 +86,7 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
         "no_heldout_question_leaks",
         asset=asset,
         blocking=True,
-        description="No training row repeats a held-out or general test question, no seed shown to the teacher a held-out one.",
+        description="No training row repeats a test question, and no seed shown to the teacher repeats a held-out one.",
     )
 
     @dg.multi_asset_check(name=f"{phase}_rows_meet_expectations", specs=[*_specs(asset, "training_rows"), leak])

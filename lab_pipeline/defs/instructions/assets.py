@@ -1,7 +1,9 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHEMA
@@ -12,7 +14,7 @@ from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, plan_leaves
+from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, plan_leaves
 from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
 from lab_pipeline.models.base_model import ModelError
 from lab_pipeline.registry.fitness import require_fitness
@@ -21,36 +23,34 @@ from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
 
-_COMMON: dict[str, Any] = {"group_name": "instructions", "partitions_def": LEAVES, "owners": ["team:lab"], "skippable": True}
-
 SPECS = [
-    dg.AssetSpec(
-        "generated_instructions",
-        deps=[taxonomy_snapshot],
-        description="The teacher's candidates for one leaf, unfiltered, made from its seeds and its documents' passages. "
-        "Held-out seeds are taken out before.",
-        kinds={"llm", "parquet"},
-        **_COMMON,
-    ),
-    dg.AssetSpec(
-        "judged_instructions",
-        deps=["generated_instructions"],
-        description="The same rows with every judge's score and verdict.",
-        kinds={"llm", "parquet"},
-        **_COMMON,
-    ),
-    dg.AssetSpec(
-        "curated_instructions",
-        deps=["judged_instructions"],
-        description="Rows kept by the leaf's own rules. The rejected ones stand beside them with rule and reason.",
-        kinds={"python", "parquet"},
-        **_COMMON,
-    ),
+    spec.replace_attributes(group_name="instructions", partitions_def=LEAVES, owners=["team:lab"], skippable=True)
+    for spec in (
+        dg.AssetSpec(
+            "generated_instructions",
+            deps=[taxonomy_snapshot],
+            description="The teacher's candidate rows for one leaf, unfiltered, written from its seeds and its documents' "
+            "passages. No prompt shows a held-out seed.",
+            kinds={"llm", "parquet"},
+        ),
+        dg.AssetSpec(
+            "judged_instructions",
+            deps=["generated_instructions"],
+            description="The same rows with each judge's score and verdict.",
+            kinds={"llm", "parquet"},
+        ),
+        dg.AssetSpec(
+            "curated_instructions",
+            deps=["judged_instructions"],
+            description="The rows that the curation rules kept. The rejected ones are stored beside them with rule and reason.",
+            kinds={"python", "parquet"},
+        ),
+    )
 ]
 
 
 class LeavesFailed(dg.Failure):
-    """Leaves of a batch failed, and nothing else did."""
+    """Failure of some leaves of a batch, and of nothing else."""
 
 
 @dg.multi_asset(
@@ -61,50 +61,24 @@ class LeavesFailed(dg.Failure):
     pool="teacher",
 )
 def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    """Instructions of a batch of leaves: generated, judged, curated.
+    """Generate, judge and curate the rows of a batch of leaves.
 
-    One step for the whole batch: each leaf's materializations are reported as it finishes, what is stored under the right
-    fingerprint is not made again, and the step fails at the end if any leaf failed, so exactly that leaf is red.
+    One step does the whole batch. It reports each leaf's materializations as the leaf finishes, reuses what is stored under
+    the right fingerprint, and fails at the end if any leaf failed, so that exactly the failed leaves are red.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         snapshot = current_snapshot(home)
         check_recipients(snapshot, settings)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
-        asked = [leaf_of(partition) for partition in context.partition_keys]
-        withdrawn = withdrawals(home)
-        for leaf in withdrawn.keys() & set(asked):
-            context.log.warning(f"{leaf}: {withdrawn[leaf]}; not refreshed")
-        if not settings.mixing.generated:
-            context.log.info("mixing.generated is false in settings.yaml: no leaf is asked of the teacher")
-        leaves = [leaf for leaf in asked if leaf not in withdrawn] if settings.mixing.generated else []
-        failed = {leaf: _why_not(snapshot.problems.get(leaf)) for leaf in leaves if leaf not in plans}
+        leaves = _requested_leaves(context, lab)
+        quarantined = {leaf: "quarantined: " + "; ".join(problems) for leaf, problems in snapshot.problems.items()}
+        failed = {leaf: quarantined.get(leaf, "not in the taxonomy any more") for leaf in leaves if leaf not in plans}
         for leaf, why in failed.items():
             context.log.error(f"{leaf}: {why}")
-        wanted = {key.to_user_string() for key in context.selected_asset_keys}
-
-        states: list[LeafState] = []
-        failures: list[LeafFailure] = []
-
-        def on_done(outcome: LeafState | LeafFailure) -> None:
-            if isinstance(outcome, LeafFailure):
-                failures.append(outcome)
-                failed[outcome.leaf] = outcome.error
-                context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
-                return
-            states.append(outcome)
-            context.log.info(
-                f"{outcome.leaf}: kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows "
-                f"({outcome.teacher_calls} teacher calls)"
-            )
-            for event in _materializations(home, plans[outcome.leaf], outcome, wanted):
-                context.log_event(event)
-
         if leaves:
-            try:
-                require_fitness(home, settings)  # before rows are paid for that no model can be trained on
-            except ModelError as error:
-                context.log.warning(f"not seen whether the base model can be trained: {error}")
+            _check_base_model(context, lab)
+        batch = _Batch(context, home, plans)
         teacher, judge = load_teachers(home, settings)
         refresh_leaves(
             home,
@@ -114,14 +88,15 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             judge,
             snapshot.taxonomy_commit,
             context.log.info,
-            on_done,
+            batch.report,
         )
-    if news := needs_attention(failures, settings.sensors.attempts):
+    if news := needs_attention(batch.failures, settings.sensors.attempts):
         notify(settings, news, context.log.warning)
     checks = {key.name for key in context.selected_asset_check_keys}
-    flows = {plans[state.leaf].flow.name: plans[state.leaf].flow for state in states}
-    results = [*leaf_checks(states), judge_check(home, flows.values(), judge.identity)]
+    flows = {plans[state.leaf].flow.name: plans[state.leaf].flow for state in batch.states}
+    results = [*leaf_checks(batch.states), judge_check(home, flows.values(), judge.identity)]
     yield from (result for result in results if result.check_name in checks)
+    failed |= {failure.leaf: failure.error for failure in batch.failures}
     if failed:
         raise LeavesFailed(
             f"{len(failed)} of {len(leaves)} leaves failed; the others are done",
@@ -130,18 +105,55 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         )
 
 
-def _why_not(problems: list[str] | None) -> str:
-    if problems is None:
-        return "not in the taxonomy any more"
-    return "quarantined: " + "; ".join(problems)
+@dataclass
+class _Batch:
+    """The leaves of a run that are done, each reported to Dagster at once."""
+
+    context: dg.AssetExecutionContext
+    home: Home
+    plans: Mapping[str, LeafPlan]
+    states: list[LeafState] = field(default_factory=list)
+    failures: list[LeafFailure] = field(default_factory=list)
+
+    def report(self, outcome: LeafState | LeafFailure) -> None:
+        if isinstance(outcome, LeafFailure):
+            self.failures.append(outcome)
+            self.context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
+            return
+        self.states.append(outcome)
+        self.context.log.info(
+            f"{outcome.leaf}: kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows "
+            f"({outcome.teacher_calls} teacher calls)"
+        )
+        selected = {key.to_user_string() for key in self.context.selected_asset_keys}
+        for event in _materializations(self.home, self.plans[outcome.leaf], outcome):
+            if event.asset_key.to_user_string() in selected:
+                self.context.log_event(event)
 
 
-def _materializations(home: Home, plan: LeafPlan, state: LeafState, wanted: set[str]) -> Iterator[dg.AssetMaterialization]:
-    tables = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
+def _requested_leaves(context: dg.AssetExecutionContext, lab: Lab) -> list[str]:
+    """Return the leaves of the run's partitions without those that must not be generated, and log why."""
+    if not lab.settings.mixing.generated:
+        context.log.info("mixing.generated is false in settings.yaml: no rows are generated")
+        return []
+    leaves, withdrawn = [leaf_of(partition) for partition in context.partition_keys], withdrawals(lab.home)
+    for leaf in withdrawn.keys() & set(leaves):
+        context.log.warning(f"{leaf}: {withdrawn[leaf]}; not refreshed")
+    return [leaf for leaf in leaves if leaf not in withdrawn]
+
+
+def _check_base_model(context: dg.AssetExecutionContext, lab: Lab) -> None:
+    """Refuse a base model that cannot be trained before any row is paid for; warn if it is not there to be checked."""
+    try:
+        require_fitness(lab.home, lab.settings)
+    except ModelError as error:
+        context.log.warning(f"could not check whether the base model can be trained: {error}")
+
+
+def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
+    tables: dict[Table, pa.Schema] = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
     for table, schema in tables.items():
-        if f"{table}_instructions" not in wanted:
-            continue
-        rows = read_rows(plan.path(home, table))  # type: ignore[arg-type]
+        rows = read_rows(plan.path(home, table))
         metadata: dict[str, Any] = {
             "dagster/row_count": len(rows),
             "dagster/column_schema": column_schema(schema),
@@ -149,7 +161,7 @@ def _materializations(home: Home, plan: LeafPlan, state: LeafState, wanted: set[
             "teacher_calls": state.teacher_calls,
             "flow": plan.flow.name,
             "preview": preview(rows, ["question", "answer"]),
-            "path": dg.MetadataValue.path(plan.path(home, table)),  # type: ignore[arg-type]
+            "path": dg.MetadataValue.path(plan.path(home, table)),
         }
         if table == "judged":
             scores = [score["score"] for row in rows for score in row["scores"] if score["score"] is not None]

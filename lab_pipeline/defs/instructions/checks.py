@@ -1,5 +1,8 @@
-"""Checks of the leaves' rows. The step that makes them reports them: Dagster would skip checks behind a step that reports its
-materializations leaf by leaf."""
+"""Check the rows of refreshed leaves.
+
+The step that makes the rows reports these checks: Dagster skips separate checks of a step that reports its materializations
+leaf by leaf.
+"""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,23 +20,23 @@ CURATED = dg.AssetKey("curated_instructions")
 FUNNELS_ADD_UP = dg.AssetCheckSpec(
     "funnels_add_up",
     asset=CURATED,
-    description="Each leaf's generated rows are either kept, or rejected by a rule that is named: none is lost on the way.",
+    description="Each generated row is either kept or rejected by a named rule. None is lost.",
 )
 LEAVES_KEEP_ROWS = dg.AssetCheckSpec(
     "leaves_keep_rows",
     asset=CURATED,
-    description="The rules leave each refreshed leaf with something to train on. A warning: the others go on without it.",
+    description="Curation keeps at least one row of each refreshed leaf. A warning: the other leaves go on without it.",
 )
 JUDGES_SEPARATE = dg.AssetCheckSpec(
     "judge_separates_known_rows",
     asset="judged_instructions",
-    description="Each judge that may reject rows tells its flow's known good rows from the bad ones: area under the curve of "
-    f"at least {SEPARATES}. A warning: where it does not, its scores are advice, and reject nothing.",
+    description="Each judge that may reject rows separates its flow's known good rows from the bad ones: area under the ROC "
+    f"curve of at least {SEPARATES}. A warning: if it does not, its scores are advice and reject nothing.",
 )
 
 
 def leaf_checks(states: list[LeafState]) -> Iterator[dg.AssetCheckResult]:
-    """The checks on the leaves that a run refreshed."""
+    """Check the funnels and kept rows of the leaves that a run refreshed."""
     lost = {
         state.leaf: missing
         for state in states
@@ -53,22 +56,22 @@ def leaf_checks(states: list[LeafState]) -> Iterator[dg.AssetCheckResult]:
 
 
 def judge_check(home: Home, flows: Iterable[Flow], model: str) -> dg.AssetCheckResult:
-    """The check on the judges of these flows, asked as the model of this identity."""
-    found = {
-        f"{flow.name}: {judge.name}": about
+    """Check the judges of these flows with the model of this identity."""
+    separations = {
+        f"{flow.name}: {judge.name}": measured
         for flow in flows
         for judge in flow.file.judges
-        if judge.gates and (about := separation(home, flow, judge, model))
+        if judge.gates and (measured := separation(home, flow, judge, model))
     }
     columns = [dg.TableColumn("judge", "string"), *(dg.TableColumn(name, "float") for name in ("area", "low", "high"))]
     records = [
-        dg.TableRecord({"judge": judge, "area": about["area"], "low": about["interval"][0], "high": about["interval"][1]})
-        for judge, about in sorted(found.items())
+        dg.TableRecord({"judge": judge, "area": each["area"], "low": each["interval"][0], "high": each["interval"][1]})
+        for judge, each in sorted(separations.items())
     ]
     return dg.AssetCheckResult(
         asset_key=JUDGES_SEPARATE.asset_key,
         check_name=JUDGES_SEPARATE.name,
-        passed=all(about["separates"] for about in found.values()),
+        passed=all(each["separates"] for each in separations.values()),
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"area_under_the_curve": dg.MetadataValue.table(records, dg.TableSchema(columns))},
     )

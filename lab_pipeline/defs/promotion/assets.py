@@ -1,10 +1,13 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.evaluation import Evaluation
+from lab_pipeline.core.progress import Say
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.dataset import load_dataset, require_agreement, require_mixing
 from lab_pipeline.datasets.general import load_general
@@ -30,68 +33,75 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool="gpu",
     op_tags=gpu_op_tags(),
-    # Nights without a change evaluate nothing, so only a report older than any usual quiet spell is worth a look.
+    # A night without a change evaluates nothing, so only a report of a week or more is worth a look.
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
 )
 def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """The candidate against base model and champion on held-out questions, with the gate's verdict in the data."""
+    """Compare the candidate with base model and champion on the test questions, and store the gate's verdict."""
     with errors_as_failures():
-        home, settings = lab.home, lab.settings
-        base = fetch_model(home, settings.base_model)
-        recipe = lab.recipe
-        general = load_general(settings.general)
-        knowledge, skills = load_dataset(home, "knowledge"), load_dataset(home, "skills")
-        before = phase_1_checkpoint(home, base, lab)
-        checkpoint, _ = prepare_checkpoint(home, base, skills, before, recipe, settings.seed)
-        if checkpoint is None:
-            raise NotMaterialized("no skills checkpoint for the current data; materialize skills_checkpoint first")
-        catalog, heldout = current_catalog(home), load_heldout(home)
-        if not catalog.in_use:
-            raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
-        require_agreement([knowledge, skills], catalog, heldout, settings)
-        require_mixing([knowledge, skills], general.replay, recipe, settings)
-        inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-        last = last_evaluation(home)
-        evaluation = evaluate(
-            home,
-            settings,
-            inputs,
-            base,
-            merge_candidate(home, base, checkpoint),
-            RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout),
-            {
-                "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
-                "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
-                "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
-                "recipe": recipe.model_dump(mode="json"),
-                "seed": settings.seed,
-            },
-            context.log.info,
-        )
+        last = last_evaluation(lab.home)
+        evaluation = _evaluated_candidate(lab, context.log.info)
+    verdict, report = evaluation["verdict"], Path(evaluation["report"])
     is_new = last is None or last["evaluated_at"] != evaluation["evaluated_at"]
-    if is_new and not evaluation["verdict"]["promoted"]:
-        notify(settings, rejected(evaluation), context.log.warning)
-    context.log.info(f"{evaluation['verdict']['outcome']}: {evaluation['verdict']['reason']}")
-    measured = {
-        f"{group}_{model}": evaluation[group][model]
-        for group in ("heldout", "general")
-        for model in ("base", "champion", "candidate", "difference")
-        if evaluation[group][model] is not None
-    }
-    with open(evaluation["report"], encoding="utf-8") as file:
-        report = file.read()
+    if is_new and not verdict["promoted"]:
+        notify(lab.settings, rejected(evaluation), context.log.warning)
+    context.log.info(f"{verdict['outcome']}: {verdict['reason']}")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
-            **measured,
+            **_losses("heldout", evaluation["heldout"]),
+            **_losses("general", evaluation["general"]),
             **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
-            "promoted": evaluation["verdict"]["promoted"],
-            "outcome": evaluation["verdict"]["outcome"],
-            "report": dg.MetadataValue.md(report),
-            "path": dg.MetadataValue.path(evaluation["report"]),
-            "page": dg.MetadataValue.path(Path(evaluation["report"]).with_suffix(".html")),
+            "promoted": verdict["promoted"],
+            "outcome": verdict["outcome"],
+            "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
+            "path": dg.MetadataValue.path(report),
+            "page": dg.MetadataValue.path(report.with_suffix(".html")),
         },
     )
+
+
+def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
+    """Merge the skills checkpoint of the current data into a candidate, and evaluate it.
+
+    Raises:
+        NotMaterialized: there are no rows, or a data set or checkpoint of the current data is missing.
+    """
+    home, settings, recipe = lab.home, lab.settings, lab.recipe
+    base = fetch_model(home, settings.base_model)
+    general = load_general(settings.general)
+    knowledge, skills = load_dataset(home, "knowledge"), load_dataset(home, "skills")
+    before = phase_1_checkpoint(home, base, lab)
+    checkpoint, _ = prepare_checkpoint(home, base, skills, before, recipe, settings.seed)
+    if checkpoint is None:
+        raise NotMaterialized("no skills checkpoint for the current data; materialize skills_checkpoint first")
+    catalog, heldout = current_catalog(home), load_heldout(home)
+    if not catalog.in_use:
+        raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
+    require_agreement([knowledge, skills], catalog, heldout, settings)
+    require_mixing([knowledge, skills], general.replay, recipe, settings)
+    inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
+    return evaluate(
+        home,
+        settings,
+        inputs,
+        base,
+        merge_candidate(home, base, checkpoint),
+        RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout),
+        {
+            "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
+            "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
+            "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": settings.seed,
+        },
+        say,
+    )
+
+
+def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
+    models = ("base", "champion", "candidate", "difference")
+    return {f"{questions}_{model}": measured[model] for model in models if measured[model] is not None}
 
 
 @dg.asset(
@@ -102,9 +112,10 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
     output_required=False,
 )
 def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> Iterator[dg.MaterializeResult]:
-    """The promoted model in one folder: merged bf16 safetensors, tokenizer, model card, lineage and adapters.
+    """Promote the candidate: one folder with merged bf16 safetensors, tokenizer, model card, lineage and adapters.
 
-    It reads the verdict in the last evaluation and refuses by itself, however it is started; a refusal is no failure.
+    The asset reads the verdict of the last evaluation and promotes nothing if the gate rejected the candidate, however it is
+    started. That is no failure: the champion stays.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings

@@ -10,7 +10,7 @@ from lab_pipeline.registry.champion import current_champion, model_digest
 
 @dg.asset_check(asset=evaluation_report)
 def beats_champion(lab: Lab) -> dg.AssetCheckResult:
-    """The gate lets the candidate pass. A warning: a candidate that is no better is a normal night."""
+    """Check that the gate lets the candidate pass. A warning: a candidate that is no better is a normal result."""
     evaluation = last_evaluation(lab.home)
     assert evaluation
     verdict = evaluation["verdict"]
@@ -24,7 +24,7 @@ def beats_champion(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=evaluation_report)
 def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
-    """The judge of the models' answers tells good from bad among known ones. While it does not, its scores are advice."""
+    """Check that the judge of the models' answers separates known good rows from bad ones; if not, its scores are advice."""
     evaluation = last_evaluation(lab.home)
     assert evaluation
     judged = evaluation.get("judged")  # evaluations of earlier releases have none
@@ -49,8 +49,8 @@ def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=champion_model)
 def files_are_those_measured(lab: Lab) -> dg.AssetCheckResult:
-    """The champion's files have the hash that the evaluation wrote down."""
+    """Check that the champion's files have the hash that was measured in the evaluation."""
     champion = current_champion(lab.home)
     assert champion
-    found = model_digest(champion.model)
-    return dg.AssetCheckResult(passed=found == champion.digest, metadata={"expected": champion.digest, "found": found})
+    digest = model_digest(champion.model)
+    return dg.AssetCheckResult(passed=digest == champion.digest, metadata={"expected": champion.digest, "found": digest})

@@ -7,16 +7,16 @@ from lab_pipeline.reports.notifications import moved_by_hand, notify
 
 
 class Rollback(dg.Config):
-    """Who rolls back, why, and to which champion."""
+    """Author, reason and target of a rollback."""
 
-    author: str = Field(description="Your name, kept for ever in the history")
-    reason: str = Field(description="Why, kept for ever in the history")
+    author: str = Field(description="Your name; the history keeps it for ever")
+    reason: str = Field(description="Your reason; the history keeps it for ever")
     to: str | None = Field(None, description="Id of an earlier champion. Left out: the one before the current one")
 
 
 @dg.op
 def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> None:
-    """The alias moves to an earlier champion whose files are still the ones that were measured."""
+    """Move the alias to an earlier champion whose files still have the measured hash."""
     with errors_as_failures():
         signed = registry.Signed(config.author, config.reason)
         champion = registry.rollback(lab.home, signed, config.to)
@@ -32,7 +32,7 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
     )
 
 
-# It waits for no retune under way: what that measured against the champion of before is refused when it promotes.
-@dg.job(description="Make an earlier champion the champion again. A model rolled back is not promoted again by itself.")
+# A rollback need not wait for a running retune: its candidate was compared with the old champion, so promoting it is refused.
+@dg.job(description="Make an earlier champion the champion again. The rolled-back one is not promoted again by itself.")
 def rollback() -> None:
     move_alias()

@@ -11,10 +11,10 @@ from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 
 @dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
 def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """The taxonomy as it stands: one row per leaf, usable or quarantined with file, line and reason.
+    """Read the taxonomy: one row per leaf, usable or quarantined with file, line and reason.
 
-    Usable leaves become partitions, and their content is frozen, so that all later assets see one state.
-    Stored below `snapshots/` in the home.
+    Usable leaves become partitions. Their content is frozen, so that all later assets see the same state. Stored below
+    `snapshots/` in the home.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
@@ -35,8 +35,7 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
     for problem in problems:
         context.log.warning(problem["problem"])
     return dg.MaterializeResult(
-        # Constant, so that a new snapshot alone never marks every leaf as out of date: what a leaf needs is said by its own
-        # fingerprint.
+        # Constant, so that a new snapshot alone does not mark every leaf as out of date: each leaf has its own fingerprint.
         data_version=dg.DataVersion("snapshot"),
         metadata={
             "dagster/row_count": len(snapshot.rows),

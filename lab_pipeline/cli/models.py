@@ -1,0 +1,125 @@
+"""Commands on models: promote, rollback, lineage, gc, chat, compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab_pipeline.cli.options import AsJson, Author, HomeOption, Reason, open_home
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+
+if TYPE_CHECKING:
+    from lab_pipeline.registry.champion import Champion, Signed
+
+
+def promote(
+    candidate: Annotated[str, typer.Argument(help="Id of an evaluated candidate")],
+    author: Author,
+    reason: Reason,
+    home: HomeOption = None,
+) -> None:
+    """Promote a candidate that the gate rejected. History, lineage and model card keep author and reason."""
+    opened = open_home(home)
+    from lab_pipeline.registry import champion
+    from lab_pipeline.reports.lineage import evaluation_of
+
+    signed = champion.Signed(author, reason)
+    _announce(opened, champion.promote(opened, evaluation_of(opened, candidate), signed), signed)
+
+
+def rollback(
+    author: Author,
+    reason: Reason,
+    to: Annotated[str | None, typer.Option(help="Id of an earlier champion; default: the one before the current one")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Make an earlier champion the champion again. The rolled-back one is not promoted again by itself."""
+    opened = open_home(home)
+    from lab_pipeline.registry import champion
+
+    signed = champion.Signed(author, reason)
+    _announce(opened, champion.rollback(opened, signed, to), signed)
+
+
+def _announce(home: Home, champion: Champion, signed: Signed) -> None:
+    from lab_pipeline.config.settings import load_settings
+    from lab_pipeline.reports.notifications import moved_by_hand, notify
+
+    typer.echo(f"Champion: {champion.model}")
+    notify(load_settings(home.settings_file), moved_by_hand(champion, signed), typer.echo)
+
+
+def lineage(
+    what: Annotated[str, typer.Argument(help="'champion' or a model's id, a leaf's key, or 'row'")],
+    row: Annotated[str | None, typer.Argument(help="After 'row': the row's id, or its first characters")] = None,
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model was trained on, which models hold a leaf, or where a training row comes from."""
+    opened = open_home(home)
+    from lab_pipeline.reports import lineage as reports
+    from lab_pipeline.taxonomy.leaf import BRANCHES
+
+    if (what == "row") != (row is not None):
+        raise LabError("expected one of: lineage champion, lineage MODEL_ID, lineage LEAF, lineage row ROW_ID")
+    answer: Mapping[str, object]
+    if row is not None:
+        kind, answer = "row", reports.row_lineage(opened, row)
+    elif what.split("/")[0] in BRANCHES:
+        kind, answer = "leaf", reports.leaf_lineage(opened, what.rstrip("/"))
+    else:
+        kind, answer = "model", reports.model_lineage(opened, what)
+    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else reports.as_text(kind, answer))
+
+
+def gc(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Number of champions to keep, the current one included; default: all")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it, they are only listed")] = False,
+    home: HomeOption = None,
+) -> None:
+    """List, or with --delete remove, weights of candidates that were not promoted and states of abandoned trainings."""
+    opened = open_home(home)
+    from lab_pipeline.reports.cleanup import clean_up, dispensable, freed_bytes
+
+    folders = dispensable(opened, keep)
+    freed = freed_bytes(folders)
+    if delete:
+        folders = clean_up(opened, keep)
+    for folder in folders:
+        typer.echo(str(folder))
+    size = f"{freed / 2**20:,.1f} MiB ({freed:,} bytes) in {len(folders)} folders"
+    typer.echo(f"Removed {size}." if delete else f"To be freed: {size}. Nothing was removed; add --delete.")
+
+
+def chat(
+    model: Annotated[str, typer.Option(help="'champion', 'base', or the id of a champion or candidate")] = "champion",
+    home: HomeOption = None,
+) -> None:
+    """Chat with a model; /exit or Ctrl-D ends, Ctrl-C stops an answer. From a pipe, each line is a question."""
+    opened = open_home(home)
+    from lab_pipeline.cli import chat
+
+    chat.chat(chat.Conversation(chat.find_model(opened, model)))
+
+
+def compare(question: str, home: HomeOption = None) -> None:
+    """Ask base model, champion and last candidate the same question, and show their answers side by side."""
+    opened = open_home(home)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from lab_pipeline.cli import chat
+
+    answers = chat.compare(opened, question)
+    table = Table(expand=True)
+    for label in answers:
+        table.add_column(Text(label), ratio=1, overflow="fold")
+    table.add_row(*(Text(answer) for answer in answers.values()))
+    Console().print(table)

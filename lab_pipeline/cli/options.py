@@ -1,0 +1,22 @@
+"""Declare the options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab_pipeline.core.home import Home, default_home
+from lab_pipeline.runtime.launcher import prepare
+
+HomeOption = Annotated[Path | None, typer.Option(help="The home; default: LAB_HOME, else data/lab of the project")]
+Author = Annotated[str, typer.Option(help="Your name; it is kept for ever")]
+Reason = Annotated[str, typer.Option(help="Your reason; it is kept for ever")]
+LeafArgument = Annotated[str, typer.Argument(help="Key of the leaf: its folder in the taxonomy")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs")]
+
+
+def open_home(home: Path | None) -> Home:
+    """Open an existing home, by default the one that `LAB_HOME` names."""
+    return prepare(home or default_home(), None)
