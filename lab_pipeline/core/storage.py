@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -113,7 +113,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write rows as Parquet under `schema`; a row with a missing, unknown or ill-typed column raises `ValueError`."""
     names = set(schema.names)
     for number, row in enumerate(rows):
@@ -127,7 +127,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> Non
         pq.write_table(table, scratch)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Any]:
+    """Read the rows of a Parquet file; the caller says by which schema, as in `rows: list[CuratedRow] = read_rows(path)`."""
     return pq.read_table(path).to_pylist()
 
 
