@@ -6,7 +6,6 @@ from typing import Any
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
-from lab_pipeline.instructions.plan import provenance_file
 from lab_pipeline.models.base_model import base_licence, hub_id
 from lab_pipeline.taxonomy.attribution import works
 
@@ -44,7 +43,7 @@ def build_lineage(home: Home, evaluation: dict[str, Any], overrides: list[dict[s
 def _leaf(home: Home, leaf: dict[str, Any]) -> dict[str, Any]:
     """A leaf as the evaluation has it, with the works it rests on and what its rows were made from (None where an earlier
     release made them and did not write it down)."""
-    made = provenance_file(home, leaf["leaf"], leaf["curated"])
+    made = home.provenance(leaf["leaf"], leaf["curated"])
     return {
         **{key: value for key, value in leaf.items() if key != "attribution"},
         "works": works(leaf["attribution"]),

@@ -17,7 +17,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
-from lab_pipeline.instructions.plan import leaf_state, provenance_file
+from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.registry.champion import current_champion, history, name_withdrawals
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.taxonomy.documents.passages import passages_of
@@ -168,7 +168,7 @@ def _origin(home: Home, row: dict[str, Any]) -> dict[str, Any]:
             for made in curated_rows(home, entry):
                 # equal rows may have been made at two commits: the training row says which
                 if made["id"] == wanted and made["taxonomy_commit"] == metadata["taxonomy_commit"]:
-                    facts = provenance_file(home, leaf, entry["curated"])
+                    facts = home.provenance(leaf, entry["curated"])
                     return {
                         **(read_json(facts) if facts.exists() else {}),
                         **{key: made[key] for key in ("taxonomy_commit", "flow", "flow_version", "teacher", "support")},

@@ -11,7 +11,7 @@ from lab_pipeline.config.settings import BudgetSettings, SensorSettings
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.flows.flow import Flow, FlowError
 from lab_pipeline.instructions.judge_calibration import separation
-from lab_pipeline.instructions.plan import Backlog, backlog, stale_leaves_of
+from lab_pipeline.instructions.plan import Backlog, backlog, find_stale_leaves
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
@@ -34,10 +34,10 @@ def test_a_release_with_other_rules_curates_again_without_a_call(lab: Lab, monke
     lab.refresh()
     lab.calls()
     monkeypatch.setattr("lab_pipeline.instructions.plan.CURATION_VERSION", -1)
-    assert stale_leaves_of(lab.home, lab.plans()) == sorted(lab.plans())
+    assert find_stale_leaves(lab.home, lab.plans()) == sorted(lab.plans())
     lab.refresh()
     assert lab.calls() == (0, 0)
-    assert stale_leaves_of(lab.home, lab.plans()) == []
+    assert find_stale_leaves(lab.home, lab.plans()) == []
 
 
 def discerning(flow: Flow, otherwise: Reply) -> Callable[[Request], Reply]:
@@ -91,7 +91,7 @@ def test_a_judge_that_may_gate_is_asked_again_when_its_prompt_or_its_known_rows_
     rows = len(read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "judged")))
     lab.calls()
     edit_yaml(lab.flow / "known_rows.yaml", lambda file: file["good"][0].update(answer="It was lit in 1884."))
-    assert stale_leaves_of(lab.home, lab.plans()) == [KNOWLEDGE]
+    assert find_stale_leaves(lab.home, lab.plans()) == [KNOWLEDGE]
     lab.refresh(KNOWLEDGE)
     assert lab.calls() == (0, 1), "the other known rows are in the journal"
     edit_yaml(lab.flow / "faithful.yaml", lambda prompt: prompt[0]["each"][0].update(answer="In 1820."))
@@ -125,7 +125,7 @@ def test_a_changed_judge_prompt_judges_again_and_nothing_else(lab: Lab) -> None:
     rows = len(read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "generated")))
     lab.calls()
     edit_yaml(lab.flow / "faithful.yaml", lambda prompt: prompt[0]["each"][0].update(answer="In 1820."))
-    assert stale_leaves_of(lab.home, lab.plans()) == [KNOWLEDGE]
+    assert find_stale_leaves(lab.home, lab.plans()) == [KNOWLEDGE]
     lab.refresh()
     assert lab.calls() == (0, rows)
 
@@ -149,7 +149,7 @@ def test_another_teacher_prompt_or_random_seed_makes_everything_again(lab: Lab) 
     lab.refresh()
     assert lab.calls()[0] > 0
     edit_yaml(lab.flow / "question.yaml", lambda prompt: prompt[0].update(content="Another beginning."))
-    assert stale_leaves_of(lab.home, lab.plans()) == [KNOWLEDGE]
+    assert find_stale_leaves(lab.home, lab.plans()) == [KNOWLEDGE]
 
 
 def test_a_changed_seed_leaves_other_leaves_alone(lab: Lab) -> None:
@@ -159,7 +159,7 @@ def test_a_changed_seed_leaves_other_leaves_alone(lab: Lab) -> None:
         lambda file: [seed.update(answer="Another answer.") for seed in file["seed_examples"]],
     )
     lab.look_again()
-    assert stale_leaves_of(lab.home, lab.plans()) == [FREEFORM]
+    assert find_stale_leaves(lab.home, lab.plans()) == [FREEFORM]
 
 
 def test_a_leaf_that_is_broken_has_no_plan_and_one_that_only_changed_hands_is_not_behind(lab: Lab) -> None:
@@ -168,7 +168,7 @@ def test_a_leaf_that_is_broken_has_no_plan_and_one_that_only_changed_hands_is_no
     edit_yaml(lab.taxonomy / GROUNDED / "qna.yaml", lambda file: file.update(created_by="somebody else"))
     lab.look_again()
     assert set(lab.plans()) == {GROUNDED, KNOWLEDGE}
-    assert stale_leaves_of(lab.home, lab.plans()) == []
+    assert find_stale_leaves(lab.home, lab.plans()) == []
 
 
 def test_a_change_taken_back_costs_nothing(lab: Lab) -> None:
