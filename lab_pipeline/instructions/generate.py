@@ -166,6 +166,8 @@ async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> lis
 
 async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
     """Add the scores of the judges that come before a stage; end the draft if one that gates finds it bad."""
+    scored = {each["judge"] for each in draft.scores}
+    judges = [judge for judge in judges if judge.name not in scored]  # by an earlier stage with the same output
     if draft.done or not judges:
         return [draft]
     scores = await asyncio.gather(*(score(draft.variables, judge, flow, judge_model) for judge in judges))

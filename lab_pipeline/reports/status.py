@@ -15,7 +15,7 @@ from lab_pipeline.datasets.catalog import build_catalog
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import build_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
-from lab_pipeline.instructions.plan import LeafPlan, find_stale_leaves, leaf_failure, leaf_state, plan_leaves
+from lab_pipeline.instructions.plan import FailureRecord, LeafPlan, find_stale_leaves, leaf_failure, leaf_state, plan_leaves
 from lab_pipeline.models.base_model import model_identity
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.taxonomy.holdout import withheld_questions
@@ -88,7 +88,7 @@ def leaf_summary(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ref
     return leaves
 
 
-def _calls_now(state: Any, failure: dict[str, Any] | None, current: bool) -> int:
+def _calls_now(state: Any, failure: FailureRecord | None, current: bool) -> int:
     if current:
         return int(state.teacher_calls)
     return int(failure["teacher_calls"]) if failure else 0

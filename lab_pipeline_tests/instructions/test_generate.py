@@ -289,6 +289,19 @@ def test_judging_changes_nothing_else_in_a_row() -> None:
     assert [{**row, "scores": None} for row in scored] == [{**row, "scores": None} for row in rows]
 
 
+def test_a_judge_before_a_stage_scores_a_row_once_even_if_two_stages_write_that_column(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own")
+    revise = {"output": "answer", "prompt": "revise.yaml", "max_tokens": 80}
+    edit_yaml(folder / "flow.yaml", lambda file: file["stages"].append(revise))
+    edit_yaml(folder / "flow.yaml", lambda file: file["judges"].append({**file["judges"][0], "name": "b", "before": "answer"}))
+    (folder / "fits_instruction.yaml").write_text("- {role: user, content: 'Judge {{ question }}'}")
+    (folder / "revise.yaml").write_text("- {role: user, content: 'Revise {{ answer }}'}")
+    teacher, judges = ScriptedTeacher(lambda request: f"{request.messages[-1].content[:6]}?"), ScriptedTeacher()
+    judges.script = lambda request: "Yes"
+    rows = asyncio.run(generate(source("freeform_skill"), load_flow(str(folder)), teacher, judges, 17, ""))
+    assert {(row["answer"], len(row["scores"])) for row in rows} == {("Revise?", 1)}
+
+
 def test_a_teacher_that_gives_no_reply_ends_the_run_with_its_reason() -> None:
     def script(request: Request) -> str:
         raise TeacherError("out of paper")
