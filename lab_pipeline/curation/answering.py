@@ -85,11 +85,8 @@ def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions that their sentence does not answer.
-
-    Such a question misspells or invents a name; asks for a name, number, time, place, reason or manner that the sentence lacks;
-    has another verb than the sentence; or asks what a thing is, while the sentence says what it does.
-    """
+    """Reject questions that their sentence does not answer: they invent a name; ask for a name, number, time, place, reason or
+    manner that it lacks; use another verb; or ask what a thing is, while the sentence says what it does."""
     if not rules.sentence_answers or not _is_extracted(row):
         return None
     question, sentence = row["question"], row["answer"]

@@ -76,7 +76,7 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
 def _swapped_fact(row: Row, source: str) -> Reason:
     """Reject answers that retell a sentence with its number or name replaced by something else from the source.
 
-    Only in skills, which retell a few lines; an answer about a document may combine all of it.
+    Used for grounded skills only, which retell a few lines; an answer about a document may combine all of it.
     """
     source_words, question = set(content_words(source)), set(content_words(row["question"]))
     for stated, sentence in _aligned(row, source):
@@ -108,10 +108,7 @@ def _affirms(text: str, negation: str) -> bool:
 
 
 def _aligned(row: Row, source: str) -> Iterator[tuple[str, str]]:
-    """Yield each sentence of the answer with the sentence of the source that it shares most words with.
-
-    Of several, the one that shares most words with the question.
-    """
+    """Pair each sentence of the answer with the most similar one of the source, by shared words, ties by the question's."""
     question = set(content_words(row["question"]))
     in_source = [(sentence, set(content_words(sentence))) for sentence in sentences(source)]
     for stated in sentences(row["answer"]):

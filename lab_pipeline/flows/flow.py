@@ -45,11 +45,8 @@ class Start(_Section):
 
 
 class Augmentation(_Section):
-    """Another form of a passage, such as a summary.
-
-    Pairs are written from it too (`text` in prompts). It also makes a document instruction: a row of the passage, one of
-    `instructions`, and this form as the answer.
-    """
+    """Another form of a passage, such as a summary: pairs are written from it too (`text` in prompts), and it makes a document
+    instruction, which is a row of the passage, one of `instructions`, and this form as the answer."""
 
     name: str
     prompt: str

@@ -149,17 +149,14 @@ async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> lis
         reply = await teacher.reply(Request(flow.render(wanted.prompt, draft.variables), wanted.max_tokens))
         text = reply.text.strip()
         form = replace(draft, origin=[*draft.origin, wanted.name], augmentation=wanted.name, text=text)
-        if reply.no_answer:
-            fault: str | None = reply.no_answer
-        elif reply.finish == "length" or not text:
+        fault = reply.no_answer
+        if not fault and (reply.finish == "length" or not text):
             fault = f"{wanted.name} cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
-        else:
-            fault = None
         instruction = random.Random(digest([seed, form.origin])).choice(wanted.instructions)
         columns = {"context": draft.support or "", "question": instruction, **({} if reply.no_answer else {"answer": text})}
         finished = replace(form, columns=columns, fault=fault, done=True)
-        same_as_before = draft.repeat > 0  # every repeat gets the same forms: one document instruction is enough
-        return ([] if same_as_before else [finished]) + ([] if fault else [form])
+        once = [finished] if draft.repeat == 0 else []  # every repeat gets the same forms
+        return once + ([] if fault else [form])
 
     return [draft, *await _map_each(flow.file.augmentations, augmented)]
 
@@ -183,19 +180,11 @@ async def _run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, s
     if draft.done:
         return [draft]
     messages = flow.render(stage.prompt, {**draft.variables, "several": stage.several})
-    replies = await asyncio.gather(
-        *(
-            teacher.reply(
-                Request(
-                    messages,
-                    stage.max_tokens,
-                    temperature,
-                    seed=int(digest([seed, draft.origin, stage.output, sample])[:8], 16) if temperature else 0,
-                )
-            )
-            for sample, temperature in enumerate(stage.temperatures)
-        )
-    )
+    requests = []
+    for sample, temperature in enumerate(stage.temperatures):
+        sampling = int(digest([seed, draft.origin, stage.output, sample])[:8], 16) if temperature else 0
+        requests.append(Request(messages, stage.max_tokens, temperature, seed=sampling))
+    replies = await asyncio.gather(*map(teacher.reply, requests))
     continued = []
     for sample, reply in enumerate(replies):
         for index, (columns, fault) in enumerate(read_reply(stage, reply)):

@@ -73,10 +73,7 @@ class LeafState:
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """Plan every usable leaf, by key; none if the settings say that nothing is generated.
-
-    Args:
-        teacher: identity of the model, as is `judge`.
+    """Plan every usable leaf for these models, by key; none if the settings say that nothing is generated.
 
     Raises:
         FlowError: a flow named in the settings cannot be used.

@@ -107,7 +107,7 @@ def refresh_leaves(
 
 
 def _refused(error: Exception) -> bool:
-    """Tell whether the machine is at fault, such as a full disk: that ends the refresh, and is no leaf's failed attempt."""
+    """Tell whether the machine is at fault, such as a full disk: that ends the refresh and counts against no leaf."""
     return not isinstance(error, LabError) and refusal(error) is not None
 
 
@@ -190,8 +190,7 @@ class _LeafRefresh:
 
     def succeeded(self, counts: dict[str, int], teacher: JournaledTeacher, judge_model: JournaledTeacher) -> LeafState:
         """Store the leaf's state, and what its tables were made from."""
-        plan = self.plan
-        models = {"teacher": teacher.identity, "judge": judge_model.identity}
+        plan, models = self.plan, {"teacher": teacher.identity, "judge": judge_model.identity}
         provenance = {**plan.provenance, "frozen_source": plan.source, **models}
         write_json(self.home.provenance(plan.leaf, plan.curated), provenance)
         state = LeafState(
