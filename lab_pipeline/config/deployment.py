@@ -1,4 +1,4 @@
-"""Tell where the pipeline runs: on this machine or on Kubernetes."""
+"""Read whether the pipeline runs on this machine or on Kubernetes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lab_pipeline.core.errors import LabError
 
 
 def deployment() -> str:
-    """`LAB_DEPLOYMENT`: 'local' (the default), all on this machine, or 'k8s', each step a pod.
+    """Return `LAB_DEPLOYMENT`: 'local' (the default, everything on this machine) or 'k8s' (each step in a pod).
 
     Raises:
-        LabError: it is neither.
+        LabError: It is neither.
     """
     found = os.environ.get("LAB_DEPLOYMENT") or "local"
     if found not in ("local", "k8s"):

@@ -1,31 +1,32 @@
-"""Recipes: every number of a training run, in a commented YAML file."""
+"""Load training recipes: YAML files with all hyperparameters of a training run."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.validation import validation_problems
 
 SHIPPED = Path(__file__).parent / "recipes"
 
 
 class RecipeError(LabError):
-    """A recipe cannot be used; the message names file and key."""
+    """A recipe is wrong; the message names file and key."""
 
 
 class Strategy(StrEnum):
-    """How the two phases follow each other."""
+    """How the two phases of training are combined."""
 
     phased = "phased"
-    """Knowledge, then skills on the same adapter with a replay (LAB paper, section 4)."""
+    """Knowledge, then skills on the same adapter, with a replay of knowledge rows (LAB paper, section 4)."""
     stacked = "stacked"
-    """One run over the rows of both, with the numbers of `knowledge`: about as good, and needs fewer samples ("Secret
-    Recipe", arXiv 2412.13337)."""
+    """One run over the rows of both phases, with the hyperparameters of `knowledge`: about as good with fewer samples
+    ("Secret Recipe", arXiv 2412.13337)."""
 
 
 class _Section(BaseModel):
@@ -42,24 +43,24 @@ class Lora(_Section):
 class PhaseRecipe(_Section):
     epochs: int = Field(ge=1, le=1000)
     learning_rate: float = Field(gt=0, le=1)
-    general_replay: int = Field(0, ge=0, description="General questions mixed in, in rows")
+    general_replay: int = Field(0, ge=0, description="Number of general questions to mix in")
 
 
 class SkillsPhase(PhaseRecipe):
-    phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 sees again")
-    raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks over documents (RAFT)")
+    phase_1_replay: float = Field(ge=0, le=1, description="Share of phase 1's rows that phase 2 repeats")
+    raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks with documents (RAFT)")
 
 
 class ValidationRecipe(_Section):
-    """Which rows are kept from training to choose the epoch by, and by what rule."""
+    """How to select validation rows, and the epoch by them."""
 
-    share: float = Field(0.1, ge=0, le=0.5, description="Share of a leaf's curated rows")
-    general: int = Field(24, ge=0, description="General questions, of those that no phase replays")
-    general_tolerance: float = Field(0.1, ge=0, description="Rise of the general loss over the base model's, nats per token")
+    share: float = Field(0.1, ge=0, le=0.5, description="Share of each leaf's curated rows to validate on")
+    general: int = Field(24, ge=0, description="Number of general questions to validate on, of those that no phase replays")
+    general_tolerance: float = Field(0.1, ge=0, description="Allowed general loss above the base model's, in nats per token")
 
 
 class Recipe(_Section):
-    """Sizes in tokens; see `recipes/` for the meaning and source of each value."""
+    """All hyperparameters of a training run; the files in `recipes/` explain each value. Sizes are in tokens."""
 
     strategy: Strategy = Strategy.phased
     lora: Lora
@@ -81,14 +82,14 @@ class Recipe(_Section):
     def stacked(self) -> bool:
         return self.strategy == Strategy.stacked
 
-    def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, Any]:
-        """The values that decide which rows a phase's data set has."""
+    def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, object]:
+        """Return the values that a phase's data set depends on."""
         skills = {"general_replay"} | ({"phase_1_replay", "raft"} if phase == "skills" else set())
         chosen = {"validation": {"share", "general"}, "knowledge": {"general_replay"}, "skills": skills}
         return self.model_dump(mode="json", include={"strategy": True, **chosen})
 
     def phase(self, name: Literal["knowledge", "skills"]) -> PhaseRecipe:
-        """The numbers that the phase of that name trains by."""
+        """Return the hyperparameters of a phase."""
         return self.skills if name == "skills" and not self.stacked else self.knowledge
 
 
@@ -97,10 +98,10 @@ def shipped_recipes() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """The shipped recipe of that name, or the one in the file of that path.
+    """Load a shipped recipe by name, or a recipe file by path.
 
     Raises:
-        RecipeError: there is none, or a key of it is unknown, missing or wrong.
+        RecipeError: There is none, or a key of it is unknown, missing or wrong.
     """
     path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name)
     if not path.is_file():
@@ -110,5 +111,4 @@ def load_recipe(name: str) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
-        wrong = error.errors()[0]
-        raise RecipeError(f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+        raise RecipeError(f"{path}: {validation_problems(error)[0]}") from None

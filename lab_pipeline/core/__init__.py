@@ -1,1 +1,1 @@
-"""Build on these everywhere: errors, storage, the home, git, processes, progress, row schemas."""
+"""Provide what all packages build on: errors, storage, the home, git, processes, progress, row types."""

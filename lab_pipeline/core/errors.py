@@ -1,9 +1,9 @@
-"""The one family of errors that a person can mend: the message says what is wrong, where, and what to do."""
+"""Define the errors that a person can fix: the message says what is wrong, where, and what to do."""
 
 
 class LabError(Exception):
-    """Shown to people as its message alone, without a traceback."""
+    """An error shown to people as its message alone, without a traceback."""
 
 
 class NotMaterialized(LabError):
-    """Something is asked for that an earlier asset has not made yet."""
+    """Something is needed that an earlier asset has not produced yet."""

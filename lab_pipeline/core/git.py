@@ -1,7 +1,6 @@
-"""Git on repositories that strangers name, read from bare mirrors and never checked out.
+"""Read untrusted git repositories from bare mirrors, without ever checking them out.
 
-No hook, filter, submodule or symbolic link of the other side gets a chance to run or to lead anywhere, and the user's git
-settings have no say.
+So no hook, filter, submodule or symbolic link of the remote takes effect. The user's git settings are ignored.
 """
 
 from __future__ import annotations
@@ -24,27 +23,27 @@ from lab_pipeline.core.errors import LabError
 _TRANSPORTS = {"https", "ssh"}
 
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
-"""What of the environment git may see: where keys and proxies are."""
+"""Environment variables passed on to git, which say where keys and proxies are."""
 
 _MOST_OUTPUT = 1 << 30
 _MOST_LISTED = 1 << 24
-"""Bytes of a tree's listing, some 150,000 files: a few kilobytes of nested trees can stand for billions."""
+"""Limit of a tree's listing in bytes, about 150,000 files: a few kilobytes of nested trees can expand to billions."""
 
 
 class GitError(LabError):
-    """Git refused, failed or took too long; the message holds what it said."""
+    """Git refused, failed or took too long; the message holds git's own."""
 
 
 @dataclass(frozen=True)
 class Tip:
-    """What a ref stands for now."""
+    """What a ref resolves to now."""
 
     name: str
-    """Full name, '' for a commit id."""
+    """Full name of the ref, '' for a commit id."""
     branch: str
-    """The ref in short, the branch where it is HEAD."""
+    """Short name of the ref; for HEAD, the branch."""
     id: str
-    """Of the commit; of the tag itself where a bundle has an annotated one."""
+    """Commit id; for an annotated tag of a bundle, the tag's own id."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,16 @@ class Blob:
     """A regular file of a commit."""
 
     path: str
-    """As in the tree, so possibly hostile; bytes that are no UTF-8 are surrogate-escaped."""
+    """Path in the tree, possibly hostile; bytes that are not UTF-8 are surrogate-escaped."""
     id: str
     size: int
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address is a remote one of an allowed transport (https, ssh, user@host:path) rather than a local path.
+    """Tell whether an address is remote, with an allowed transport (https, ssh, user@host:path), or a local path.
 
     Raises:
-        GitError: it is neither, or holds a password.
+        GitError: It is neither, or holds a password.
     """
     if address.startswith("-"):
         raise GitError(f"{address!r} looks like an option, not an address")
@@ -80,14 +79,14 @@ def is_remote(address: str) -> bool:
 
 
 class Git:
-    """Git on one bare mirror of the repository at `address`."""
+    """Runs git on a bare mirror of the repository at `address`."""
 
     def __init__(self, mirror: Path, address: str, timeout_seconds: int) -> None:
         self.mirror = mirror
         self.address = address
         self.timeout_seconds = timeout_seconds
         remote = is_remote(address)
-        # The other end of a local path is a git of its own, which would refuse a repository that another user owns.
+        # For a local path, the other end is a git process too, which would refuse a repository that another user owns.
         self._other_end = [] if remote else ["--upload-pack=git -c safe.directory=* upload-pack"]
         self._environment = {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
@@ -102,7 +101,7 @@ class Git:
         }
 
     def __call__(self, *arguments: str, limit: int = _MOST_OUTPUT) -> bytes:
-        """What one git command prints, at most `limit` bytes."""
+        """Run one git command and return its output of at most `limit` bytes."""
         with self._output(arguments) as output:
             printed = output.read(limit + 1)
             if len(printed) > limit:
@@ -110,11 +109,11 @@ class Git:
         return printed
 
     @contextmanager
-    def _output(self, arguments: tuple[str, ...], given: bytes = b"") -> Iterator[IO[bytes]]:
-        """The output of a git command as it comes; whatever happens, neither git nor a child of its outlives the block."""
-        late = threading.Event()
+    def _output(self, arguments: tuple[str, ...], stdin_text: bytes = b"") -> Iterator[IO[bytes]]:
+        """Stream the output of a git command; git and its children always end with the block."""
+        timed_out = threading.Event()
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
-            stdin.write(given)
+            stdin.write(stdin_text)
             stdin.seek(0)
             process = subprocess.Popen(
                 ["git", f"--git-dir={self.mirror}", "-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false", *arguments],
@@ -127,15 +126,15 @@ class Git:
             assert process.stdout
 
             def stop() -> None:
-                if process.returncode is None:  # once it is reaped, its id may be another's
+                if process.returncode is None:  # after it was reaped, another process may have its id
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
 
-            def stop_late() -> None:
-                late.set()
+            def time_out() -> None:
+                timed_out.set()
                 stop()
 
-            timer = threading.Timer(self.timeout_seconds, stop_late)
+            timer = threading.Timer(self.timeout_seconds, time_out)
             timer.start()
             try:
                 yield process.stdout
@@ -145,15 +144,15 @@ class Git:
                 stop()
                 process.stdout.close()
                 process.wait()
-            if late.is_set():
+            if timed_out.is_set():
                 raise GitError(f"git {arguments[0]} took more than {self.timeout_seconds} s")
             if process.returncode:
                 stderr.seek(0)
-                said = " ".join(stderr.read(10_000).decode("utf-8", errors="replace").split())
-                raise GitError(f"git {arguments[0]} failed: {said[:300] or f'exit {process.returncode}'}")
+                message = " ".join(stderr.read(10_000).decode("utf-8", errors="replace").split())
+                raise GitError(f"git {arguments[0]} failed: {message[:300] or f'exit {process.returncode}'}")
 
     def commit(self, name: str) -> str | None:
-        """Full id of the commit that `name` stands for, None if the mirror has none."""
+        """Resolve `name` to a full commit id, or None if the mirror has no such commit."""
         if not self.mirror.exists() or name.startswith("-"):
             return None
         try:
@@ -162,7 +161,7 @@ class Git:
             return None
 
     def tip(self, ref: str) -> Tip | None:
-        """What `ref` (HEAD, a branch, a tag, a full commit id) stands for at the address; None if there is no such ref.
+        """Resolve `ref` (HEAD, a branch, a tag, a full commit id) at the address; None if there is no such ref.
 
         The mirror is neither needed nor changed.
         """
@@ -182,21 +181,21 @@ class Git:
         return None
 
     def fetch(self, refspec: str) -> None:
-        """Fetch from the address into the mirror, made if there is none."""
+        """Fetch from the address into the mirror, which is created if missing."""
         self.mirror.parent.mkdir(parents=True, exist_ok=True)
-        self("init", "--quiet", "--bare", str(self.mirror))  # also mends a mirror that was cut off while it was made
+        self("init", "--quiet", "--bare", str(self.mirror))  # also repairs a mirror whose creation was interrupted
         options = ["--quiet", "--no-recurse-submodules", "--no-tags", *self._other_end, "--end-of-options"]
         self("fetch", *options, self.address, refspec)
 
     def descends(self, commit: str, ancestor: str) -> bool:
-        """Whether `ancestor` is an ancestor of `commit`, or the same."""
+        """Tell whether `ancestor` is an ancestor of `commit`, or the same commit."""
         try:
             return self("merge-base", ancestor, commit).decode().strip() == ancestor
         except GitError:  # no common ancestor, or one of them is gone
             return False
 
     def files(self, commit: str) -> list[Blob]:
-        """The regular files of a commit: neither symbolic links nor submodules."""
+        """List the regular files of a commit, without symbolic links and submodules."""
         found = []
         for entry in self("ls-tree", "-r", "-z", "-l", commit, limit=_MOST_LISTED).split(b"\0"):
             head, _, path = entry.partition(b"\t")
@@ -208,7 +207,7 @@ class Git:
         return found
 
     def contents(self, blobs: list[Blob]) -> Iterator[bytes]:
-        """The bytes of each blob, in order, by one git process."""
+        """Yield the bytes of each blob, in order, from one git process."""
         with self._output(("cat-file", "--batch"), "".join(f"{blob.id}\n" for blob in blobs).encode()) as output:
             for blob in blobs:
                 output.readline()  # id, type, size

@@ -1,4 +1,4 @@
-"""Know where a home keeps its artefacts."""
+"""Locate the artefacts of a home."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from lab_pipeline.core.storage import digest, read_json, write_json
 SCHEMA_VERSION = 1
 """Version of the home's layout and tables. Raise it together with a migration in `Home.open`."""
 
-
 _LONGEST_FILE_NAME = 200
 
 
 class HomeError(LabError):
-    """The home cannot be used as asked; the message says why and what to do."""
+    """A home cannot be used as asked; the message says why and what to do."""
 
 
 def file_name(leaf_key: str) -> str:
-    """A leaf's folder name in the home: flat, reversible, and no longer than a file name may be."""
+    """Derive a leaf's folder name in the home: flat, unique, and short enough for a file system."""
     name = quote(leaf_key, safe=" ").replace("~", "%7E")
     return name if len(name) <= _LONGEST_FILE_NAME else f"{name[:160]}~{digest(leaf_key)}"
 
 
 @dataclass(frozen=True)
 class Home:
-    """One taxonomy's whole history: settings, Dagster instance and every artefact below one folder."""
+    """The folder that holds the whole history of one taxonomy: settings, Dagster instance and all artefacts."""
 
     root: Path
 
     @classmethod
     def open(cls, root: Path) -> Home:
-        """The home at `root`, created if missing.
+        """Open the home at `root`, and create it if missing.
 
         Raises:
-            HomeError: the folder cannot be written, or a newer release has written it.
+            HomeError: The folder cannot be written, or another release wrote it.
         """
         home = cls(root.resolve())
         marker = home.root / "home.json"
@@ -56,10 +55,10 @@ class Home:
         return home
 
     def claim(self, taxonomy: str) -> None:
-        """Bind the home to its taxonomy, once and for all.
+        """Bind the home to its taxonomy for good.
 
         Raises:
-            HomeError: the home already belongs to another taxonomy.
+            HomeError: The home already belongs to another taxonomy.
         """
         marker = self.root / "home.json"
         state = read_json(marker)
@@ -75,27 +74,27 @@ class Home:
 
     @property
     def dagster(self) -> Path:
-        """`DAGSTER_HOME`: runs, events, schedules and logs."""
+        """Return `DAGSTER_HOME`: runs, events, schedules and logs."""
         return self.root / "dagster"
 
     @property
     def judges(self) -> Path:
-        """How well each judge tells known rows apart, and what it said of them."""
+        """Return the folder of each judge's scores for known rows."""
         return self.root / "judges"
 
     @property
     def documents(self) -> Path:
-        """Mirrors of document repositories."""
+        """Return the folder of document repository mirrors."""
         return self.root / "documents"
 
     @property
     def taxonomy_mirror(self) -> Path:
-        """The bare mirror of a taxonomy that is read from git."""
+        """Return the bare mirror of a taxonomy that is read from git."""
         return self.root / "taxonomy.git"
 
     @property
     def taxonomies(self) -> Path:
-        """Exported taxonomies, each named by its git tree."""
+        """Return the folder of exported taxonomies, each named by its git tree."""
         return self.root / "taxonomies"
 
     @property
@@ -106,15 +105,15 @@ class Home:
         return self.root / "snapshots" / f"{snapshot_id}.parquet"
 
     def snapshot_facts(self, snapshot_id: str) -> Path:
-        """When and from what a snapshot was taken, as `current_snapshot` holds it for the latest one."""
+        """Locate the facts of a snapshot besides its rows, as `current_snapshot` holds them for the latest one."""
         return self.root / "snapshots" / f"{snapshot_id}.json"
 
     def leaf_source(self, fingerprint: str) -> Path:
-        """The frozen seeds and passages of one leaf as a snapshot found them."""
+        """Locate a `FrozenLeaf`."""
         return self.root / "sources" / f"{fingerprint}.json"
 
     def leaf(self, key: str) -> Path:
-        """Journal, instruction tables and state of one leaf."""
+        """Locate the journal, instruction tables and state of one leaf."""
         return self.root / "leaves" / file_name(key)
 
     def provenance(self, leaf: str, curated: str) -> Path:
@@ -130,13 +129,13 @@ class Home:
         return self.root / "datasets"
 
     def mixed_datasets(self) -> list[Path]:
-        """The files of all data sets that were ever mixed here."""
+        """List the files of all training data sets ever built in this home."""
         mixed = [*self.datasets.glob("knowledge-*.parquet"), *self.datasets.glob("skills-*.parquet")]
         return sorted(path for path in mixed if not path.stem.endswith("-excluded"))
 
     @property
     def models(self) -> Path:
-        """Base models, converted once and named by hash."""
+        """Return the folder of base models, each converted once and named by hash."""
         return self.root / "models"
 
     @property
@@ -156,5 +155,5 @@ PROJECT = Path(__file__).parents[2]
 
 
 def default_home() -> Path:
-    """`LAB_HOME`, else `data/lab` of the project."""
+    """Return `LAB_HOME`, or else `data/lab` of the project."""
     return Path(os.environ.get("LAB_HOME") or PROJECT / "data" / "lab").resolve()

@@ -1,4 +1,4 @@
-"""Processes and their parents: no orphans, a way to know that a process is gone for good, Pythons of their own."""
+"""Start child processes that leave no orphans, and name processes so that their end is certain."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def python_module(name: str, *arguments: str) -> list[str]:
-    """Give the command that runs a module in a Python of its own, for every child process.
+    """Build the command that runs a module in a separate Python process.
 
-    `-P` keeps the working directory out of its imports: a folder `datasets` or a file `yaml.py` that lies there by chance
-    would else stand in for the library of that name.
+    `-P` keeps the working directory out of its imports: a folder `datasets` or a file `yaml.py` there would otherwise shadow
+    the library of that name.
     """
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def die_with_parent() -> None:
-    """Ask Linux to send this process SIGTERM when its parent dies, so that a killed run leaves nothing running.
+    """Have Linux send this process SIGTERM when its parent dies, so that a killed run leaves nothing running.
 
     The parent is the *thread* that started this process: start it from one that lives as long as its process.
     """
@@ -30,9 +30,9 @@ def die_with_parent() -> None:
 
 
 def name_of(pid: int) -> str | None:
-    """A name that no other process ever has: pid, start in clock ticks since boot, boot. None if there is no such process.
+    """Name a process uniquely, by pid, start in clock ticks since boot, and boot; None if there is no such process.
 
-    No time of day is in it, for that may jump.
+    The time of day is left out, because the clock may jump.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -50,7 +50,7 @@ def this_process() -> str:
 
 
 def is_alive(name: str) -> bool:
-    """Whether the process of that name still runs."""
+    """Tell whether the process of that name still runs."""
     pid = name.partition("@")[0]
     return pid.isdigit() and name_of(int(pid)) == name
 

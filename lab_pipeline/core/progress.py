@@ -1,4 +1,4 @@
-"""Progress of long work: what, how many, how fast, time left; said now and then, not at every step."""
+"""Report the progress of long work from time to time: steps done, rate, time left."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Counts steps of one piece of work and says where it stands, at most every `every_seconds`, and when it passes `total`.
+    """Counts steps and reports them at most every `every_seconds`, and when they reach `total`.
 
-    Work that goes on from an earlier process starts at the steps `done` there. Rate and time left come from the steps that
-    were work in this one: those done before, and those answered by what an earlier process kept, took it no time.
+    Work that an earlier process began starts at the steps `done` there. Rate and time left count only the steps that were
+    work in this process, not those whose results an earlier process kept.
     """
 
     def __init__(self, what: str, total: int, say: Say, every_seconds: float = 5.0, done: int = 0) -> None:
@@ -25,7 +25,7 @@ class Progress:
         self._started = self._said = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "", worked: int | None = None) -> None:
-        """Count steps; `worked` of them, by default all, were work."""
+        """Count steps; `worked` of them (default: all) were work in this process."""
         self.done += steps
         self.worked += steps if worked is None else worked
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Row types, each beside the Arrow schema under which it is stored.
+"""Define the row types, each beside the Arrow schema under which it is stored.
 
 The stages of the pipeline hand each other these rows: seeds and passages of a leaf (`FrozenLeaf`) become generated, judged,
 curated or rejected rows, and those become training rows. Each schema is checked when a table is written.
@@ -45,14 +45,19 @@ class Turn(TypedDict):
     content: str
 
 
-class SeedExample(TypedDict):
-    """A seed example that may be shown to the teacher."""
+class Question(TypedDict):
+    """A question with its reference answer; a grounded skill's also has its context."""
 
     question: str
     answer: str
     context: str | None
+
+
+class SeedExample(Question):
+    """A seed example that may be shown to the teacher."""
+
     asked: str
-    """What a model would be asked: context and question."""
+    """The prompt: context and question."""
 
 
 class Passage(TypedDict):
@@ -80,12 +85,10 @@ class FrozenLeaf(TypedDict):
     passages: list[Passage]
 
 
-class Question(TypedDict):
-    """A question with its reference answer; a grounded skill's also has its context."""
+class HeldoutQuestion(Question):
+    """A question of the test."""
 
-    question: str
-    answer: str
-    context: str | None
+    id: str
 
 
 class GeneralQuestion(TypedDict):
@@ -100,8 +103,8 @@ class GeneralQuestion(TypedDict):
 class HeldoutSet(TypedDict):
     """The questions that models are tested by; no prompt or training row may repeat them."""
 
-    leaves: dict[str, list[dict[str, Any]]]
-    """Each leaf's held-out questions, as `Question` with an `id`."""
+    leaves: dict[str, list[HeldoutQuestion]]
+    """Held-out questions of each leaf."""
     general: list[GeneralQuestion]
     withheld: list[str]
     """Prompts of all questions that were ever held out."""
@@ -162,7 +165,7 @@ class GeneratedRow(TypedDict):
     """Null only in an incomplete row, as is `answer`."""
     answer: str
     support: str | None
-    """The text that must support the answer: a part of a document, or the context."""
+    """The text that must support the answer: a passage, or the context."""
     document: str | None
     document_commit: str | None
     span_start: int | None
@@ -294,6 +297,14 @@ class Measurement(TypedDict):
     questions: int
 
 
+class EpochChoice(TypedDict):
+    """Which epoch's adapter a training phase chose."""
+
+    epoch: int
+    of: int
+    why: str
+
+
 class Evaluation(TypedDict):
     """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
 
@@ -319,7 +330,8 @@ class Evaluation(TypedDict):
     leaves: list[dict[str, Any]]
     datasets: dict[str, str]
     checkpoints: dict[str, str]
-    chosen: dict[str, Any]
+    chosen: dict[str, EpochChoice]
+    """The choice of each phase."""
     recipe: dict[str, Any]
     seed: int
     evaluated_at: str

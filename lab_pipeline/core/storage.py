@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and hash what is written."""
+"""Write files atomically, read them, and hash their contents."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 
 
 def digest(value: Any) -> str:
-    """Hash of a JSON-serialisable value (canonical JSON, SHA-256, first 20 hex digits)."""
+    """Hash a JSON-serialisable value (canonical JSON, SHA-256, first 20 hex digits)."""
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:20]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
-    """Hash of a folder's relative file names and bytes, but for the named files and folders at its top."""
+    """Hash a folder's relative file names and bytes, except for the named files and folders at its top."""
     files = sorted(
         path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in leaving_out
     )
@@ -44,7 +44,7 @@ def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a scratch path; on success flush it to disk and rename it to `path`, on failure leave no trace.
+    """Yield a scratch path; on success flush it to disk and rename it to `path`, on failure remove it.
 
     Works for a file, and for a folder that does not exist yet.
     """
@@ -68,10 +68,10 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _locked_scratch(parent: Path) -> tuple[Path, IO[bytes]]:
-    """Make a scratch folder, and hold its lock until the file returned is closed; another one if it is cleared meanwhile."""
+    """Make a scratch folder and lock it until the returned file is closed; try again if it is cleared before it is locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{this_process()}-", dir=parent))
-        with suppress(FileNotFoundError):  # cleared before it had a lock
+        with suppress(FileNotFoundError):  # cleared before it had a lock file
             lock = (folder / _SCRATCH_LOCK).open("wb")
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock.fileno()).st_nlink:
@@ -80,22 +80,22 @@ def _locked_scratch(parent: Path) -> tuple[Path, IO[bytes]]:
 
 
 def clear_scratch(root: Path) -> None:
-    """Remove what killed processes left half-written below a folder.
+    """Remove scratch folders of killed processes below a folder.
 
-    A writer holds the lock in its scratch folder as long as it lives, so whoever can take that lock knows that the writer is
-    dead, wherever it ran: on a shared volume `flock` holds between pods and machines, where process ids mean nothing. A child
-    that a writer forked, without starting another program, holds the lock too: its folder is cleared after the child's end.
+    A writer locks its scratch folder for as long as it lives, so if the lock can be taken, the writer is dead. Unlike process
+    ids, `flock` works across pods and machines on a shared volume. A child that a writer forked, without starting another
+    program, holds the lock too: its folder is cleared after the child ends.
     """
-    for parent, folders, _ in os.walk(root):  # unlike `rglob`, it does not mind a folder that vanishes meanwhile
+    for parent, folders, _ in os.walk(root):  # unlike `rglob`, it tolerates folders that vanish
         for name in [name for name in folders if name.startswith(_SCRATCH)]:
             folders.remove(name)
             writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
-            if not is_alive(writer):  # NFS keeps locks by process, and so would give this one its own threads' locks
+            if not is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
                 _clear_if_dead(Path(parent, name))
 
 
 def _clear_if_dead(scratch: Path) -> None:
-    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # else locked, just gone, or another user's
+    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # else locked, just gone, or owned by another user
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -133,13 +133,13 @@ def read_rows(path: Path) -> list[Any]:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line and flush it to disk; a line torn by a crash or a full disk is completed away by the next append."""
+    """Append one JSON line and flush it to disk, on a new line even if a crash or a full disk cut the last one short."""
     add_line(path, value)
     flush(path)
 
 
 def add_line(path: Path, value: Any) -> None:
-    """`append_line` without the flush: what is added survives the process, not a power cut."""
+    """Append a line without flushing: it survives the process, but not a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
@@ -150,13 +150,13 @@ def add_line(path: Path, value: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until what was written to a file is on the disk."""
+    """Wait until a file's contents are on disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[Any]:
-    """JSON lines of a file that `append_line` writes; a torn line is passed over, a missing file is empty."""
+    """Read the lines that `append_line` wrote; skip incomplete ones, and return none if there is no file."""
     if not path.exists():
         return []
     values = []

@@ -24,6 +24,7 @@ from lab_pipeline.config.settings import DatasetSettings, anchored
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import TRAINING_SCHEMA
 from lab_pipeline.core.storage import digest, file_digest
+from lab_pipeline.core.validation import validation_problems
 from lab_pipeline.datasets.rows import custom_row
 from lab_pipeline.datasets.screening import exclusion
 
@@ -104,8 +105,7 @@ def _load_recipe(path: Path) -> _Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CustomDataError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise CustomDataError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        raise CustomDataError(f"{path}: {validation_problems(error)[0]}") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lab_pipeline.core.storage import digest
+from lab_pipeline.core.validation import validation_problems
 from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, render_prompt
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
@@ -270,10 +271,7 @@ def _load(path: Path, model: type[_Model]) -> _Model:
     try:
         return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(map(str, wrong["loc"]))
-        message = wrong["msg"].removeprefix("Value error, ")
-        raise FlowError(f"{path}: {where}: {message}" if where else f"{path}: {message}") from None
+        raise FlowError(f"{path}: {validation_problems(error)[0]}") from None
     except OSError as error:
         raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 from lab_pipeline.config.settings import SensorSettings, Settings
 from lab_pipeline.core.home import Home
@@ -24,6 +24,7 @@ from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.models.base_model import model_identity
 from lab_pipeline.models.packing import MEASURE
+from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.reviews import Review, reviews_in_force
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
@@ -83,7 +84,7 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
     if not settings.mixing.generated:
         return {}
     reviews = reviews_in_force(home, snapshot.reviews)
-    kinds = {row["leaf"]: row["kind"] for row in snapshot.rows if row["leaf"] in snapshot.usable}
+    kinds = {row["leaf"]: cast("Kind", row["kind"]) for row in snapshot.rows if row["leaf"] in snapshot.usable}
     flows = flows_of_leaves(settings, kinds)
     plans = {}
     for leaf, source in snapshot.usable.items():

@@ -1,1 +1,1 @@
-"""Reading a taxonomy: leaves, their seed examples, their problems, and the snapshot that freezes them."""
+"""Read a taxonomy: leaves, seed examples, problems, and the snapshot that freezes them."""

@@ -1,4 +1,4 @@
-"""What a leaf's `attribution.txt` says: the works it rests on, and under which licences."""
+"""Read the works and licences that a leaf's `attribution.txt` states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPDX = {
     "mpl 2.0": "MPL-2.0",
     "odc by 1.0": "ODC-By-1.0",
 }
-"""By names as `_simplified` leaves them. Names that do not say which version is meant stay as they are stated."""
+"""SPDX ids by `_simplified` name. A name without the version that it means is kept as stated."""
 
 _CREATIVE_COMMONS = {
     "creative commons": "cc",
@@ -40,7 +40,7 @@ _NON_COMMERCIAL = re.compile(r"\bnc\b|non[ -]?commercial", re.IGNORECASE)
 
 
 def works(attribution: str | None) -> list[dict[str, str]]:
-    """The works that an `attribution.txt` names, each with those of title, link, licence and creators that it states."""
+    """Return the works that an `attribution.txt` names, each with its stated title, link, licence and creators."""
     found: list[dict[str, str]] = []
     for line in (attribution or "").splitlines():
         for name, pattern in _WORK.items():
@@ -52,12 +52,12 @@ def works(attribution: str | None) -> list[dict[str, str]]:
 
 
 def licences(attribution: str | None) -> list[str]:
-    """The licences of those works, each once, sorted; none where none is stated."""
+    """Return the stated licences of the works, each once, sorted."""
     return sorted({work["licence"] for work in works(attribution) if "licence" in work})
 
 
 def non_commercial_lines(attribution: str) -> list[tuple[int, str]]:
-    """(line, licence) of each licence that does not allow commercial use."""
+    """Return (line, licence) of each licence that does not allow commercial use."""
     stated = ((line, licences(text)) for line, text in enumerate(attribution.splitlines(), 1))
     return [(line, licence) for line, found in stated for licence in found if is_non_commercial(licence)]
 
@@ -67,7 +67,7 @@ def is_non_commercial(licence: str) -> bool:
 
 
 def spdx(licence: str) -> str:
-    """The SPDX id of a licence as people write it (`CC BY-SA 4.0`, `Apache License, Version 2.0`), else what was written."""
+    """Return the SPDX id of a licence such as `CC BY-SA 4.0` or `Apache License, Version 2.0`; if unknown, the text itself."""
     plain = _simplified(licence)
     if plain in _SPDX:
         return _SPDX[plain]
@@ -80,7 +80,7 @@ def spdx(licence: str) -> str:
 
 
 def _simplified(licence: str) -> str:
-    """Lower-case words and numbers, without those that are part of no licence's name."""
+    """Reduce a licence's name to lower-case words and numbers, without `_FILLERS`."""
     words = re.findall(r"[a-z0-9]+(?:\.[0-9]+)*", licence.casefold().replace("licence", "license"))
     return " ".join(word.removeprefix("v") if word[1:2].isdigit() else word for word in words if word not in _FILLERS)
 

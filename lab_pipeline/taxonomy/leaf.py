@@ -1,7 +1,7 @@
-"""One leaf of a taxonomy: a folder with a `qna.yaml` of seed examples, read and judged without ever raising.
+"""Read and check one leaf of a taxonomy, a folder with a `qna.yaml` of seed examples, without ever raising.
 
-Two verdicts: the *schema verdict* is that of the public InstructLab schemas (package `instructlab-schema`); *usable* is
-ours and stricter, for it also asks whether the pipeline can do anything with the leaf.
+There are two verdicts: the *schema verdict* by the public InstructLab schemas (package `instructlab-schema`), and *usable*,
+which is stricter: it also means that the pipeline can work with the leaf.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
 QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
 VERSIONS = (1, 2, 3)
-"""Schema versions that this module knows how to read."""
+"""Schema versions that this module can read."""
 
 MAX_CONTEXT_WORDS = 500
 MAX_ANSWER_WORDS = 250
-"""Limits that InstructLab's taxonomy README documents and no upstream tool enforces."""
+"""Limits in the README of InstructLab's taxonomy, which no upstream tool enforces."""
 
 Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a leaf; an error makes it unusable, a warning does not."""
+    """Something wrong with a leaf: an error makes it unusable, a warning does not."""
 
     file: str
     line: int
-    severity: Literal["error", "warning"]
+    severity: Severity
     message: str
 
     def __str__(self) -> str:
@@ -51,25 +52,27 @@ class Problem:
 
 @dataclass(frozen=True)
 class Seed:
-    """A seed example: one question with its answer, and the passage it rests on where there is one."""
+    """A seed example: a question with its answer, and its context if there is one."""
 
     question: str
     answer: str
     context: str | None
     group: int
-    """Index of the entry of `seed_examples` that it stands in; a knowledge entry holds several questions."""
+    """Index of its entry in `seed_examples`; a knowledge entry holds several questions."""
     line: int
     asked: str
-    """What a model is asked: the question, after its context where the answer is to come from that (grounded skills)."""
+    """The prompt: the question, in grounded skills after its context."""
 
     @property
     def identity(self) -> str:
-        """Hash by which the held-out ledger knows the question, whatever leaf, line or order it stands in."""
+        """Hash the prompt, so that the held-out ledger recognises it in any leaf, line and order."""
         return digest(normalised(self.asked))
 
 
 @dataclass(frozen=True)
 class DocumentReference:
+    """The documents that a knowledge leaf names."""
+
     repo: str
     commit: str
     patterns: tuple[str, ...]
@@ -78,7 +81,7 @@ class DocumentReference:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A usable leaf's content."""
+    """The content of a usable leaf."""
 
     key: str
     kind: Kind
@@ -94,7 +97,7 @@ class Leaf:
 
 @dataclass
 class LeafReading:
-    """What reading one leaf's folder gave: its content where usable, and all problems found."""
+    """The result of reading a leaf: its content if it can be used, and all problems found."""
 
     key: str
     schema_verdict: Literal["valid", "invalid"] = "invalid"
@@ -106,11 +109,14 @@ class LeafReading:
     def usable(self) -> bool:
         return self.leaf is not None and not any(problem.severity == "error" for problem in self.problems)
 
+    def report(self, line: int, message: str, severity: Severity = "error", file: str = QNA) -> None:
+        self.problems.append(Problem(f"{self.key}/{file}", line, severity, message))
+
 
 def find_leaves(taxonomy: Path) -> list[str]:
-    """Keys (folder paths) of all leaves below the known branches, sorted; symbolic links are not followed.
+    """List the keys (folder paths) of all leaves, sorted, without following symbolic links.
 
-    A folder name that is not UTF-8 is given with replacement characters, under which the leaf cannot be read.
+    A folder name that is not UTF-8 gets replacement characters, so its leaf cannot be read.
     """
     found = set()
     for branch in BRANCHES:
@@ -122,58 +128,53 @@ def find_leaves(taxonomy: Path) -> list[str]:
 
 
 def read_leaf(taxonomy: Path, key: str) -> LeafReading:
-    """Read and check the leaf at `taxonomy / key`. Never raises: what is wrong stands in `problems`."""
+    """Read and check the leaf at `taxonomy / key`; errors are reported as problems, not raised."""
     reading = LeafReading(key)
-    file = f"{key}/{QNA}"
-
-    def problem(line: int, message: str, severity: Literal["error", "warning"] = "error", name: str = file) -> None:
-        reading.problems.append(Problem(name, line, severity, message))
-
     try:
         located = load_located((taxonomy / key / QNA).read_bytes())
     except OSError as error:
-        problem(1, f"cannot be read ({error.strerror})")
+        reading.report(1, f"cannot be read ({error.strerror})")
         return reading
     except YamlProblem as error:
-        problem(error.line, error.message)
+        reading.report(error.line, error.message)
         return reading
 
     value = located.value
     if not isinstance(value, dict):
-        problem(1, f"expected a mapping with 'seed_examples', found {type(value).__name__}")
+        reading.report(1, f"expected a mapping with 'seed_examples', found {type(value).__name__}")
         return reading
     version = value.get("version", 1)
     if isinstance(version, bool) or version not in VERSIONS:
-        problem(located.line(("version",)), f"schema version {version!r} is not known; use {VERSIONS[-1]}")
+        reading.report(located.line(("version",)), f"schema version {version!r} is not known; use {VERSIONS[-1]}")
         return reading
     reading.version = version = int(version)
     schema = _schema(_branch(key), version)
-    about: Any = schema.schema
-    if about.get("deprecated"):
-        problem(located.line(("version",)), about["description"])
+    definition: Any = schema.schema
+    if definition.get("deprecated"):
+        reading.report(located.line(("version",)), definition["description"])
         return reading
-    refused = sorted(schema.iter_errors(value), key=lambda each: (located.line(tuple(each.absolute_path)), each.message))
-    for each in refused:
-        problem(located.line(tuple(each.absolute_path)), _said(each))
+    refused = [(located.line(tuple(each.absolute_path)), each) for each in schema.iter_errors(value)]
+    for line, each in sorted(refused, key=lambda found: (found[0], found[1].message)):
+        reading.report(line, _described(each))
     if refused:
         return reading
     reading.schema_verdict = "valid"
 
     attribution = _read_attribution(taxonomy / key / ATTRIBUTION)
     if not attribution and version > 1:
-        problem(1, "missing or empty; name title, link, licence and creators", "warning", f"{key}/{ATTRIBUTION}")
+        reading.report(1, "missing or empty; name title, link, licence and creators", "warning", ATTRIBUTION)
     for line, licence in non_commercial_lines(attribution):
-        said = f"licence {licence} does not allow commercial use; data sets and models made from this leaf say so"
-        problem(line, said, "warning", f"{key}/{ATTRIBUTION}")
+        message = f"licence {licence} does not allow commercial use; data sets and models made from this leaf say so"
+        reading.report(line, message, "warning", ATTRIBUTION)
     for line, message in _length_warnings(located):
-        problem(line, message, "warning")
-    reading.leaf = _leaf_of(key, version, located, attribution, problem)
+        reading.report(line, message, "warning")
+    reading.leaf = _leaf_of(reading, version, located, attribution)
     return reading
 
 
-def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, problem: Any) -> Leaf | None:
+def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attribution: str) -> Leaf | None:
     value = located.value
-    if _branch(key) == "knowledge":
+    if _branch(reading.key) == "knowledge":
         kind: Kind = "knowledge"
         seeds = _knowledge_seeds(located)
         source = value["document"]
@@ -184,34 +185,29 @@ def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, pro
         seeds = _skill_seeds(located)
         grounded = [seed for seed in seeds if seed.context]
         freeform = [seed for seed in seeds if not seed.context]
-        kind, seeds, others = (
-            ("grounded_skill", grounded, freeform) if len(grounded) > len(freeform) else ("freeform_skill", freeform, grounded)
-        )
+        kind = "grounded_skill" if len(grounded) > len(freeform) else "freeform_skill"
+        seeds, others, have = (grounded, freeform, "have") if kind == "grounded_skill" else (freeform, grounded, "lack")
+        message = f"set aside: a {kind.replace('_', ' ')} leaf's seeds all {have} a context; move this one to a leaf of its own"
         for seed in others:
-            problem(
-                seed.line,
-                f"set aside: a {kind.replace('_', ' ')} leaf's seeds all {'have' if grounded is seeds else 'lack'} a context; "
-                "move this one to a leaf of its own",
-                "warning",
-            )
+            reading.report(seed.line, message, "warning")
         document = None
     usable: list[Seed] = []
     seen: dict[tuple[str, str | None], int] = {}
     for seed in seeds:
-        # a skill may answer one request in many ways, but a knowledge question is asked without its context
-        same = (seed.identity, None if kind == "knowledge" else normalised(seed.answer))
+        # A skill may answer one request in many ways, but a knowledge question is asked without its context.
+        content = (seed.identity, None if kind == "knowledge" else normalised(seed.answer))
         if not seed.question.strip() or not seed.answer.strip():
-            problem(seed.line, "set aside: question or answer is blank", "warning")
-        elif same in seen:
-            problem(seed.line, f"set aside: the same question stands at line {seen[same]}", "warning")
+            reading.report(seed.line, "set aside: question or answer is blank", "warning")
+        elif content in seen:
+            reading.report(seed.line, f"set aside: the same question stands at line {seen[content]}", "warning")
         else:
-            seen[same] = seed.line
+            seen[content] = seed.line
             usable.append(seed)
     if not usable:
-        problem(located.line(("seed_examples",)), "no seed example is left to work with")
+        reading.report(located.line(("seed_examples",)), "no seed example is left to work with")
         return None
     return Leaf(
-        key=key,
+        key=reading.key,
         kind=kind,
         version=version,
         created_by=str(value.get("created_by", "")),
@@ -225,18 +221,13 @@ def _leaf_of(key: str, version: int, located: LocatedYaml, attribution: str, pro
 
 
 def _knowledge_seeds(located: LocatedYaml) -> list[Seed]:
-    return [
-        Seed(
-            pair["question"].strip(),
-            pair["answer"].strip(),
-            example["context"].strip(),
-            group,
-            located.line(("seed_examples", group, "questions_and_answers", index)),
-            asked=pair["question"].strip(),
-        )
-        for group, example in enumerate(located.value["seed_examples"])
-        for index, pair in enumerate(example["questions_and_answers"])
-    ]
+    seeds = []
+    for group, example in enumerate(located.value["seed_examples"]):
+        for index, pair in enumerate(example["questions_and_answers"]):
+            question, answer, context = pair["question"].strip(), pair["answer"].strip(), example["context"].strip()
+            line = located.line(("seed_examples", group, "questions_and_answers", index))
+            seeds.append(Seed(question, answer, context, group, line, asked=question))
+    return seeds
 
 
 def _skill_seeds(located: LocatedYaml) -> list[Seed]:
@@ -262,9 +253,8 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
             except (LookupError, TypeError):  # below a merge key (<<), or a key that is not text
                 continue
             if isinstance(text, str) and len(text.split()) > limits[name]:
-                warnings.append(
-                    (located.lines[path], f"{name} has {len(text.split())} words; the documented limit is {limits[name]}")
-                )
+                message = f"{name} has {len(text.split())} words; the documented limit is {limits[name]}"
+                warnings.append((located.lines[path], message))
     return warnings
 
 
@@ -278,11 +268,11 @@ def _read_attribution(path: Path) -> str:
 
 
 def _branch(key: str) -> str:
-    """Name of the schema that judges the leaf."""
+    """Return the name of the leaf's schema."""
     return "knowledge" if key.partition("/")[0] == "knowledge" else "compositional_skills"
 
 
-def _said(error: jsonschema.ValidationError) -> str:
+def _described(error: jsonschema.ValidationError) -> str:
     where = ".".join(str(step) for step in error.absolute_path)
     message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
     return f"{where}: {message}" if where else message
@@ -293,8 +283,6 @@ def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
     folder = files("instructlab.schema") / f"v{version}"
     version_schema = json.loads((folder / "version.json").read_text())
     schema = json.loads((folder / f"{branch}.json").read_text())
-    resources = {
-        "./version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
-        "version.json": Resource.from_contents(version_schema, default_specification=DRAFT202012),
-    }
-    return jsonschema.Draft202012Validator(schema, registry=Registry().with_resources(resources.items()))
+    version_resource = Resource.from_contents(version_schema, default_specification=DRAFT202012)
+    registry = Registry().with_resources([(name, version_resource) for name in ("./version.json", "version.json")])
+    return jsonschema.Draft202012Validator(schema, registry=registry)

@@ -1,7 +1,7 @@
-"""What people decided about single rows: a banned row never comes in again, a pinned one stays.
+"""Read and record what people decided about single rows: a banned row is never used again, a pinned one always.
 
-Two files are read, with the same entries: `reviews.yaml` at the taxonomy's root, which comes by git like its leaves, and the
-home's own, which `lab-pipeline review` appends to and which has the last word. Of several entries on a row the last counts.
+Reviews are read from two files: `reviews.yaml` at the root of the taxonomy, versioned with its leaves, and the home's file,
+which `lab-pipeline review` appends to and which takes precedence. Of several reviews of a row, the last one counts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from filelock import FileLock
@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.rows import GeneratedRow, as_prompt
 from lab_pipeline.core.storage import digest, write_text
+from lab_pipeline.core.validation import validation_problems
 from lab_pipeline.taxonomy.yaml_lines import YamlProblem, load_located
 from lab_pipeline.text.words import normalised
 
@@ -28,7 +29,7 @@ Decision = Literal["ban", "pin", "undo"]
 
 
 class Review(BaseModel):
-    """One entry of `reviews.yaml`. It is about the row of that id, and about any row of the leaf with the same text."""
+    """An entry of `reviews.yaml`: about the row of that id, and any row of the leaf with the same text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,43 +37,43 @@ class Review(BaseModel):
     row: str = Field(pattern="^[0-9a-f]{20}$")
     """Id of a generated row."""
     text: str | None = Field(None, pattern="^[0-9a-f]{20}$")
-    """See `text_digest`; by it the row is known again after its leaf was generated anew, when ids may differ."""
+    """The row's `text_digest`, by which it is recognised after its leaf was generated again, when ids may differ."""
     decision: Decision
     author: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     at: date
 
     def __str__(self) -> str:
-        done = {"ban": "banned", "pin": "pinned", "undo": "review undone"}[self.decision]
-        return f"{done} by {self.author} on {self.at}: {self.reason}"
+        outcome = {"ban": "banned", "pin": "pinned", "undo": "review undone"}[self.decision]
+        return f"{outcome} by {self.author} on {self.at}: {self.reason}"
 
 
-def text_digest(asked: str, answer: str) -> str:
-    """Hash of what a model is asked and what it should answer, whatever their case and white space."""
-    return digest([normalised(asked), normalised(answer)])
+def text_digest(prompt: str, answer: str) -> str:
+    """Hash a prompt and its answer, regardless of case and white space."""
+    return digest([normalised(prompt), normalised(answer)])
 
 
-def asked_of(row: dict[str, Any]) -> str:
-    """What a generated row asks a model, as its training row does; of an incomplete row what it has."""
+def asked_of(row: GeneratedRow) -> str:
+    """Build the prompt of a generated row as its training row has it; an incomplete row may lack the question."""
     return as_prompt(row["question"] or "", row["context"])[0]["content"]
 
 
-def row_text(row: dict[str, Any]) -> str:
-    """`text_digest` of a generated row."""
+def row_text(row: GeneratedRow) -> str:
+    """Compute the `text_digest` of a generated row."""
     return text_digest(asked_of(row), row["answer"] or "")
 
 
 def review_of(reviews: Sequence[Review], row_id: str, text: str) -> Review | None:
-    """The last word on a row of a leaf, None where nobody reviewed it or the review was undone."""
+    """Return the review of a row that counts; None if there is none, or it was undone."""
     last = next((review for review in reversed(reviews) if row_id == review.row or text == review.text), None)
     return None if last is None or last.decision == "undo" else last
 
 
 def read_reviews(file: Path) -> list[Review]:
-    """The entries of a `reviews.yaml`, none if there is no such file.
+    """Read a `reviews.yaml`; return none if there is no such file.
 
     Raises:
-        LabError: it cannot be read, or an entry is wrong; the message names file and line.
+        LabError: It cannot be read, or an entry is wrong; the message names file and line.
     """
     try:
         raw = file.read_bytes()
@@ -95,20 +96,19 @@ def _parsed(raw: bytes, file: Path) -> list[Review]:
         try:
             reviews.append(Review.model_validate(entry))
         except ValidationError as error:
-            wrong = error.errors()[0]
-            line = located.line((index, *wrong["loc"]))
-            raise LabError(f"{file}:{line}: {'.'.join(map(str, wrong['loc'])) or 'entry'}: {wrong['msg']}") from None
+            line = located.line((index, *error.errors()[0]["loc"]))
+            raise LabError(f"{file}:{line}: {validation_problems(error)[0]}") from None
     return reviews
 
 
-def reviews_in_force(home: Home, contributed: list[dict[str, Any]]) -> dict[str, list[Review]]:
-    """All reviews of each leaf that has some, in the order in which they count.
+def reviews_in_force(home: Home, contributed: Sequence[dict[str, str | None]]) -> dict[str, list[Review]]:
+    """Return the reviews of each leaf, the home's after those of the taxonomy.
 
     Args:
-        contributed: `reviews` of the snapshot, the taxonomy's own.
+        contributed: The taxonomy's reviews as JSON, from the snapshot.
 
     Raises:
-        LabError: the home's `reviews.yaml` is wrong.
+        LabError: The home's `reviews.yaml` is wrong.
     """
     by_leaf: dict[str, list[Review]] = {}
     for review in [*map(Review.model_validate, contributed), *read_reviews(home.root / FILE)]:
@@ -120,7 +120,7 @@ def record_review(home: Home, leaf: str, row: str, text: str | None, decision: D
     """Append a review to the home's file.
 
     Raises:
-        LabError: author or reason is blank, or the file is wrong as it stands.
+        LabError: Author or reason is blank, or the file is already wrong.
     """
     if not author.strip() or not reason.strip():
         raise LabError("a review needs an author and a reason, neither of them blank")

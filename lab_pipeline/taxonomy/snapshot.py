@@ -1,66 +1,62 @@
-"""The snapshot: one row for each leaf, and each usable leaf's content frozen under its fingerprint.
+"""Take snapshots of a taxonomy: a row for each leaf, and the content of usable leaves frozen under their fingerprints.
 
-Everything after the snapshot reads the frozen content, so a commit in the middle of a retune cannot mix two states.
+All later steps read the frozen content, so a commit during a retune cannot mix two states of the taxonomy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from filelock import FileLock
 
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
+from lab_pipeline.core.rows import SNAPSHOT_SCHEMA, FrozenLeaf, Passage, SnapshotRow
 from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.documents.passages import passages
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
-from lab_pipeline.taxonomy.leaf import QNA, Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Seed, find_leaves, read_leaf
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
-
-_KEPT = ("held_out", "heldout_questions", "documents", "document_commit", "contributor", "attribution")
-"""Columns of a leaf's last usable state that its quarantined row carries on."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A taxonomy as it stood at one moment."""
+    """A taxonomy at one moment."""
 
     id: str
-    """Hash of the rows: two equal taxonomies have equal ids."""
+    """Hash of the rows, so equal taxonomies have equal ids."""
     taxonomy_commit: str
-    """Commit of the repository around the taxonomy, with `+changes` for an unclean work tree; '' outside of git."""
+    """Commit of the taxonomy's repository, with `+changes` for a modified work tree; '' outside git."""
     taken_at: str
     """ISO 8601 with milliseconds, UTC."""
-    rows: list[dict[str, Any]]
+    rows: list[SnapshotRow]
     state: str = ""
-    """`taxonomy_state` of what was read, found before it was read; '' if an older release took the snapshot."""
+    """The `taxonomy_state`, computed before the taxonomy was read; '' if an older release took the snapshot."""
     branch: str = ""
-    """Branch or other ref of the repository, '' outside of git."""
+    """Branch or other ref of the repository, '' outside git."""
     notes: list[str] = field(default_factory=list)
-    """What happened to branch and history since the snapshot before."""
+    """What happened to branch, history and reviews since the previous snapshot."""
     document_folders: list[str] = field(default_factory=list)
-    """Plain folders outside of the taxonomy that leaves refer to."""
-    reviews: list[dict[str, Any]] = field(default_factory=list)
-    """Entries of the taxonomy's `reviews.yaml`; while that is wrong, those of the snapshot before."""
+    """Plain folders outside the taxonomy that leaves refer to."""
+    reviews: list[dict[str, str | None]] = field(default_factory=list)
+    """Entries of the taxonomy's `reviews.yaml`; if that is wrong, those of the previous snapshot."""
     refused: list[str] = field(default_factory=list)
-    """`refused_hosts` of the settings it was taken under: the leaves in it are fit to be sent there."""
+    """The `refused_hosts` of the settings at the time: usable leaves may be sent to them."""
 
     @property
     def usable(self) -> dict[str, str]:
-        """Fingerprint of each usable leaf, by key."""
-        return {row["leaf"]: row["fingerprint"] for row in self.rows if row["usable"]}
+        """Map the key of each usable leaf to its fingerprint."""
+        return {row["leaf"]: row["fingerprint"] for row in self.rows if row["usable"] and row["fingerprint"]}
 
     @property
     def problems(self) -> dict[str, list[str]]:
-        """What is wrong, as `file:line: message`, by leaf."""
+        """List the problems of each leaf, as `file:line: message`."""
         return {
             row["leaf"]: [f"{problem['file']}:{problem['line']}: {problem['message']}" for problem in row["problems"]]
             for row in self.rows
@@ -73,11 +69,11 @@ def take_snapshot(
     """Read the whole taxonomy, freeze its usable leaves in `home`, and make the result the current snapshot.
 
     Raises:
-        LabError: the taxonomy cannot be had, or holds no leaf at all.
+        LabError: The taxonomy cannot be read, or has no leaf.
     """
     clear_scratch(home.root)
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.heldout_ledger.with_suffix(".lock")):  # two snapshots at once must not give one question two roles
+    with FileLock(home.heldout_ledger.with_suffix(".lock")):  # or two snapshots at once could give a question two roles
         taxonomy = open_taxonomy(home, settings)
         keys = find_leaves(taxonomy.folder)
         if not keys:
@@ -95,8 +91,8 @@ def take_snapshot(
             on_progress(done, len(keys), key)
             reading = read_leaf(taxonomy.folder, key)
             row = _row(home, settings, taxonomy, reading, ledger, scans)
-            if not row["usable"] and key in earlier:  # its last good rows stay in use, so they must stay measurable
-                row |= {name: earlier[key][name] for name in _KEPT}
+            if not row["usable"] and key in earlier:
+                _keep_last_usable(row, earlier[key])
             rows.append(row)
         snapshot = Snapshot(
             id=digest(rows),
@@ -118,10 +114,10 @@ def take_snapshot(
 
 
 def current_snapshot(home: Home) -> Snapshot:
-    """The latest snapshot.
+    """Load the latest snapshot.
 
     Raises:
-        NotMaterialized: none was taken yet.
+        NotMaterialized: There is none yet.
     """
     if not home.current_snapshot.exists():
         raise NotMaterialized("no taxonomy snapshot yet; materialize taxonomy_snapshot first")
@@ -130,60 +126,62 @@ def current_snapshot(home: Home) -> Snapshot:
 
 
 def check_recipients(snapshot: Snapshot, settings: Settings) -> None:
-    """Make sure that no document goes to a host that the snapshot's leaves were not chosen for.
+    """Make sure that no document goes to a host for which the snapshot did not check it.
 
     Raises:
-        LabError: teacher, judge or `documents.sensitive` changed since the snapshot was taken.
+        LabError: Teacher, judge or `documents.sensitive` changed since the snapshot was taken.
     """
     if new := set(refused_hosts(settings)) - set(snapshot.refused):
         raise LabError(
-            f"the documents were not yet looked through for secrets and personal data that must not go to "
+            "the documents were not yet looked through for secrets and personal data that must not go to "
             f"{', '.join(sorted(new))} (documents.sensitive is 'refuse'); materialize taxonomy_snapshot first"
         )
 
 
 def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
-    """An earlier snapshot, with the facts of the last time that its rows were found.
+    """Load an earlier snapshot; if several had the same rows, with the facts of the last one.
 
     Raises:
-        NotMaterialized: the home does not hold it.
+        NotMaterialized: The home does not have it.
     """
     if not home.snapshot(snapshot_id).exists():
         raise NotMaterialized(f"no taxonomy snapshot {snapshot_id}; materialize taxonomy_snapshot and instruction_catalog")
-    if not home.snapshot_facts(snapshot_id).exists():  # of a release that kept them for the latest one only
+    if not home.snapshot_facts(snapshot_id).exists():  # older releases kept facts of the latest one only
         current = current_snapshot(home)
         return current if current.id == snapshot_id else Snapshot(snapshot_id, "", "", read_rows(home.snapshot(snapshot_id)))
     return Snapshot(rows=read_rows(home.snapshot(snapshot_id)), **read_json(home.snapshot_facts(snapshot_id)))
 
 
-def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """The taxonomy's reviews, and what there is to say of them: a slip of the pen must not let banned rows in."""
+def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str, str | None]], list[str]]:
+    """Read the taxonomy's reviews, with notes; if the file is wrong, keep the previous ones, so that bans stay in force."""
     file = taxonomy.folder / FILE
     try:
         found = [] if file.is_symlink() else read_reviews(file)
     except LabError as error:
-        return before.reviews if before else [], [f"{error}; until it is mended, reviews hold as in the snapshot before"]
+        return before.reviews if before else [], [f"{error}; until it is fixed, the reviews of the previous snapshot hold"]
     return [review.model_dump(mode="json") for review in found], []
 
 
 def _row(
     home: Home, settings: Settings, taxonomy: Taxonomy, reading: LeafReading, ledger: Ledger, scans: dict[str, str]
-) -> dict[str, Any]:
+) -> SnapshotRow:
+    """Build a leaf's row, and freeze the leaf if it is usable."""
     leaf = reading.leaf
-    frozen: dict[str, Any] | None = None
+    frozen: FrozenLeaf | None = None
     held_out: list[Seed] = []
     if leaf and reading.usable:
         documents = _documents(home, settings, taxonomy, leaf, reading, scans)
         if reading.usable:
             used, held_out = split_seeds(leaf, ledger, settings.seed)
-            if said := _said_of_split(used, held_out):
-                reading.problems.append(Problem(f"{leaf.key}/{QNA}", leaf.seeds[0].line, "warning", said))
+            if warning := _split_warning(used, held_out):
+                reading.report(leaf.seeds[0].line, warning, "warning")
             frozen = _frozen(leaf, used, documents)
     fingerprint = None
     if frozen:
         fingerprint = digest({**frozen, "passages": [{**each, "commit": None} for each in frozen["passages"]]})
         if not home.leaf_source(fingerprint).exists():
             write_json(home.leaf_source(fingerprint), frozen)
+    grounded = leaf is not None and leaf.kind == "grounded_skill"
     return {
         "leaf": reading.key,
         "kind": leaf.kind if leaf else None,
@@ -197,53 +195,55 @@ def _row(
         "document_commit": frozen["passages"][0]["commit"] if frozen and frozen["passages"] else None,
         "contributor": leaf.created_by if leaf else None,
         "attribution": leaf.attribution if leaf else None,
-        "problems": [asdict(problem) for problem in reading.problems],
+        "problems": [
+            {"file": each.file, "line": each.line, "severity": each.severity, "message": each.message}
+            for each in reading.problems
+        ],
         "heldout_questions": [
-            {
-                "question": seed.question,
-                "answer": seed.answer,
-                "context": seed.context if leaf and leaf.kind == "grounded_skill" else None,
-            }
+            {"question": seed.question, "answer": seed.answer, "context": seed.context if grounded else None}
             for seed in held_out
         ],
     }
 
 
+def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
+    """Carry on what is known of a quarantined leaf: its last good rows stay in use, so they must stay measurable."""
+    row["held_out"], row["heldout_questions"] = earlier["held_out"], earlier["heldout_questions"]
+    row["documents"], row["document_commit"] = earlier["documents"], earlier["document_commit"]
+    row["contributor"], row["attribution"] = earlier["contributor"], earlier["attribution"]
+
+
 def _documents(
     home: Home, settings: Settings, taxonomy: Taxonomy, leaf: Leaf, reading: LeafReading, scans: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Passages of the leaf's documents; what cannot be had is added to the reading's problems.
+) -> list[Passage]:
+    """Fetch the passages of a leaf's documents, and report what is wrong with them.
 
-    A plain folder outside of the taxonomy is scanned first, and the scan put into `scans`.
+    A plain folder outside the taxonomy is scanned first, and the scan added to `scans`.
     """
     if leaf.document is None:
         return []
     try:
         local = local_path(leaf.document.repo, taxonomy.folder, taxonomy.origin)
         inside = local is not None and local.is_relative_to(taxonomy.folder)
-        allowed = settings.documents.allow_local
-        if allowed is None:
-            allowed = not taxonomy.remote
-        allowed = allowed or (taxonomy.exported and inside)
+        stated = settings.documents.allow_local
+        allowed = (not taxonomy.remote if stated is None else stated) or (taxonomy.exported and inside)
         if allowed and local and not inside and leaf.document.commit == WORKTREE and str(local) not in scans:
             scans[str(local)] = scan(home, local)
         policy = settings.documents.model_copy(update={"allow_local": allowed})
         documents = fetch_documents(leaf.document, taxonomy.folder, home.documents, policy, taxonomy.origin)
     except (LabError, OSError) as error:
-        reading.problems.append(Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", str(error)))
+        reading.report(leaf.document.line, str(error))
         return []
     for document in documents:
         reading.problems += sensitive_problems(document, refused_hosts(settings))
-    found = [passage.as_dict() for document in documents for passage in passages(document)]
+    found = [passage for document in documents for passage in passages(document)]
     if not found:
-        reading.problems.append(
-            Problem(f"{leaf.key}/{QNA}", leaf.document.line, "error", "the documents hold no paragraph of text")
-        )
+        reading.report(leaf.document.line, "the documents hold no paragraph of text")
     return found
 
 
-def _said_of_split(used: list[Seed], held_out: list[Seed]) -> str | None:
-    """What a leaf lacks where its seeds cannot serve both for generation and for the test."""
+def _split_warning(used: list[Seed], held_out: list[Seed]) -> str | None:
+    """Say what a leaf lacks if its seeds cannot serve both generation and evaluation."""
     if not held_out:
         return (
             f"no seed can be held out, so what is learned of this leaf is not measurable; write at least {MINIMUM_SEEDS} "
@@ -257,7 +257,7 @@ def _said_of_split(used: list[Seed], held_out: list[Seed]) -> str | None:
     return None
 
 
-def _frozen(leaf: Leaf, used: list[Seed], documents: list[dict[str, Any]]) -> dict[str, Any]:
+def _frozen(leaf: Leaf, used: list[Seed], documents: list[Passage]) -> FrozenLeaf:
     return {
         "leaf": leaf.key,
         "kind": leaf.kind,

@@ -1,7 +1,7 @@
-"""Where the taxonomy comes from: a folder as it stands, or a ref of a git repository, local or remote.
+"""Open the taxonomy: a folder as it is, or a ref of a local or remote git repository.
 
-A repository is fetched into one bare mirror below the home, and the files of the commit are exported to a folder named by
-their tree. Nothing is ever checked out.
+A repository is fetched into a bare mirror in the home, and the files of the commit are exported to a folder named by their
+tree. Nothing is ever checked out.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -24,10 +23,10 @@ from lab_pipeline.core.storage import digest, read_json, written_whole
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts
 
 REACH_SECONDS = 20
-"""Longest time that asking a repository for its ref may take."""
+"""Maximum time to ask a repository for its ref."""
 
 MOST_DOCUMENTS = 4
-"""A repository may hold this many times `documents.max_megabytes`."""
+"""Maximum size of a repository, in multiples of `documents.max_megabytes`."""
 
 _MOST_FILES = 200_000
 _EXPORTS_KEPT = 3
@@ -36,20 +35,20 @@ _FETCHED = "refs/taxonomy/current"
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A taxonomy ready to be read."""
+    """A taxonomy that is ready to be read."""
 
     folder: Path
     commit: str
-    """Of the repository it is from, or around it; with `+changes` for an unclean work tree, '' outside of git."""
+    """Commit of its repository, with `+changes` for a modified work tree; '' outside git."""
     branch: str
-    """The branch or other ref that was read, '' outside of git."""
+    """The branch or other ref that was read, '' outside git."""
     state: str
-    """Its own part of `taxonomy_state`, found before anything is read."""
+    """Its part of `taxonomy_state`, computed before anything is read."""
     exported: bool
     origin: Path | None
-    """The local repository it was exported from."""
+    """The local repository that it was exported from."""
     notes: list[str]
-    """What happened to branch and history since the current snapshot that an operator should know."""
+    """What happened to branch and history since the current snapshot."""
 
     @property
     def remote(self) -> bool:
@@ -57,45 +56,44 @@ class Taxonomy:
 
 
 def reads_git(settings: Settings) -> bool:
-    """Whether the taxonomy is the commit of a ref rather than a folder as it stands."""
+    """Tell whether the taxonomy is read from a ref in git, or from a folder as it is."""
     return settings.taxonomy.ref is not None or is_remote(settings.taxonomy.path)
 
 
 def taxonomy_state(home: Home, settings: Settings) -> str:
-    """What a snapshot depends on: equal states give equal snapshots. Cheap, for it reads no file and fetches nothing.
+    """Hash what a snapshot depends on, so equal states give equal snapshots; cheap, because it reads and fetches no file.
 
-    For a folder that is the path, size, time and mode of every file, for a repository the commit of its ref; and so for
-    the folders outside of the taxonomy whose documents the leaves of the current snapshot refer to.
+    Covers the commit of the ref, or path, size, time and mode of every file of a folder; likewise the folders outside the
+    taxonomy that leaves of the current snapshot refer to.
 
     Raises:
-        LabError: the taxonomy is not there, or cannot be reached.
+        LabError: The taxonomy does not exist, or cannot be reached.
     """
-    outside = _current(home).get("document_folders", [])
+    outside = read_json(home.current_snapshot).get("document_folders", []) if home.current_snapshot.exists() else []
     scans = {folder: scan(home, Path(folder)) for folder in outside}
-    return whole_state(_own_state(home, settings), scans, refused_hosts(settings))
+    return whole_state(_source_state(home, settings), scans, refused_hosts(settings))
 
 
 def whole_state(taxonomy: str, document_folders: dict[str, str], refused: list[str]) -> str:
-    """The state of a taxonomy together with the `scan` of each document folder outside of it, and the `refused_hosts`."""
+    """Combine the state of the taxonomy, the `scan` of each document folder outside it, and the `refused_hosts`."""
     return digest([taxonomy, document_folders, *([refused] if refused else [])])
 
 
 def open_taxonomy(home: Home, settings: Settings) -> Taxonomy:
-    """The taxonomy as it is now; from git it is fetched and exported first, unless the home holds that state already.
+    """Open the current taxonomy; fetch and export it from git first, unless the home already has that commit.
 
     Raises:
-        LabError: it is not there, cannot be reached, lacks the ref, or is too large.
+        LabError: It does not exist, cannot be reached, lacks the ref, or is too large.
     """
     return _open_ref(home, settings) if reads_git(settings) else _open_folder(home, settings)
 
 
 def _open_folder(home: Home, settings: Settings) -> Taxonomy:
-    state = _own_state(home, settings)
+    state = _source_state(home, settings)
     folder = Path(settings.taxonomy.path).resolve()
-    commit, branch = _own_git(folder, "rev-parse", "HEAD"), _own_git(folder, "symbolic-ref", "--short", "HEAD")
-    before = _commit_before(home)
-    notes = _notes(home, branch, commit, not before or _own_git(folder, "merge-base", before, "HEAD") == before)
-    changes = "+changes" if commit and _own_git(folder, "status", "--porcelain", "--", ".") else ""
+    commit, branch = _user_git(folder, "rev-parse", "HEAD"), _user_git(folder, "symbolic-ref", "--short", "HEAD")
+    notes = _notes(home, branch, commit, lambda before: _user_git(folder, "merge-base", before, "HEAD") == before)
+    changes = "+changes" if commit and _user_git(folder, "status", "--porcelain", "--", ".") else ""
     return Taxonomy(folder, commit + changes, branch, state, False, None, notes)
 
 
@@ -115,17 +113,16 @@ def _open_ref(home: Home, settings: Settings) -> Taxonomy:
         if commit is None:
             raise LabError(f"{source.path}: {tip.branch} moved while it was fetched; run again")
         folder = _export(home, settings, git, commit)
-    before = _commit_before(home)
-    notes = _notes(home, tip.branch, commit, not before or git.descends(commit, before))
+    notes = _notes(home, tip.branch, commit, lambda before: git.descends(commit, before))
     origin = None if is_remote(source.path) else Path(source.path)
     return Taxonomy(folder, commit, tip.branch, tip.id, True, origin, notes)
 
 
 def find_tip(home: Home, settings: Settings) -> Tip:
-    """What the ref of a taxonomy in git stands for now.
+    """Resolve the ref of a taxonomy in git.
 
     Raises:
-        LabError: the repository cannot be reached, or has no such ref.
+        LabError: The repository cannot be reached, or has no such ref.
     """
     source = settings.taxonomy
     ref = source.ref or "HEAD"
@@ -143,10 +140,10 @@ def find_tip(home: Home, settings: Settings) -> Tip:
 
 
 def scan(home: Home, folder: Path) -> str:
-    """Hash of path, size, time and mode of every file below a folder, but for `.git` and the home; no link is followed.
+    """Hash path, size, time and mode of all files below a folder, except `.git` and the home; follow no links.
 
     Raises:
-        LabError: there are too many files.
+        LabError: There are too many files.
     """
     found: list[tuple[str, int, int, int]] = []
     folders = [str(folder)]
@@ -159,16 +156,16 @@ def scan(home: Home, folder: Path) -> str:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                         continue
-                    about = entry.stat(follow_symlinks=False)
-                    found.append((os.path.relpath(entry.path, folder), about.st_size, about.st_mtime_ns, about.st_mode))
-        except OSError:  # gone, or not to be read: then its files are not part of what is seen
+                    stat = entry.stat(follow_symlinks=False)
+                    found.append((os.path.relpath(entry.path, folder), stat.st_size, stat.st_mtime_ns, stat.st_mode))
+        except OSError:  # the folder is gone or cannot be read, so a snapshot cannot read its files either
             continue
         if len(found) > _MOST_FILES:
             raise LabError(f"{folder}: more than {_MOST_FILES} files; name the folder that holds the documents alone")
-    return digest(repr(sorted(found)))  # repr, for a name need not be UTF-8
+    return digest(repr(sorted(found)))  # repr, because a name need not be UTF-8
 
 
-def _own_state(home: Home, settings: Settings) -> str:
+def _source_state(home: Home, settings: Settings) -> str:
     if reads_git(settings):
         return find_tip(home, settings).id
     folder = Path(settings.taxonomy.path)
@@ -186,29 +183,22 @@ def _unreachable(settings: Settings, error: GitError) -> LabError:
     )
 
 
-def _current(home: Home) -> dict[str, Any]:
-    """What is noted of the current snapshot."""
-    return read_json(home.current_snapshot) if home.current_snapshot.exists() else {}
-
-
-def _commit_before(home: Home) -> str:
-    return str(_current(home).get("taxonomy_commit", "")).removesuffix("+changes")
-
-
-def _notes(home: Home, branch: str, commit: str, descends: bool) -> list[str]:
-    before = _current(home).get("branch", "")
-    if before and branch and before != branch:
-        return [f"the taxonomy was switched from {before} to {branch}"]
-    if commit and not descends:
+def _notes(home: Home, branch: str, commit: str, descends_from: Callable[[str], bool]) -> list[str]:
+    """Describe a switch of branch, or a rewritten history, since the current snapshot."""
+    before = read_json(home.current_snapshot) if home.current_snapshot.exists() else {}
+    branch_before, commit_before = before.get("branch", ""), before.get("taxonomy_commit", "").removesuffix("+changes")
+    if branch_before and branch and branch_before != branch:
+        return [f"the taxonomy was switched from {branch_before} to {branch}"]
+    if commit and commit_before and not descends_from(commit_before):
         return [
             f"the history of {branch or 'the taxonomy'} was rewritten (forced push, amended commit or reset): "
-            f"{_commit_before(home)[:12]}, the last one read, is no ancestor of {commit[:12]}"
+            f"{commit_before[:12]}, the last one read, is no ancestor of {commit[:12]}"
         ]
     return []
 
 
-def _own_git(folder: Path, *arguments: str) -> str:
-    """What git prints in the operator's own work tree, under the operator's own settings; '' where it fails."""
+def _user_git(folder: Path, *arguments: str) -> str:
+    """Run git in the user's work tree under the user's settings; return its output, or '' if it fails."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -217,7 +207,7 @@ def _own_git(folder: Path, *arguments: str) -> str:
 
 
 def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
-    """Folder with the commit's regular files, made if missing; older ones are dropped, but for a few."""
+    """Export the regular files of a commit to a folder, unless it exists, and remove all but a few older exports."""
     folder = home.taxonomies / git("rev-parse", f"{commit}^{{tree}}").decode().strip()
     if not folder.exists():
         blobs = [blob for blob in git.files(commit) if _stays_inside(blob.path)]
@@ -232,15 +222,15 @@ def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
             scratch.mkdir()
             _write(scratch, blobs, git.contents(blobs))
     os.utime(folder)
-    others = [path for path in home.taxonomies.iterdir() if path.is_dir() and path != folder]  # by name: a clock may jump
+    others = [path for path in home.taxonomies.iterdir() if path.is_dir() and path != folder]  # even if the clock jumps
     for old in sorted(others, key=lambda path: path.stat().st_mtime)[: 1 - _EXPORTS_KEPT]:
-        with tempfile.TemporaryDirectory(dir=home.taxonomies) as bin:  # moved first, so that no half of it is ever found
+        with tempfile.TemporaryDirectory(dir=home.taxonomies) as bin:  # moved first, so that nobody finds half of it
             old.rename(Path(bin) / old.name)
     return folder
 
 
 def _stays_inside(path: str) -> bool:
-    """Whether a tree's path is one that a file below a folder can have; a tree made by hand may hold any."""
+    """Tell whether a path in a git tree is valid below a folder; a crafted tree may contain any path."""
     parts = path.split("/")
     return (
         len(os.fsencode(path)) < 2000
@@ -256,5 +246,9 @@ def _write(folder: Path, blobs: Iterable[Blob], contents: Iterable[bytes]) -> No
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
                 file.write(content)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError):  # the tree gives one name twice: the first one counts
+        except (
+            FileExistsError,
+            NotADirectoryError,
+            IsADirectoryError,
+        ):  # a name appears twice in the tree; the first one counts
             continue

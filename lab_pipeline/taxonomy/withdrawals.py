@@ -1,4 +1,4 @@
-"""Leaves that people took out of all later models: an append-only record, the last word on a leaf counts."""
+"""Record which leaves people withdrew from all later models, in an append-only file whose last entry on a leaf counts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from lab_pipeline.core.storage import append_line, read_lines
 
 @dataclass(frozen=True)
 class Withdrawal:
+    """An entry of the record."""
+
     leaf: str
     withdrawn: bool
-    """False takes an earlier withdrawal back."""
+    """False undoes an earlier withdrawal."""
     author: str
     reason: str
     at: str
@@ -28,16 +30,16 @@ class Withdrawal:
 
 
 def withdrawals(home: Home) -> dict[str, Withdrawal]:
-    """The leaves that are withdrawn now, by key."""
+    """Return the current withdrawals, by leaf."""
     last = {entry["leaf"]: Withdrawal(**entry) for entry in read_lines(_record(home))}
     return {leaf: withdrawal for leaf, withdrawal in last.items() if withdrawal.withdrawn}
 
 
 def record_withdrawal(home: Home, leaf: str, author: str, reason: str, withdrawn: bool = True) -> Withdrawal:
-    """Withdraw a leaf, or take its withdrawal back.
+    """Withdraw a leaf, or undo its withdrawal.
 
     Raises:
-        LabError: author or reason is blank, or the leaf stands so already.
+        LabError: Author or reason is blank, or nothing would change.
     """
     if not author.strip() or not reason.strip():
         raise LabError("a withdrawal needs an author and a reason, neither of them blank")

@@ -1,4 +1,4 @@
-"""YAML from strangers: safe types only, bounded in size and depth, with the line of every value."""
+"""Parse untrusted YAML: safe types only, limited in size and depth, with the line of every value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import yaml
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
-"""Python refuses to print far longer numbers, so they could not even be reported."""
+"""Python refuses to print much longer numbers, so they could not even be reported."""
 
 Path = tuple[str | int, ...]
 
 
 class YamlProblem(Exception):
-    """The text cannot be read; `line` (1-based) says where."""
+    """YAML that cannot be read; `line` (1-based) says where."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -26,13 +26,13 @@ class YamlProblem(Exception):
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """A YAML document's value, and for each path in it the 1-based line where it starts."""
+    """The value of a YAML document, and the 1-based line where each path in it starts."""
 
     value: Any
     lines: dict[Path, int]
 
     def line(self, path: Path) -> int:
-        """Line of `path`, or of its nearest enclosing value."""
+        """Return the line of `path`, or of its nearest enclosing value."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
@@ -42,8 +42,8 @@ def load_located(raw: bytes) -> LocatedYaml:
     """Parse one YAML document.
 
     Raises:
-        YamlProblem: too large or too deep, not UTF-8, not YAML, an alias, a duplicate key, an escaped control
-            character or half character, a monstrous number, or a tag that is no plain type.
+        YamlProblem: It is too large or too deep, not UTF-8, not YAML, or has an alias, a duplicate key, an escaped control
+            character or half character, a huge number, or a tag that is no plain type.
     """
     if len(raw) > MAX_BYTES:
         raise YamlProblem(f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are read", 1)
@@ -65,7 +65,7 @@ def load_located(raw: bytes) -> LocatedYaml:
         raise YamlProblem(error.problem or "not valid YAML", mark.line + 1 if mark else 1) from None
     except yaml.reader.ReaderError as error:
         raise YamlProblem(f"not valid YAML: {error.reason}", text[: error.position].count("\n") + 1) from None
-    # What YAML's own types refuse, e.g. the date 2024-13-45, and what PyYAML trips over, e.g. `!!int ""`.
+    # What YAML's types refuse, e.g. the date 2024-13-45, and what PyYAML fails on, e.g. `!!int ""`.
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         raise YamlProblem(f"not valid YAML: {error}", 1) from None
 
@@ -84,7 +84,7 @@ def _check_depth(text: str) -> None:
 
 
 def _check_scalar(node: yaml.Node) -> None:
-    """Refuse what could be neither stored nor printed, however it is written."""
+    """Refuse characters and numbers that could be neither stored nor printed."""
     if not isinstance(node, yaml.ScalarNode):
         return
     found = yaml.reader.Reader.NON_PRINTABLE.search(node.value)

@@ -1,4 +1,4 @@
-"""Find texts that repeat, or nearly repeat, known questions."""
+"""Find prompts that repeat, or nearly repeat, known questions."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ import pyarrow.compute as pc
 from lab_pipeline.text.words import asked_kinds, calculation, exchanged, numbers, question_stems, question_words
 
 SAME_QUESTION = 0.8
-"""Jaccard similarity of the content words from which two questions count as the same one, unless they `differ`."""
+"""Jaccard similarity of content words at which two questions count as the same, unless they `differ`."""
 
+_MIN_SHARED = 2
+"""Rare words that a prompt must share with a known question (if that has as many) before the two are compared."""
 
-_SHARED = 2
-"""Rare words that a text must share with a known question to be compared with it, if the question has as many."""
+_BATCH = 50_000
 
-
-_TEXTS_AT_ONCE = 50_000
+_Worded = tuple[str, frozenset[str]]
+"""A text with its `question_words`."""
 
 
 class LeakDetector:
-    """Finds texts that repeat, or nearly repeat, known questions: `SAME_QUESTION`.
+    """Finds prompts that repeat, or nearly repeat, known questions: see `SAME_QUESTION`.
 
-    Compared is what a model is asked, never the document, which rightly holds the answers. In doubt a text is a leak: of words
-    that changed places, only numbers, and what they count, make another question ('30 C to F', '30 F to C').
+    Compare prompts only, never documents, which hold the answers rightly. Ambiguous matches count as leaks: of words that
+    changed places, only numbers and what they count make another question ('30 C to F', '30 F to C').
     """
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
-        self._known: list[tuple[str, frozenset[str]]] = []
-        self._holding: dict[str, list[int]] = defaultdict(list)
-        """Places in `_known` by word."""
+        self._known: list[_Worded] = []
+        self._indexed: dict[str, list[int]] = defaultdict(list)
+        """For each word, the places in `_known` of the questions that are indexed by it."""
         self._frequency: Counter[str] = Counter()
         questions = list(questions)
         for question in questions:
@@ -50,115 +51,133 @@ class LeakDetector:
         self._enter(question)
 
     def _enter(self, question: str) -> None:
+        """Index a question by its rarest words: the prefix filter of set-similarity joins.
+
+        A similar prompt lacks at most `lacking` of the words. So of any `lacking + 2` words it has two, and the rarest ones
+        are shared with the fewest other questions.
+        """
         words = question_words(question)
-        # A similar text lacks at most so many of its words. So it has two of any two more, and is found by the rarest, which
-        # few other texts hold: the prefix filter of set-similarity joins.
         lacking = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9)
-        for word in sorted(words, key=lambda word: (self._frequency[word], word))[: lacking + _SHARED]:
-            self._holding[word].append(len(self._known))
+        for word in sorted(words, key=lambda word: (self._frequency[word], word))[: lacking + _MIN_SHARED]:
+            self._indexed[word].append(len(self._known))
         self._known.append((question, words))
 
-    def leak(self, asked: str) -> str | None:
-        """The known question that `asked` repeats, None if it repeats none."""
-        return next(self.leaks(asked), None)
+    def leak(self, prompt: str) -> str | None:
+        """Return the first known question that a prompt repeats, None if it repeats none."""
+        return next(self.leaks(prompt), None)
 
-    def leaks(self, asked: str) -> Iterator[str]:
-        """All known questions that `asked` repeats."""
-        words = question_words(asked)
+    def leaks(self, prompt: str) -> Iterator[str]:
+        """Yield all known questions that a prompt repeats."""
+        words = question_words(prompt)
         sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
-        shared = Counter(index for word in words for index in self._holding.get(word, ()))
+        shared = Counter(index for word in words for index in self._indexed.get(word, ()))
         for index in sorted(shared):
             question, known = self._known[index]
-            alike = len(known) in sizes and shared[index] >= min(_SHARED, len(known)) and jaccard(words, known) >= SAME_QUESTION
-            if not alike or _asks_otherwise(asked, question):
+            if len(known) not in sizes or shared[index] < min(_MIN_SHARED, len(known)):
                 continue
-            if not differ(asked, question) and not _renumbered(asked, question):
+            if _same_question((prompt, words), (question, known)) and not _only_context_shared(prompt, question):
                 yield question
 
-    def leaks_among(self, asked: pa.Array) -> dict[int, str]:
-        """The known question that each of very many texts repeats, by place; those that repeat none are left out."""
+    def leaks_among(self, prompts: pa.Array) -> dict[int, str]:
+        """Map the place of each prompt that is a leak to the known question that it repeats; for millions of prompts."""
         if not self._known:
             return {}
         found = {}
-        for start in range(0, len(asked), _TEXTS_AT_ONCE):
-            some = asked.slice(start, _TEXTS_AT_ONCE)
-            for place in self._suspects(some):
-                if leak := self.leak(some[place].as_py()):
+        for start in range(0, len(prompts), _BATCH):
+            batch = prompts.slice(start, _BATCH)
+            for place in self._suspects(batch):
+                if leak := self.leak(batch[place].as_py()):
                     found[start + place] = leak
         return found
 
-    def _suspects(self, asked: pa.Array) -> list[int]:
-        """The places of all texts that repeat a known question, and of a few others: those of like size that share enough of
-        its rare words, and those without any content word."""
-        split = pc.utf8_split_whitespace(asked)
-        parts = split.flatten().dictionary_encode()
-        stems = [question_stems(part) for part in parts.dictionary.to_pylist()]
-        distinct = {stem: number for number, stem in enumerate(dict.fromkeys(chain(*stems)))}
-        stem, place = _expanded(stems, [distinct[stem] for stem in chain(*stems)], parts.indices.to_numpy())
-        texts = pc.list_parent_indices(split).to_numpy()[place]
-        once = np.sort(texts * len(distinct) + stem)  # np.unique hashes, which takes ten times as long
-        text, stem = np.divmod(once[np.diff(once, prepend=-1) != 0], max(len(distinct), 1))
-        size = np.bincount(text, minlength=len(asked))
+    def _suspects(self, prompts: pa.Array) -> list[int]:
+        """Return the places of all prompts that may be leaks, by the first tests of `leaks`: size and shared rare words.
 
-        known = np.array([len(words) for _, words in self._known])
-        fits = SAME_QUESTION * size[text] <= known.max()
-        text, stem = text[fits], stem[fits]
-        holding = [self._holding.get(stem, ()) for stem in distinct]
-        question, place = _expanded(holding, [*chain(*holding)], stem)
-        text = text[place]
-        alike = np.minimum(known[question], size[text]) >= SAME_QUESTION * np.maximum(known[question], size[text]) - 1e-9
-        pairs, shared = np.unique(text[alike] * len(known) + question[alike], return_counts=True)
-        text, question = np.divmod(pairs, len(known))
-        return np.union1d(text[shared >= np.minimum(known[question], _SHARED)], np.flatnonzero(size == 0)).tolist()
+        Prompts without any content word are always among them, for `question_words` compares those by other words.
+        """
+        prompt, stem, vocabulary = _stems_by_prompt(prompts)
+        size = np.bincount(prompt, minlength=len(prompts))
+        known_size = np.array([len(words) for _, words in self._known])
+        fits = SAME_QUESTION * size[prompt] <= known_size.max()
+        prompt, stem = prompt[fits], stem[fits]
+
+        question, origin = _concatenated([self._indexed.get(word, ()) for word in vocabulary], stem)
+        prompt = prompt[origin]  # now each pair of a prompt and a question appears once for each rare word that they share
+        smaller = np.minimum(known_size[question], size[prompt])
+        larger = np.maximum(known_size[question], size[prompt])
+        similar = smaller >= SAME_QUESTION * larger - 1e-9
+        pairs, shared = np.unique(prompt[similar] * len(known_size) + question[similar], return_counts=True)
+        prompt, question = np.divmod(pairs, len(known_size))
+        enough = shared >= np.minimum(known_size[question], _MIN_SHARED)
+        return np.union1d(prompt[enough], np.flatnonzero(size == 0)).tolist()
 
 
-def _expanded(lists: Sequence[Sequence[Any]], items: list[int], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(items, where): the items of the list at each place, one after the other, and at which of the places each stands.
+def _stems_by_prompt(prompts: pa.Array) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return pairs (place of a prompt, number of a stem), each once, as two arrays, and the stems by number."""
+    split = pc.utf8_split_whitespace(prompts)
+    parts = split.flatten().dictionary_encode()
+    stems = [question_stems(part) for part in parts.dictionary.to_pylist()]
+    number = {stem: place for place, stem in enumerate(dict.fromkeys(chain(*stems)))}
+    stem, origin = _concatenated([[number[stem] for stem in each] for each in stems], parts.indices.to_numpy())
+    prompt = pc.list_parent_indices(split).to_numpy()[origin]
+    prompt, stem = np.divmod(distinct(prompt * len(number) + stem), max(len(number), 1))
+    return prompt, stem, list(number)
 
-    Args:
-        items: of all lists, as numbers.
+
+def _concatenated(lists: Sequence[Sequence[int]], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `[item for index in chosen for item in lists[index]]`, and for each item its place in `chosen`."""
+    items = np.fromiter(chain.from_iterable(lists), np.int64)
+    lengths = np.array([len(each) for each in lists], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    counts = lengths[chosen]
+    origin = np.repeat(np.arange(len(chosen)), counts)
+    within = np.arange(len(origin)) - (np.cumsum(counts) - counts)[origin]
+    return items[starts[chosen][origin] + within], origin
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """Sort values and drop repeated ones; `np.unique` hashes them, which takes ten times as long."""
+    ordered = np.sort(values)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+
+
+def _only_context_shared(one: str, other: str) -> bool:
+    """Tell whether prompts share a context and ask different things: beside a long context the question's words weigh little.
+
+    If a line of one prompt asks what the other one asks, they do not count as different.
     """
-    sizes = np.array([len(each) for each in lists], np.int64)
-    counts, begins = sizes[places], (np.cumsum(sizes) - sizes)[places]
-    where = np.repeat(np.arange(len(places)), counts)
-    return np.array(items, np.int64)[np.arange(len(where)) - (np.cumsum(counts) - counts - begins)[where]], where
-
-
-def _asks_otherwise(one: str, other: str) -> bool:
-    """Whether the question below a context that two texts share is another one: beside a long context its words weigh little.
-
-    In doubt, as where a line of either asks what the other one does, it is not.
-    """
-    mine, others = _parts(one), _parts(other)
-    if not mine or not others:
+    parts, other_parts = _parts(one), _parts(other)
+    if not parts or not other_parts:
         return False
-    return not any(_alike(mine[0], part) for part in others) and not any(_alike(others[0], part) for part in mine)
+    repeated = (_same_question(parts[0], part) for part in other_parts)
+    return not any(repeated) and not any(_same_question(other_parts[0], part) for part in parts)
 
 
 @functools.lru_cache(1 << 12)
-def _parts(text: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    """The last paragraph, which asks, then all paragraphs and lines, each with its words; empty for a single paragraph."""
-    paragraphs = re.split(r"\n\s*\n", text.strip())
-    parts = dict.fromkeys([paragraphs[-1], *paragraphs, *text.splitlines()]) if len(paragraphs) > 1 else ()
+def _parts(prompt: str) -> tuple[_Worded, ...]:
+    """Split a prompt into its last paragraph, which asks, then all paragraphs and lines; into none if it has one paragraph."""
+    paragraphs = re.split(r"\n\s*\n", prompt.strip())
+    parts = dict.fromkeys([paragraphs[-1], *paragraphs, *prompt.splitlines()]) if len(paragraphs) > 1 else ()
     return tuple((part, question_words(part)) for part in parts)
 
 
-def _alike(one: tuple[str, frozenset[str]], other: tuple[str, frozenset[str]]) -> bool:
-    near = jaccard(one[1], other[1]) >= SAME_QUESTION
-    return near and not differ(one[0], other[0]) and not _renumbered(one[0], other[0])
+def _same_question(one: _Worded, other: _Worded) -> bool:
+    (text, words), (other_text, other_words) = one, other
+    similar = jaccard(words, other_words) >= SAME_QUESTION
+    return similar and not differ(text, other_text) and not _numbers_differ(text, other_text)
 
 
-def _renumbered(one: str, other: str) -> bool:
-    """Whether each has a number that the other lacks, or numbers changed places."""
-    mine, others = numbers(one), numbers(other)
-    return bool(mine - others and others - mine) or any(map(str.isdigit, exchanged(one, other)))
+def _numbers_differ(one: str, other: str) -> bool:
+    """Tell whether each text has a number that the other lacks, or numbers changed places."""
+    found, others = numbers(one), numbers(other)
+    return bool(found - others and others - found) or any(map(str.isdigit, exchanged(one, other)))
 
 
 def differ(one: str, other: str) -> bool:
-    """Whether questions of like words ask for different things all the same: for another kind of thing, or with other signs.
+    """Tell whether questions of similar words ask for different things: for another kind of thing, or with other signs.
 
-    A question that leaves the kind open, or has no signs, differs from none by them. 'What' leaves much to the words, so it
-    asks for another kind only where these are the same.
+    A question that leaves the kind open, or has no signs, does not differ by them. 'What' can ask for anything, so it makes
+    another kind only if all other words are the same.
     """
     kinds, other_kinds = asked_kinds(one), asked_kinds(other)
     if kinds and other_kinds and not kinds & other_kinds:
@@ -168,6 +187,6 @@ def differ(one: str, other: str) -> bool:
 
 
 def jaccard(one: Set[Any], other: Set[Any]) -> float:
-    """Size of the intersection over that of the union; 1.0 for two empty sets."""
+    """Divide the size of the intersection by that of the union; 1.0 for two empty sets."""
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared) if one or other else 1.0

@@ -6,21 +6,19 @@ import re
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-ÞΑ-ΩА-Я])")
 
-
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|No|vs|etc|e\.g|i\.e|c|ca|approx|Fig)\.)$")
-
 
 _LONGEST_ABBREVIATION = len("approx.")
 
 
 def sentences(text: str) -> list[str]:
     """Split plain text into sentences."""
-    parts: list[str] = []
+    found: list[str] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):
         if _ABBREVIATION.search(text, max(start, match.start() - _LONGEST_ABBREVIATION), match.start()):
             continue
-        parts.append(text[start : match.end()].strip())
+        found.append(text[start : match.end()].strip())
         start = match.end()
-    parts.append(text[start:].strip())
-    return [part for part in parts if part]
+    found.append(text[start:].strip())
+    return [sentence for sentence in found if sentence]

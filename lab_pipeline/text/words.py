@@ -1,7 +1,7 @@
-"""Words, numbers, names, negations and formulas of a text, as rules and the leak detector compare them.
+"""Extract the words, numbers, names, negations and formulas of a text that rules and the leak detector compare.
 
-Plain and quick, for texts of any leaf. Numbers in words and function words are known in English only; elsewhere they count as
-content words.
+The heuristics are simple and fast, and work in any language. Number words and function words are known in English only;
+those of other languages count as content words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
 """Scripts without spaces between words, in which each character counts as one."""
 
 QUESTION_MARKS = "?？﹖؟⸮\u037e՞፧⁇⁈⁉‽⳺⳻꘏꛷"
-"""Of all scripts; \\u037e is the Greek one, which is mostly typed as a semicolon: see `is_asked`."""
+"""Question marks of all scripts; \\u037e is the Greek one, which is mostly typed as a semicolon: see `is_asked`."""
 
 STOP_WORDS = frozenset(
     "a an and are as at be been but by did do does for from had has have he her his how if in into is it its of on or she "
@@ -29,7 +29,7 @@ _DOUBLED = re.compile(r"(?<=\w\w([bdgmnprt]))\1$")
 """As in 'slipping'."""
 _CAPITALS = "".join(filter(str.isupper, map(chr, range(0x10000))))
 _LETTER = r"\w\u0300-\u036f"
-"""Of a word; an accent may be a character of its own."""
+"""Characters of a word; an accent may be a separate character."""
 _CAPITALISED = re.compile(rf"(?<![{_LETTER}])[{_CAPITALS}][{_LETTER}’'-]*[{_LETTER}]")
 _SENTENCE_START = re.compile(rf"(?:^|[.!。{QUESTION_MARKS}:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
 _SUBJECT = re.compile(
@@ -55,7 +55,7 @@ _STEP = re.compile(
     rf"|(?<=[\w.,:;] )(?:[{_OTHER_SIGNS}]*[{_PLAIN_SIGNS}][{_SIGNS}]*|&&|\|\|)(?=[\s.,:;{QUESTION_MARKS}]|$)"
     rf"|(?<=[\"'`“‘])[{_SIGNS}]+(?=[\"'`”’])"
 )
-"""A sign between operands; one that stands alone inside a line, unless it may be a dash or the like; one in quotation marks."""
+"""A sign between operands; a sign alone inside a line, unless it may be a dash or similar; a sign in quotation marks."""
 _ONE_SIGN = str.maketrans("×·÷–—−", "**/---")
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
@@ -69,7 +69,7 @@ _ORDINALS = {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12} | {
 _SCALES = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
 _NUMBER_WORDS = _SMALL | _ORDINALS | {"hundred": 100} | _SCALES
 _AFTER_TENS = {"first": 1, "second": 2}
-"""Alone they say which one, or how long."""
+"""Numbers only after tens: alone, 'first' is an order and 'second' may be a time."""
 _NUMBER = rf"(?:(?:{'|'.join(_TENS)})-(?:{'|'.join(_AFTER_TENS)})|{'|'.join(_NUMBER_WORDS)})"
 _NUMBER_RUN = re.compile(rf"\b{_NUMBER}(?:(?:[\s-]|\sand\s){_NUMBER})*\b", re.IGNORECASE)
 _NEVER_NAMES = STOP_WORDS | frozenset(
@@ -80,24 +80,24 @@ _NEVER_NAMES = STOP_WORDS | frozenset(
 
 
 def all_words(text: str) -> list[str]:
-    """Words as they stand, split at spaces; in scripts without spaces, characters."""
+    """Split a text at spaces into words; in scripts without spaces, into characters."""
     return _WORD.findall(text)
 
 
 def content_words(text: str) -> list[str]:
-    """Lower-case stems of the words that carry content, numbers included."""
+    """Return the lower-case stems of words that carry content, and numbers."""
     return [stem for part in text.split() for stem in _stems(part)]
 
 
 @lru_cache(maxsize=1 << 16)
 def _stems(part: str) -> tuple[str, ...]:
-    """`content_words` of a text without spaces: texts have few parts that none had before, so this is where time is saved."""
+    """Return the `content_words` of a text without spaces; cached, because most texts repeat the parts of earlier ones."""
     words = _TOKEN.findall(re.sub(r"['’]s\b", "", part.casefold()))
     return tuple(_stem(word) for word in words if word not in STOP_WORDS)
 
 
 def _stem(word: str) -> str:
-    """The word without a common English ending, the same for all forms of most words; no word of a dictionary."""
+    """Strip a common English ending; most forms of a word give the same stem, which need not be a word itself."""
     stem = _ENDING.sub("", word)
     return _DOUBLED.sub("", stem) if stem != word else word
 
@@ -108,25 +108,25 @@ _FRAMING = frozenset(
         "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split(),
     )
 )
-"""Stems of the words by which the same question is put more politely or at greater length."""
+"""Stems of words that make a question more polite or longer, but not another one."""
 
 
 def question_words(text: str) -> frozenset[str]:
-    """Stems of a question's content words, by which questions are compared."""
+    """Return the stems of a question's content words; without any, all its words."""
     stems = frozenset(stem for part in text.split() for stem in question_stems(part))
     return stems or frozenset(re.findall(r"\w+", text.casefold()))
 
 
 @lru_cache(maxsize=1 << 16)
 def question_stems(part: str) -> tuple[str, ...]:
-    """`question_words` of a part between spaces; there may be none."""
+    """Return the `question_words` of a part between spaces; there may be none."""
     return tuple(stem for stem in _stems(part) if stem not in _FRAMING)
 
 
 def numbers(text: str) -> set[str]:
-    """Numbers of a text as digits, whether written so or in English words, without thousands separators.
+    """Return the numbers of a text as digits without thousands separators, also those in English words.
 
-    'One' and the numbers of list items are left out: they seldom count anything.
+    'One' and the numbers of list items are left out, because they seldom count anything.
     """
     text = _ENUMERATION.sub("", text)
     digits = {_plain(number) for number in re.findall(r"\d+(?:[.,:]\d+)*", text)}
@@ -151,10 +151,7 @@ def _plain(number: str) -> str:
 
 @lru_cache(4096)
 def calculation(text: str) -> tuple[str, ...]:
-    """Signs of arithmetic, logic and code in their order, with what they stand between; empty for text without any.
-
-    The operands of sums alone, or of products alone, are given sorted: they may change places.
-    """
+    """Return signs of arithmetic, logic and code with their operands, in order; those of pure sums or products are sorted."""
     steps = [
         (_plain(step["left"] or ""), step["sign"] or step.group(), _plain(step["right"] or ""))
         for step in _STEP.finditer(text.casefold().translate(_ONE_SIGN))
@@ -166,9 +163,9 @@ def calculation(text: str) -> tuple[str, ...]:
 
 @lru_cache(4096)
 def asked_kinds(text: str) -> frozenset[str]:
-    """Kinds of thing a text asks for, by all its English question words; empty if that is left open.
+    """Return the kinds of thing that a text asks for, by its English question words; empty if they leave it open.
 
-    Left out are 'which', 'what ... called' and 'how old': another word says what they ask for. 'What' may ask for a number.
+    'Which', 'what ... called' and 'how old' are left out: other words say what they ask for. 'What' may ask for a number.
     """
     kinds = {found.lastgroup or "" for found in _QUESTION_WORD.finditer(text)}
     if "what" in kinds:
@@ -177,9 +174,9 @@ def asked_kinds(text: str) -> frozenset[str]:
 
 
 def exchanged(one: str, other: str) -> set[str]:
-    """Content words that changed places from one text to the other, with the words before those places; empty if none did.
+    """Return the content words that changed places between two texts, with the words before those places.
 
-    So 'from Harsk to Osmerel' and 'from Osmerel to Harsk', but not what 'and' or 'or' joins, nor parts that only moved.
+    For example 'from Harsk to Osmerel' and 'from Osmerel to Harsk', but neither what 'and' or 'or' joins, nor moved parts.
     """
     old, new = _followers(one), _followers(other)
     marks = defaultdict(list)
@@ -195,13 +192,13 @@ def exchanged(one: str, other: str) -> set[str]:
 
 
 def _followers(text: str) -> set[tuple[str, str]]:
-    """Each content word after the word that stands before it, articles left out."""
+    """Pair each content word with the word before it, ignoring articles."""
     words = [word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an", "the")]
     return {(mark, word) for mark, word in pairwise(["", *words]) if word not in STOP_WORDS}
 
 
 def names(text: str) -> list[str]:
-    """Capitalised words that are proper names by their place: inside a sentence, or at its start as its subject."""
+    """Return capitalised words that are proper names by position: inside a sentence, or at its start as its subject."""
     found = []
     for word in _CAPITALISED.finditer(text):
         starts = _SENTENCE_START.search(text, max(0, word.start() - 8), word.start()) or not text[: word.start()].strip()
@@ -212,7 +209,7 @@ def names(text: str) -> list[str]:
 
 
 def is_asked(text: str) -> bool:
-    """Whether a text ends as a question, in whatever script; a semicolon ends one in Greek."""
+    """Tell whether a text ends as a question in any script; in Greek, a semicolon ends one."""
     end = text.rstrip()[-1:]
     return bool(end) and (end in QUESTION_MARKS or "՞" in text or (end == ";" and bool(_GREEK.search(text))))
 
@@ -222,10 +219,10 @@ def negated(text: str) -> bool:
 
 
 def affirmed(text: str) -> str:
-    """The text without its negations."""
+    """Remove the negations of a text."""
     return _NEGATION.sub("", text)
 
 
 def normalised(text: str) -> str:
-    """Text with case and runs of white space evened out, for comparing questions."""
+    """Fold case and white space, to compare questions."""
     return " ".join(text.casefold().split())

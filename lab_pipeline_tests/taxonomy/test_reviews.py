@@ -73,12 +73,15 @@ def test_what_is_recorded_is_read_again_below_what_a_person_wrote(home):
     ("text", "said"),
     [
         ("leaf: x", "reviews.yaml:1: expected a list"),
-        (yaml.safe_dump([entry(), entry(decision="burn")], sort_keys=False), "reviews.yaml:9: decision: Input should be 'ban'"),
+        (
+            yaml.safe_dump([entry(), entry(decision="burn")], sort_keys=False),
+            "reviews.yaml:9: decision: Input should be 'ban', 'pin' or 'undo', found 'burn'",
+        ),
         (yaml.safe_dump([entry(reason="")], sort_keys=False), "reviews.yaml:5: reason: "),
         (yaml.safe_dump([entry(row="123")], sort_keys=False), "reviews.yaml:2: row: "),
         (yaml.safe_dump([entry(colour="red")], sort_keys=False), "colour: Extra inputs"),
         ("- [", "reviews.yaml:1: "),
-        ("- 3", "reviews.yaml:1: entry: "),
+        ("- 3", "reviews.yaml:1: expected a mapping, found 3"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_line(home, text, said):

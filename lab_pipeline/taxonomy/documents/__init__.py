@@ -1,1 +1,1 @@
-"""Fetch documents, cut them into passages, find secrets in them."""
+"""Fetch documents, split them into passages, and find secrets in them."""

@@ -1,60 +1,45 @@
-"""Markdown into passages: runs of whole paragraphs under one heading, with the span of the source they came from."""
+"""Split Markdown into passages: whole paragraphs under one heading, with their span in the source."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, Passage
 from lab_pipeline.taxonomy.documents.repository import Document
 from lab_pipeline.text.sentences import sentences
 
 PASSAGE_WORDS = 120
-"""Paragraphs are gathered until a passage would pass this length; a longer paragraph is split between sentences."""
+"""Maximum length of a passage of several paragraphs; a longer paragraph is split between sentences."""
 
 
-@dataclass(frozen=True)
-class Passage:
-    """Plain text of one stretch of a document."""
-
-    document: str
-    commit: str
-    heading: str
-    """Headings above the passage, outermost first, joined by ' > '."""
-    start: int
-    end: int
-    """Span of the source text, in characters, whole lines."""
-    text: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def passages_of(made: dict[str, Any], source: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The passage that a row was made from; the pieces of one long paragraph share a span, and differ in their text."""
+def passages_of(row: GeneratedRow, source: FrozenLeaf) -> Iterator[Passage]:
+    """Yield the passages that a row is from: the chunks of a long paragraph share one span, so the row's support decides."""
     for passage in source["passages"]:
-        spanned = (passage["document"], passage["start"], passage["end"])
-        if spanned == (made["document"], made["span_start"], made["span_end"]) and made["support"] in passage["text"]:
+        span = (passage["document"], passage["start"], passage["end"])
+        if span == (row["document"], row["span_start"], row["span_end"]) and (row["support"] or "") in passage["text"]:
             yield passage
 
 
 def passages(document: Document) -> list[Passage]:
-    """Cut a document into passages of about `PASSAGE_WORDS` words that never cross a heading."""
-    # Lines as Markdown has them: str.splitlines would also break at form feeds and the like.
+    """Split a document into passages of about `PASSAGE_WORDS` words that never cross a heading; spans are whole lines."""
+    # Lines as in Markdown: str.splitlines would also split at form feeds and similar characters.
     line_starts = [0, *(match.end() for match in re.finditer(r"\r\n?|\n", document.text)), len(document.text)]
 
     found: list[Passage] = []
-    pending: list[tuple[int, int, str]] = []
+    pending: list[tuple[_Block, str]] = []
 
     def flush(heading: str) -> None:
         if pending:
-            start, end = line_starts[pending[0][0]], line_starts[min(pending[-1][1], len(line_starts) - 1)]
-            text = " ".join(text for _, _, text in pending)
-            found.append(Passage(document.path, document.commit, heading, start, end, text))
+            start = line_starts[pending[0][0].first_line]
+            end = line_starts[min(pending[-1][0].last_line, len(line_starts) - 1)]
+            text = " ".join(chunk for _, chunk in pending)
+            path, commit = document.path, document.commit
+            found.append(Passage(document=path, commit=commit, heading=heading, start=start, end=end, text=text))
             pending.clear()
 
     headings: dict[int, str] = {}
@@ -65,10 +50,10 @@ def passages(document: Document) -> list[Passage]:
             headings = {level: text for level, text in headings.items() if level < block.level} | {block.level: block.text}
             heading = " > ".join(text for _, text in sorted(headings.items()))
             continue
-        for piece in _pieces(block.text):
-            if pending and sum(len(text.split()) for _, _, text in pending) + len(piece.split()) > PASSAGE_WORDS:
+        for chunk in _chunks(block.text):
+            if sum(len(text.split()) for _, text in pending) + len(chunk.split()) > PASSAGE_WORDS:
                 flush(heading)
-            pending.append((block.first_line, block.last_line, piece))
+            pending.append((block, chunk))
     flush(heading)
     return found
 
@@ -76,7 +61,7 @@ def passages(document: Document) -> list[Passage]:
 @dataclass(frozen=True)
 class _Block:
     level: int
-    """Level of a heading, 0 for other text."""
+    """Level of a heading, or 0 for other text."""
     first_line: int
     last_line: int
     text: str
@@ -110,13 +95,14 @@ def _plain(inline: Token) -> str:
     return "".join(words)
 
 
-def _pieces(text: str) -> list[str]:
+def _chunks(text: str) -> list[str]:
+    """Split a paragraph between sentences into chunks of at most `PASSAGE_WORDS` words, where sentences allow it."""
     if len(text.split()) <= PASSAGE_WORDS:
         return [text]
-    pieces: list[str] = []
+    chunks: list[str] = []
     for sentence in sentences(text):
-        if pieces and len(pieces[-1].split()) + len(sentence.split()) <= PASSAGE_WORDS:
-            pieces[-1] += " " + sentence
+        if chunks and len(chunks[-1].split()) + len(sentence.split()) <= PASSAGE_WORDS:
+            chunks[-1] += " " + sentence
         else:
-            pieces.append(sentence)
-    return pieces
+            chunks.append(sentence)
+    return chunks

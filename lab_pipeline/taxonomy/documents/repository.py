@@ -1,7 +1,4 @@
-"""Reading the documents a leaf refers to, from repositories that strangers name.
-
-See `lab_pipeline.core.git` for what keeps them from doing harm.
-"""
+"""Read the documents that a leaf refers to, from untrusted repositories: see `lab_pipeline.core.git`."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ from lab_pipeline.core.storage import digest
 from lab_pipeline.taxonomy.leaf import DocumentReference
 
 WORKTREE = "worktree"
-"""A `document.commit` of this word reads a plain local folder as it stands; its content hash then pins it."""
+"""Value of `document.commit` for a plain local folder, which is read as it is and pinned by a hash of its content."""
 
 READABLE = (".md", ".txt")
 MAX_DEEP_WILDCARDS = 3
-"""Each further '**' in a pattern multiplies the time that matching may take."""
+"""Each '**' in a pattern multiplies the time that matching may take."""
 
 
 class DocumentProblem(LabError):
-    """The documents cannot be had; the message says what to mend."""
+    """Documents cannot be read; the message says what to fix."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,12 @@ class Document:
 def fetch_documents(
     reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings, origin: Path | None = None
 ) -> list[Document]:
-    """The documents that `reference` names, sorted by path; mirrors of git repositories are kept below `mirrors`.
+    """Read the documents that `reference` names, sorted by path; mirrors of git repositories are kept below `mirrors`.
 
-    A repository already mirrored that holds the commit is not contacted again. `origin` is explained at `local_path`.
+    A repository is not contacted if its mirror has the commit. For `origin`, see `local_path`.
 
     Raises:
-        DocumentProblem: the address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
+        DocumentProblem: The address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
     """
     for pattern in reference.patterns:
         if pattern.count("**") > MAX_DEEP_WILDCARDS:
@@ -76,13 +73,13 @@ def fetch_documents(
 
 
 def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | None:
-    """The local path that `repo` means, None for a remote address of an allowed transport.
+    """Resolve `repo` to a local path, or to None if it is a remote address with an allowed transport.
 
-    A relative one starts at the taxonomy. Where that is an export of the local repository `origin`, what the export does
-    not hold starts there.
+    A relative path starts at the taxonomy; if that is an export of the local repository `origin` and does not contain the
+    path, it starts there.
 
     Raises:
-        DocumentProblem: it is neither.
+        DocumentProblem: It is neither.
     """
     try:
         if is_remote(repo):

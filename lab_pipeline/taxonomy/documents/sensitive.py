@@ -1,10 +1,9 @@
-"""Secrets and personal data in documents, found before the text goes to a teacher on somebody else's machine.
+"""Detect secrets and personal data in documents before they go to a teacher on a foreign host.
 
-Secrets are the business of detect-secrets: its detectors of token formats. Those that measure entropy are left out, for in
-prose they find nothing but words; and its search for keywords, which takes minutes on a line of a few thousand characters made
-for that, is replaced by a bounded one for quoted passwords. Telephone numbers are found by phonenumbers, where they are
-international (+41 ...); the rest by patterns, and python-stdnum says which numbers can be one. Names and addresses are not
-looked for: that takes a model, and finds every person that an encyclopedia is about.
+Secrets are found by the token detectors of detect-secrets. Its entropy detectors are left out, because in prose they only
+match words. Its keyword detector takes minutes on crafted long lines, so a bounded pattern for quoted passwords replaces it.
+International telephone numbers (+41 ...) are found by phonenumbers, other numbers by patterns with the checksums of
+python-stdnum. Names and addresses are not detected: that takes a model, and would match every person in an encyclopedia.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlsplit
 
 from stdnum import iban, luhn
@@ -24,7 +22,7 @@ from lab_pipeline.taxonomy.documents.repository import Document
 from lab_pipeline.taxonomy.leaf import Problem
 
 ALLOWED = "pragma: allowlist secret"
-"""A line that holds this, as in detect-secrets, is passed over."""
+"""Lines that contain this are skipped, as in detect-secrets."""
 
 _DETECTORS = (
     "ArtifactoryDetector AWSKeyDetector AzureStorageKeyDetector BasicAuthDetector DiscordBotTokenDetector GitHubTokenDetector "
@@ -34,58 +32,57 @@ _DETECTORS = (
 ).split()
 
 _PIECE, _OVERLAP = 2000, 400
-"""Characters: some detectors take quadratic time, so they see a very long line piece by piece."""
+"""Characters: very long lines are checked in chunks, because some detectors take quadratic time."""
 
 _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localhost|test)$", re.IGNORECASE)
-"""Domains that nobody can have (RFC 2606)."""
+"""Reserved domains (RFC 2606)."""
 
 _LOCAL_NAMES = (".local", ".internal", ".localhost", ".svc")
 
 
 @dataclass(frozen=True)
 class SensitiveMatch:
-    """Something in a text that should perhaps not leave the house; never the thing itself."""
+    """Location and kind of a suspected secret or personal data; never the matched text."""
 
     line: int
     kind: str
 
 
 def find_sensitive(text: str) -> list[SensitiveMatch]:
-    """What looks like a secret or like personal data, by line, each kind once a line."""
+    """Find what looks like a secret or personal data, in order of lines, each kind once a line."""
     lines = {number: line for number, line in enumerate(text.split("\n"), 1) if ALLOWED not in line}
     found = {*_secrets(lines), *_telephone_numbers(lines)}
     for number, line in lines.items():
-        for kind, pattern, is_one in _PATTERNS if re.search(r"[@\d\"']", line) else ():
-            if any(is_one(match.group()) for match in pattern.finditer(line)):
+        for kind, pattern, is_valid in _PATTERNS if re.search(r"[@\d\"']", line) else ():
+            if any(is_valid(match.group()) for match in pattern.finditer(line)):
                 found.add(SensitiveMatch(number, kind))
     return sorted(found, key=lambda each: (each.line, each.kind))
 
 
 def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Problem]:
-    """One problem for each kind of finding in a document, at its first line: an error if `refused` hosts would get it."""
+    """Yield a problem for each kind of match in a document, at its first line: an error if `refused` hosts would get it."""
     lines: dict[str, list[int]] = {}
-    for finding in find_sensitive(document.text):
-        lines.setdefault(finding.kind, []).append(finding.line)
+    for match in find_sensitive(document.text):
+        lines.setdefault(match.kind, []).append(match.line)
     for kind, found in lines.items():
         more = f" (and {len(found) - 1} more such lines)" if len(found) > 1 else ""
-        fate = (
+        remedy = (
             f", which must not go to {', '.join(refused)} (documents.sensitive): take it out, or mark the line with '{ALLOWED}'"
             if refused
             else ""
         )
-        severity: Literal["error", "warning"] = "error" if refused else "warning"
-        yield Problem(document.path, found[0], severity, f"there seems to be {kind}{more}{fate}")
+        yield Problem(document.path, found[0], "error" if refused else "warning", f"there seems to be {kind}{more}{remedy}")
 
 
 def foreign_hosts(settings: Settings) -> list[str]:
-    """Hosts of teacher and judge that are neither this machine nor in its network, as far as their names say."""
-    asked = [model for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
-    hosts = {urlsplit(model.url).hostname or model.url for model in asked}
+    """List the hosts of teacher and judge that are, by their names, neither this machine nor in its network."""
+    endpoints = [model for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
+    hosts = {urlsplit(model.url).hostname or model.url for model in endpoints}
     return sorted(host for host in hosts if not _is_near(host))
 
 
 def refused_hosts(settings: Settings) -> list[str]:
-    """Hosts that documents with findings must not go to; none while the policy is to warn."""
+    """List the hosts to which documents with sensitive data must not go; none if `documents.sensitive` is 'warn'."""
     return foreign_hosts(settings) if settings.documents.sensitive == "refuse" else []
 
 
@@ -125,7 +122,7 @@ def _is_card(number: str) -> bool:
 
 
 def _begins_with_iban(words: str) -> bool:
-    """Whether the first words are an account's number; the match may go on into what follows it, such as `BIC`."""
+    """Tell whether the text begins with an IBAN; the match may include a following word such as `BIC`."""
     groups = words.split(" ")
     return any(iban.is_valid("".join(groups[: end + 1])) for end in range(len(groups)))
 
@@ -154,9 +151,5 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
         re.compile(r"\b[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
         _begins_with_iban,
     ),
-    (
-        "a social security number (US)",
-        re.compile(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"),
-        ssn.is_valid,
-    ),
+    ("a social security number (US)", re.compile(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"), ssn.is_valid),
 )

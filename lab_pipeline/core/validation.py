@@ -1,0 +1,22 @@
+"""Report what pydantic found wrong with a configuration."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+
+def validation_problems(error: ValidationError) -> list[str]:
+    """Describe each problem as `key: expectation, found value`.
+
+    Values of unknown keys are left out, because they may be secrets; messages of our own validators hold what may be shown.
+    """
+    problems = []
+    for problem in error.errors():
+        key, value = ".".join(map(str, problem["loc"])), problem["input"]
+        mapping = problem["type"] in ("model_type", "model_attributes_type", "dict_type")
+        text = "expected a mapping" if mapping else problem["msg"].removeprefix("Value error, ")
+        if problem["type"] not in ("missing", "extra_forbidden", "value_error"):
+            simple = value is None or isinstance(value, str | int | float)
+            text += f", found {value!r:.60}" if simple else f", found a {type(value).__name__}"
+        problems.append(f"{key}: {text}" if key else text)
+    return problems
