@@ -19,7 +19,7 @@ from lab_pipeline.config.settings import Settings, TaxonomySettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.instructions.generate import starts
+from lab_pipeline.instructions.generate import first_drafts
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -36,7 +36,7 @@ def requests() -> list[Request]:
         home = Home.open(Path(folder))
         snapshot = take_snapshot(home, Settings(taxonomy=TaxonomySettings(path=str(SAMPLE_TAXONOMY))))
         source = read_json(home.leaf_source(snapshot.usable[LEAF]))
-    return [Request(flow.render("question.yaml", row), 40) for row in starts(source, flow, 17)][: 3 * BATCH]
+    return [Request(flow.render("question.yaml", draft.variables), 40) for draft in first_drafts(source, flow, 17)][: 3 * BATCH]
 
 
 def shared(folder: Path, asked: list[Request]) -> tuple[float, int]:

@@ -116,6 +116,10 @@ class Home:
         """Locate the journal, instruction tables and state of one leaf."""
         return self.root / "leaves" / file_name(key)
 
+    def provenance(self, leaf: str, curated: str) -> Path:
+        """Return the file on what a curated table was made from: flow, hashes of its prompts, frozen source, models."""
+        return self.leaf(leaf) / f"made-{curated}.json"
+
     @property
     def heldout_ledger(self) -> Path:
         return self.root / "heldout" / "ledger.jsonl"

@@ -1,1 +1,1 @@
-"""Curation: the rules by which a leaf's rows are kept or rejected."""
+"""Keep or reject the rows of a leaf by rules, judges' scores and reviews."""

@@ -1,10 +1,11 @@
-"""Splitting a leaf's judged rows into kept and rejected ones, with the reason of every rejection."""
+"""Split a leaf's judged rows into kept and rejected ones, with the reason of every rejection."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from lab_pipeline.core.rows import CuratedRow, FrozenLeaf, JudgedRow, RejectedRow
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.curation.profile import Profile, profile
 from lab_pipeline.curation.rules import Rule, applicable
@@ -12,42 +13,43 @@ from lab_pipeline.flows.flow import Flow, Judge
 
 
 def curate(
-    rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, grounding: dict[str, float] | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(kept, rejected) rows of one leaf; together they are exactly the rows given, in their order.
+    rows: Sequence[JudgedRow], source: FrozenLeaf, flow: Flow, grounding: Mapping[str, float | None] | None = None
+) -> tuple[list[CuratedRow], list[RejectedRow]]:
+    """Split the rows of one leaf into (kept, rejected), in their order; none is lost.
 
-    `grounding` has the rows' grounding scores by id, where they were measured.
+    Args:
+        grounding: the rows' grounding scores by id, where measured.
     """
     leaf = profile(source)
     rules = applicable(source, flow.file.rules, leaf)
-    kept, rejected = [], []
+    kept: list[CuratedRow] = []
+    rejected: list[RejectedRow] = []
     earlier = Duplicates()
-    for row in rows:
-        row = {**row, "grounding": (grounding or {}).get(row["id"])}
-        rule, reason = _verdict(row, flow, rules, leaf)
-        if rule is None:
-            if repeated := earlier.find(row):
-                rule, reason = "duplicate", f"asks the same as row {repeated}"
-            else:
-                earlier.add(row)
-        if rule is None:
-            kept.append(row)
-        else:
+    for judged in rows:
+        row: CuratedRow = {**judged, "grounding": (grounding or {}).get(judged["id"])}
+        rejection = _broken_rule(row, flow, rules, leaf)
+        if rejection is None and (repeated := earlier.find(row)):
+            rejection = "duplicate", f"asks the same as row {repeated}"
+        if rejection:
+            rule, reason = rejection
             rejected.append({**row, "rule": rule, "reason": reason})
+        else:
+            earlier.add(row)
+            kept.append(row)
     return kept, rejected
 
 
-def _verdict(row: dict[str, Any], flow: Flow, rules: tuple[Rule, ...], leaf: Profile) -> tuple[str | None, str | None]:
-    if refused := _refusal(row, flow.judges(early=True)):  # what else such a row lacks, it was never asked for
-        return refused
+def _broken_rule(row: CuratedRow, flow: Flow, rules: tuple[Rule, ...], leaf: Profile) -> tuple[str, str] | None:
+    """Return the first (rule, reason) that rejects a row."""
+    if rejection := _rejection_by_judge(row, flow.judges(early=True)):  # first: later columns were never written
+        return rejection
     for rule in rules:
-        reason = rule(row, flow.file.rules, leaf)
-        if reason:
+        if reason := rule(row, flow.file.rules, leaf):
             return rule.__name__, reason
-    return _refusal(row, flow.judges(early=False)) or (None, None)
+    return _rejection_by_judge(row, flow.judges(early=False))
 
 
-def _refusal(row: dict[str, Any], judges: list[Judge]) -> tuple[str, str] | None:
+def _rejection_by_judge(row: JudgedRow, judges: Sequence[Judge]) -> tuple[str, str] | None:
     scores = {score["judge"]: score["score"] for score in row["scores"]}
     for judge in judges:
         if judge.gates and judge.name in scores:
@@ -59,7 +61,7 @@ def _refusal(row: dict[str, Any], judges: list[Judge]) -> tuple[str, str] | None
     return None
 
 
-def funnel(generated: int, kept: int, rejected: list[dict[str, Any]]) -> dict[str, int]:
-    """Rows by where they ended: `generated` = `kept` + the sum of all rules."""
+def funnel(generated: int, kept: int, rejected: Sequence[RejectedRow]) -> dict[str, int]:
+    """Count rows by outcome: `generated` = `kept` + the sum of all rules."""
     counts = Counter(row["rule"] for row in rejected)
     return {"generated": generated, **dict(counts.most_common()), "kept": kept}

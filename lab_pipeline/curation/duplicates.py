@@ -1,61 +1,67 @@
-"""Rows of a leaf that ask the same as an earlier one."""
+"""Find rows of a leaf that ask the same as an earlier one."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
+from dataclasses import dataclass
 
-from lab_pipeline.curation.profile import Row
+from lab_pipeline.core.rows import JudgedRow
 from lab_pipeline.text.leaks import SAME_QUESTION, differ
 from lab_pipeline.text.words import content_words, exchanged, names, negated, normalised, numbers, question_words
 
 SAME_ANSWER = 0.65
-"""Similarity from which two questions with the same answer count as the same one."""
+"""Least similarity of two questions with the same answer that count as the same question."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    id: str
+    text: str
+    words: frozenset[str]
+    in_names: frozenset[str]
+    answer: frozenset[str] | str
+    context: tuple[object, ...]
+    """What makes similar questions different: numbers, negation, and the row's context."""
 
 
 class Duplicates:
     """Remembers rows, and finds the one that a new row repeats.
 
-    Two questions are the same when one holds nearly the words of the other (Jaccard similarity of content words) and nothing
-    in their place; or when they are less alike but have one answer. Questions that differ in a number, a sign of arithmetic, a
-    name, a negation, the kind of thing they ask for ('who', 'when') or their context are never the same, and where two words
-    changed places ('from Harsk to Osmerel'), only one answer makes them so.
+    Two questions are the same if one holds nearly all words of the other (Jaccard similarity of content words) and none in
+    their place, or if they are less similar but have the same answer. Questions that differ in a number, an arithmetic sign, a
+    name, a negation, the kind of thing they ask for ('who', 'when') or their context are never the same; those with two words
+    exchanged ('from Harsk to Osmerel') are so only if their answer is the same.
     """
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, str, frozenset[str], frozenset[str], Any]] = []
-        self._holding: dict[Any, list[int]] = defaultdict(list)
+        self._questions: list[_Question] = []
+        self._with_word: dict[tuple[object, ...], list[int]] = defaultdict(list)
 
-    def add(self, row: Row) -> None:
-        apart, words = _apart(row), question_words(row["question"])
-        for word in words:
-            self._holding[apart, word].append(len(self._rows))
-        self._rows.append((row["id"], row["question"], words, _named(row), _answer(row)))
+    def add(self, row: JudgedRow) -> None:
+        question = _question(row)
+        for word in question.words:
+            self._with_word[*question.context, word].append(len(self._questions))
+        self._questions.append(question)
 
-    def find(self, row: Row) -> str | None:
-        """Id of the row that this one repeats."""
-        apart, words, named, answer = _apart(row), question_words(row["question"]), _named(row), _answer(row)
-        shared = Counter(index for word in words for index in self._holding.get((apart, word), ()))
+    def find(self, row: JudgedRow) -> str | None:
+        """Return the id of the row that this one repeats."""
+        new = _question(row)
+        shared = Counter(index for word in new.words for index in self._with_word.get((*new.context, word), ()))
         for index, common in sorted(shared.items()):
-            identity, asked, known, known_named, known_answer = self._rows[index]
-            alike = common / (len(words) + len(known) - common)
-            added = words <= known or known <= words
-            if alike < SAME_ANSWER or (words ^ known) & (named | known_named) or differ(row["question"], asked):
+            known = self._questions[index]
+            similarity = common / (len(new.words) + len(known.words) - common)
+            other_name = (new.words ^ known.words) & (new.in_names | known.in_names)
+            if similarity < SAME_ANSWER or other_name or differ(new.text, known.text):
                 continue
-            if answer == known_answer or (alike >= SAME_QUESTION and added and not exchanged(row["question"], asked)):
-                return identity
+            nested = new.words <= known.words or known.words <= new.words
+            if new.answer == known.answer or (similarity >= SAME_QUESTION and nested and not exchanged(new.text, known.text)):
+                return known.id
         return None
 
 
-def _apart(row: Row) -> Any:
-    """What makes similar questions different ones."""
-    asked = row["question"]
-    return frozenset(numbers(asked)), negated(asked), normalised(row["context"] or "")
-
-
-def _named(row: Row) -> frozenset[str]:
-    return frozenset(word for name in names(row["question"]) for word in content_words(name))
-
-
-def _answer(row: Row) -> Any:
-    return frozenset(content_words(row["answer"])) or normalised(row["answer"])
+def _question(row: JudgedRow) -> _Question:
+    text = row["question"]
+    in_names = frozenset(word for name in names(text) for word in content_words(name))
+    answer = frozenset(content_words(row["answer"])) or normalised(row["answer"])
+    context = frozenset(numbers(text)), negated(text), normalised(row["context"] or "")
+    return _Question(row["id"], text, question_words(text), in_names, answer, context)

@@ -1,6 +1,6 @@
-"""Phrases by which the wording rules know markup, refusals and talk about the source; one alternative a line.
+"""List the phrases by which the wording rules recognise markup, refusals and references to the source.
 
-English, with the commonest phrases of some other languages; what is in another language than the leaf goes anyway.
+One alternative a line. English, with the commonest phrases of some other languages; the language rule rejects the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEAKED_TAG = _any(
     rf"^\s*(?:#{{1,6}}|={{2,}})\s*(?:{_ROLE}s?|end)\b|\s#{{3,}}\s*$",
     rf"^\s*(?:\d+[.)]\s*)?[*_]{{0,2}}(?:final )?{_LABEL}(?: ?\d+)?[*_]{{0,2}}\s*(?:[:>]|\s[-–—]\s)",
     r"^\s*[*_]{0,2}[QA]\d*[*_]{0,2}\s*[:)][*_]{0,2}\s|\n\s*(?:score|rating)\s*:\s*\d[\d/ ]*\s*\Z",
-    # the teacher's talk of its task
+    # the teacher announcing what it writes
     rf"^\s*(?:(?:sure|certainly|of course)\W+)?here(?:['’]s| is| are) (?:an?|the|your|my|some|\w+) (?:\w+ )?{_ROLE}s?\b",
     r"^\s*(?:sure|certainly)\W+here\b|\bseed examples?\b",
     # XML and HTML, JSON, LaTeX, fences
@@ -61,12 +61,12 @@ _STATED = (
 )
 
 REFUSAL = _any(
-    # who speaks
+    # the speaker is a model
     r"\bas an? (?:\w+ ){0,3}(?:ai|artificial intelligence|chatbot|llm|(?:helpful|virtual|digital) assistant|assistant,? i)\b",
     r"\blanguage model\b",
     r"\bi(?:['’]m| am) (?:just |only )?an? (?:ai|chatbot|virtual assistant)\b",
     r"\bmy (?:training data|knowledge cut-?off|programming|guidelines|last (?:knowledge )?update)\b",
-    # what the speaker cannot or will not do
+    # it cannot or will not do something
     rf"\bi ?(?:\w+ ){{0,2}}{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
     rf"\bi {_CANNOT} (?:write|create|come up with|think of) (?:an?|the|any) (?:\w+ )?(?:question|instruction|task|answer)\b",
     rf"(?:^|\bi am (?:\w+ )?)(?:unable|not able|not in a position) to {_HELP}\b",
@@ -77,7 +77,7 @@ REFUSAL = _any(
     rf"\bi (?:must |have to |need to )?(?:\w+ )?(?:decline|refuse) (?:to {_HELP}|(?:this|that|the) (?:request|question))\b",
     rf"\b(?:sorry|apologi[sz]e|afraid)\b.{{0,30}}\b(?:no {_INFORMATION}|(?:{_CANNOT}|unable to) {_HELP})\b",
     r"\b(?:outside|beyond)(?: of)? (?:my|the) (?:\w+ )?(?:scope|capabilit\w+|knowledge|expertise|abilit\w+)\b",
-    # what it lacks
+    # it lacks information
     rf"(?:\bnot|n['’]t) (?:\w+ )?{_STATED} (?:in|by|within) (?:the|this|that|your) (?:\w+ )?{_SOURCE}\b",
     rf"\b(?:nothing|not|no \w+) in the {_SOURCE}\b|\b{_SOURCE} is silent\b",
     rf"\b(?:the|this|that|your) (?:\w+ )?{_SOURCE} (?:does|do|did)(?: not|n['’]t) (?:\w+ )?{_TELL}\b",
@@ -112,13 +112,14 @@ NOT_STATED = _any(
     r"\bconsult an? (?:\w+ )?(?:professional|doctor|lawyer|expert|specialist)\b",
     r"^\W*none\W*$",
 )
-"""Of a knowledge row only: in a skill such words may be the right ones, said of somebody else or to a customer."""
+"""Refusals in knowledge rows only: in a skill such words may be right, about somebody else or to a customer."""
 
 NO_ANSWER = re.compile(
     r"\W*(?:n/?a|null|nil|nan|unknown|undefined|no answer|i don['’]t know|"
     r"not (?:applicable|available|stated|known|specified|mentioned|provided))\W*",
     re.IGNORECASE,
 )
+"""Refusals if they are the whole answer."""
 
 _WORK = (
     r"(?:author|writer|report|section|chapter|page|source|material|information|summary|story|description|figure|table|"
@@ -168,10 +169,10 @@ DANGLING_QUESTION = _any(
     r"^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
     r"\b(?:mentioned|discussed|stated|(?<!first )(?<!ally )described)\W*$",  # a species is first or formally described
 )
-"""A question about a pronoun, or something mentioned, that nothing before it explains."""
+"""A question about a pronoun, or something 'mentioned', that nothing before it explains."""
 
 THE_SOURCE = re.compile(rf"\bthe ({_SOURCE})\W*$", re.IGNORECASE)
-"""What may be a thing that the source tells of."""
+"""A reference to the source, unless the source itself has this word."""
 
 OPEN_END = re.compile(
     r"(?:\b(?:a|an|and|are|be|because|been|but|can|could|had|has|have|her|his|if|is|its|nor|or|our|should|than|that|the|their|"
@@ -186,11 +187,11 @@ ADVERBIAL = re.compile(
     r"^(?:after|at|because|before|by|during|each|every|for|from|if|in|on|since|under|until|when|while|with|without)\b|"
     r"\b(?:ago|earlier|later|times?|seconds?|minutes?|hours?|days?|weeks?|months?|years?)$"
 )
-"""A phrase that is whole although a determiner follows it: 'Every five years | the loom receives'."""
+"""A phrase that is complete although a determiner follows it: 'Every five years | the loom receives'."""
 
 FINITE_VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|had|will|would|can|could|must|may|might|should|does|do|did|\w+n['’]t|[Ii]['’]m|[Ii]t['’]s|"
     r"became|becomes?|began|begins?|came|gave|grew|knew|ran|saw|stands?|stood|took|went|wrote|"
     r"(?:[Hh]e|[Ss]he|[Tt]hey|[Ii]t|[Ww]e|[Yy]ou|I) \w+)\b"
 )
-"""The commonest words that make a sentence of a phrase; forms that are participles as well are not among them."""
+"""The commonest words that make a phrase a sentence, without forms that are also participles."""

@@ -1,4 +1,4 @@
-"""What a leaf's own seeds and documents say of how its rows should be."""
+"""Profile a leaf: what its seeds and documents tell about how its rows should look."""
 
 from __future__ import annotations
 
@@ -6,60 +6,76 @@ import math
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
+from lab_pipeline.core.rows import FrozenLeaf
 from lab_pipeline.text.language import main_language, scripts
 from lab_pipeline.text.words import all_words, content_words
 
-Row = dict[str, Any]
+
+class Row(TypedDict):
+    """What rules see of a row, or of a seed that is checked like a row."""
+
+    kind: str
+    context: str | None
+    question: str
+    answer: str
+    support: str | None
+    fault: str | None
+    grounding: float | None
+
+
 Reason = str | None
-"""What a rule found wrong with a row, None if nothing."""
+"""Why a rule rejects a row; None if it does not."""
 
 _RUN = 5
+"""Characters of the runs that texts are compared by; see `similarity`."""
 _ENOUGH_SIMILARITY = 0.07
-"""Seeds on different matters have 0.06 to 0.07; where all seeds are one sentence with other names, rows need not be."""
+"""No row needs more similarity to the seeds than this: seeds on different subjects have 0.06 to 0.07, but seeds may also be
+one sentence with different names."""
 _OTHER_SEEDS = 2
-"""With fewer other seeds than this, how like one another a leaf's seeds are says nothing; upstream's minimum of five, of which
-one is held out, leaves three."""
+"""With fewer other seeds than this, their similarity tells nothing. Upstream's minimum of five seeds, of which one is held
+out, leaves three others."""
 _SIMILARITY_OF_FEW = 0.04
-"""Stands in for the similarity of the least similar seed then: in leaves of two seeds it loses none of 248 rows, and finds two
-thirds of other leaves' rows and general questions."""
+"""Then used as the least similarity of seeds: in leaves of two seeds it rejects none of 248 rows, and two thirds of the rows of
+other leaves and of the general questions."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A leaf as the rules see it."""
+    """What rules know of a leaf."""
 
     language: str | None
-    """Language of its seeds (English name), of all its texts where they are few, None if that is unclear."""
+    """Language of its seeds (English name), else of all its texts; None if that is unclear."""
     scripts: set[str]
     """Scripts of its seeds, passages and descriptions."""
     subject: frozenset[str]
-    """Stems of the content words of its description: what its questions may name though a passage does not."""
+    """Stems of the content words of its descriptions, which questions may name even if a passage does not."""
     topics: frozenset[str]
     """Stems of the content words of its seeds, passages and descriptions."""
     words: frozenset[str]
-    """All words of the same, lower-case."""
+    """All words of its seeds, passages and descriptions, in lower case."""
     lengths: dict[str, tuple[int, int]]
-    """Words of its seeds' shortest and longest `question` and `answer`; bounds that bind nothing where it has no seeds."""
+    """Words of its shortest and longest seed, by column (`question`, `answer`); without seeds, bounds without effect."""
     end_marks: bool
-    """Whether any seed's answer ends in a mark; where none does, no row's need end."""
+    """Whether any seed's answer ends in a punctuation mark; if none does, no row's answer needs one."""
     style: dict[str, float]
-    """How its seeds read on average: see `similarity`."""
+    """The mean vector of its seeds; see `similarity`."""
     least_similarity: float
-    """Likeness of the seed that is least like the others."""
+    """Similarity of the least similar seed to the others."""
 
 
-def profile(source: dict[str, Any]) -> Profile:
-    """The profile of a leaf from its frozen source."""
+def profile(source: FrozenLeaf) -> Profile:
+    """Build the profile of a leaf from its frozen source."""
     material = "\n".join(_texts(source))
     seeds = [f"{seed['question']} {seed['answer']}" for seed in source["seeds"]]
-    style = _mean([_shape(seed) for seed in seeds])
+    style = _mean([_vector(seed) for seed in seeds])
     others = len(seeds) - 1
-    few = others < _OTHER_SEEDS
-    alone = [_SIMILARITY_OF_FEW] if few else [(len(seeds) * similarity(seed, style) - 1) / others for seed in seeds]
+    to_others = [_SIMILARITY_OF_FEW]
+    if others >= _OTHER_SEEDS:  # the mean over all seeds holds each seed's similarity to itself, which is 1
+        to_others = [(len(seeds) * similarity(seed, style) - 1) / others for seed in seeds]
     return Profile(
         language=main_language(seeds) or main_language([material]),
         scripts=scripts(material),
@@ -69,43 +85,43 @@ def profile(source: dict[str, Any]) -> Profile:
         lengths={column: _lengths([seed[column] for seed in source["seeds"]]) for column in ("question", "answer")},
         end_marks=any(not seed["answer"].strip()[-1:].isalnum() for seed in source["seeds"]),
         style=style,
-        least_similarity=min(*alone, _ENOUGH_SIMILARITY),
+        least_similarity=min(*to_others, _ENOUGH_SIMILARITY),
     )
 
 
 def similarity(text: str, style: dict[str, float]) -> float:
-    """Mean cosine similarity of a text to a leaf's seeds, over runs of five characters.
+    """Return the mean cosine similarity of a text to a leaf's seeds, over runs of five characters.
 
-    Runs of five tell tasks apart better than content words or shorter runs do, function words included: area under the curve
-    0.99 (content words: 0.91), each seed of six skill leaves against the others' seeds and general questions.
+    Runs of five, function words included, separate tasks better than content words or shorter runs: area under the curve 0.99
+    (content words: 0.91), each seed of six skill leaves against the other leaves' seeds and general questions.
     """
-    return sum(weight * style.get(run, 0.0) for run, weight in _shape(text).items())
+    return sum(weight * style.get(run, 0.0) for run, weight in _vector(text).items())
 
 
-def _shape(text: str) -> dict[str, float]:
-    """A text's runs of characters, each weighted by the logarithm of its count, as a vector of length 1."""
-    even = " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
-    counts = Counter(even[start : start + _RUN] for start in range(len(even) - _RUN + 1))
+def _vector(text: str) -> dict[str, float]:
+    """Count a text's runs of characters, with logarithmic weights, as a vector of length 1."""
+    plain = " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
+    counts = Counter(plain[start : start + _RUN] for start in range(len(plain) - _RUN + 1))
     weights = {run: 1 + math.log(count) for run, count in counts.items()}
     length = math.hypot(*weights.values()) or 1.0
     return {run: weight / length for run, weight in weights.items()}
 
 
-def _mean(shapes: list[dict[str, float]]) -> dict[str, float]:
+def _mean(vectors: Sequence[dict[str, float]]) -> dict[str, float]:
     sums: dict[str, float] = defaultdict(float)
-    for shape in shapes:
-        for run, weight in shape.items():
-            sums[run] += weight / len(shapes)
+    for vector in vectors:
+        for run, weight in vector.items():
+            sums[run] += weight / len(vectors)
     return dict(sums)
 
 
-def _lengths(texts: list[str]) -> tuple[int, int]:
+def _lengths(texts: Sequence[str]) -> tuple[int, int]:
     counts = [len(all_words(text)) for text in texts]
     return min(counts, default=sys.maxsize), max(counts, default=0)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a frozen source."""
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text in a frozen source."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

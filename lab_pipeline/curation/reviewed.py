@@ -1,10 +1,10 @@
-"""Curation with people's word before the rules'."""
+"""Curate a leaf's rows, with people's reviews before the rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from lab_pipeline.core.rows import CuratedRow, JudgedRow, RejectedRow
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.taxonomy.reviews import Review, review_of, row_text
 from lab_pipeline.text.words import content_words
@@ -12,45 +12,53 @@ from lab_pipeline.text.words import content_words
 BANNED = "banned"
 """The rule under which the funnel counts rows that people banned."""
 
-Rows = list[dict[str, Any]]
+Curated = tuple[list[CuratedRow], list[RejectedRow]]
 
 
-def curate_reviewed(rows: Rows, reviews: Sequence[Review], curate: Callable[[Rows], tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
-    """What `curate` gives, but a banned row is rejected whatever the rules say, and a pinned one kept.
+def curate_reviewed(
+    rows: Sequence[JudgedRow], reviews: Sequence[Review], curate: Callable[[Sequence[JudgedRow]], Curated]
+) -> Curated:
+    """Curate by `curate`, but reject banned rows and keep pinned ones, whatever the rules say.
 
-    A row that says the same as a banned one is banned with it, for people only ever saw one of them; one that asks the same as
-    a pinned one is a duplicate. An incomplete row cannot be kept even if it is pinned. The checks on whole data sets still hold
-    for pinned rows: one that repeats a held-out question is left out there.
+    A row that says the same as a banned one is banned too, since people saw only one of them. One that asks the same as a
+    pinned row is its duplicate. An incomplete row is not kept even if it is pinned. Checks on whole data sets hold for pinned
+    rows too: there, a row that repeats a held-out question is left out.
     """
     if not reviews:
         return curate(rows)
     decided = {row["id"]: review for row in rows if (review := review_of(reviews, row["id"], row_text(row)))}
-    banned = {name for name, review in decided.items() if review.decision == "ban"}
+    banned = {row for row, review in decided.items() if review.decision == "ban"}
     pinned = {row["id"]: row for row in rows if row["id"] in decided.keys() - banned and not row["fault"]}
-    asked, unwanted = Duplicates(), Duplicates()
+    like_pinned, like_banned = Duplicates(), Duplicates()
     for row in pinned.values():
-        asked.add(row)
-    answers = {}
+        like_pinned.add(row)
+    banned_answers = {}
     for row in rows:
         if row["id"] in banned and not row["fault"]:
-            unwanted.add(row)
-            answers[row["id"]] = content_words(row["answer"])
+            like_banned.add(row)
+            banned_answers[row["id"]] = content_words(row["answer"])
+
     kept, rejected = curate([*pinned.values(), *(row for row in rows if row["id"] not in banned | pinned.keys())])
-    doubles = []
-    for row in (row for row in kept if row["id"] not in pinned):
-        banned_one = unwanted.find(row)
-        if banned_one and answers[banned_one] == content_words(row["answer"]):
-            doubles.append({**row, "rule": BANNED, "reason": f"says the same as row {banned_one}, {decided[banned_one]}"})
-        elif repeated := asked.find(row):
-            doubles.append({**row, "rule": "duplicate", "reason": f"asks the same as row {repeated}"})
-    gone = {row["id"] for row in doubles}
-    kept = [row for row in kept if row["id"] not in gone] + [_unruled(row) for row in rejected if row["id"] in pinned]
-    rejected = [row for row in rejected if row["id"] not in pinned] + doubles
-    as_if_kept, as_if_rejected = curate([row for row in rows if row["id"] in banned])  # for the columns that curation adds
-    rejected += [{**row, "rule": BANNED, "reason": str(decided[row["id"]])} for row in (*as_if_kept, *as_if_rejected)]
+    still_kept: list[CuratedRow] = []
+    still_rejected: list[RejectedRow] = []
+    for one in kept:
+        repeats = None if one["id"] in pinned else like_banned.find(one)
+        if repeats and banned_answers[repeats] == content_words(one["answer"]):
+            reason = f"says the same as row {repeats}, {decided[repeats]}"
+            still_rejected.append({**one, "rule": BANNED, "reason": reason})
+        elif one["id"] not in pinned and (repeats := like_pinned.find(one)):
+            still_rejected.append({**one, "rule": "duplicate", "reason": f"asks the same as row {repeats}"})
+        else:
+            still_kept.append(one)
+    for lost in rejected:
+        if lost["id"] in pinned:
+            still_kept.append({**pinned[lost["id"]], "grounding": lost["grounding"]})
+        else:
+            still_rejected.append(lost)
+    kept, rejected = curate([row for row in rows if row["id"] in banned])  # for the columns that curation adds
+    still_rejected += [{**one, "rule": BANNED, "reason": str(decided[one["id"]])} for one in (*kept, *rejected)]
+
     place = {row["id"]: number for number, row in enumerate(rows)}
-    return sorted(kept, key=lambda row: place[row["id"]]), sorted(rejected, key=lambda row: place[row["id"]])
-
-
-def _unruled(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in ("rule", "reason")}
+    still_kept.sort(key=lambda row: place[row["id"]])
+    still_rejected.sort(key=lambda row: place[row["id"]])
+    return still_kept, still_rejected

@@ -1,37 +1,16 @@
-"""The rules that need no judge. Each looks at one row and says why it must go, or nothing.
+"""Apply the rules that need no judge. Each looks at one row, and returns the reason to reject it or None.
 
-The order is the funnel's: a row is rejected by the first rule that it breaks, and stands in the funnel there only.
+Their order matters: the first rule that a row breaks rejects it, and the funnel counts it there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
-from lab_pipeline.curation.answering import general_question, unanswered
+from lab_pipeline.core.rows import FrozenLeaf
+from lab_pipeline.curation import answering, support, wording
 from lab_pipeline.curation.profile import Profile, Reason, Row
-from lab_pipeline.curation.support import (
-    contradiction,
-    off_topic,
-    ungrounded,
-    uninformative,
-    unsupported_answer,
-    unsupported_fact,
-    unsupported_question,
-)
-from lab_pipeline.curation.wording import (
-    half_word,
-    leaked_tag,
-    no_question,
-    open_bracket,
-    open_end,
-    open_preposition,
-    points_at_source,
-    refusal,
-    repetitive,
-    unfinished,
-)
 from lab_pipeline.flows.flow import Rules
 from lab_pipeline.teacher.protocol import NO_ANSWER
 from lab_pipeline.text.language import language_probability, scripts, telling_words
@@ -40,35 +19,37 @@ from lab_pipeline.text.words import all_words
 Rule = Callable[[Row, Rules, Profile], Reason]
 
 _LANGUAGE_FLOOR = 0.001
-"""A text is of another language when less than this probability is left for the expected one; short texts seldom give a
-clear verdict, so only clear ones count."""
+"""A text is in another language if the leaf's language has a lower probability. Detectors are seldom sure of short texts."""
 _LANGUAGE_WORDS = 3
+"""Least number of words for that."""
 _KNOWN_WORDS = 0.5
-"""A text of which the leaf knows this share of words is of the leaf's language, whatever a detector thinks of its jargon."""
-_STRANGE_FLOOR = 1e-5
-_STRANGE_LETTERS = 8
-"""Two unknown words of eight letters tell another language when clearer still: 'gibt zwei' has 3e-6 in English, 'gluteus
-maximus' 3e-5. So 26 of 40 foreign answers of one to seven words are found in English leaves, and 650 English ones kept."""
+"""A text is in the leaf's language if the leaf knows this share of its words, whatever a detector makes of its jargon."""
+_UNKNOWN_FLOOR = 1e-5
+_UNKNOWN_LETTERS = 8
+"""Two or more unknown words with this many letters suffice below this floor: 'gibt zwei' has 3e-6 in English, 'gluteus
+maximus' 3e-5. This finds 26 of 40 foreign answers of one to seven words in English leaves, and keeps 650 English ones."""
 
 _HABIT = 0.2
-"""Share of a leaf's seeds that must break a rule for the leaf to be free of it: one of upstream's minimum of five."""
+"""If this share of a leaf's seeds breaks a rule, disable the rule for that leaf: one of upstream's minimum of five."""
 
 
 def no_reply(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Not the row's fault: it is asked again when the leaf is refreshed next."""
+    """Reject rows that the teacher gave no answer for; the next refresh of the leaf asks again."""
     return row["fault"] if (row["fault"] or "").startswith(NO_ANSWER) else None
 
 
 def incomplete(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Reject rows with a fault, or without a question or answer."""
     if row["fault"]:
         return row["fault"]
     return next((f"{column} empty" for column in ("question", "answer") if not re.search(r"\w", row[column] or "")), None)
 
 
 def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Outside of the flow's bounds and of those of the leaf's own seeds: what these do is right, be it a label or an essay."""
-    for column, (least, most) in (("question", rules.question_words), ("answer", rules.answer_words)):
-        words = len(all_words(row[column]))
+    """Reject questions and answers outside of both the flow's bounds and the lengths of the leaf's seeds."""
+    texts = ("question", row["question"], rules.question_words), ("answer", row["answer"], rules.answer_words)
+    for column, text, (least, most) in texts:
+        words = len(all_words(text))
         shortest, longest = leaf.lengths[column]
         least, most = min(least, shortest), max(most, longest)
         if not least <= words <= most:
@@ -77,6 +58,7 @@ def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def other_language(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Reject rows in another script or language than the leaf's."""
     if not rules.language:
         return None
     if foreign := scripts(f"{row['question']} {row['answer']}") - leaf.scripts:
@@ -85,14 +67,13 @@ def other_language(row: Row, rules: Rules, leaf: Profile) -> Reason:
         return None
     question, answer = telling_words(row["question"]), telling_words(row["answer"])
     for words in (question, answer, question + answer):
-        strange = [word for word in words if not set(re.findall(r"\w+", word.casefold())) <= leaf.words]
-        unknown = len(words) >= _LANGUAGE_WORDS and len(strange) > _KNOWN_WORDS * len(words)
-        if (unknown and language_probability(words, leaf.language) < _LANGUAGE_FLOOR) or (
-            len(strange) > 1
-            and len("".join(strange)) >= _STRANGE_LETTERS
-            and language_probability(strange, leaf.language) < _STRANGE_FLOOR
+        unknown = [word for word in words if not set(re.findall(r"\w+", word.casefold())) <= leaf.words]
+        mostly_unknown = len(words) >= _LANGUAGE_WORDS and len(unknown) > _KNOWN_WORDS * len(words)
+        enough_unknown = len(unknown) > 1 and len("".join(unknown)) >= _UNKNOWN_LETTERS
+        if (mostly_unknown and language_probability(words, leaf.language) < _LANGUAGE_FLOOR) or (
+            enough_unknown and language_probability(unknown, leaf.language) < _UNKNOWN_FLOOR
         ):
-            return f"not {leaf.language}: {' '.join(strange[:5])}"
+            return f"not {leaf.language}: {' '.join(unknown[:5])}"
     return None
 
 
@@ -100,54 +81,61 @@ RULES: tuple[Rule, ...] = (
     no_reply,
     incomplete,
     wrong_length,
-    leaked_tag,
-    refusal,
-    points_at_source,
-    no_question,
-    open_end,
-    open_preposition,
-    open_bracket,
-    half_word,
-    unfinished,
-    repetitive,
+    wording.leaked_tag,
+    wording.refusal,
+    wording.points_at_source,
+    wording.no_question,
+    wording.open_end,
+    wording.open_preposition,
+    wording.open_bracket,
+    wording.half_word,
+    wording.unfinished,
+    wording.repetitive,
     other_language,
-    uninformative,
-    unsupported_fact,
-    contradiction,
-    unsupported_answer,
-    unsupported_question,
-    general_question,
-    unanswered,
-    off_topic,
-    ungrounded,
+    support.uninformative,
+    support.unsupported_fact,
+    support.contradiction,
+    support.unsupported_answer,
+    support.unsupported_question,
+    answering.general_question,
+    answering.unanswered,
+    support.off_topic,
+    support.ungrounded,
 )
 
-_FIXED = (no_reply, incomplete, wrong_length, no_question, ungrounded)
+_FIXED = (no_reply, incomplete, wrong_length, wording.no_question, support.ungrounded)
+"""Rules that no leaf is free of."""
 _ON_DOCUMENTS = (
-    points_at_source,
-    uninformative,
-    unsupported_fact,
-    contradiction,
-    unsupported_answer,
-    unsupported_question,
-    general_question,
-    unanswered,
+    wording.points_at_source,
+    support.uninformative,
+    support.unsupported_fact,
+    support.contradiction,
+    support.unsupported_answer,
+    support.unsupported_question,
+    answering.general_question,
+    answering.unanswered,
 )
+"""Rules that no knowledge leaf is free of."""
 
 
-def applicable(source: dict[str, Any], rules: Rules, leaf: Profile) -> tuple[Rule, ...]:
-    """The rules that hold for a leaf: those that its own seeds keep.
+def applicable(source: FrozenLeaf, rules: Rules, leaf: Profile) -> tuple[Rule, ...]:
+    """Return the rules that hold for a leaf: those that its own seeds keep.
 
-    What seeds do is what the leaf teaches, be it markup, refusals or another language. Knowledge must rest on its documents
-    whatever the seeds do.
+    What seeds do is what the leaf teaches, such as markup, refusals or another language. But knowledge must rest on its
+    documents, whatever its seeds do.
     """
-    kept = _FIXED + (_ON_DOCUMENTS if source["kind"] == "knowledge" else ())
+    always = _FIXED + (_ON_DOCUMENTS if source["kind"] == "knowledge" else ())
     seeds = [
-        {**seed, "kind": source["kind"], "support": seed["context"], "fault": None, "grounding": None}
+        Row(
+            kind=source["kind"],
+            context=seed["context"],
+            question=seed["question"],
+            answer=seed["answer"],
+            support=seed["context"],
+            fault=None,
+            grounding=None,
+        )
         for seed in source["seeds"]
     ]
-    return tuple(
-        rule
-        for rule in RULES
-        if rule in kept or sum(rule(seed, rules, leaf) is not None for seed in seeds) < _HABIT * max(len(seeds), 1)
-    )
+    broken = {rule: sum(rule(seed, rules, leaf) is not None for seed in seeds) for rule in RULES if rule not in always}
+    return tuple(rule for rule in RULES if rule in always or broken[rule] < _HABIT * max(len(seeds), 1))

@@ -1,6 +1,6 @@
-"""Rules on whether a row rests on its source and belongs to its leaf, by words alone.
+"""Check by words alone that a row is supported by its source and belongs to its leaf.
 
-What words cannot tell, such as a wrong span of the right passage, is for judges and for `lab_pipeline.curation.grounding`.
+Judges and `lab_pipeline.curation.grounding` find what words cannot tell, such as a wrong span of the right passage.
 """
 
 from __future__ import annotations
@@ -14,117 +14,111 @@ from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import affirmed, content_words, names, negated, numbers
 
 _RESTATED = 0.8
-"""A text with this share of another's content words tells the same, and must agree with it in negation."""
+"""A text with this share of another's content words says the same, so both must agree in negation."""
 
 _RETOLD = 3
-"""An answer with this many content words of a sentence, and one other, retells it."""
+"""A sentence of an answer that shares this many content words with a sentence of the source, and adds one word, retells it."""
 
-_UNLIKE = 0.7
-_UNLIKE_AND_STRANGE = 1.0
-_STRANGE_QUESTION = 0.15
-"""A skill row is off topic when its similarity to the seeds is below 0.7 of that of the least similar seed, or below all of it
-where next to no word of its question is the leaf's. With four seeds drawn from each of six skill leaves, 4 of 160 other seeds
-are lost, and 87 % of other leaves' rows and general questions found; with five, 1 of 120 and 85 %."""
+_DISSIMILAR = 0.7
+_DISSIMILAR_AND_UNKNOWN = 1.0
+_UNKNOWN_QUESTION = 0.15
+"""A skill row is off topic if its similarity to the seeds is below 0.7 of that of the least similar seed, or below all of it
+if the leaf knows less than 0.15 of the question's words. With four seeds drawn from each of six skill leaves, this rejects 4 of
+160 other seeds, and 87 % of other leaves' rows and general questions; with five seeds, 1 of 120 and 85 %."""
 
 
 def support(text: str, source: str, known: frozenset[str] = frozenset()) -> float:
-    """Share of the text's content words that stand in the source or are `known` stems; 1.0 for a text without any."""
+    """Return the share of the text's content words that are in the source or among the `known` stems; 1.0 if it has none."""
     words = content_words(text)
     known = known.union(content_words(source), numbers(source))
     return sum(word in known for word in words) / len(words) if words else 1.0
 
 
 def answer_support(row: Row) -> float:
-    """Share of the answer's content words that the row's source supports.
+    """Return the share of the answer's content words that the row's source supports.
 
-    Of a knowledge row only what is new counts: words of the question need no support, and give none. Where nothing but the
-    question can support an answer, it does.
+    In knowledge, only words that are not in the question count: the question needs no support, and gives none. In a skill
+    without a context, the question is the source.
     """
     source = row["support"] or ""
     if row["kind"] != "knowledge":
         return support(affirmed(row["answer"]), source or row["question"])  # 'None' may be said of any source
-    asked = set(content_words(row["question"]))
+    in_question = set(content_words(row["question"]))
     known = set(content_words(source)) | numbers(source)
-    news = [word for word in content_words(row["answer"]) if word not in asked]
-    return sum(word in known for word in news) / len(news) if news else 1.0
+    new = [word for word in content_words(row["answer"]) if word not in in_question]
+    return sum(word in known for word in new) / len(new) if new else 1.0
 
 
 def uninformative(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Reject knowledge answers that only repeat the question, other than yes or no."""
     if not rules.informative or row["kind"] != "knowledge":
         return None
-    news = set(content_words(row["answer"])) - set(content_words(row["question"]))
+    new = set(content_words(row["answer"])) - set(content_words(row["question"]))
     yes_or_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE) or negated(row["answer"]) != negated(row["question"])
-    return None if news or yes_or_no else "answer only repeats the question"
+    return None if new or yes_or_no else "answer only repeats the question"
 
 
 def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """A number or proper name of the answer that neither source nor question holds."""
+    """Reject answers with a number or proper name that is neither in the source nor in the question."""
     if not rules.facts or not row["support"]:
         return None
     source = f"{row['support']} {row['question']}"
-    if strange := numbers(row["answer"]) - numbers(source):
-        return f"the number {min(strange)} is not in the source"
+    if unknown := numbers(row["answer"]) - numbers(source):
+        return f"the number {min(unknown)} is not in the source"
     known = set(re.findall(r"\w+", source.casefold())) | set(content_words(source)) | leaf.subject
     for name in names(row["answer"]):
         parts = [part for part in re.findall(r"[^\W\d]+", name.casefold()) if len(part) > 1]
         if any(part not in known and not set(content_words(part)) <= known for part in parts):
             return f"the name {name!r} is not in the source"
-    return _swapped_fact(row) if row["kind"] == "grounded_skill" else None
+    return _swapped_fact(row, row["support"]) if row["kind"] == "grounded_skill" else None
 
 
-def _swapped_fact(row: Row) -> Reason:
-    """A number or name of a sentence that the answer retells, replaced by something else of the source.
+def _swapped_fact(row: Row, source: str) -> Reason:
+    """Reject answers that retell a sentence with its number or name replaced by something else from the source.
 
-    Of skills only: those retell a few lines, while what is told of a document may come together from all of it.
+    Used for grounded skills only, which retell a few lines; an answer about a document may combine all of it.
     """
-    source, question = set(content_words(row["support"])), set(content_words(row["question"]))
-    for said, sentence in _retold(row):
-        words, known = set(content_words(said)), set(content_words(sentence))
+    source_words, question = set(content_words(source)), set(content_words(row["question"]))
+    for stated, sentence in _aligned(row, source):
+        words, known = set(content_words(stated)), set(content_words(sentence))
         facts = [*names(sentence), *filter(numbers, sentence.split())]
         lost, new = set(content_words(" ".join(facts))) - words - question, words - known
-        if lost and len(new) == 1 and new <= source - question and len(words & known) >= _RETOLD:
-            return f"{said!r} has {min(new)!r} for {min(lost)!r}"
+        if lost and len(new) == 1 and new <= source_words - question and len(words & known) >= _RETOLD:
+            return f"{stated!r} has {min(new)!r} for {min(lost)!r}"
     return None
 
 
 def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """The answer restates a sentence of the source with a negation that this has not, or without the one that it has."""
+    """Reject answers that restate a sentence of the source but add a negation, or drop the one that it has."""
     answers_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE)
     if not rules.facts or not row["support"] or answers_no:
         return None
-    for said, sentence in _retold(row):
-        if negated(said) and not negated(sentence) and not negated(row["question"]) and _restates(sentence, said):
-            return f"{said!r} negates what the source says"
-        if negated(sentence) and not negated(said) and _restates(said, sentence):
-            return f"{said!r} drops a negation of the source"
+    for stated, sentence in _aligned(row, row["support"]):
+        if negated(stated) and not negated(sentence) and not negated(row["question"]) and _affirms(sentence, stated):
+            return f"{stated!r} negates what the source says"
+        if negated(sentence) and not negated(stated) and _affirms(stated, sentence):
+            return f"{stated!r} drops a negation of the source"
     return None
 
 
-def _restates(text: str, denial: str) -> bool:
-    """Whether a text tells most of what the other one denies."""
-    denied = affirmed(denial)
+def _affirms(text: str, negation: str) -> bool:
+    """Tell whether a text affirms most of what the other one negates."""
+    denied = affirmed(negation)
     return bool(content_words(denied)) and support(denied, text) >= _RESTATED
 
 
-def _retold(row: Row) -> Iterator[tuple[str, str]]:
-    """Each sentence of the answer, with the one of the source that it is nearest to."""
-    told = sentences(row["support"])
-    for said in sentences(row["answer"]):
-        yield said, _nearest(told, said, row["question"])
-
-
-def _nearest(told: list[str], said: str, asked: str) -> str:
-    """The sentence that shares most words with what is said; of several, the one nearest to the question."""
-    words, asked_words = set(content_words(said)), set(content_words(asked))
-
-    def shared(sentence: str) -> tuple[int, int]:
-        known = set(content_words(sentence))
-        return len(words & known), len(asked_words & known)
-
-    return max(told, key=shared, default="")
+def _aligned(row: Row, source: str) -> Iterator[tuple[str, str]]:
+    """Pair each sentence of the answer with the most similar one of the source, by shared words, ties by the question's."""
+    question = set(content_words(row["question"]))
+    in_source = [(sentence, set(content_words(sentence))) for sentence in sentences(source)]
+    for stated in sentences(row["answer"]):
+        words = set(content_words(stated))
+        best = max(in_source, key=lambda each: (len(words & each[1]), len(question & each[1])), default=("", set()))
+        yield stated, best[0]
 
 
 def unsupported_answer(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Reject answers with too few content words from their source."""
     if rules.answer_support is None:
         return None
     found = answer_support(row)
@@ -132,6 +126,7 @@ def unsupported_answer(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
+    """Reject questions with too few content words from their source."""
     if rules.question_support is None or not row["support"]:
         return None
     found = support(row["question"], row["support"], leaf.subject)
@@ -139,23 +134,23 @@ def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def off_topic(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """A knowledge row whose words are not its documents', or a skill row that reads unlike any seed."""
+    """Reject knowledge rows with too few words of the leaf, and skill rows that are unlike its seeds."""
     if rules.on_topic is None:
         return None
     if row["kind"] == "knowledge":
-        asked = "" if row["context"] else row["question"]  # an instruction on a document is in nobody's words
-        known = support(f"{asked} {row['answer']}", "", leaf.topics)
+        question = "" if row["context"] else row["question"]  # document instructions are worded by the flow
+        known = support(f"{question} {row['answer']}", "", leaf.topics)
         return None if known >= rules.on_topic else f"{known:.0%} of the words are the leaf's"
-    alike = similarity(f"{row['question']} {row['answer']}", leaf.style)
-    strange = support(row["question"], "", leaf.topics) < _STRANGE_QUESTION
-    if alike >= leaf.least_similarity * (_UNLIKE_AND_STRANGE if strange else _UNLIKE):
+    found = similarity(f"{row['question']} {row['answer']}", leaf.style)
+    unknown = support(row["question"], "", leaf.topics) < _UNKNOWN_QUESTION
+    if found >= leaf.least_similarity * (_DISSIMILAR_AND_UNKNOWN if unknown else _DISSIMILAR):
         return None
-    return f"reads unlike the leaf's seeds: similarity {alike:.3f}, of the least like seed {leaf.least_similarity:.3f}"
+    return f"unlike the leaf's seeds: similarity {found:.3f}, of the least similar seed {leaf.least_similarity:.3f}"
 
 
 def ungrounded(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """The source makes the answer hardly likelier; see `lab_pipeline.curation.grounding`."""
+    """Reject answers that their source hardly makes likelier; see `lab_pipeline.curation.grounding`."""
     found = row["grounding"]
     if rules.grounding is None or found is None or found >= rules.grounding:
         return None
-    return f"the source makes the answer likelier by {found:.2f} nats per token only"
+    return f"the source makes the answer likelier by only {found:.2f} nats per token"

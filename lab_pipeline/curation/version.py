@@ -1,5 +1,5 @@
-"""The version of the rules' verdicts."""
+"""Version the verdicts of the rules."""
 
 CURATION_VERSION = 1
-"""Raise this whenever a rule, or what it compares texts by, gives any row another verdict: homes then curate their leaves
-again, which costs no teacher call. `lab_pipeline_tests/curation/test_version.py` fails if verdicts change and this does not."""
+"""Raise this whenever a change of a rule, or of the text functions it uses, gives any row another verdict. Homes then curate
+their leaves again, without a teacher call. `lab_pipeline_tests/curation/test_version.py` fails if you forget."""

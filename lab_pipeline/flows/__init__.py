@@ -1,1 +1,1 @@
-"""Flows: how a kind of leaf becomes instructions. A flow is a folder of prompts and thresholds; nothing in it is code."""
+"""Load flows. A flow turns one kind of leaf into instructions: a folder of prompts and thresholds, without code."""

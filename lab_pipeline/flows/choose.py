@@ -1,4 +1,4 @@
-"""Which flow serves which leaf, as the settings say."""
+"""Choose the flow of each leaf, as the settings say."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lab_pipeline.taxonomy.leaf import Kind
 
 
 def default_flow(settings: Settings, kind: Kind) -> str:
-    """Name of the taxonomy's flow for one kind of leaf: the one that is set, else the one that fits the teacher's strength."""
-    set_for = {
+    """Name the taxonomy's flow for one kind of leaf: as the settings say, else the one that suits the teacher's strength."""
+    in_settings = {
         "knowledge": settings.flows.knowledge,
         "grounded_skill": settings.flows.grounded_skill,
         "freeform_skill": settings.flows.freeform_skill,
     }
-    return set_for[kind] or (f"simple_{kind}" if settings.teacher.kind == "embedded" else kind)
+    return in_settings[kind] or (f"simple_{kind}" if settings.teacher.kind == "embedded" else kind)
 
 
 def flows_of_leaves(settings: Settings, kinds: dict[str, Kind]) -> dict[str, Flow]:
-    """The flow of each leaf in `kinds`, by key.
+    """Choose the flow of each leaf in `kinds`, by key.
 
-    It is that of the longest key of `flows.leaves` that is the leaf or a branch above it, and whose flow serves leaves of
-    this kind; else the taxonomy's.
+    The longest key of `flows.leaves` decides that is the leaf or a branch above it, and whose flow serves this kind of leaf;
+    without one, the taxonomy's flow for the kind.
 
     Raises:
         FlowError: a flow named in the settings cannot be used, or is set for a leaf of another kind.

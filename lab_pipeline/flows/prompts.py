@@ -1,25 +1,35 @@
-"""Prompts as YAML files: lists of messages whose contents are templates; an undefined variable is an error."""
+"""Load and render prompts: YAML lists of messages, whose contents are Jinja templates without undefined variables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, final
 
 import jinja2
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.rows import Turn
 from lab_pipeline.teacher.protocol import Message
 
-Prompt = list[dict[str, Any]]
-"""Messages with `role` and `content`; or `each`, with `messages` repeated for its items: a variable that holds a list, or
-the items themselves, such as a judge's worked examples."""
+
+@final
+class RepeatedTurns(TypedDict):
+    """Messages that are repeated for each item of a list."""
+
+    each: str | list[dict[str, str]]
+    """A variable that holds a list, or the items themselves, such as a judge's worked examples."""
+    messages: list[Turn]
+
+
+Prompt = Sequence[Turn | RepeatedTurns]
 
 
 class FlowError(LabError):
-    """A flow or one of its prompts cannot be used; the message names the file and what to mend."""
+    """A flow or one of its prompts cannot be used; the message names the file and the fix."""
 
 
 _TEMPLATES = SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -30,37 +40,37 @@ def _template(text: str) -> jinja2.Template:
     return _TEMPLATES.from_string(text)
 
 
-def render_prompt(name: str, prompt: Prompt, variables: dict[str, Any]) -> tuple[Message, ...]:
-    """Fill a prompt in.
+def render_prompt(name: str, prompt: Prompt, variables: Mapping[str, object]) -> tuple[Message, ...]:
+    """Fill in a prompt.
 
     Raises:
-        FlowError: the prompt, called `name` in the message, uses a variable that is not given.
+        FlowError: the prompt, called `name` in the message, uses an undefined variable.
     """
     messages: list[Message] = []
     for part in prompt:
-        if "each" in part:
-            items = part["each"] if isinstance(part["each"], list) else variables.get(part["each"])
-            if not isinstance(items, list):
-                raise FlowError(f"{name}: each: a row has no list {part['each']!r}")
-            for item in items:
-                messages += [_message(name, message, variables | item) for message in part["messages"]]
-        else:
+        if "role" in part:
             messages.append(_message(name, part, variables))
+            continue
+        items = part["each"] if isinstance(part["each"], list) else variables.get(part["each"])
+        if not isinstance(items, list):
+            raise FlowError(f"{name}: each: a row has no list {part['each']!r}")
+        messages += [_message(name, turn, {**variables, **item}) for item in items for turn in part["messages"]]
     return tuple(messages)
 
 
-def _message(name: str, part: dict[str, Any], variables: dict[str, Any]) -> Message:
+def _message(name: str, turn: Turn, variables: Mapping[str, object]) -> Message:
     try:
-        return Message(part["role"], _template(part["content"]).render(variables).strip())
+        role: Any = turn["role"]  # `load_prompt` has checked it
+        return Message(role, _template(turn["content"]).render(variables).strip())
     except jinja2.UndefinedError as error:
         raise FlowError(f"{name}: {error}; a row has {', '.join(sorted(variables))}") from None
 
 
 def load_prompt(path: Path) -> Prompt:
-    """A prompt file, checked whole.
+    """Load a prompt file and check all of it.
 
     Raises:
-        FlowError: it cannot be read, or is no list of messages.
+        FlowError: the file cannot be read, or is not a list of messages.
     """
     try:
         parts = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -73,12 +83,12 @@ def load_prompt(path: Path) -> Prompt:
     for part in parts:
         repeated = isinstance(part, dict) and set(part) == {"each", "messages"} and isinstance(part["messages"], list)
         if repeated and isinstance(part["each"], list) and not all(isinstance(item, dict) for item in part["each"]):
-            raise FlowError(f"{path}: each: expected the name of a list, or a list of items with a text for each variable")
+            raise FlowError(f"{path}: each: expected the name of a list, or a list of items that map variables to texts")
         for message in part["messages"] if repeated else [part]:
             if not _is_message(message):
                 raise FlowError(
                     f"{path}: every message needs a role (system, user, assistant) and a content, and nothing else; "
-                    "repeated ones stand under 'messages' beside 'each'"
+                    "repeated messages go under 'messages', beside 'each'"
                 )
             try:
                 _template(message["content"])

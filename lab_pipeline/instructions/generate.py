@@ -1,15 +1,24 @@
-"""Running a flow on one frozen leaf: the teacher's candidates, and the judge's scores on them."""
+"""Run a flow on one leaf: the teacher writes candidate rows, and judges score them."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from lab_pipeline.core.rows import is_document_instruction
+from lab_pipeline.core.rows import (
+    FrozenLeaf,
+    GeneratedRow,
+    JudgedRow,
+    JudgeScore,
+    Passage,
+    SeedExample,
+    is_document_instruction,
+)
 from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import STOPS_BELOW, Augmentation, Flow, Judge, Stage
 from lab_pipeline.instructions.replies import read_reply
@@ -20,203 +29,222 @@ from lab_pipeline.text.sentences import sentences
 _VERDICT_TOKENS = 8
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.5
-"""An unreadable verdict is asked for again; greedily, the reply would be the same."""
+"""Sample when an unreadable verdict is asked for again: a greedy reply would be the same."""
 
 _SHORTEST_SENTENCE = 4
+"""Words; shorter sentences and passages, such as headings, start no row."""
+
+Example = dict[str, str | None]
+"""`context`, `question`, `answer` and `support` of a seed."""
 
 
-def starts(source: dict[str, Any], flow: Flow, seed: int) -> list[dict[str, Any]]:
-    """What rows of a leaf start from: its sentences, passages or seeds, each with examples drawn from the leaf. What prompts
-    know is `task`, `domain`, `outline`, `examples`, `heading`, `support` and `text`, and the columns of earlier stages; `done`
-    are rows that no stage goes on with.
+@dataclass(frozen=True)
+class Draft:
+    """A row in progress."""
 
-    All rows of one repeat share their examples, and so the beginning of their prompts: prefix caches hit.
+    leaf: FrozenLeaf
+    origin: list[Any]
+    """What the draft comes from: its start, augmentation, and the number of each sample and item. Unique within the leaf."""
+    repeat: int
+    examples: list[Example]
+    passage: Passage | None
+    support: str | None
+    """The sentence or passage that the draft starts from; None for a seed."""
+    text: str | None
+    """What the teacher writes from: `support`, or another form of it."""
+    columns: Mapping[str, str]
+    """What has been written so far, by column."""
+    augmentation: str | None = None
+    scores: Sequence[JudgeScore] = ()
+    fault: str | None = None
+    done: bool = False
+    """True: no further stage continues this draft."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Return what prompts may use."""
+        return {
+            **_description(self.leaf),
+            "examples": self.examples,
+            "heading": self.passage["heading"] if self.passage else "",
+            "support": self.support,
+            "text": self.text,
+            **self.columns,
+        }
+
+
+def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
+    """Return the drafts that a leaf's rows start from: its sentences, passages or seeds, with examples drawn from the leaf.
+
+    Drafts of one repeat share their examples, and so the beginning of their prompts, for prefix caches to hit.
     """
-    drawn = []
-    for repeat in range(flow.file.start.repeats):
-        choice = random.Random(digest([seed, source["leaf"], repeat]))
-        examples = choice.sample(source["seeds"], min(flow.file.start.examples, len(source["seeds"])))
-        for origin in _origins(source, flow.file.start.each):
-            drawn.append(
-                {
-                    **origin,
-                    "origin": [*origin["origin"], repeat],
-                    "task": source["task"],
-                    "domain": source["domain"],
-                    "outline": source["outline"],
-                    "examples": [_example(example, flow.file.start.each) for example in examples],
-                    "heading": (origin["passage"] or {}).get("heading", ""),
-                    "text": origin["support"],
-                    **({"answer": origin["support"]} if flow.file.start.answers else {}),
-                    "augmentation": None,
-                    "repeat": repeat,
-                    "scores": [],
-                    "fault": None,
-                    "done": False,
-                }
-            )
-    return drawn
+    start = flow.file.start
+    drafts = []
+    for repeat in range(start.repeats):
+        choice = random.Random(digest([seed, leaf["leaf"], repeat]))
+        drawn = choice.sample(leaf["seeds"], min(start.examples, len(leaf["seeds"])))
+        examples = [_example(each, start.each) for each in drawn]
+        for origin, passage, text in _origins(leaf, start.each):
+            columns = {"answer": text} if start.answers and text else {}
+            drafts.append(Draft(leaf, [*origin, repeat], repeat, examples, passage, support=text, text=text, columns=columns))
+    return drafts
 
 
-def _origins(source: dict[str, Any], each: str) -> Iterator[dict[str, Any]]:
+def _description(leaf: FrozenLeaf) -> dict[str, str]:
+    return {"task": leaf["task"], "domain": leaf["domain"], "outline": leaf["outline"]}
+
+
+def _origins(leaf: FrozenLeaf, each: str) -> Iterator[tuple[list[Any], Passage | None, str | None]]:
+    """Yield the origin of each draft, with the passage and text that it starts from if that is no seed."""
     if each == "seed":
-        for index, seed in enumerate(source["seeds"]):
-            yield {"origin": [digest(seed), index], "passage": None, "support": None}
+        for index, seed in enumerate(leaf["seeds"]):
+            yield [digest(seed), index], None, None
         return
-    for passage in source["passages"]:
-        parts = sentences(passage["text"]) if each == "sentence" else [passage["text"]]
-        for index, part in enumerate(parts):
-            if len(part.split()) >= _SHORTEST_SENTENCE:
-                origin = [passage["document"], passage["start"], passage["end"], index]
-                yield {"origin": origin, "passage": passage, "support": part}
+    for passage in leaf["passages"]:
+        texts = sentences(passage["text"]) if each == "sentence" else [passage["text"]]
+        for index, text in enumerate(texts):
+            if len(text.split()) >= _SHORTEST_SENTENCE:
+                yield [passage["document"], passage["start"], passage["end"], index], passage, text
 
 
-def _example(seed: dict[str, Any], each: str) -> dict[str, Any]:
-    """A seed as prompts see it; `support` is the part of its context that a row of this flow would start from."""
+def _example(seed: SeedExample, each: str) -> Example:
+    """Prepare a seed for prompts; `support` is the part of its context that a row of this flow would start from."""
     context = seed["context"]
-    return {
-        "context": context,
-        "question": seed["question"],
-        "answer": seed["answer"],
-        "support": supporting_sentence(context, seed) if each == "sentence" and context else context,
-    }
+    support = supporting_sentence(context, seed) if each == "sentence" and context else context
+    return {"context": context, "question": seed["question"], "answer": seed["answer"], "support": support}
 
 
-def supporting_sentence(context: str, seed: dict[str, Any]) -> str:
-    """The sentence of a context that shares most words with a seed's question and answer."""
+def supporting_sentence(context: str, seed: SeedExample) -> str:
+    """Return the sentence of a context that shares most words with a seed's question and answer."""
     wanted = set(re.findall(r"\w+", f"{seed['question']} {seed['answer']}".casefold()))
-    return max(sentences(context), key=lambda part: len(wanted & set(re.findall(r"\w+", part.casefold()))))
+    return max(sentences(context), key=lambda sentence: len(wanted & set(re.findall(r"\w+", sentence.casefold()))))
 
 
 async def generate(
-    source: dict[str, Any], flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
-) -> list[dict[str, Any]]:
-    """All candidates of one leaf under `GENERATED_SCHEMA`, in an order that does not depend on the models' pace.
+    leaf: FrozenLeaf, flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
+) -> list[GeneratedRow]:
+    """Generate all candidate rows of one leaf. Their order does not depend on the models' pace.
 
     Raises:
-        TeacherError: the teacher or the judge gave no reply; replies that came are in its journal.
-        FlowError: a prompt asks for what the rows lack.
+        TeacherError: the teacher or the judge gave no reply; earlier replies are in its journal.
+        FlowError: a prompt uses a variable that the rows lack.
     """
-    rows = await _each(starts(source, flow, seed), partial(_augment, flow=flow, teacher=teacher, seed=seed))
+    drafts = await _map_each(first_drafts(leaf, flow, seed), partial(_augment, flow=flow, teacher=teacher, seed=seed))
     for stage in flow.file.stages:
-        early = [each for each in flow.judges(early=True) if each.before == stage.output]
-        rows = await _each(rows, partial(_sieve, judges=early, flow=flow, judge_model=judge_model))
-        rows = await _each(rows, partial(_grow, stage=stage, flow=flow, teacher=teacher, seed=seed))
-    return [_record(row, source, flow, teacher, taxonomy_commit) for row in rows]
+        early = [judge for judge in flow.judges(early=True) if judge.before == stage.output]
+        drafts = await _map_each(drafts, partial(_judge_early, judges=early, flow=flow, judge_model=judge_model))
+        drafts = await _map_each(drafts, partial(_run_stage, stage=stage, flow=flow, teacher=teacher, seed=seed))
+    return [_record(draft, flow, teacher, taxonomy_commit) for draft in drafts]
 
 
-async def _each(rows: Iterable[Any], work: Callable[[Any], Awaitable[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """What becomes of all rows, in their order, whichever is done first."""
-    return [row for several in await asyncio.gather(*map(work, rows)) for row in several]
+async def _map_each(items: Iterable[Any], work: Callable[[Any], Awaitable[list[Draft]]]) -> list[Draft]:
+    """Work on all items at once, and return the drafts in the order of the items."""
+    return [draft for several in await asyncio.gather(*map(work, items)) for draft in several]
 
 
-async def _augment(row: dict[str, Any], flow: Flow, teacher: Teacher, seed: int) -> list[dict[str, Any]]:
-    """The row, and for each augmentation one to write pairs from and a finished document instruction."""
+async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
+    """Return the draft, and for each augmentation one to write pairs from and a finished document instruction."""
 
-    async def forms(wanted: Augmentation) -> list[dict[str, Any]]:
-        reply = await teacher.reply(Request(flow.render(wanted.prompt, row), wanted.max_tokens))
+    async def augmented(wanted: Augmentation) -> list[Draft]:
+        reply = await teacher.reply(Request(flow.render(wanted.prompt, draft.variables), wanted.max_tokens))
         text = reply.text.strip()
-        form = {**row, "origin": [*row["origin"], wanted.name], "augmentation": wanted.name, "text": text}
-        instruction = random.Random(digest([seed, form["origin"]])).choice(wanted.instructions)
-        finished = {**form, "context": row["support"], "question": instruction, "answer": text, "done": True}
-        if reply.no_answer:
-            finished |= {"answer": None, "fault": reply.no_answer}
-        elif reply.finish == "length" or not text:
-            finished["fault"] = f"{wanted.name} cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
-        again = row["repeat"] > 0  # the same forms as in the first repeat
-        return ([] if again else [finished]) + ([] if finished["fault"] else [form])
+        form = replace(draft, origin=[*draft.origin, wanted.name], augmentation=wanted.name, text=text)
+        fault = reply.no_answer
+        if not fault and (reply.finish == "length" or not text):
+            fault = f"{wanted.name} cut off at {wanted.max_tokens} tokens" if text else f"{wanted.name} empty"
+        instruction = random.Random(digest([seed, form.origin])).choice(wanted.instructions)
+        columns = {"context": draft.support or "", "question": instruction, **({} if reply.no_answer else {"answer": text})}
+        finished = replace(form, columns=columns, fault=fault, done=True)
+        once = [finished] if draft.repeat == 0 else []  # every repeat gets the same forms
+        return once + ([] if fault else [form])
 
-    return [row, *await _each(flow.file.augmentations, forms)]
-
-
-async def _sieve(row: dict[str, Any], judges: list[Judge], flow: Flow, judge_model: Teacher) -> list[dict[str, Any]]:
-    """The row with the scores of the judges before a stage; done if one that gates found it bad."""
-    if row["done"] or not judges:
-        return [row]
-    scores = await asyncio.gather(*(score(row, each, flow, judge_model) for each in judges))
-    row = {**row, "scores": [*row["scores"], *scores]}
-    for each, found in zip(judges, scores, strict=True):
-        if each.gates and (found["score"] is None or found["score"] < STOPS_BELOW):
-            return [{**row, "fault": f"stopped by judge {each.name}", "done": True}]
-    return [row]
+    return [draft, *await _map_each(flow.file.augmentations, augmented)]
 
 
-async def _grow(row: dict[str, Any], stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[dict[str, Any]]:
-    """The row's continuations by one stage: those of each sample, with the stage's columns or a fault."""
-    if row["done"]:
-        return [row]
-    messages = flow.render(stage.prompt, {**row, "several": stage.several})
-    replies = await asyncio.gather(
-        *(
-            teacher.reply(
-                Request(
-                    messages,
-                    stage.max_tokens,
-                    temperature,
-                    seed=int(digest([seed, row["origin"], stage.output, sample])[:8], 16) if temperature else 0,
-                )
-            )
-            for sample, temperature in enumerate(stage.temperatures)
-        )
-    )
-    grown = []
+async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
+    """Add the scores of the judges that come before a stage; end the draft if one that gates finds it bad."""
+    scored = {each["judge"] for each in draft.scores}
+    judges = [judge for judge in judges if judge.name not in scored]  # by an earlier stage with the same output
+    if draft.done or not judges:
+        return [draft]
+    scores = await asyncio.gather(*(score(draft.variables, judge, flow, judge_model) for judge in judges))
+    draft = replace(draft, scores=[*draft.scores, *scores])
+    for judge, found in zip(judges, scores, strict=True):
+        if judge.gates and (found["score"] is None or found["score"] < STOPS_BELOW):
+            return [replace(draft, fault=f"stopped by judge {judge.name}", done=True)]
+    return [draft]
+
+
+async def _run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
+    """Return a continuation of the draft for each sample and item, with the stage's columns or a fault."""
+    if draft.done:
+        return [draft]
+    messages = flow.render(stage.prompt, {**draft.variables, "several": stage.several})
+    requests = []
+    for sample, temperature in enumerate(stage.temperatures):
+        sampling = int(digest([seed, draft.origin, stage.output, sample])[:8], 16) if temperature else 0
+        requests.append(Request(messages, stage.max_tokens, temperature, seed=sampling))
+    replies = await asyncio.gather(*map(teacher.reply, requests))
+    continued = []
     for sample, reply in enumerate(replies):
         for index, (columns, fault) in enumerate(read_reply(stage, reply)):
-            origin = [*row["origin"], sample, *([index] if stage.labelled else [])]
-            grown.append({**row, **columns, "origin": origin, "fault": fault, "done": fault is not None})
-    return grown
+            origin = [*draft.origin, sample, *([index] if stage.labelled else [])]
+            written = {**draft.columns, **columns}
+            continued.append(replace(draft, origin=origin, columns=written, fault=fault, done=fault is not None))
+    return continued
 
 
-def _record(row: dict[str, Any], source: dict[str, Any], flow: Flow, teacher: Teacher, taxonomy_commit: str) -> dict[str, Any]:
-    passage = row["passage"] or {}
-    texts = {column: row.get(column) for column in ("context", "question", "answer")}
-    return {
-        "id": digest([source["leaf"], row["origin"], texts]),
-        "leaf": source["leaf"],
-        "kind": source["kind"],
+def _record(draft: Draft, flow: Flow, teacher: Teacher, taxonomy_commit: str) -> GeneratedRow:
+    leaf, passage = draft.leaf, draft.passage
+    texts = {column: draft.columns.get(column) for column in ("context", "question", "answer")}
+    row = {
+        "id": digest([leaf["leaf"], draft.origin, texts]),
+        "leaf": leaf["leaf"],
+        "kind": leaf["kind"],
         **texts,
-        "support": row["support"] or row.get("context"),
-        "document": passage.get("document"),
-        "document_commit": passage.get("commit"),
-        "span_start": passage.get("start"),
-        "span_end": passage.get("end"),
+        "support": draft.support or draft.columns.get("context"),
+        "document": passage and passage["document"],
+        "document_commit": passage and passage["commit"],
+        "span_start": passage and passage["start"],
+        "span_end": passage and passage["end"],
         "taxonomy_commit": taxonomy_commit,
         "flow": flow.name,
         "flow_version": flow.file.version,
         "teacher": teacher.identity,
-        "augmentation": row["augmentation"],
-        "fault": row["fault"],
-        "scores": row["scores"],
+        "augmentation": draft.augmentation,
+        "fault": draft.fault,
+        "scores": list(draft.scores),
     }
+    return cast("GeneratedRow", row)  # complete: writing the table checks its columns
 
 
-async def judge(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow, judge: Teacher) -> list[dict[str, Any]]:
-    """The same rows with every judge's score, under `JUDGED_SCHEMA`; incomplete rows are not judged any more.
+async def judge(rows: Sequence[GeneratedRow], leaf: FrozenLeaf, flow: Flow, judge_model: Teacher) -> list[JudgedRow]:
+    """Add the scores of all judges of whole rows; incomplete rows are not judged.
 
     Raises:
-        TeacherError: the judge gave no reply; replies that came are in its journal.
+        TeacherError: the judge gave no reply; earlier replies are in its journal.
     """
-    headings = {(part["document"], part["start"], part["end"]): part["heading"] for part in source["passages"]}
+    headings = {(each["document"], each["start"], each["end"]): each["heading"] for each in leaf["passages"]}
 
-    async def judged(row: dict[str, Any]) -> list[dict[str, Any]]:
+    async def judged(row: GeneratedRow) -> JudgedRow:
         if row["fault"]:
-            return [row]
-        heading = headings.get((row["document"], row["span_start"], row["span_end"]), "")
-        variables = {**row, **{name: source[name] for name in ("task", "domain", "outline")}, "heading": heading}
-        asked = [each for each in flow.judges(early=False) if each.document_instructions or not is_document_instruction(row)]
-        scores = await asyncio.gather(*(score(variables, each, flow, judge) for each in asked))
-        return [{**row, "scores": [*row["scores"], *scores]}]
+            return row
+        span = cast("tuple[str, int, int]", (row["document"], row["span_start"], row["span_end"]))
+        variables = {**row, **_description(leaf), "heading": headings.get(span, "")}
+        judges = [each for each in flow.judges(early=False) if each.document_instructions or not is_document_instruction(row)]
+        scores = await asyncio.gather(*(score(variables, each, flow, judge_model) for each in judges))
+        return {**row, "scores": [*row["scores"], *scores]}
 
-    return await _each(rows, judged)
+    return await asyncio.gather(*map(judged, rows))
 
 
-async def score(variables: dict[str, Any], wanted: Judge, flow: Flow, judge: Teacher) -> dict[str, Any]:
-    """One judge's score of one row, as `scores` holds it; a verdict that cannot be read is asked for again."""
-    messages = flow.render(wanted.prompt, variables)
+async def score(variables: Mapping[str, object], judge: Judge, flow: Flow, judge_model: Teacher) -> JudgeScore:
+    """Ask one judge about one row; a verdict that cannot be read is asked for again."""
+    messages = flow.render(judge.prompt, variables)
     for sample in range(_TRIES):
         temperature = _RETRY_TEMPERATURE if sample else 0.0
-        reply = await judge.reply(Request(messages, _VERDICT_TOKENS, temperature, seed=sample, choices=tuple(wanted.choices)))
-        value, verdict = read_verdict(wanted.choices, reply)
+        request = Request(messages, _VERDICT_TOKENS, temperature, seed=sample, choices=tuple(judge.choices))
+        value, verdict = read_verdict(judge.choices, await judge_model.reply(request))
         if value is not None:
             break
-    return {"judge": wanted.name, "score": value, "verdict": verdict}
+    return {"judge": judge.name, "score": value, "verdict": verdict}

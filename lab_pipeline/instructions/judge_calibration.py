@@ -1,10 +1,10 @@
-"""Whether a judge may gate: each is asked about rows whose verdict is known, once for each model, prompt and set of rows."""
+"""Ask judges about rows whose verdict is known, once for each model, prompt and set of rows: who fails may not gate."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
@@ -15,15 +15,27 @@ from lab_pipeline.teacher.judging import SEPARATES, known_separation
 from lab_pipeline.teacher.protocol import Teacher
 
 
-def separation(home: Home, flow: Flow, judge: Judge, model: str) -> dict[str, Any] | None:
-    """What is known of a gating judge's separation: `area`, `interval`, `separates`, and its `scores` of the `good` and `bad`
-    rows, null where a verdict was unreadable. None if the model of this identity was not asked yet."""
+class Separation(TypedDict):
+    """How well a model, as one judge of a flow, separates its known rows."""
+
+    flow: str
+    judge: str
+    model: str
+    area: float
+    interval: list[float]
+    separates: bool
+    scores: dict[str, list[float | None]]
+    """Of the `good` and the `bad` rows; None where a verdict was unreadable."""
+
+
+def separation(home: Home, flow: Flow, judge: Judge, model: str) -> Separation | None:
+    """Read the separation of a judge; None if the model of this identity was not asked yet."""
     path = _path(home, flow, judge, model)
     return read_json(path) if path.exists() else None
 
 
 class Separations:
-    """The judges of one refresh, asked about their flows' known rows as soon as a leaf needs to know."""
+    """The judges of one refresh, each asked about its known rows when the first leaf needs it."""
 
     def __init__(self, home: Home, model: Teacher, say: Say) -> None:
         self._home = home
@@ -32,39 +44,32 @@ class Separations:
         self._one_at_a_time = asyncio.Lock()
 
     async def trusted(self, flow: Flow) -> Flow:
-        """The flow in which only those judges gate that tell their known rows apart.
+        """Return the flow in which only those judges gate that separate their known rows.
 
         Raises:
             TeacherError: the judge gave no reply.
         """
         async with self._one_at_a_time:
             gating = [judge for judge in flow.file.judges if judge.gates]
-            found = {judge.name: await self._separation(flow, judge) for judge in gating}
-        return flow.trusting([name for name, about in found.items() if about["separates"]])
+            return flow.trusting([judge.name for judge in gating if (await self._measured(flow, judge))["separates"]])
 
-    async def _separation(self, flow: Flow, judge: Judge) -> dict[str, Any]:
-        known = separation(self._home, flow, judge, self._model.identity)
-        if known:
+    async def _measured(self, flow: Flow, judge: Judge) -> Separation:
+        model = self._model.identity
+        if known := separation(self._home, flow, judge, model):
             return known
-        rows = flow.known_rows(judge)
         good, bad = [
-            [each["score"] for each in await asyncio.gather(*(score(row, judge, flow, self._model) for row in several))]
-            for several in rows
+            [each["score"] for each in await asyncio.gather(*(score(row, judge, flow, self._model) for row in rows))]
+            for rows in flow.known_rows(judge)
         ]
-        about = {
-            "flow": flow.name,
-            "judge": judge.name,
-            "model": self._model.identity,
-            **known_separation(good, bad),
-            "scores": {"good": good, "bad": bad},
-        }
-        write_json(_path(self._home, flow, judge, self._model.identity), about)
-        if not about["separates"]:
+        measured = {**known_separation(good, bad), "scores": {"good": good, "bad": bad}}
+        found = cast("Separation", {"flow": flow.name, "judge": judge.name, "model": model, **measured})
+        write_json(_path(self._home, flow, judge, model), found)
+        if not found["separates"]:
             self._say(
                 f"flow {flow.name}: judge {judge.name} does not tell its known rows apart (area under the curve "
-                f"{about['area']:.2f}, needed {SEPARATES}): its scores are advice and reject nothing"
+                f"{found['area']:.2f}, needed {SEPARATES}): its scores are advice and reject nothing"
             )
-        return about
+        return found
 
 
 def _path(home: Home, flow: Flow, judge: Judge, model: str) -> Path:

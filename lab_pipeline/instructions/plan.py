@@ -1,10 +1,10 @@
-"""What each leaf should be made from, what it was made from last, and which leaves are behind.
+"""Plan what each leaf's tables should be made from, and find the leaves whose tables are stale.
 
 Fingerprints are chained: generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ thresholds,
-`CURATION_VERSION`, people's reviews). So a changed threshold or a banned row curates again only, and a changed judge judges
-again only. A judge between two stages is part of generating: when it changes, replies come from the journal, and only rows
-that it newly accepts cost calls. Where a flow has a threshold for grounding, that is measured beside judging (generate ->
-ground (+ base model) -> curate), once for all thresholds.
+`CURATION_VERSION`, reviews). So a changed threshold or a banned row repeats only curation, and a changed judge does not repeat
+generation. A judge before a stage is part of generation: when it changes, the journal replays the replies, and only newly
+accepted rows cost calls. If a flow has a grounding threshold, grounding is measured beside judging (generate -> ground (+ base
+model) -> curate), once for all thresholds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 from lab_pipeline.config.settings import SensorSettings, Settings
 from lab_pipeline.core.home import Home
@@ -24,6 +24,7 @@ from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.models.base_model import model_identity
 from lab_pipeline.models.packing import MEASURE
+from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.reviews import Review, reviews_in_force
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
@@ -33,7 +34,7 @@ Table = Literal["generated", "judged", "curated", "rejected"]
 
 @dataclass(frozen=True)
 class LeafPlan:
-    """What a leaf's tables should be made from, as fingerprints."""
+    """What a leaf's tables should be made from; `source` and the tables are named by their fingerprints."""
 
     leaf: str
     source: str
@@ -43,22 +44,23 @@ class LeafPlan:
     curated: str
     reviews: list[Review]
     grounded: str | None
-    """None where the flow has no threshold for grounding."""
+    """None if the flow has no threshold for grounding."""
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The flow as lineage names it, with the hash of each of its prompts."""
+    def provenance(self) -> dict[str, object]:
+        """Describe the flow for lineage, with the hash of each of its prompts."""
         prompts = {name: digest(prompt) for name, prompt in self.flow.prompts.items()}
         return {"flow": self.flow.name, "version": self.flow.file.version, "prompts": prompts}
 
     def path(self, home: Home, table: Table) -> Path:
+        """Return where this plan's table is stored."""
         fingerprint = {"generated": self.generated, "judged": self.judged}.get(table, self.curated)
         return home.leaf(self.leaf) / f"{table}-{fingerprint}.parquet"
 
 
 @dataclass(frozen=True)
 class LeafState:
-    """The last good tables of a leaf, and what they cost. Stored as `state.json`."""
+    """A leaf's last good tables, and what they cost; stored as `state.json`."""
 
     leaf: str
     kind: str
@@ -72,31 +74,31 @@ class LeafState:
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """The plan of every usable leaf, by key; `teacher` and `judge` are the models' identities. None has one where the settings
-    say that nothing is generated.
+    """Plan every usable leaf for these models, by key; none if the settings say that nothing is generated.
 
     Raises:
         FlowError: a flow named in the settings cannot be used.
         LabError: the home's `reviews.yaml` is wrong.
-        ModelError: grounding is wanted and the base model is not there.
+        ModelError: a flow asks for grounding, and the base model is missing.
     """
     if not settings.mixing.generated:
         return {}
     reviews = reviews_in_force(home, snapshot.reviews)
-    kinds = {row["leaf"]: row["kind"] for row in snapshot.rows if row["leaf"] in snapshot.usable}
+    kinds = {row["leaf"]: cast("Kind", row["kind"]) for row in snapshot.rows if row["leaf"] in snapshot.usable}
     flows = flows_of_leaves(settings, kinds)
     plans = {}
     for leaf, source in snapshot.usable.items():
         flow = flows[leaf]
-        asked = [teacher, judge] if flow.judges(early=True) else [teacher]
-        generated = digest([source, flow.generation_digest, asked, settings.seed, GENERATED_SCHEMA.names])
+        models = [teacher, judge] if flow.judges(early=True) else [teacher]
+        generated = digest([source, flow.generation_digest, models, settings.seed, GENERATED_SCHEMA.names])
         judged = digest([generated, flow.judging_digest, judge])
-        wanted = flow.file.rules.grounding is not None
-        grounded = digest([generated, model_identity(settings.base_model), MEASURE]) if wanted else None
-        decided = reviews.get(leaf, [])
-        said = [[review.model_dump(mode="json") for review in decided]] if decided else []
-        curated = digest([judged, grounded, flow.curation_digest, CURATION_VERSION, *said])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, decided, grounded)
+        grounded = None
+        if flow.file.rules.grounding is not None:
+            grounded = digest([generated, model_identity(settings.base_model), MEASURE])
+        in_force = reviews.get(leaf, [])
+        reviewed = [[review.model_dump(mode="json") for review in in_force]] if in_force else []
+        curated = digest([judged, grounded, flow.curation_digest, CURATION_VERSION, *reviewed])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, in_force, grounded)
     return plans
 
 
@@ -105,42 +107,48 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
     return LeafState(**read_json(path)) if path.exists() else None
 
 
-def provenance_file(home: Home, leaf: str, curated: str) -> Path:
-    """What a curated table was made from: flow, hashes of its prompts, frozen source, teacher and judge. For lineage."""
-    return home.leaf(leaf) / f"made-{curated}.json"
+class FailureRecord(TypedDict):
+    """The last failure to refresh a leaf; stored as `failure.json`."""
+
+    leaf: str
+    error: str
+    attempts: int
+    teacher_calls: int
+    plan: str
+    """Fingerprint of the curated table that was planned."""
+    failed_at: str
 
 
-def leaf_failure(home: Home, plan: LeafPlan) -> dict[str, Any] | None:
-    """The last failure to carry out this plan, with `attempts`, `error` and `failed_at`, unless it succeeded since."""
+def leaf_failure(home: Home, plan: LeafPlan) -> FailureRecord | None:
+    """Read the last failure to carry out this plan, unless it succeeded since."""
     path = home.leaf(plan.leaf) / "failure.json"
-    failure = read_json(path) if path.exists() else None
+    failure: FailureRecord | None = read_json(path) if path.exists() else None
     return failure if failure and failure["plan"] == plan.curated else None
 
 
-def stale_leaves_of(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
-    """Leaves whose last good tables are not what the plan asks for, or lack rows for which the teacher gave no answer, in key
-    order; withdrawn ones are left alone."""
-    behind = []
-    withdrawn = withdrawals(home)
-    for leaf, plan in sorted(plans.items()):
-        if leaf in withdrawn:
-            continue
+def find_stale_leaves(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
+    """Find the leaves whose last good tables differ from the plan, or lack rows for which the teacher gave no answer.
+
+    Withdrawn leaves are never stale. The order is that of the keys.
+    """
+    stale = []
+    for leaf in sorted(plans.keys() - withdrawals(home).keys()):
         state = leaf_state(home, leaf)
-        if state is None or state.curated != plan.curated or state.funnel.get(no_reply.__name__):
-            behind.append(leaf)
-    return behind
+        if state is None or state.curated != plans[leaf].curated or state.funnel.get(no_reply.__name__):
+            stale.append(leaf)
+    return stale
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """The leaves that are behind, by what shall become of them."""
+    """The stale leaves, by what happens to them next."""
 
     due: list[str]
-    """To be refreshed now."""
+    """Refreshed now."""
     waiting: dict[str, float]
-    """Failed, with the seconds until they are tried again."""
+    """Failed; seconds until they are retried."""
     left: dict[str, str]
-    """Failed too often, with the last error: left to a person, until their plan changes."""
+    """Failed too often: the last error. A person must act, or the plan must change."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.due)} to refresh"] if self.due else []
@@ -150,9 +158,9 @@ class Backlog:
 
 
 def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now: datetime) -> Backlog:
-    """What is behind, and how each leaf that failed waits: `policy.retry_seconds`, doubled after each further failure."""
+    """Sort the stale leaves. A failed leaf waits for `policy.retry_seconds`, doubled after each further failure."""
     found = Backlog([], {}, {})
-    for leaf in stale_leaves_of(home, plans):
+    for leaf in find_stale_leaves(home, plans):
         failure = leaf_failure(home, plans[leaf])
         if failure is None:
             found.due.append(leaf)
@@ -161,7 +169,7 @@ def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now:
         else:
             since = (now - datetime.fromisoformat(failure["failed_at"])).total_seconds()
             wait = policy.retry_seconds * 2 ** (failure["attempts"] - 1)
-            if 0 <= since < wait:  # a clock that was set back makes nothing wait
+            if 0 <= since < wait:  # below 0, the clock was set back: do not wait
                 found.waiting[leaf] = wait - since
             else:
                 found.due.append(leaf)

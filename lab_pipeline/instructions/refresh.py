@@ -1,13 +1,12 @@
-"""Bringing leaves up to date, as planned: what is stored is not made again, and a leaf that fails stops no other."""
+"""Refresh leaves as planned: stored tables are not made again, and a leaf that fails does not stop the others."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -16,30 +15,40 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import refusal
 from lab_pipeline.core.progress import Progress, Say
-from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, GROUNDING_SCHEMA, JUDGED_SCHEMA, REJECTED_SCHEMA
+from lab_pipeline.core.rows import (
+    CURATED_SCHEMA,
+    GENERATED_SCHEMA,
+    GROUNDING_SCHEMA,
+    JUDGED_SCHEMA,
+    REJECTED_SCHEMA,
+    FrozenLeaf,
+    GroundingRow,
+    JudgedRow,
+    RejectedRow,
+)
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import curate, funnel
 from lab_pipeline.curation.grounding import grounding_scores
 from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.curation.rules import no_reply
 from lab_pipeline.flows.flow import Flow
-from lab_pipeline.instructions.generate import generate, judge, starts
+from lab_pipeline.instructions.generate import first_drafts, generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, leaf_failure, provenance_file
+from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, leaf_failure
 from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
 
 _LEAVES_AT_ONCE = 200
-"""Each leaf under way holds a lock file open."""
+"""Each leaf in progress holds a lock file open."""
 
-Ground = Callable[[list[dict[str, Any]]], Awaitable[dict[str, float]]]
+Ground = Callable[[Sequence[JudgedRow]], Awaitable[Mapping[str, float]]]
 """Measures the grounding of rows, by id."""
 
 
 def refresh_leaves(
     home: Home,
-    plans: list[LeafPlan],
+    plans: Sequence[LeafPlan],
     settings: Settings,
     teacher: Teacher,
     judge_model: Teacher,
@@ -47,166 +56,174 @@ def refresh_leaves(
     say: Say,
     on_done: Callable[[LeafState | LeafFailure], None],
 ) -> None:
-    """Refresh the given leaves side by side, so that an embedded teacher's batches stay full.
+    """Refresh leaves side by side, so that the batches of an embedded teacher stay full.
 
-    A leaf that fails stops no other: its failure is recorded and passed to `on_done` like any outcome.
+    A leaf that fails does not stop the others: its failure is recorded, and passed to `on_done` like any outcome.
 
     Raises:
         OSError: the machine refuses to write, which is no leaf's failure.
     """
     budget = Budget(settings.budgets.teacher_calls)
-    sources = {plan.leaf: read_json(home.leaf_source(plan.source)) for plan in plans}
-    calls = sum(_calls(home, plan, sources[plan.leaf], settings.seed) for plan in plans)
-    progress = Progress("teacher calls", calls, say)
+    leaves = [
+        _LeafRefresh(home, plan, read_json(home.leaf_source(plan.source)), settings.seed, taxonomy_commit) for plan in plans
+    ]
+    progress = Progress("teacher calls", sum(leaf.expected_calls() for leaf in leaves), say)
+    calibrating = JournaledTeacher(judge_model, home.judges / "journal", budget)
+    separations = Separations(home, Counted(calibrating, progress), say)
+    slots, base_model = asyncio.Semaphore(_LEAVES_AT_ONCE), asyncio.Lock()
 
-    known = JournaledTeacher(judge_model, home.judges / "journal", budget)
-    separations = Separations(home, Counted(known, progress), say)
-    at_once = asyncio.Semaphore(_LEAVES_AT_ONCE)
-    one_pass = asyncio.Lock()
-
-    async def ground(rows: list[dict[str, Any]]) -> dict[str, float]:
-        async with one_pass:  # of the base model, aside, so that calls to endpoints go on
+    async def ground(rows: Sequence[JudgedRow]) -> Mapping[str, float]:
+        async with base_model:  # in threads, so that calls to endpoints go on
             model = await asyncio.to_thread(fetch_model, home, settings.base_model)
             return await asyncio.to_thread(grounding_scores, model.folder, rows, say)
 
-    async def one(plan: LeafPlan) -> None:
-        async with at_once:
-            await refreshed(plan)
-
-    async def refreshed(plan: LeafPlan) -> None:
-        leaf = home.leaf(plan.leaf)
-        asked = [JournaledTeacher(each, leaf / "journal", budget) for each in (teacher, judge_model)]
-        by_teacher, by_judge = (Counted(each, progress) for each in asked)
-        try:
-            leaf.mkdir(parents=True, exist_ok=True)
-            with FileLock(leaf / "lock", timeout=0):
-                try:
-                    flow = await separations.trusted(plan.flow)
-                    counts = await _refresh(
-                        home, plan, flow, sources[plan.leaf], settings, by_teacher, by_judge, ground, taxonomy_commit
-                    )
-                except Exception as error:
-                    if not _refused(error):  # the calls under way are paid for: wait for them, they end in the journal
-                        await asyncio.gather(*(each.settle() for each in (*asked, known)))
+    async def refresh(leaf: _LeafRefresh) -> None:
+        async with slots:
+            models = [JournaledTeacher(model, leaf.folder / "journal", budget) for model in (teacher, judge_model)]
+            by_teacher, by_judge = (Counted(model, progress) for model in models)
+            try:
+                leaf.folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(leaf.folder / "lock", timeout=0):
+                    try:
+                        flow = await separations.trusted(leaf.plan.flow)
+                        counts = await leaf.make_tables(flow, by_teacher, by_judge, ground)
+                    except Exception as error:
+                        if not _refused(error):  # calls in progress are paid for: wait until the journal has their replies
+                            await asyncio.gather(*(model.settle() for model in (*models, calibrating)))
+                        raise
+                    outcome: LeafState | LeafFailure = leaf.succeeded(counts, *models)
+            except Timeout:
+                outcome = leaf.failed("another process is refreshing this leaf", *models)
+            except Exception as error:  # any other error is this leaf's outcome, and the others go on
+                if _refused(error):
                     raise
-                write_json(
-                    provenance_file(home, plan.leaf, plan.curated),
-                    {**plan.recipe, "frozen_source": plan.source, "teacher": teacher.identity, "judge": judge_model.identity},
-                )
-                state = LeafState(
-                    leaf=plan.leaf,
-                    kind=plan.flow.kind,
-                    source=plan.source,
-                    generated=plan.generated,
-                    judged=plan.judged,
-                    curated=plan.curated,
-                    funnel=counts,
-                    teacher_calls=sum(each.calls for each in asked),
-                    refreshed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                )
-                write_json(leaf / "state.json", asdict(state))
-                if open_rows := counts.get(no_reply.__name__, 0):  # the leaf's other rows are in use, and it is tried again
-                    _failed(home, plan, f"{NO_ANSWER} for {open_rows} of {counts['generated']} rows", asked)
-                else:
-                    (leaf / "failure.json").unlink(missing_ok=True)
-        except Timeout:
-            on_done(_failed(home, plan, "another process is refreshing this leaf", asked))
-        except Exception as error:  # whatever it was, it is this leaf's outcome, and the others go on
-            if _refused(error):
-                raise
-            on_done(_failed(home, plan, f"{type(error).__name__}: {error}", asked))
-        else:
-            on_done(state)
+                outcome = leaf.failed(f"{type(error).__name__}: {error}", *models)
+        on_done(outcome)
 
-    async def everyone() -> None:
-        await asyncio.gather(*(one(plan) for plan in plans))
+    async def refresh_all() -> None:
+        await asyncio.gather(*map(refresh, leaves))
 
-    asyncio.run(everyone())
+    asyncio.run(refresh_all())
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the machine is at fault, such as a full disk: that ends the refresh, and counts as no leaf's attempt."""
+    """Tell whether the machine is at fault, such as a full disk: that ends the refresh and counts against no leaf."""
     return not isinstance(error, LabError) and refusal(error) is not None
 
 
 @dataclass(frozen=True)
 class LeafFailure:
+    """The outcome of a leaf that could not be refreshed."""
+
     leaf: str
     error: str
     attempts: int
     teacher_calls: int
 
 
-def _failed(home: Home, plan: LeafPlan, error: str, asked: list[JournaledTeacher]) -> LeafFailure:
-    before = leaf_failure(home, plan)
-    attempts = before["attempts"] + 1 if before else 1
-    failure = LeafFailure(plan.leaf, error, attempts, sum(each.calls for each in asked))
-    failed_at = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(home.leaf(plan.leaf) / "failure.json", {**asdict(failure), "plan": plan.curated, "failed_at": failed_at})
-    return failure
+@dataclass(frozen=True)
+class _LeafRefresh:
+    """The refresh of one leaf: its tables are made from its frozen source by its plan."""
+
+    home: Home
+    plan: LeafPlan
+    source: FrozenLeaf
+    seed: int
+    taxonomy_commit: str
+
+    @property
+    def folder(self) -> Path:
+        return self.home.leaf(self.plan.leaf)
+
+    def path(self, table: Table) -> Path:
+        return self.plan.path(self.home, table)
+
+    def expected_calls(self) -> int:
+        """Estimate how many replies the leaf needs, including those in the journal.
+
+        Assumes that each reply holds as many items as asked for, and that no judge stops a row.
+        """
+        flow = self.plan.flow
+        starts = len(first_drafts(self.source, flow, self.seed))
+        generating = starts * len(flow.file.augmentations)
+        rows = starts + generating
+        for stage in flow.file.stages:
+            judges = sum(judge.before == stage.output for judge in flow.judges(early=True))
+            generating += rows * (len(stage.temperatures) + judges)
+            rows *= len(stage.temperatures) * stage.several
+        judging = rows * len(flow.judges(early=False))
+        return (not self.path("generated").exists()) * generating + (not self.path("judged").exists()) * judging
+
+    async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher, ground: Ground) -> dict[str, int]:
+        """Make the tables that are not stored yet, by the plan's flow with the judges that may gate; return the funnel.
+
+        A table with rows that the teacher gave no answer for is made again: the journal answers for the others.
+        """
+        generated, judged = self.path("generated"), self.path("judged")
+        curated, rejected = self.path("curated"), self.path("rejected")
+        if not _is_whole(generated):
+            candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit)
+            self._grounding_path.unlink(missing_ok=True)  # it belongs to the rows before
+            write_rows(generated, candidates, GENERATED_SCHEMA)
+        if not _is_whole(judged):
+            write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model), JUDGED_SCHEMA)
+        rows: list[JudgedRow] = read_rows(judged)
+        if not (curated.exists() and _is_whole(rejected)):
+            grounding = await self._grounding(rows, ground) if self.plan.grounded else {}
+            kept, dropped = curate_reviewed(rows, self.plan.reviews, lambda some: curate(some, self.source, flow, grounding))
+            write_rows(rejected, dropped, REJECTED_SCHEMA)
+            write_rows(curated, kept, CURATED_SCHEMA)
+        rejections: list[RejectedRow] = read_rows(rejected)
+        return funnel(len(rows), len(read_rows(curated)), rejections)
+
+    @property
+    def _grounding_path(self) -> Path:
+        return self.folder / f"grounding-{self.plan.grounded}.parquet"
+
+    async def _grounding(self, rows: Sequence[JudgedRow], ground: Ground) -> dict[str, float | None]:
+        """Return the grounding scores of the leaf's rows by id, measured unless stored."""
+        if not self._grounding_path.exists():
+            measured = [GroundingRow(id=row, grounding=score) for row, score in (await ground(rows)).items()]
+            write_rows(self._grounding_path, measured, GROUNDING_SCHEMA)
+        stored: list[GroundingRow] = read_rows(self._grounding_path)
+        return {row["id"]: row["grounding"] for row in stored}
+
+    def succeeded(self, counts: dict[str, int], teacher: JournaledTeacher, judge_model: JournaledTeacher) -> LeafState:
+        """Store the leaf's state, and what its tables were made from."""
+        plan, models = self.plan, {"teacher": teacher.identity, "judge": judge_model.identity}
+        provenance = {**plan.provenance, "frozen_source": plan.source, **models}
+        write_json(self.home.provenance(plan.leaf, plan.curated), provenance)
+        state = LeafState(
+            leaf=plan.leaf,
+            kind=plan.flow.kind,
+            source=plan.source,
+            generated=plan.generated,
+            judged=plan.judged,
+            curated=plan.curated,
+            funnel=counts,
+            teacher_calls=teacher.calls + judge_model.calls,
+            refreshed_at=_now(),
+        )
+        write_json(self.folder / "state.json", asdict(state))
+        if unanswered := counts.get(no_reply.__name__, 0):  # the leaf's other rows are in use, and it is tried again
+            self.failed(f"{NO_ANSWER} for {unanswered} of {counts['generated']} rows", teacher, judge_model)
+        else:
+            (self.folder / "failure.json").unlink(missing_ok=True)
+        return state
+
+    def failed(self, error: str, *models: JournaledTeacher) -> LeafFailure:
+        """Record a failed attempt at this plan."""
+        before = leaf_failure(self.home, self.plan)
+        attempts = before["attempts"] + 1 if before else 1
+        failure = LeafFailure(self.plan.leaf, error, attempts, sum(model.calls for model in models))
+        write_json(self.folder / "failure.json", {**asdict(failure), "plan": self.plan.curated, "failed_at": _now()})
+        return failure
 
 
-async def _refresh(
-    home: Home,
-    plan: LeafPlan,
-    flow: Flow,
-    source: dict[str, Any],
-    settings: Settings,
-    teacher: Teacher,
-    judge_model: Teacher,
-    ground: Ground,
-    taxonomy_commit: str,
-) -> dict[str, int]:
-    """Make those of the leaf's tables that are not stored yet, by its flow with judges that may gate; return its funnel.
-
-    A table with rows that the teacher gave no answer for is made again: the journal answers for the others.
-    """
-    generated_path, judged_path, curated_path, rejected_path = (
-        plan.path(home, table) for table in ("generated", "judged", "curated", "rejected")
-    )
-    if not _whole(generated_path):
-        candidates = await generate(source, flow, teacher, judge_model, settings.seed, taxonomy_commit)
-        _grounding_path(home, plan).unlink(missing_ok=True)  # of the rows before
-        write_rows(generated_path, candidates, GENERATED_SCHEMA)
-    if not _whole(judged_path):
-        judged = await judge(read_rows(generated_path), source, flow, judge_model)
-        write_rows(judged_path, judged, JUDGED_SCHEMA)
-    rows = read_rows(judged_path)
-    if not (curated_path.exists() and _whole(rejected_path)):
-        grounding = await _grounding(home, plan, rows, ground) if plan.grounded else None
-        kept, rejected = curate_reviewed(rows, plan.reviews, lambda some: curate(some, source, flow, grounding))
-        write_rows(rejected_path, rejected, REJECTED_SCHEMA)
-        write_rows(curated_path, kept, CURATED_SCHEMA)
-    return funnel(len(rows), len(read_rows(curated_path)), read_rows(rejected_path))
-
-
-def _whole(table: Path) -> bool:
-    """Whether a table is stored and the teacher has answered for each of its rows."""
+def _is_whole(table: Path) -> bool:
+    """Tell whether a table is stored, and the teacher has answered for each of its rows."""
     return table.exists() and not any((row["fault"] or "").startswith(NO_ANSWER) for row in read_rows(table))
 
 
-def _grounding_path(home: Home, plan: LeafPlan) -> Path:
-    return home.leaf(plan.leaf) / f"grounding-{plan.grounded}.parquet"
-
-
-async def _grounding(home: Home, plan: LeafPlan, rows: list[dict[str, Any]], ground: Ground) -> dict[str, float]:
-    """Grounding of the leaf's rows by id, measured unless stored."""
-    path = _grounding_path(home, plan)
-    if not path.exists():
-        scores = await ground(rows)
-        write_rows(path, [{"id": row, "grounding": score} for row, score in scores.items()], GROUNDING_SCHEMA)
-    return {row["id"]: row["grounding"] for row in read_rows(path)}
-
-
-def _calls(home: Home, plan: LeafPlan, source: dict[str, Any], seed: int) -> int:
-    """About how many calls the leaf will make, those included that the journal will answer: as many as if each reply held what
-    was asked for, and no judge stopped a row."""
-    flow = plan.flow
-    begun = len(starts(source, flow, seed))
-    forms = begun * len(flow.file.augmentations)
-    rows, calls = begun + forms, forms
-    for stage in flow.file.stages:
-        calls += rows * (len(stage.temperatures) + sum(judge.before == stage.output for judge in flow.judges(early=True)))
-        rows *= len(stage.temperatures) * stage.several
-    judging = rows * len(flow.judges(early=False)) if not plan.path(home, "judged").exists() else 0
-    return judging + (calls if not plan.path(home, "generated").exists() else 0)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

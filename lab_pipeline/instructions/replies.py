@@ -1,4 +1,4 @@
-"""Reading a teacher's replies: one text, or several items behind labels, in whatever dress models give these."""
+"""Parse a teacher's replies: one text, or several labelled items in the formats that models commonly use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lab_pipeline.flows.flow import Stage
 from lab_pipeline.teacher.protocol import Reply
 
 Item = tuple[dict[str, str], str | None]
-"""Columns that were read, and what is wrong with them or None."""
+"""The columns that were read, and their fault, if any."""
 
 _RULE = re.compile(r"\n\s*([-*_=])\1{2,}\s*$")
-"""A line drawn below an item."""
+"""A horizontal rule below an item."""
 
 
 def read_reply(stage: Stage, reply: Reply) -> list[Item]:
-    """What a stage's reply holds: at least one item, and each malformed one with a fault of its own."""
+    """Return the items of a reply: at least one, and each malformed one with its own fault."""
     if reply.no_answer:
         return [({}, reply.no_answer)]
     text = reply.text.strip()
@@ -41,8 +41,8 @@ def _fault(column: str, text: str, cut_off: str | None) -> str | None:
 
 
 def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Texts behind labels, by column. A label that its item has already, or the first one, begins the next item."""
-    for labels in ({column: column for column in columns}, {column[0]: column for column in columns}):
+    """Split a text at its labels. The first column's label begins a new item, as does any label that the item has already."""
+    for labels in ({column: column for column in columns}, {column[0]: column for column in columns}):  # else Q: and A:
         found = list(_label(tuple(labels)).finditer(text))
         if not found:
             continue
@@ -59,7 +59,7 @@ def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 @cache
 def _label(words: tuple[str, ...]) -> re.Pattern[str]:
-    """A label at the beginning of a line: 'Question:', '**Question 2:**', '3. [QUESTION]', '### Answer'."""
+    """Match a label at the beginning of a line: 'Question:', '**Question 2:**', '3. [QUESTION]', '### Answer'."""
     before = r"^[ \t>#*_(\[-]*(?:\d{1,3}[.)][ \t]*)?[*_\[]*"
     number = r"(?:[ \t]*#?\d{1,3})?"
     after = r"[ \t]*(?:[*_]*[:\]][:*_]*|[*_]+[ \t]*$|[ \t]*$)"

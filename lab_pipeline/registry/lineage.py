@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
-from lab_pipeline.instructions.plan import provenance_file
 from lab_pipeline.models.base_model import base_licence, hub_id
 from lab_pipeline.taxonomy.attribution import works
 
@@ -73,7 +72,7 @@ def build_lineage(home: Home, evaluation: Evaluation, overrides: list[Override])
 
 
 def _leaf(home: Home, leaf: Mapping[str, Any]) -> dict[str, Any]:
-    made = provenance_file(home, leaf["leaf"], leaf["curated"])
+    made = home.provenance(leaf["leaf"], leaf["curated"])
     return {
         **{key: value for key, value in leaf.items() if key != "attribution"},
         "works": works(leaf["attribution"]),

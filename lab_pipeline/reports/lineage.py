@@ -19,7 +19,7 @@ from lab_pipeline.core.rows import CatalogEntry, FrozenLeaf, Passage, RejectedRo
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
-from lab_pipeline.instructions.plan import leaf_state, provenance_file
+from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.registry.champion import current_champion, history, rewrite_cards
 from lab_pipeline.registry.lineage import build_lineage
 from lab_pipeline.taxonomy.documents.passages import passages_of
@@ -200,7 +200,7 @@ def _origin(home: Home, leaf: str, row: TrainingRow) -> RowLineage:
             for made in curated_rows(home, entry):
                 # Equal rows may have been made at two commits; the training row names its own.
                 if made["id"] == wanted and made["taxonomy_commit"] == metadata["taxonomy_commit"]:
-                    file = provenance_file(home, leaf, curated)
+                    file = home.provenance(leaf, curated)
                     provenance: RowLineage = read_json(file) if file.exists() else {}
                     return {
                         **provenance,

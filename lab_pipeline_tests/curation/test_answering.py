@@ -78,6 +78,6 @@ KEPT = {
 
 def test_a_general_question_is_told_how_few_words_it_names() -> None:
     asked = told("The frame of the loom is made of walnut wood.", question="What is the frame of the Osmerel loom?")
-    said = "the question names 0 of the 3 words that tell its sentence from others"
+    said = "the question names 0 of the 3 words that distinguish its sentence"
     assert general_question(asked, NAMING, LEAF) == said
     assert general_question(asked, NAMING, replace(LEAF, subject=frozenset())) is None

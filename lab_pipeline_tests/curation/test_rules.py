@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.curation import rules as module
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import RULES, applicable, wrong_length
 from lab_pipeline.flows.flow import Rules, load_flow
@@ -130,7 +129,7 @@ OFF = Rules(
     ],
 )
 def test_a_rule_with_a_threshold_can_be_switched_off(rule: str) -> None:
-    check = getattr(module, rule)
+    (check,) = (each for each in RULES if each.__name__ == rule)
     assert [check(given, OFF, LEAF) for given in REJECTED[rule]] == [None] * len(REJECTED[rule])
 
 

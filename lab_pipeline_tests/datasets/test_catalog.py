@@ -9,7 +9,7 @@ from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CATALOG_SCHEMA
 from lab_pipeline.datasets.catalog import build_catalog, curated_rows, current_catalog, store_catalog
-from lab_pipeline.instructions.plan import stale_leaves_of
+from lab_pipeline.instructions.plan import find_stale_leaves
 from lab_pipeline.taxonomy.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import FilledHome
@@ -96,12 +96,12 @@ def test_a_withdrawn_leaf_gives_no_rows_and_no_questions_and_is_not_refreshed_un
     entry, catalog = lab.entry(FREEFORM), lab.catalog()
     assert (entry["state"], entry["rows"], entry["curated"], entry["content"]) == ("withdrawn", 0, None, None)
     assert entry["note"].startswith("withdrawn by Anna on") and entry["note"].endswith("wrong licence")
-    assert catalog.behind == stale_leaves_of(lab.home, lab.plans(lab.snapshot())) == []
+    assert catalog.behind == find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == []
     assert catalog.contents == {leaf: content for leaf, content in contents.items() if leaf != FREEFORM}
     assert FREEFORM not in lab.heldout()["leaves"]
     record_withdrawal(lab.home, FREEFORM, "Anna", "it was right", withdrawn=False)
     assert lab.entry(FREEFORM) == {**before, "state": "behind", "note": "not refreshed yet"}
-    assert stale_leaves_of(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
+    assert find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
 
 
 def test_the_content_changes_with_the_rows_only(lab):

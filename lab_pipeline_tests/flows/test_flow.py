@@ -10,7 +10,7 @@ import yaml
 
 from lab_pipeline.core.rows import GENERATED_SCHEMA
 from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow, shipped_flows
-from lab_pipeline.instructions.generate import starts
+from lab_pipeline.instructions.generate import first_drafts
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.builders import edit_yaml
 
@@ -60,7 +60,7 @@ def test_every_kind_of_leaf_has_a_shipped_flow() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_prompt_of_a_shipped_flow_renders_with_what_a_row_has(kind: Kind) -> None:
     flow = shipped(kind)
-    row = starts(SOURCE, flow, 17)[0]
+    row = first_drafts(SOURCE, flow, 17)[0].variables
     for stage in flow.file.stages:
         messages = flow.render(stage.prompt, row)
         assert messages[-1].role == "user"
@@ -78,7 +78,7 @@ def test_every_prompt_of_a_shipped_flow_renders_with_what_a_row_has(kind: Kind) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_stage_sees_what_the_stages_before_it_wrote(kind: Kind) -> None:
     flow = shipped(kind)
-    row = starts(SOURCE, flow, 17)[0]
+    row = first_drafts(SOURCE, flow, 17)[0].variables
     before = row["support"]
     for stage in flow.file.stages:
         if before:
@@ -183,11 +183,11 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
         (lambda file: file["judges"][0].update(choices={"Yes": 1, "Yet": 0}), r"judges.0: choices: .* different first letters"),
         (lambda file: file["judges"][0].update(choices={"Yes": 2, "No": 0}), r"judges.0.choices.Yes: "),
         (lambda file: file["judges"][0].update(before="context"), r"judges.0.before: "),
-        (lambda file: file["judges"][0].update(before="answer", minimum=0.4), r"judges.0: minimum: .*; expected no less"),
+        (lambda file: file["judges"][0].update(before="answer", minimum=0.4), r"judges.0: minimum: .*; expected at least that"),
         (lambda file: file["judges"].append(file["judges"][0]), r"flow.yaml: judges: two have the same name"),
         (
             lambda file: file.update(augmentations=[FACTS]),
-            r"flow.yaml: augmentations: only a flow that starts from each passage",
+            r"flow.yaml: augmentations: expected none unless start.each is passage",
         ),
         (lambda file: file["stages"][0].update(several=0), r"stages.0.several: "),
         (lambda file: file["judges"][0].update(minimum=1.5), r"judges.0.minimum: "),
@@ -208,14 +208,14 @@ ANSWER = {"output": "answer", "prompt": "question.yaml", "max_tokens": 9}
     [
         (
             lambda file: file["start"].update(each="seed"),
-            "start: answers: a seed is no answer; expected each: sentence or passage",
+            "start: answers: a seed cannot be the answer; expected each: sentence or passage",
         ),
         (
             lambda file: file["stages"].append(ANSWER),
-            "stages: one must give the question, .* no stage gives where start answers",
+            "stages: one must give the question, .*with start.answers, none gives an answer",
         ),
-        (lambda file: file["stages"].insert(0, ANSWER), "no stage gives where start answers"),
-        (lambda file: file["stages"][0].update(output="pairs"), "no stage gives where start answers"),
+        (lambda file: file["stages"].insert(0, ANSWER), "with start.answers, none gives an answer"),
+        (lambda file: file["stages"][0].update(output="pairs"), "with start.answers, none gives an answer"),
         (lambda file: file["stages"][0].update(output="context"), "stages: one must give the question"),
         (lambda file: file["start"].update(answers=False), "stages: .* the last one the answer"),
         (lambda file: file["judges"][0].update(before="answer"), "judges: before: no stage gives the answer"),

@@ -11,7 +11,7 @@ import pytest
 from lab_pipeline.core.rows import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import write_rows
 from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow
-from lab_pipeline.instructions.generate import generate, judge, starts, supporting_sentence
+from lab_pipeline.instructions.generate import first_drafts, generate, judge, supporting_sentence
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline_tests.builders import edit_yaml
@@ -66,33 +66,33 @@ def replying(stage: str, reply: str | Reply) -> ScriptedTeacher:
 
 
 def test_knowledge_starts_from_each_sentence_that_is_long_enough() -> None:
-    begun = starts(source("knowledge"), flow("knowledge"), 17)
-    assert [row["support"] for row in begun] == [SENTENCES[0], SENTENCES[1], SENTENCES[3]]
+    begun = first_drafts(source("knowledge"), flow("knowledge"), 17)
+    assert [draft.support for draft in begun] == [SENTENCES[0], SENTENCES[1], SENTENCES[3]]
 
 
 @pytest.mark.parametrize("kind", ["grounded_skill", "freeform_skill"])
 def test_skills_start_from_each_seed_as_often_as_the_flow_says(kind: Kind) -> None:
-    begun = starts(source(kind), flow(kind), 17)
+    begun = first_drafts(source(kind), flow(kind), 17)
     assert len(begun) == 5 * flow(kind).file.start.repeats
-    assert len({str(row["origin"]) for row in begun}) == len(begun)
+    assert len({str(draft.origin) for draft in begun}) == len(begun)
 
 
 def test_rows_of_one_repeat_share_their_examples_and_other_repeats_draw_others() -> None:
-    begun = starts(source("freeform_skill", seeds=12), flow("freeform_skill"), 17)
-    shown = [tuple(example["question"] for example in row["examples"]) for row in begun]
+    begun = first_drafts(source("freeform_skill", seeds=12), flow("freeform_skill"), 17)
+    shown = [tuple(example["question"] for example in draft.examples) for draft in begun]
     repeats = flow("freeform_skill").file.start.repeats
     assert [len(set(shown[place : place + 12])) for place in range(0, len(shown), 12)] == [1] * repeats
     assert len(set(shown)) == repeats
 
 
 def test_a_leaf_with_few_seeds_shows_those_it_has() -> None:
-    begun = starts(source("knowledge", seeds=1), flow("knowledge"), 17)
-    assert [len(row["examples"]) for row in begun] == [1, 1, 1]
-    assert [row["examples"] for row in starts(source("knowledge", seeds=0), flow("knowledge"), 17)] == [[], [], []]
+    begun = first_drafts(source("knowledge", seeds=1), flow("knowledge"), 17)
+    assert [len(draft.examples) for draft in begun] == [1, 1, 1]
+    assert [draft.examples for draft in first_drafts(source("knowledge", seeds=0), flow("knowledge"), 17)] == [[], [], []]
 
 
 def test_an_example_of_a_sentence_flow_is_shown_with_the_sentence_its_answer_stands_in() -> None:
-    for example in starts(source("knowledge"), flow("knowledge"), 17)[0]["examples"]:
+    for example in first_drafts(source("knowledge"), flow("knowledge"), 17)[0].examples:
         assert example["support"] == f"Peter sells clock {example['answer'][-1]}."
     seed = {"question": "What is the rear beam called?", "answer": "The Sleeper"}
     assert supporting_sentence(" ".join(SENTENCES), seed) == SENTENCES[1]
@@ -289,6 +289,19 @@ def test_judging_changes_nothing_else_in_a_row() -> None:
     assert [{**row, "scores": None} for row in scored] == [{**row, "scores": None} for row in rows]
 
 
+def test_a_judge_before_a_stage_scores_a_row_once_even_if_two_stages_write_that_column(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own")
+    revise = {"output": "answer", "prompt": "revise.yaml", "max_tokens": 80}
+    edit_yaml(folder / "flow.yaml", lambda file: file["stages"].append(revise))
+    edit_yaml(folder / "flow.yaml", lambda file: file["judges"].append({**file["judges"][0], "name": "b", "before": "answer"}))
+    (folder / "fits_instruction.yaml").write_text("- {role: user, content: 'Judge {{ question }}'}")
+    (folder / "revise.yaml").write_text("- {role: user, content: 'Revise {{ answer }}'}")
+    teacher, judges = ScriptedTeacher(lambda request: f"{request.messages[-1].content[:6]}?"), ScriptedTeacher()
+    judges.script = lambda request: "Yes"
+    rows = asyncio.run(generate(source("freeform_skill"), load_flow(str(folder)), teacher, judges, 17, ""))
+    assert {(row["answer"], len(row["scores"])) for row in rows} == {("Revise?", 1)}
+
+
 def test_a_teacher_that_gives_no_reply_ends_the_run_with_its_reason() -> None:
     def script(request: Request) -> str:
         raise TeacherError("out of paper")
@@ -326,7 +339,7 @@ def test_what_the_teacher_gave_no_answer_for_is_a_row_with_that_fault(asked_for:
 def _augmenting(strong: Flow) -> list[tuple[Any, ...]]:
     """The prompts for other forms of a text."""
     return [
-        strong.render(wanted.prompt, row)
-        for row in starts(source("knowledge"), strong, 17)
+        strong.render(wanted.prompt, draft.variables)
+        for draft in first_drafts(source("knowledge"), strong, 17)
         for wanted in strong.file.augmentations
     ]

@@ -11,7 +11,7 @@ from filelock import FileLock
 from lab_pipeline.config.settings import BudgetSettings, EndpointTeacherSettings
 from lab_pipeline.core.storage import read_json, read_rows, write_json
 from lab_pipeline.evaluation.details import _teacher_costs
-from lab_pipeline.instructions.plan import leaf_failure, leaf_state, stale_leaves_of
+from lab_pipeline.instructions.plan import find_stale_leaves, leaf_failure, leaf_state
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
@@ -27,7 +27,7 @@ def test_a_refresh_makes_all_tables_of_all_leaves_and_says_how_far_it_is(lab: La
     for leaf, plan in lab.plans().items():
         assert all(plan.path(lab.home, table).exists() for table in TABLES)
         assert leaf_state(lab.home, leaf) == outcome.states[leaf]
-    assert stale_leaves_of(lab.home, lab.plans()) == []
+    assert find_stale_leaves(lab.home, lab.plans()) == []
     calls = sum(lab.calls())
     assert outcome.said[-1].startswith(f"teacher calls: {calls} of {calls} (")
     assert sum(state.teacher_calls for state in outcome.states.values()) == calls
@@ -56,7 +56,7 @@ def test_a_second_refresh_calls_nobody_and_writes_no_table(lab: Lab) -> None:
 
 def test_only_the_leaves_asked_for_are_refreshed(lab: Lab) -> None:
     assert set(lab.refresh(FREEFORM).states) == {FREEFORM}
-    assert stale_leaves_of(lab.home, lab.plans()) == [GROUNDED, KNOWLEDGE]
+    assert find_stale_leaves(lab.home, lab.plans()) == [GROUNDED, KNOWLEDGE]
 
 
 def test_the_same_taxonomy_gives_the_same_bytes_in_another_home(lab: Lab, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_failing_leaf_stops_no_other_and_its_record_counts_the_attempts(lab: L
     lab.teacher.script = failing_on(GROUNDED)
     outcome = lab.refresh()
     assert set(outcome.states) == {KNOWLEDGE, FREEFORM}
-    assert stale_leaves_of(lab.home, lab.plans()) == [GROUNDED]
+    assert find_stale_leaves(lab.home, lab.plans()) == [GROUNDED]
     assert leaf_state(lab.home, GROUNDED) is None
     failure = outcome.failures[GROUNDED]
     assert (failure.error, failure.attempts, failure.teacher_calls) == ("TeacherError: out of paper", 1, 0)
@@ -112,7 +112,7 @@ def test_a_success_clears_the_failure(lab: Lab) -> None:
     lab.teacher.script = copying
     assert set(lab.refresh(GROUNDED).states) == {GROUNDED}
     assert leaf_failure(lab.home, lab.plans()[GROUNDED]) is None
-    assert stale_leaves_of(lab.home, lab.plans()) == []
+    assert find_stale_leaves(lab.home, lab.plans()) == []
 
 
 def test_a_failed_refresh_keeps_the_last_good_tables(lab: Lab) -> None:
@@ -221,7 +221,7 @@ def test_a_budget_stops_cleanly_and_the_next_runs_go_on_from_there(lab: Lab) -> 
         made.append(sum(lab.calls()))
     assert sum(made) == everything
     assert made[:-1] == [9] * (len(made) - 1)
-    assert stale_leaves_of(lab.home, lab.plans()) == []
+    assert find_stale_leaves(lab.home, lab.plans()) == []
 
 
 def test_calls_under_way_when_the_budget_ends_are_paid_for_and_kept(lab: Lab) -> None:
@@ -281,7 +281,7 @@ def test_rows_that_the_teacher_gave_no_answer_for_are_counted_and_asked_for_agai
         assert (state.funnel["no_reply"], state.funnel["kept"] > 0, state.teacher_calls > 0) == (2, True, True)
         rejected = [row for row in read_rows(plan.path(lab.home, "rejected")) if row["rule"] == "no_reply"]
         assert all(row["reason"].startswith("the teacher gave no answer: ") for row in rejected)
-        assert stale_leaves_of(lab.home, {KNOWLEDGE: plan}) == [KNOWLEDGE]
+        assert find_stale_leaves(lab.home, {KNOWLEDGE: plan}) == [KNOWLEDGE]
         failure = leaf_failure(lab.home, plan)
         assert failure and failure["error"] == f"the teacher gave no answer for 2 of {state.funnel['generated']} rows"
 
@@ -289,7 +289,7 @@ def test_rows_that_the_teacher_gave_no_answer_for_are_counted_and_asked_for_agai
         assert len(stub.requests) == first + 2 == 2 + again.funnel["generated"]
         assert "no_reply" not in again.funnel and again.funnel["kept"] >= state.funnel["kept"]
         assert again.funnel["kept"] == len(read_rows(plan.path(lab.home, "curated")))
-        assert stale_leaves_of(lab.home, {KNOWLEDGE: plan}) == [] and leaf_failure(lab.home, plan) is None
+        assert find_stale_leaves(lab.home, {KNOWLEDGE: plan}) == [] and leaf_failure(lab.home, plan) is None
     assert _teacher_costs(lab.home, [KNOWLEDGE])["prompt_tokens"] == len(lab.judge.requests)  # none but the judge counts
 
 

@@ -18,7 +18,7 @@ from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import SHIPPED, load_flow
 from lab_pipeline.instructions.judge_calibration import separation
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, plan_leaves, stale_leaves_of
+from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, find_stale_leaves, plan_leaves
 from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
 from lab_pipeline.reports.status import leaf_summary
 from lab_pipeline.taxonomy.leaf import Kind
@@ -195,7 +195,7 @@ def lab(refreshed: Lab, tmp_path: Path) -> Lab:
     """The refreshed lab, to be changed."""
     shutil.copytree(refreshed.home.root.parent, tmp_path, dirs_exist_ok=True)
     changed = settled(tmp_path, refreshed.stubs, "home")
-    assert stale_leaves_of(changed.home, changed.plans()) == []
+    assert find_stale_leaves(changed.home, changed.plans()) == []
     changed.calls()
     return changed
 
@@ -272,7 +272,7 @@ def test_every_call_is_accounted_for(lab: Lab) -> None:
 def change(lab: Lab, kind: str, file: str, edit: Callable[[Any], Any]) -> list[str]:
     """Edit a flow's file; the leaves that are behind now."""
     edit_yaml(lab.flows / kind / file, edit)
-    return stale_leaves_of(lab.home, lab.plans())
+    return find_stale_leaves(lab.home, lab.plans())
 
 
 def test_a_changed_threshold_costs_no_call(lab: Lab) -> None:

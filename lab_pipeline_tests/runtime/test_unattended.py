@@ -22,7 +22,7 @@ from lab_pipeline.core.storage import read_rows
 from lab_pipeline.datasets.catalog import build_catalog, current_catalog
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.instructions.plan import LeafPlan, leaf_state, plan_leaves, stale_leaves_of
+from lab_pipeline.instructions.plan import LeafPlan, find_stale_leaves, leaf_state, plan_leaves
 from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot, take_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
@@ -121,7 +121,7 @@ class Life:
         idle = all(run.is_finished for run in self.instance.get_runs())
         if not (idle and self.lab.home.current_snapshot.exists() and self.snapshot.taxonomy_commit == commit):
             return False
-        return stale_leaves_of(self.lab.home, self.plans) == sorted(behind)
+        return find_stale_leaves(self.lab.home, self.plans) == sorted(behind)
 
     def settle(self, commit: str, *behind: str, seconds: float = 90) -> None:
         wait_for(f"the home to be in step with {commit[:12]}", lambda: self.settled(commit, *behind), seconds)

@@ -16,7 +16,7 @@ from lab_pipeline.core.rows import CURATED_SCHEMA
 from lab_pipeline.core.storage import digest, read_rows
 from lab_pipeline.datasets.dataset import exclusions
 from lab_pipeline.datasets.mix import mix_knowledge
-from lab_pipeline.instructions.plan import leaf_state, stale_leaves_of
+from lab_pipeline.instructions.plan import find_stale_leaves, leaf_state
 from lab_pipeline.reports.lineage import as_text, row_lineage
 from lab_pipeline.taxonomy.reviews import Review, read_reviews, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE
@@ -131,7 +131,7 @@ def test_a_banned_row_never_comes_in_costs_no_call_and_is_seen_by_the_next_retun
     before = lab.entry(KNOWLEDGE)
     made = next(each for each in mixed(lab) if each["source_row"] == row["id"])
     say(lab, row, "ban")
-    assert stale_leaves_of(lab.home, lab.plans(lab.snapshot())) == [KNOWLEDGE]
+    assert find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == [KNOWLEDGE]
     teacher = ScriptedTeacher()
     lab.refresh(KNOWLEDGE, teacher=teacher)
     assert teacher.requests == []
@@ -205,15 +205,15 @@ def test_the_taxonomy_s_reviews_count_and_outlive_a_slip_of_the_pen(lab):
     row = table(lab, "curated", FREEFORM)[0]
     file = lab.taxonomy / "reviews.yaml"
     file.write_text(yaml.safe_dump([entry(leaf=FREEFORM, row=row["id"])]))
-    assert stale_leaves_of(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
+    assert find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
     lab.refresh(FREEFORM)
     assert [each["rule"] for each in table(lab, "rejected", FREEFORM) if each["id"] == row["id"]] == ["banned"]
     file.write_text("oops")
     broken = lab.snapshot()
     assert [note for note in broken.notes if "reviews.yaml:1: expected a list" in note]
-    assert stale_leaves_of(lab.home, lab.plans(broken)) == []
+    assert find_stale_leaves(lab.home, lab.plans(broken)) == []
     file.unlink()
-    assert stale_leaves_of(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
+    assert find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == [FREEFORM]
 
 
 def test_a_link_out_of_the_taxonomy_is_not_followed(lab, tmp_path):

@@ -17,7 +17,7 @@ from lab_pipeline.curation.rules import RULES
 from lab_pipeline.curation.support import support
 from lab_pipeline.curation.wording import points_at_source
 from lab_pipeline.flows.flow import KNOWN_ROWS, SHIPPED, Judge, KnownRows, load_flow, shipped_flows
-from lab_pipeline.instructions.generate import starts
+from lab_pipeline.instructions.generate import first_drafts
 from lab_pipeline_tests.flows.test_flow import SOURCE
 
 JUDGES = [(name, judge) for name in shipped_flows() for judge in load_flow(name).file.judges]
@@ -140,7 +140,7 @@ def test_prompts_on_one_text_begin_alike_until_after_the_text(name: str) -> None
     """What a server computed for one request serves the next; the texts differ only behind the document."""
     flow = load_flow(name)
     text = "The loom is made of walnut."
-    row = {**starts(SOURCE, flow, 17)[0], "context": text, "support": text, "text": text, "several": 5}
+    row = {**first_drafts(SOURCE, flow, 17)[0].variables, "context": text, "support": text, "text": text, "several": 5}
     asked = [row | {"question": f"{word}?", "answer": f"{word}."} for word in ("Who", "Where")]
     judged = [each.prompt for each in flow.judges(early=False) if each.name != "self_contained"]
     together = [[flow.render(prompt, each) for each in asked] for prompt in judged]
