@@ -36,11 +36,10 @@ from lab_pipeline.core.rows import CURATED_SCHEMA, SNAPSHOT_SCHEMA
 from lab_pipeline.core.storage import read_json, write_json, write_rows
 from lab_pipeline.datasets.catalog import Catalog, curated_table
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.heldout_questions import asked_questions, build_heldout
+from lab_pipeline.datasets.heldout_questions import build_heldout, heldout_prompts
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
-from lab_pipeline.datasets.quality import CHECKED, curated_frame, load_suite, training_frame, validate
-from lab_pipeline.datasets.rows import instruction_rows
-from lab_pipeline.datasets.screening import asked_in
+from lab_pipeline.datasets.quality import CHECKED_COLUMNS, curated_frame, load_suite, training_frame, validate
+from lab_pipeline.datasets.rows import instruction_rows, user_texts
 from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline.text.near_duplicates import near_duplicates
 
@@ -130,16 +129,16 @@ def mix(home: Home) -> dict[str, Any]:
     skills = mix_skills(home, catalog, heldout, replay, recipe, SETTINGS, knowledge)
     clock.took("skills")
     curated = pa.concat_tables([curated_table(home, entry, COLUMNS) for entry in catalog.in_use])
-    assert all(finding.passed for finding in validate(curated_frame(curated), "curated_rows").each)
+    assert all(finding.passed for finding in validate(curated_frame(curated), "curated_rows").results)
     del curated
     clock.took("curated_suite")
-    test = LeakDetector(asked_questions(heldout))
+    test = LeakDetector(heldout_prompts(heldout))
     for dataset in (knowledge, skills):
-        rows = pq.read_table(dataset.path, columns=CHECKED)
-        findings = validate(training_frame(rows), "training_rows").each
+        rows = pq.read_table(dataset.path, columns=CHECKED_COLUMNS)
+        findings = validate(training_frame(rows), "training_rows").results
         assert all(finding.passed for finding in findings), findings
         clock.took("training_suites")
-        assert not test.leaks_among(asked_in(rows))
+        assert not test.leaks_among(user_texts(rows)[0])
         clock.took("leaks")
     facts = {"rows": knowledge.rows + skills.rows, "excluded": [knowledge.excluded, skills.excluded], "seconds": clock.parts}
     return {"mix_1m_s": round(sum(clock.parts.values()), 1), "mix_1m_mib": peak_mib(), **facts}
@@ -153,7 +152,7 @@ def plain_pandas(home: Home) -> dict[str, Any]:
     frame = pd.concat([pd.read_parquet(home.leaf(entry["leaf"]) / "curated-x.parquet") for entry in catalog.in_use])
     frame["prompt"] = frame["question"].where(frame["context"].isna(), frame["context"] + "\n\n" + frame["question"])
     frame["key"] = frame["prompt"].str.lower().str.split().str.join(" ")
-    frame = frame[~frame["key"].isin([question.lower() for question in asked_questions(heldout)])].drop_duplicates("key")
+    frame = frame[~frame["key"].isin([question.lower() for question in heldout_prompts(heldout)])].drop_duplicates("key")
     frame["messages"] = [
         [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
         for prompt, answer in zip(frame["prompt"], frame["answer"], strict=True)

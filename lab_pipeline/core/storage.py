@@ -95,7 +95,10 @@ def clear_scratch(root: Path) -> None:
 
 
 def _clear_if_dead(scratch: Path) -> None:
-    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # otherwise locked, just gone, or owned by another user
+    with (
+        suppress(OSError),
+        (scratch / _SCRATCH_LOCK).open("ab") as lock,
+    ):  # otherwise locked, just gone, or owned by another user
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(scratch, ignore_errors=True)
 

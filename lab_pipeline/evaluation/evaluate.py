@@ -15,10 +15,10 @@ from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.storage import digest, read_json, write_json
-from lab_pipeline.datasets.catalog import Catalog
+from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
-from lab_pipeline.datasets.heldout_questions import draw_distractors
+from lab_pipeline.datasets.multiple_choice import draw_distractors
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarised
 from lab_pipeline.evaluation.details import write_report
 from lab_pipeline.evaluation.gate import Comparison, Losses, compare, decide
@@ -208,7 +208,7 @@ def _distractors(
     drawn = {}
     for entry in catalog.in_use:
         leaf = entry["leaf"]
-        used = read_json(home.leaf_source(entry["source"]))["seeds"]
+        used = frozen_leaf(home, entry)["seeds"]
         answers = [question["answer"] for question in (*questions[leaf], *used)]
         drawn[leaf] = [draw_distractors(question, answers, seed) for question in questions[leaf]]
     return drawn

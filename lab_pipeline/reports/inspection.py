@@ -13,7 +13,7 @@ from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.curation.reviewed import BANNED
-from lab_pipeline.datasets.dataset import exclusions
+from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.reports.lineage import check_known
 from lab_pipeline.taxonomy.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
@@ -50,7 +50,7 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
         raise LabError(f"{leaf}: not refreshed yet, so it has no rows; run `lab-pipeline retune`")
     kept, rejected = (read_rows(home.leaf(leaf) / f"{table}-{state.curated}.parquet") for table in ("curated", "rejected"))
     by_id = {row["id"]: row for row in kept}
-    excluded = [{**row, **by_id[row["id"]]} for row in exclusions(home) if row["leaf"] == leaf and row["id"] in by_id]
+    excluded = [{**row, **by_id[row["id"]]} for row in excluded_rows(home) if row["leaf"] == leaf and row["id"] in by_id]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
     return LeafRows(leaf, state.funnel, kept, rejected, excluded, reviews)
 

@@ -1,11 +1,9 @@
-from typing import Any
-
 import dagster as dg
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import CATALOG_SCHEMA, TRAINING_SCHEMA
+from lab_pipeline.core.rows import CATALOG_SCHEMA, TRAINING_SCHEMA, GeneralQuestion, HeldoutSet
 from lab_pipeline.core.storage import digest
 from lab_pipeline.datasets.catalog import Catalog, build_catalog, current_catalog, store_catalog
 from lab_pipeline.datasets.dataset import Dataset, load_dataset
@@ -48,7 +46,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
             "dagster/column_schema": column_schema(CATALOG_SCHEMA),
             "dagster/column_lineage": COLUMN_LINEAGE["instruction_catalog"],
             "leaves_in_use": len(catalog.in_use),
-            "stale_leaves_of": len(catalog.behind),
+            "stale_leaves_of": len(catalog.stale),
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
             "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
             "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),
@@ -102,7 +100,7 @@ def skills_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     return _described(dataset)
 
 
-def _mixing(lab: Lab) -> tuple[Home, Catalog, dict[str, Any], list[dict[str, str]], Recipe, Settings]:
+def _mixing(lab: Lab) -> tuple[Home, Catalog, HeldoutSet, list[GeneralQuestion], Recipe, Settings]:
     """What both phases are mixed from."""
     home, settings = lab.home, lab.settings
     return home, current_catalog(home), load_heldout(home), load_general(settings.general).replay, lab.recipe, settings
