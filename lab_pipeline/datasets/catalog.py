@@ -60,9 +60,9 @@ def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ge
         leaf = row["leaf"]
         withdrawal = withdrawn.get(leaf)
         refreshed = leaf_state(home, leaf) if generated and not withdrawal else None
-        state, note = (
-            ("withdrawn", str(withdrawal)) if withdrawal else _state_and_note(home, row, generated, plans.get(leaf), refreshed)
-        )
+        state, note = _state_and_note(home, row, generated, plans.get(leaf), refreshed)
+        if withdrawal:
+            state, note = "withdrawn", str(withdrawal)
         entry: CatalogEntry = {
             "leaf": leaf,
             "kind": row["kind"],

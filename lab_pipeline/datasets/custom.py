@@ -21,7 +21,7 @@ from lab_pipeline.core.rows import TRAINING_SCHEMA, ExcludedRow, TrainingRow
 from lab_pipeline.core.storage import digest, file_digest
 from lab_pipeline.core.validation import validation_problems
 from lab_pipeline.datasets.custom_format import RowError, parse_row
-from lab_pipeline.datasets.exclusion import Verdict, excluded_row
+from lab_pipeline.datasets.exclusion import Exclusion, excluded_row
 
 _BATCH_ROWS = 10_000
 
@@ -113,7 +113,7 @@ def _read(path: Path, system_prompt: str) -> tuple[pa.Table, list[ExcludedRow]]:
     tables, unreadable = [TRAINING_SCHEMA.empty_table()], []
     rows: list[TrainingRow] = []
     with _readable(path):
-        for number, raw in enumerate(_parquet_rows(path) if path.suffix == ".parquet" else _lines(path), 1):
+        for number, raw in enumerate(_raw_rows(path), 1):
             if raw == b"\n":
                 continue
             place = f"{path.name}:{number}"
@@ -121,17 +121,18 @@ def _read(path: Path, system_prompt: str) -> tuple[pa.Table, list[ExcludedRow]]:
                 rows.append(parse_row(raw, system_prompt, place))
             except RowError as error:
                 text = raw.decode(errors="replace").strip() if isinstance(raw, bytes) else json.dumps(raw, default=str)
-                unreadable.append(excluded_row(place, None, text, Verdict("unreadable", f"{path}:{number}: {error}")))
+                unreadable.append(excluded_row(place, None, text, Exclusion("unreadable", f"{path}:{number}: {error}")))
             if len(rows) == _BATCH_ROWS:
                 tables.append(pa.Table.from_pylist(rows, TRAINING_SCHEMA))
                 rows = []
     return pa.concat_tables([*tables, pa.Table.from_pylist(rows, TRAINING_SCHEMA)]), unreadable
 
 
-def _lines(path: Path) -> Iterator[bytes | dict[str, object]]:
-    with path.open("rb") as file:
-        yield from file
-
-
-def _parquet_rows(path: Path) -> Iterator[bytes | dict[str, object]]:
-    return (row for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS) for row in batch.to_pylist())
+def _raw_rows(path: Path) -> Iterator[bytes | dict[str, object]]:
+    """Yield the rows of a Parquet file, or the lines of another one."""
+    if path.suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS):
+            yield from batch.to_pylist()
+    else:
+        with path.open("rb") as file:
+            yield from file

@@ -26,7 +26,7 @@ _MARKUP = re.compile(r"<\|[^|>]{1,40}\|>")
 _BATCH_ROWS = 50_000
 
 
-class Verdict(NamedTuple):
+class Exclusion(NamedTuple):
     """Why a row is excluded; see `ExcludedRow`."""
 
     rule: str
@@ -35,9 +35,9 @@ class Verdict(NamedTuple):
     similarity: float | None = None
 
 
-def excluded_row(source_row: str, leaf: str | None, question: str, verdict: Verdict) -> ExcludedRow:
+def excluded_row(source_row: str, leaf: str | None, question: str, exclusion: Exclusion) -> ExcludedRow:
     """Describe an excluded row."""
-    return cast(ExcludedRow, {"id": source_row, "leaf": leaf, "question": question, **verdict._asdict()})
+    return cast(ExcludedRow, {"id": source_row, "leaf": leaf, "question": question, **exclusion._asdict()})
 
 
 def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[list[pa.Table], list[ExcludedRow]]:
@@ -53,20 +53,20 @@ def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[lis
     prompts: list[int] = []
     """Hash of each kept row's prompt."""
     for batch in _batched(tables):
-        verdicts: dict[int, Verdict] = {}
+        exclusions: dict[int, Exclusion] = {}
         texts, rows = user_texts(batch)
         leaks = {int(rows[index]): leak for index, leak in heldout.leaks_among(texts).items()}
         origins = zip(batch["source"].to_pylist(), batch["leaf"].to_pylist(), strict=True)
         for index, (turns, (source, leaf)) in enumerate(zip(conversations(batch), origins, strict=True)):
-            if verdict := _judge(turns, leaks.get(index)):
-                verdicts[index] = verdict
+            if exclusion := _exclusion(turns, leaks.get(index)):
+                exclusions[index] = exclusion
                 continue
             if source == "seed":
                 seed_leaves[len(prompts)] = leaf
-            # two documents may begin with the same question, so each counts as a prompt of its own
+            # passages under one heading have the same prompt, yet none repeats another
             prompts.append(hash((source, index, len(batches))) if source == "document" else hash(_prompt(turns)))
-        excluded += _excluded(batch, verdicts)
-        batches.append(_without(batch, verdicts))
+        excluded += _excluded(batch, exclusions)
+        batches.append(_without(batch, exclusions))
     same = {
         row: (of, similarity)
         for row, (of, similarity) in _same_prompts(np.array(prompts, np.int64)).items()
@@ -88,12 +88,12 @@ def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     yield pa.concat_tables([TRAINING_SCHEMA.empty_table(), *held]).combine_chunks()
 
 
-def _judge(turns: list[tuple[str, str]], leak: str | None) -> Verdict | None:
+def _exclusion(turns: list[tuple[str, str]], leak: str | None) -> Exclusion | None:
     """Return why a row must be excluded whatever the other rows are, if it must."""
     for _, text in turns:
         if markup := _MARKUP.search(text):
-            return Verdict("markup", f"holds the chat markup {markup.group()!r}")
-    return Verdict("held_out", f"repeats the test question {leak!r}") if leak else None
+            return Exclusion("markup", f"holds the chat markup {markup.group()!r}")
+    return Exclusion("held_out", f"repeats the test question {leak!r}") if leak else None
 
 
 def _prompt(turns: list[tuple[str, str]]) -> str:
@@ -121,24 +121,26 @@ def _exclude_repeats(
     repeated = dict(zip(rows, names.take(pa.array([repeats[row][0] for row in rows], pa.int64())).to_pylist(), strict=True))
     excluded, start = [], 0
     for number, batch in enumerate(batches):
-        verdicts: dict[int, Verdict] = {}
+        exclusions: dict[int, Exclusion] = {}
         for row in rows[bisect_left(rows, start) : bisect_left(rows, start + len(batch))]:
             other = repeated[row]
             reason = f"{relation} {other['leaf'] or 'a custom data set'}"
-            verdicts[row - start] = Verdict(rule, reason, other["source_row"], repeats[row][1])
-        excluded += _excluded(batch, verdicts)
-        batches[number] = _without(batch, verdicts)
+            exclusions[row - start] = Exclusion(rule, reason, other["source_row"], repeats[row][1])
+        excluded += _excluded(batch, exclusions)
+        batches[number] = _without(batch, exclusions)
         start += len(batch)
     return excluded
 
 
-def _excluded(batch: pa.Table, verdicts: Mapping[int, Verdict]) -> list[ExcludedRow]:
-    rows = batch.take(pa.array(list(verdicts), pa.int64()))
-    columns = zip(rows["source_row"].to_pylist(), rows["leaf"].to_pylist(), conversations(rows), verdicts.values(), strict=True)
-    return [excluded_row(source_row, leaf, turns[-2][1], verdict) for source_row, leaf, turns, verdict in columns]
+def _excluded(batch: pa.Table, exclusions: Mapping[int, Exclusion]) -> list[ExcludedRow]:
+    rows = batch.take(pa.array(list(exclusions), pa.int64()))
+    columns = zip(
+        rows["source_row"].to_pylist(), rows["leaf"].to_pylist(), conversations(rows), exclusions.values(), strict=True
+    )
+    return [excluded_row(source_row, leaf, turns[-2][1], exclusion) for source_row, leaf, turns, exclusion in columns]
 
 
-def _without(batch: pa.Table, verdicts: Mapping[int, Verdict]) -> pa.Table:
+def _without(batch: pa.Table, exclusions: Mapping[int, Exclusion]) -> pa.Table:
     kept = np.ones(len(batch), bool)
-    kept[list(verdicts)] = False
+    kept[list(exclusions)] = False
     return batch if kept.all() else batch.filter(pa.array(kept))

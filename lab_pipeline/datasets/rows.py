@@ -41,7 +41,7 @@ def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
     before = pc.if_else(pc.equal(context, ""), "", pc.binary_join_element_wise(context, "", "\n\n"))
     columns = {
         "id": [digest(["curated", leaf, name]) for leaf, name in zip(leaves, ids, strict=True)],
-        "messages": _conversations(pc.binary_join_element_wise(before, rows["question"], ""), rows["answer"]),
+        "messages": _question_answer_turns(pc.binary_join_element_wise(before, rows["question"], ""), rows["answer"]),
         "metadata": [as_json[values] for values in provenance],
         "unmask": [is_document_instruction(row) for row in rows.select(["kind", "context"]).to_pylist()],
         "leaf": rows["leaf"],
@@ -52,7 +52,7 @@ def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
     return pa.table(columns, TRAINING_SCHEMA)
 
 
-def _conversations(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> pa.ListArray:
+def _question_answer_turns(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> pa.ListArray:
     """Join each prompt with its answer as `as_conversation` does."""
     count = len(prompts)
     contents = pa.concat_arrays([*prompts.chunks, *answers.chunks]).take(np.arange(2 * count).reshape(2, count).T.ravel())
