@@ -32,15 +32,14 @@ import pyarrow.parquet as pq
 from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import Settings, TaxonomySettings
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import CURATED_SCHEMA, SNAPSHOT_SCHEMA
+from lab_pipeline.core.rows import CURATED_SCHEMA, SNAPSHOT_SCHEMA, HeldoutSet
 from lab_pipeline.core.storage import read_json, write_json, write_rows
 from lab_pipeline.datasets.catalog import Catalog, curated_table
 from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.heldout_questions import asked_questions, build_heldout
+from lab_pipeline.datasets.heldout_questions import build_heldout, heldout_prompts
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
-from lab_pipeline.datasets.quality import CHECKED, curated_frame, load_suite, training_frame, validate
-from lab_pipeline.datasets.rows import instruction_rows
-from lab_pipeline.datasets.screening import asked_in
+from lab_pipeline.datasets.quality import CHECKED_COLUMNS, curated_frame, load_suite, training_frame, validate
+from lab_pipeline.datasets.rows import instruction_rows, user_texts
 from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline.text.near_duplicates import near_duplicates
 
@@ -50,7 +49,7 @@ COLUMNS = ["id", "leaf", "question", "answer", "fault"]
 
 
 def make(home: Home, rows: int) -> None:
-    """A home with its curated tables, sources and `catalog.json`."""
+    """Fill a home with curated tables, sources, a snapshot and `made.json`, which `made` reads."""
     draw = np.random.default_rng(17)
     vocabulary = np.array(
         [f"{word:x}".translate(str.maketrans("0123456789abcdef", "aeioubdfgklmnprs")) for word in range(20_000)]
@@ -88,7 +87,7 @@ def make(home: Home, rows: int) -> None:
         ]
         source = {"leaf": leaf, "kind": kind, "domain": "d", "seeds": [], "passages": passages if kind == "knowledge" else []}
         write_json(home.leaf_source(leaf.replace("/", "-")), source)
-        table: dict[str, Any] = {
+        table: dict[str, object] = {
             "id": [f"{number:06x}{row:014x}" for row in range(each)],
             "leaf": [leaf] * each,
             "kind": [kind] * each,
@@ -116,12 +115,14 @@ def make(home: Home, rows: int) -> None:
     write_json(home.root / "made.json", [entries, build_heldout(catalog, snapshot, load_general(None).questions, [])])
 
 
-def made(home: Home) -> tuple[Catalog, dict[str, Any]]:
+def made(home: Home) -> tuple[Catalog, HeldoutSet]:
+    """Read catalog and held-out questions of a home that `make` filled."""
     entries, heldout = read_json(home.root / "made.json")
     return Catalog("s", entries), heldout
 
 
-def mix(home: Home) -> dict[str, Any]:
+def mix(home: Home) -> dict[str, object]:
+    """Mix and check the data sets of both phases."""
     catalog, heldout = made(home)
     recipe, replay = load_recipe("smollm2_135m_cpu"), load_general(None).replay
     clock = Clock()
@@ -130,22 +131,23 @@ def mix(home: Home) -> dict[str, Any]:
     skills = mix_skills(home, catalog, heldout, replay, recipe, SETTINGS, knowledge)
     clock.took("skills")
     curated = pa.concat_tables([curated_table(home, entry, COLUMNS) for entry in catalog.in_use])
-    assert all(finding.passed for finding in validate(curated_frame(curated), "curated_rows").each)
+    assert all(finding.passed for finding in validate(curated_frame(curated), "curated_rows").results)
     del curated
     clock.took("curated_suite")
-    test = LeakDetector(asked_questions(heldout))
+    test = LeakDetector(heldout_prompts(heldout))
     for dataset in (knowledge, skills):
-        rows = pq.read_table(dataset.path, columns=CHECKED)
-        findings = validate(training_frame(rows), "training_rows").each
+        rows = pq.read_table(dataset.path, columns=CHECKED_COLUMNS)
+        findings = validate(training_frame(rows), "training_rows").results
         assert all(finding.passed for finding in findings), findings
         clock.took("training_suites")
-        assert not test.leaks_among(asked_in(rows))
+        assert not test.leaks_among(user_texts(rows)[0])
         clock.took("leaks")
     facts = {"rows": knowledge.rows + skills.rows, "excluded": [knowledge.excluded, skills.excluded], "seconds": clock.parts}
     return {"mix_1m_s": round(sum(clock.parts.values()), 1), "mix_1m_mib": peak_mib(), **facts}
 
 
-def plain_pandas(home: Home) -> dict[str, Any]:
+def plain_pandas(home: Home) -> dict[str, object]:
+    """Do the same in plain pandas."""
     import pandas as pd
 
     catalog, heldout = made(home)
@@ -153,7 +155,7 @@ def plain_pandas(home: Home) -> dict[str, Any]:
     frame = pd.concat([pd.read_parquet(home.leaf(entry["leaf"]) / "curated-x.parquet") for entry in catalog.in_use])
     frame["prompt"] = frame["question"].where(frame["context"].isna(), frame["context"] + "\n\n" + frame["question"])
     frame["key"] = frame["prompt"].str.lower().str.split().str.join(" ")
-    frame = frame[~frame["key"].isin([question.lower() for question in asked_questions(heldout)])].drop_duplicates("key")
+    frame = frame[~frame["key"].isin([question.lower() for question in heldout_prompts(heldout)])].drop_duplicates("key")
     frame["messages"] = [
         [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
         for prompt, answer in zip(frame["prompt"], frame["answer"], strict=True)
@@ -168,6 +170,7 @@ def plain_pandas(home: Home) -> dict[str, Any]:
 
 
 def one_by_one(frame: Any, suite: str) -> None:
+    """Validate a frame by each expectation of a suite on its own."""
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.registry import get_expectation_impl
@@ -180,7 +183,8 @@ def one_by_one(frame: Any, suite: str) -> None:
         batch.validate(get_expectation_impl(each.expectation)(**each.arguments))
 
 
-def near(home: Home) -> dict[str, Any]:
+def near(home: Home) -> dict[str, object]:
+    """Search for near-duplicates, and compare some rows with each other in pandas."""
     import pandas as pd
 
     catalog, _ = made(home)
@@ -203,11 +207,14 @@ def near(home: Home) -> dict[str, Any]:
 
 
 class Clock:
+    """Wall time by part, in seconds."""
+
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
         self._since = time.monotonic()
 
     def took(self, part: str) -> None:
+        """Add the time since the last call to a part."""
         now = time.monotonic()
         self.parts[part] = round(self.parts.get(part, 0) + now - self._since, 1)
         self._since = now

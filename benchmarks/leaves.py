@@ -68,12 +68,12 @@ def main(leaves: int) -> None:
             seconds: dict[str, float] = {}
             started = time.monotonic()
             run_job(instance, home, "snapshot_taxonomy", say, seconds)
-            stale = HomeStatus.of(home, load_settings(home.settings_file)).behind
+            stale = HomeStatus.of(home, load_settings(home.settings_file)).stale
             ((first, last),) = ranges(instance, stale)
             run_job(instance, home, "refresh_leaves", say, seconds, [first, last])
             wall = time.monotonic() - started
             children = resource.getrusage(resource.RUSAGE_CHILDREN)
-            still_stale = HomeStatus.of(home, load_settings(home.settings_file)).behind
+            still_stale = HomeStatus.of(home, load_settings(home.settings_file)).stale
 
             resources = {"lab": Lab(root=str(home.root))}
             ticks = {sensor.name: sensor for sensor in (taxonomy_changes, stale_leaves, waiting_retunes)}

@@ -1,1 +1,1 @@
-"""Data sets: held-out questions, the catalog of curated leaves, and the mixed data of both training phases."""
+"""Hold the data sets: held-out questions, the catalog of leaves, and the training data of both phases."""

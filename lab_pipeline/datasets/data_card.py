@@ -1,11 +1,10 @@
-"""The data-set card of an export: `README.md` as the Hugging Face hub wants it."""
+"""Render the data-set card of an export: `README.md` for the Hugging Face hub."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -26,27 +25,27 @@ _HUB_LICENCES = {
     "MPL-2.0",
     *(f"CC-BY{more}-{version}.0" for more in ("", "-SA", "-NC", "-ND", "-NC-SA", "-NC-ND") for version in (2, 3, 4)),
 }
-"""SPDX ids that the hub knows, by the same names in small letters."""
+"""SPDX ids that the hub knows, by the same names in lower case."""
 
 Counts = Counter[tuple[str | None, str]]
-"""Rows by leaf (None: general) and source."""
+"""Number of rows by leaf (None: of no leaf) and source."""
 
 
 def data_card(
-    parts: Mapping[Phase, dict[str, Counts]], digests: Mapping[Phase, str], questions: dict[str, int], snapshot: Snapshot
+    splits: Mapping[Phase, dict[str, Counts]], digests: Mapping[Phase, str], questions: dict[str, int], snapshot: Snapshot
 ) -> str:
-    """The card's text.
+    """Render the card.
 
     Args:
-        parts: rows of each part of each phase.
+        splits: number of rows in each split of each phase.
         digests: hash of each phase's data set.
-        questions: multiple-choice questions by leaf.
-        snapshot: the one that the catalog was built from, for licences.
+        questions: number of multiple-choice questions by leaf.
+        snapshot: the one from which the catalog was built, for licences.
     """
     from huggingface_hub import DatasetCardData
 
     by_leaf: dict[str, Counter[str]] = {}
-    for phase, found in parts.items():
+    for phase, found in splits.items():
         for counts in found.values():
             for (leaf, _), rows in counts.items():
                 if leaf:
@@ -54,37 +53,35 @@ def data_card(
     attributions = {row["leaf"]: row["attribution"] for row in snapshot.rows if row["leaf"] in by_leaf}
     stated = {licence for attribution in attributions.values() for licence in licences(attribution)}
     unstated = sorted(leaf for leaf in by_leaf if not licences(attributions.get(leaf)))
-    hub = sorted(
-        {licence.lower() if licence in _HUB_LICENCES else "other" for licence in stated} | ({"other"} if unstated else set())
-    )
+    hub = {licence.lower() if licence in _HUB_LICENCES else "other" for licence in stated} | ({"other"} if unstated else set())
     data = DatasetCardData(
-        license=hub or None,
-        license_name="see below" if hub == ["other"] else None,
+        license=sorted(hub) or None,
+        license_name="see below" if hub == {"other"} else None,
         task_categories=["text-generation", "question-answering"],
         tags=_TAGS,
         configs=[
-            {"config_name": phase, "data_files": [{"split": part, "path": f"{phase}_{part}_msgs.jsonl"} for part in found]}
-            for phase, found in parts.items()
+            {"config_name": phase, "data_files": [{"split": split, "path": f"{phase}_{split}_msgs.jsonl"} for split in found]}
+            for phase, found in splits.items()
             if found
         ],
     )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = cell
     template = environment.from_string((Path(__file__).parent / "data_card.md.jinja").read_text(encoding="utf-8"))
-    context: dict[str, Any] = {
-        "front_matter": data.to_yaml(),
-        "phases": {
-            phase: {part: _by_source(counts) for part, counts in sorted(found.items())} for phase, found in parts.items()
+    card = template.render(
+        front_matter=data.to_yaml(),
+        phases={
+            phase: {split: _by_source(counts) for split, counts in sorted(found.items())} for phase, found in splits.items()
         },
-        "digests": digests,
-        "leaves": {leaf: dict(counts) for leaf, counts in sorted(by_leaf.items())},
-        "works": {leaf: works(attributions.get(leaf)) for leaf in sorted(by_leaf)},
-        "non_commercial": sorted(filter(is_non_commercial, stated)),
-        "unstated": unstated,
-        "questions": questions,
-        "taxonomy_commit": snapshot.taxonomy_commit,
-    }
-    return template.render(**context) + "\n"
+        digests=digests,
+        leaves={leaf: dict(counts) for leaf, counts in sorted(by_leaf.items())},
+        works={leaf: works(attributions.get(leaf)) for leaf in sorted(by_leaf)},
+        non_commercial=sorted(filter(is_non_commercial, stated)),
+        unstated=unstated,
+        questions=questions,
+        taxonomy_commit=snapshot.taxonomy_commit,
+    )
+    return card + "\n"
 
 
 def _by_source(counts: Counts) -> dict[str, int]:

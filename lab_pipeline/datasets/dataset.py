@@ -1,58 +1,69 @@
-"""Store, load and compare the data sets of both training phases."""
+"""Store and load the training data of both phases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab_pipeline.config.recipe import Recipe
-from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import TRAINING_SCHEMA
-from lab_pipeline.core.storage import digest, read_json, read_rows
-from lab_pipeline.datasets.catalog import Catalog
-from lab_pipeline.datasets.custom import custom_contents
+from lab_pipeline.core.rows import EXCLUDED_SCHEMA, TRAINING_SCHEMA, ExcludedRow, TrainingRow
+from lab_pipeline.core.storage import digest, read_json, read_rows, write_json, write_rows, written_whole
+from lab_pipeline.datasets.rows import conversations
 
 Phase = Literal["knowledge", "skills"]
+
+_BATCH_ROWS = 50_000
+"""Rows that are put in order and written together."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One phase's training data: a Parquet file named by the hash of its rows, with what it is made of."""
+    """One phase's training data: a Parquet file named by the hash of its rows. Described in `PHASE.json`."""
 
     phase: Phase
     made_from: str
-    """See `origin`."""
+    """Fingerprint of its sources: leaves, held-out questions, custom data sets (`staleness.source_fingerprint`)."""
     mixed_by: str
-    """See `mixing`."""
+    """Fingerprint of the way they were mixed: general questions, shares, seed (`staleness.mixing_fingerprint`)."""
     digest: str
     path: Path
     rows: int
-    """Rows to train on; so are those of `by_source` and `by_leaf`."""
+    """Rows to train on, without those to validate on; likewise `by_source` and `by_leaf`."""
     by_source: dict[str, int]
     by_leaf: dict[str, int]
     validation: dict[str, int]
     """Rows to validate on, by leaf; the general ones as `general`."""
     excluded: dict[str, int]
+    """Excluded rows by rule."""
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[TrainingRow]:
+        """Read all rows."""
         return read_rows(self.path)
 
-    def head(self, count: int = 5) -> list[dict[str, Any]]:
-        """The first rows."""
+    def head(self, count: int = 5) -> list[TrainingRow]:
+        """Read the first rows."""
         return next(pq.ParquetFile(self.path).iter_batches(count), TRAINING_SCHEMA.empty_table()).to_pylist()
 
 
+class StagedExclusion(ExcludedRow):
+    """An excluded row with the data set that excluded it."""
+
+    stage: str
+
+
 def load_dataset(home: Home, phase: Phase) -> Dataset:
-    """The phase's current data set.
+    """Load the phase's current data set.
 
     Raises:
-        NotMaterialized: it was not materialized yet, or by a release that did not say how it was mixed.
+        NotMaterialized: it was not materialized yet, or by a release that did not record how it was mixed.
     """
     pointer = home.datasets / f"{phase}.json"
     described = read_json(pointer) if pointer.exists() else {}
@@ -61,53 +72,78 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
     return Dataset(**{**described, "path": home.datasets / described["path"]})
 
 
-def exclusions(home: Home) -> list[dict[str, Any]]:
-    """Rows that the current data sets left out, under `EXCLUDED_SCHEMA` and with the data set's name as `stage`."""
-    found = []
+def excluded_rows(home: Home) -> list[StagedExclusion]:
+    """Read the rows that the current data sets exclude."""
+    found: list[StagedExclusion] = []
     for phase in get_args(Phase):
         if (home.datasets / f"{phase}.json").exists():
             path = load_dataset(home, phase).path
-            found += [{**row, "stage": f"{phase} data set"} for row in read_rows(path.with_stem(f"{path.stem}-excluded"))]
+            rows: list[ExcludedRow] = read_rows(path.with_stem(f"{path.stem}-excluded"))
+            found += [{**row, "stage": f"{phase} data set"} for row in rows]
     return found
 
 
-def origin(catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> str:
-    """What both data sets are mixed from."""
-    own = [custom_contents(datasets) for datasets in (settings.mixing.knowledge, settings.mixing.skills)]
-    return digest([catalog.contents, heldout["digest"], own])
+def store_dataset(
+    home: Home,
+    phase: Phase,
+    tables: list[pa.Table],
+    excluded: Sequence[ExcludedRow],
+    made_from: str,
+    mixed_by: str,
+    seed: int,
+) -> Dataset:
+    """Shuffle rows, write them and the excluded ones, and make them the phase's current data set.
 
-
-def mixing(phase: Phase, replay: list[dict[str, str]], recipe: Recipe, settings: Settings) -> str:
-    """What a phase's data set is mixed by: general questions, shares and seed."""
-    return digest([replay, recipe.mixing(phase), settings.seed])
-
-
-def require_agreement(datasets: Iterable[Dataset], catalog: Catalog, heldout: dict[str, Any], settings: Settings) -> None:
-    """Data sets that are used beside a catalog and a test must have been mixed from them.
-
-    Raises:
-        NotMaterialized: one was not, as after the catalog alone was built anew; the message names it.
+    The order depends on the rows' ids and the seed alone, so equal rows give equal bytes, whatever order they come in.
     """
-    now = origin(catalog, heldout, settings)
-    _require(
-        [dataset for dataset in datasets if dataset.made_from != now],
-        "mixed from another catalog, other held-out questions or other own data than the current ones",
+    ranks, row_digests = [], []
+    by_source: Counter[str] = Counter()
+    by_leaf: Counter[str] = Counter()
+    validation: Counter[str] = Counter()
+    for table in tables:
+        ids, *columns = (table[name].to_pylist() for name in ("id", "unmask", "source", "leaf", "part"))
+        ranks.append(_ranks(ids, seed))
+        for row_id, turns, unmask, source, leaf, split in zip(ids, conversations(table), *columns, strict=True):
+            row_digests.append(digest([row_id, turns, unmask, split]))
+            if split == "validation":
+                validation[leaf or "general"] += 1
+            else:
+                by_source[source] += 1
+                by_leaf[leaf] += bool(leaf)
+    order = np.argsort(np.concatenate(ranks), kind="stable")
+    content = digest([row_digests[row] for row in order.tolist()])
+    path = home.datasets / f"{phase}-{content}.parquet"
+    with written_whole(path) as scratch, pq.ParquetWriter(scratch, TRAINING_SCHEMA) as writer:
+        for rows in _shuffled(tables, ranks):
+            writer.write_table(rows)
+    write_rows(home.datasets / f"{phase}-{content}-excluded.parquet", excluded, EXCLUDED_SCHEMA)
+    dataset = Dataset(
+        phase=phase,
+        made_from=made_from,
+        mixed_by=mixed_by,
+        digest=content,
+        path=path,
+        rows=by_source.total(),
+        by_source=dict(sorted(by_source.items())),
+        by_leaf=dict(sorted((+by_leaf).items())),
+        validation=dict(sorted(validation.items())),
+        excluded=dict(Counter(row["rule"] for row in excluded)),
     )
+    write_json(home.datasets / f"{phase}.json", {**vars(dataset), "path": path.name})
+    return dataset
 
 
-def require_mixing(datasets: Iterable[Dataset], replay: list[dict[str, str]], recipe: Recipe, settings: Settings) -> None:
-    """Data sets that a recipe trains on must have been mixed by it.
-
-    Raises:
-        NotMaterialized: one was not, as after an edit of the recipe's shares; the message names it.
-    """
-    _require(
-        [dataset for dataset in datasets if dataset.mixed_by != mixing(dataset.phase, replay, recipe, settings)],
-        "mixed by another recipe's shares, another seed or other general questions than this run's",
-    )
+def _ranks(ids: list[str], seed: int) -> np.ndarray:
+    """Return 64-bit numbers that order the rows by seed, evenly spread since the ids are hashes."""
+    mask, odd = int(digest([seed, "order"])[:16], 16), 0x9E3779B97F4A7C15  # Fibonacci hashing: Knuth, TAOCP 3, section 6.4
+    return (np.array([int(row[:16], 16) for row in ids], np.uint64) ^ np.uint64(mask)) * np.uint64(odd)
 
 
-def _require(stale: list[Dataset], how: str) -> None:
-    if stale:
-        names = " and ".join(f"{dataset.phase}_dataset" for dataset in stale)
-        raise NotMaterialized(f"{names}: {how}; materialize {names} again, or run `lab-pipeline retune`")
+def _shuffled(tables: list[pa.Table], ranks: list[np.ndarray]) -> Iterator[pa.Table]:
+    """Yield the rows in the order of their ranks: each batch holds an equal range of ranks, so about `_BATCH_ROWS` rows."""
+    batches = np.uint64(sum(map(len, tables)) // _BATCH_ROWS + 1)
+    batch_of = [(rank >> np.uint64(32)) * batches >> np.uint64(32) for rank in ranks]
+    for batch in range(int(batches)):
+        chosen = [table.filter(pa.array(numbers == batch)) for table, numbers in zip(tables, batch_of, strict=True)]
+        rank = np.concatenate([rank[numbers == batch] for rank, numbers in zip(ranks, batch_of, strict=True)])
+        yield pa.concat_tables(chosen).combine_chunks().take(np.argsort(rank, kind="stable"))

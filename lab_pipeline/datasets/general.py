@@ -1,15 +1,17 @@
-"""The general questions: one set that measures forgetting and is never trained on, another that is replayed."""
+"""Load the general questions: one set measures forgetting and is never trained on, another is replayed."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.rows import GeneralQuestion
 
 SHIPPED = Path(__file__).parents[2] / "data" / "general"
-_KEYS = {"id", "category", "question", "answer"}
+_KEYS = set(GeneralQuestion.__annotations__)
 
 
 class GeneralSetError(LabError):
@@ -18,14 +20,16 @@ class GeneralSetError(LabError):
 
 @dataclass(frozen=True)
 class GeneralSets:
-    questions: list[dict[str, str]]
+    """General questions to measure by, and others to train on."""
+
+    questions: list[GeneralQuestion]
     """Measured only."""
-    replay: list[dict[str, str]]
+    replay: list[GeneralQuestion]
     """Trained on."""
 
 
 def load_general(folder: str | Path | None) -> GeneralSets:
-    """Read `questions.jsonl` and `replay.jsonl` of a folder; None is the shipped set.
+    """Read `questions.jsonl` and `replay.jsonl` of a folder; None means the shipped set.
 
     Raises:
         GeneralSetError: a file is missing, or a line of it is wrong.
@@ -34,12 +38,12 @@ def load_general(folder: str | Path | None) -> GeneralSets:
     return GeneralSets(_load(folder / "questions.jsonl"), _load(folder / "replay.jsonl"))
 
 
-def _load(path: Path) -> list[dict[str, str]]:
+def _load(path: Path) -> list[GeneralQuestion]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise GeneralSetError(f"{path}: cannot be read ({error.strerror})") from None
-    rows = []
+    rows: list[GeneralQuestion] = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -50,6 +54,6 @@ def _load(path: Path) -> list[dict[str, str]]:
             or row.keys() != _KEYS
             or not all(isinstance(value, str) and value.strip() for value in row.values())
         ):
-            raise GeneralSetError(f"{path}:{number}: expected the keys, none of them blank, {', '.join(sorted(_KEYS))}")
-        rows.append(row)
+            raise GeneralSetError(f"{path}:{number}: expected the keys {', '.join(sorted(_KEYS))}, each with a text")
+        rows.append(cast(GeneralQuestion, row))
     return rows

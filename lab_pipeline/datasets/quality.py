@@ -1,6 +1,6 @@
-"""Great Expectations over our tables: suites are data, in `suites/*.yaml`; this is the thin layer that runs them.
+"""Validate tables by Great Expectations; the suites are data, in `suites/*.yaml`.
 
-dagster-ge supports Great Expectations below 1.0 only, so nothing of it is used.
+dagster-ge supports only Great Expectations below 1.0, so it is not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SUITES = Path(__file__).parent / "suites"
 
 
 class Expectation(BaseModel):
-    """One line of a suite."""
+    """One expectation of a suite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,33 +36,34 @@ class Expectation(BaseModel):
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """How one expectation fared."""
+    """Outcome of one expectation."""
 
     name: str
     severity: Literal["critical", "warning"]
     passed: bool
     observed: str
-    """What was seen: a value, or how many rows failed with examples of them."""
+    """The observed value, or the number of unexpected rows with examples."""
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """How a suite fared, in the suite's order."""
+    """Outcome of a suite, in the suite's order."""
 
-    each: list[ExpectationResult]
+    results: list[ExpectationResult]
     page: str
-    """Great Expectations' own page of it (Data Docs), HTML; its styles come from the web."""
+    """Great Expectations' HTML page of it (Data Docs); its styles come from the web."""
 
 
 @cache
 def load_suite(name: str) -> tuple[Expectation, ...]:
+    """Read `suites/NAME.yaml`."""
     return tuple(
         Expectation.model_validate(each) for each in yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
     )
 
 
 def validate(frame: pd.DataFrame, name: str) -> SuiteResult:
-    """Run the suite of that name on a table."""
+    """Validate a table by the suite of that name."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -70,7 +71,7 @@ def validate(frame: pd.DataFrame, name: str) -> SuiteResult:
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    wanted = load_suite(name)
+    suite = load_suite(name)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
@@ -79,16 +80,16 @@ def validate(frame: pd.DataFrame, name: str) -> SuiteResult:
         get_expectation_impl(each.expectation)(
             **each.arguments, meta={"name": each.name}, description=each.name.replace("_", " ")
         )
-        for each in wanted
+        for each in suite
     ]
-    # as one suite, for each validation hashes the whole table first
+    # all at once, since each validation first hashes the whole table
     result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
     found = {config.meta["name"]: each for each in result.results if (config := each.expectation_config) and config.meta}
     page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    return SuiteResult([_result(each, found[each.name]) for each in wanted], page)
+    return SuiteResult([_result(each, found[each.name]) for each in suite], page)
 
 
-def _result(wanted: Expectation, found: Any) -> ExpectationResult:
+def _result(expectation: Expectation, found: Any) -> ExpectationResult:
     result = found.result
     if "unexpected_count" not in result:
         observed = str(result.get("observed_value", ""))
@@ -96,20 +97,20 @@ def _result(wanted: Expectation, found: Any) -> ExpectationResult:
         observed = f"{result['unexpected_count']} of {result['element_count']} rows unexpected"
         if examples := ", ".join(repr(each)[:80] for each in result["partial_unexpected_list"][:3]):
             observed += f", such as {examples}"
-    return ExpectationResult(wanted.name, wanted.severity, bool(found.success), observed)
+    return ExpectationResult(expectation.name, expectation.severity, bool(found.success), observed)
 
 
 def curated_frame(rows: pa.Table) -> pd.DataFrame:
-    """Curated rows as the table that the suite `curated_rows` speaks of."""
+    """Build the table that the suite `curated_rows` validates."""
     return _frame({name: rows[name] for name in ("id", "leaf", "question", "answer", "fault")})
 
 
-CHECKED = ["id", "messages", "leaf", "source", "part"]
-"""Columns of training rows that their checks look at."""
+CHECKED_COLUMNS = ["id", "messages", "leaf", "source", "part"]
+"""Columns of training rows that `training_frame` and the check for leaks read."""
 
 
 def training_frame(rows: pa.Table) -> pd.DataFrame:
-    """Training rows as the table that the suite `training_rows` speaks of: `prompt` is all but the last message."""
+    """Build the table that the suite `training_rows` validates; `prompt` joins all but the last message."""
     messages = rows["messages"].combine_chunks()
     turns = messages.flatten()
     texts = pc.fill_null(turns.field("content"), "")
@@ -131,6 +132,6 @@ def training_frame(rows: pa.Table) -> pd.DataFrame:
 
 
 def _frame(columns: dict[str, pa.ChunkedArray]) -> pd.DataFrame:
-    """What is missing becomes an empty text, for Great Expectations passes over nulls; of a leaf or a fault it may be."""
+    """Replace nulls by empty texts, since Great Expectations skips nulls; those of leaf and fault are legal and stay."""
     filled = {name: column if name in ("leaf", "fault") else pc.fill_null(column, "") for name, column in columns.items()}
     return pa.table(filled).to_pandas()

@@ -1,17 +1,16 @@
-"""Questions asked over several documents, of which one or none answers: retrieval-augmented fine-tuning (RAFT).
+"""Ask questions over several documents, of which one or none answers: retrieval-augmented fine-tuning (RAFT).
 
-After https://arxiv.org/abs/2403.10131, with the shares of InstructLab's `datamixing.py`: in 40 % of the rows the passage that a
-question came from stands among three others of its leaf, in the rest four others stand alone, so that the model learns to
-pick the right passage and to know the answer without it.
+After https://arxiv.org/abs/2403.10131, with the shares of InstructLab's `datamixing.py`: in 40 % of the rows, the passage that
+a question came from stands among three others of its leaf; in the rest, four others stand alone. So the model learns to pick
+the right passage, and to know the answer without it.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from typing import Any
 
-from lab_pipeline.core.rows import as_prompt
+from lab_pipeline.core.rows import TrainingRow, as_prompt
 from lab_pipeline.core.storage import digest
 
 GOLD_SHARE = 0.4
@@ -19,12 +18,11 @@ DOCUMENTS = 4
 """Documents in a prompt, fewer where the leaf has not as many."""
 
 
-def raft_row(row: dict[str, Any], gold: str, passages: list[str], seed: int) -> dict[str, Any]:
-    """A knowledge row's question once more, with documents before it, drawn by hash of the row and `seed`.
+def raft_row(row: TrainingRow, gold: str, passages: list[str], seed: int) -> TrainingRow:
+    """Ask a knowledge row's question once more, after documents that are drawn by hash of the row and `seed`.
 
     Args:
-        row: of `TRAINING_SCHEMA`.
-        gold: the passage it was made from, one of `passages`; it stands alone where its leaf has no other.
+        gold: the passage that the row was made from, one of `passages`; it stands alone where its leaf has no other.
         passages: texts of all passages of the leaf.
     """
     draw = random.Random(digest([seed, "raft", row["id"]]))
@@ -33,12 +31,12 @@ def raft_row(row: dict[str, Any], gold: str, passages: list[str], seed: int) -> 
     documents = draw.sample(others, min(DOCUMENTS - with_gold, len(others))) + [gold] * with_gold
     draw.shuffle(documents)
     context = "\n".join(f"Document:\n{document}\n\n" for document in documents)
-    asked, answer = row["messages"]
+    question, answer = row["messages"]
     metadata = {**json.loads(row["metadata"]), "documents": len(documents), "answered": with_gold}
     return {
         **row,
         "id": digest(["raft", row["id"]]),
-        "messages": [*as_prompt(asked["content"], context), answer],
+        "messages": [*as_prompt(question["content"], context), answer],
         "metadata": json.dumps(metadata, sort_keys=True, ensure_ascii=False),
         "source": "raft",
         "source_row": row["id"],

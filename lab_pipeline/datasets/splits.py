@@ -1,41 +1,41 @@
-"""Which of a leaf's rows are kept from training to choose the epoch by.
+"""Select validation rows: the facts of training in other words. No model learns from them; the epoch is chosen by them.
 
-They ask for what is taught, in words that are not: rows that ask nearly the same stay together, for a paraphrase among the
-training rows would make of validation a test of wording; and a fact of a document that no other row teaches is for training,
-for the held-out questions ask about facts that are taught as well. (Facts that no row teaches make epochs look harmful that
-are not: `benchmarks/README.md`, choosing the epoch.)
+Rows that ask nearly the same stay together, since a paraphrase among the training rows would turn validation into a test of
+wording. A fact of a document that no other row teaches is for training, since the held-out questions also ask about taught
+facts; facts that no row teaches would make harmless epochs look harmful (`benchmarks/README.md`, choosing the epoch).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from lab_pipeline.core.rows import CuratedRow, as_prompt, is_document_instruction
 from lab_pipeline.core.storage import digest
 from lab_pipeline.text.leaks import LeakDetector
 
 ENOUGH_ROWS = 10
-"""A leaf with fewer rows spares none for validation."""
+"""A leaf with fewer rows has no validation rows."""
 
 
-def validation_rows(rows: list[CuratedRow], seeds: list[str], share: float, random_seed: int) -> set[str]:
-    """Ids of the curated rows of one leaf that validate: whole groups, chosen by hash, never more than `share` of the rows.
+def validation_ids(rows: Sequence[CuratedRow], seed_prompts: Sequence[str], share: float, random_seed: int) -> set[str]:
+    """Select validation rows of one leaf: whole groups, in an order by hash, never more than `share` of the rows.
 
     Args:
-        rows: with `id`, `kind`, `context`, `question` and `support`.
-        seeds: what the leaf's seeds in use ask; a group that asks nearly the same is for training, as they are.
+        rows: curated rows; of their columns, `id`, `kind`, `context`, `question` and `support` are read.
+        seed_prompts: prompts of the leaf's seeds in use; a group that asks nearly the same is for training, as they are.
     """
     if len(rows) < ENOUGH_ROWS:
         return set()
-    taught = LeakDetector(seeds)
+    seeds = LeakDetector(seed_prompts)
     teaching = Counter(_fact(row) for row in rows)
     chosen: set[str] = set()
     for group in sorted(_groups(rows), key=lambda group: digest([random_seed, "validation", min(row["id"] for row in group)])):
         facts = Counter(_fact(row) for row in group if _fact(row))
         if (
             len(chosen) + len(group) <= share * len(rows)
-            and all(teaching[fact] > asking for fact, asking in facts.items())
-            and not any(is_document_instruction(row) or taught.leak(_asked(row)) for row in group)
+            and all(teaching[fact] > count for fact, count in facts.items())
+            and not any(is_document_instruction(row) or seeds.leak(_prompt(row)) for row in group)
         ):
             chosen |= {row["id"] for row in group}
             teaching -= facts
@@ -43,33 +43,33 @@ def validation_rows(rows: list[CuratedRow], seeds: list[str], share: float, rand
 
 
 def _fact(row: CuratedRow) -> str | None:
-    """The part of a document that the row asks about; None of one that brings its context along, or has no document."""
+    """Return the text of the document that the row asks about; None if the row has a context, or no document."""
     return None if row["context"] else row["support"]
 
 
-def _groups(rows: list[CuratedRow]) -> list[list[CuratedRow]]:
-    """Rows joined by nearly the same question, or the same context, directly or through others."""
-    leader = list(range(len(rows)))
+def _groups(rows: Sequence[CuratedRow]) -> list[list[CuratedRow]]:
+    """Group rows that share a context or ask nearly the same question, directly or through others (union-find)."""
+    parent = list(range(len(rows)))
     known = LeakDetector()
-    first: dict[str, int] = {}
+    first_row: dict[str, int] = {}
 
-    def lead(index: int) -> int:
-        while leader[index] != index:
-            leader[index] = index = leader[leader[index]]
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
         return index
 
     for index, row in enumerate(rows):
-        asked = row["context"] or row["question"]  # a context outweighs what is asked about it
-        for text in [asked] if asked in first else known.leaks(asked):
-            leader[lead(first[text])] = lead(index)
-        if asked not in first:
-            first[asked] = index
-            known.add(asked)
+        text = row["context"] or row["question"]  # rows on one context belong together whatever they ask
+        for similar in [text] if text in first_row else known.leaks(text):
+            parent[root(first_row[similar])] = root(index)
+        if text not in first_row:
+            first_row[text] = index
+            known.add(text)
     groups = defaultdict(list)
     for index, row in enumerate(rows):
-        groups[lead(index)].append(row)
+        groups[root(index)].append(row)
     return list(groups.values())
 
 
-def _asked(row: CuratedRow) -> str:
+def _prompt(row: CuratedRow) -> str:
     return as_prompt(row["question"], row["context"])[0]["content"]

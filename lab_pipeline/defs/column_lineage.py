@@ -7,7 +7,7 @@ such as the catalog's `banned`, belong to the lineage of the table, not of a col
 import dagster as dg
 
 from lab_pipeline.core.rows import CURATED_SCHEMA, JUDGED_SCHEMA
-from lab_pipeline.datasets.rows import TAUGHT_BY
+from lab_pipeline.datasets.rows import PROVENANCE_COLUMNS
 
 
 def _columns(asset: str, *names: str) -> list[dg.TableColumnDep]:
@@ -45,7 +45,7 @@ _CATALOG = {
 _KNOWLEDGE = {
     "id": _columns("curated_instructions", "leaf", "id") + _columns("instruction_catalog", "leaf"),
     "messages": _columns("curated_instructions", "context", "question", "answer"),
-    "metadata": _columns("curated_instructions", *TAUGHT_BY) + _columns("taxonomy_snapshot", "attribution"),
+    "metadata": _columns("curated_instructions", *PROVENANCE_COLUMNS) + _columns("taxonomy_snapshot", "attribution"),
     "unmask": _columns("curated_instructions", "kind", "context"),
     "leaf": _columns("curated_instructions", "leaf") + _columns("instruction_catalog", "leaf"),
     "source_row": _columns("curated_instructions", "id"),

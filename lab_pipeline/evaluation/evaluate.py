@@ -26,10 +26,10 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import GeneralQuestion, HeldoutQuestion, HeldoutSet
 from lab_pipeline.core.storage import digest, read_json, write_json
-from lab_pipeline.datasets.catalog import Catalog
+from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
-from lab_pipeline.datasets.heldout_questions import draw_distractors
+from lab_pipeline.datasets.multiple_choice import draw_distractors
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarise_ranks
 from lab_pipeline.evaluation.details import Scores, report_details
 from lab_pipeline.evaluation.gate import Losses, compare, decide
@@ -223,7 +223,7 @@ def _distractors(home: Home, data: RetuneData, seed: int) -> dict[str, list[list
     drawn = {}
     for entry in data.catalog.in_use:
         questions = data.heldout["leaves"][entry["leaf"]]
-        used = read_json(home.leaf_source(entry["source"]))["seeds"]
+        used = frozen_leaf(home, entry)["seeds"]
         answers = [question["answer"] for question in (*questions, *used)]
         drawn[entry["leaf"]] = [draw_distractors(question, answers, seed) for question in questions]
     return drawn

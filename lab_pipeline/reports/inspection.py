@@ -14,7 +14,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CuratedRow, RejectedRow
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.curation.reviewed import BANNED
-from lab_pipeline.datasets.dataset import exclusions
+from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.reports.lineage import check_known
 from lab_pipeline.taxonomy.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
@@ -60,7 +60,7 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
     by_id = {row["id"]: row for row in kept}
     excluded: list[LeftOutRow] = [
         {**by_id[row["id"]], "rule": row["rule"], "reason": row["reason"], "stage": row["stage"]}
-        for row in exclusions(home)
+        for row in excluded_rows(home)
         if row["leaf"] == leaf and row["id"] in by_id
     ]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])

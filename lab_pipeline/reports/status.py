@@ -29,7 +29,7 @@ class HomeStatus:
 
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
-    behind: list[str]
+    stale: list[str]
     """Stale leaves, in key order."""
     trainable: bool
     """Whether a leaf in use has rows, or needs none because nothing is to be generated."""
@@ -139,4 +139,4 @@ def summary(
 def status_report(home: Home) -> dict[str, Any]:
     """Summarise the home as it is now; `behind` lists the stale leaves."""
     status = HomeStatus.of(home, load_settings(home.settings_file))
-    return {**summary(home, status, (), 0, {}, 0), "behind": status.behind}
+    return {**summary(home, status, (), 0, {}, 0), "behind": status.stale}

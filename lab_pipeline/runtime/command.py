@@ -49,7 +49,7 @@ def retune(home: Home, say: Say) -> dict[str, Any]:
         with FileLock(home.root / "retune.lock", timeout=0), _peak_rss() as peak, dg.DagsterInstance.get() as instance:
             reap_dead_runs(instance, say)
             run_job(instance, home, "snapshot_taxonomy", say, seconds)
-            stale = HomeStatus.of(home, settings).behind
+            stale = HomeStatus.of(home, settings).stale
             for first, last in ranges(instance, stale):
                 run_job(instance, home, "refresh_leaves", say, seconds, [first, last], leaves_may_fail=True)
             status = HomeStatus.of(home, settings)

@@ -14,7 +14,7 @@ from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import curate
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import RULES
-from lab_pipeline.datasets.heldout_questions import asked_questions
+from lab_pipeline.datasets.heldout_questions import heldout_prompts
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline.text.leaks import LeakDetector
@@ -46,7 +46,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 
 def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]]) -> Verdicts:
-    leaks = LeakDetector(asked_questions({"leaves": ground.heldout, "general": [], "withheld": []}))
+    leaks = LeakDetector(heldout_prompts({"leaves": ground.heldout, "general": [], "withheld": []}))
     found: Verdicts = {}
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]

@@ -23,7 +23,7 @@ def qna(lab: FilledHome, leaf: str) -> Path:
 def test_refreshed_leaves_are_current_and_stand_for_their_rows(untouched):
     catalog = untouched.catalog()
     assert len(catalog.leaves) == len(catalog.in_use) == 4
-    assert catalog.behind == []
+    assert catalog.stale == []
     for entry in catalog.leaves:
         assert entry.keys() == set(CATALOG_SCHEMA.names)
         rows = curated_rows(untouched.home, entry)
@@ -37,7 +37,7 @@ def test_a_changed_leaf_is_behind_with_its_last_good_rows(lab):
     edit_yaml(qna(lab, FREEFORM), lambda value: value.update(task_description="Do it otherwise."))
     after = lab.entry(FREEFORM)
     assert after == {**before, "state": "behind", "note": "not refreshed yet"}
-    assert lab.catalog().behind == [FREEFORM]
+    assert lab.catalog().stale == [FREEFORM]
 
 
 def test_a_leaf_whose_refresh_failed_says_why(lab):
@@ -80,7 +80,7 @@ def test_a_leaf_that_was_never_good_has_no_rows(lab):
     for entry in (missing, broken):
         assert (entry["rows"], entry["curated"], entry["content"]) == (0, None, None)
         assert entry["leaf"] not in [used["leaf"] for used in lab.catalog().in_use]
-    assert lab.catalog().behind == ["compositional_skills/new"]
+    assert lab.catalog().stale == ["compositional_skills/new"]
 
 
 def test_a_removed_leaf_is_not_in_the_catalog_though_its_rows_are_kept(lab):
@@ -96,7 +96,7 @@ def test_a_withdrawn_leaf_gives_no_rows_and_no_questions_and_is_not_refreshed_un
     entry, catalog = lab.entry(FREEFORM), lab.catalog()
     assert (entry["state"], entry["rows"], entry["curated"], entry["content"]) == ("withdrawn", 0, None, None)
     assert entry["note"].startswith("withdrawn by Anna on") and entry["note"].endswith("wrong licence")
-    assert catalog.behind == find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == []
+    assert catalog.stale == find_stale_leaves(lab.home, lab.plans(lab.snapshot())) == []
     assert catalog.contents == {leaf: content for leaf, content in contents.items() if leaf != FREEFORM}
     assert FREEFORM not in lab.heldout()["leaves"]
     record_withdrawal(lab.home, FREEFORM, "Anna", "it was right", withdrawn=False)

@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lab_pipeline.config.settings import DatasetSettings
 from lab_pipeline.core.rows import TRAINING_SCHEMA
-from lab_pipeline.datasets.custom import CustomDataError, _row, _RowError, custom_contents, custom_rows
+from lab_pipeline.datasets.custom import CustomDataError, custom_contents, custom_rows
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
@@ -149,25 +147,6 @@ def test_bytes_that_are_no_text_are_a_wrong_row_too(tmp_path):
     (tmp_path / "mine.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(GOOD).encode())
     rows, (wrong,) = read(tmp_path / "mine.jsonl")
     assert len(rows) == 1 and ":1: " in wrong["reason"]
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda few: (
-            st.lists(few)
-            | st.dictionaries(
-                st.sampled_from(["messages", "role", "content", "metadata", "unmask", "user", "assistant", "x"]), few
-            )
-        ),
-    )
-)
-def test_no_row_is_wild_enough_for_a_traceback(value):
-    try:
-        row = _row(json.dumps(value).encode(), "", "f:1")
-    except _RowError:
-        return
-    pa.Table.from_pylist([row], TRAINING_SCHEMA)
 
 
 @pytest.mark.parametrize(

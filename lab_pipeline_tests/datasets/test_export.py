@@ -17,14 +17,13 @@ from lab_pipeline.config.settings import PACKAGED
 from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.dataset import Phase, load_dataset
-from lab_pipeline.datasets.export import choice_questions, export_datasets, exported_row
-from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
+from lab_pipeline.datasets.export import export_datasets, exported_row
 from lab_pipeline.datasets.rows import seed_row
 from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.taxonomy.withdrawals import record_withdrawal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, settings_for
-from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
-from lab_pipeline_tests.training.runs import recipe
+from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home
+from lab_pipeline_tests.datasets.mixing import mixed
 
 MESSAGES = {
     "type": "object",
@@ -51,14 +50,7 @@ MESSAGES = {
 }
 """A row of instructlab-sdg's messages files (docs/dataset_formats.md), which instructlab-training and training_hub read."""
 
-RECIPE = recipe(
-    knowledge={"epochs": 1, "learning_rate": 1e-3, "general_replay": 3},
-    skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 2, "phase_1_replay": 0.5},
-)
 PHASES: list[Phase] = ["knowledge", "skills"]
-REPLAY = [
-    {**question, "id": f"r{number}", "question": f"Again: {question['answer']}"} for number, question in enumerate(GENERAL)
-]
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +61,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
         "Title of work: Isles | A\nLicense of the work: CC BY-NC 4.0\n"
     )
     (filled.taxonomy / FREEFORM / "attribution.txt").write_text("Ours.\n")
-    mix(filled)
+    mixed(filled)
     return filled
-
-
-def mix(filled: FilledHome) -> None:
-    catalog, heldout = filled.catalog(), filled.heldout()
-    knowledge = mix_knowledge(filled.home, catalog, heldout, REPLAY, RECIPE, filled.settings)
-    mix_skills(filled.home, catalog, heldout, REPLAY, RECIPE, filled.settings, knowledge)
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +77,13 @@ def lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def parts_of(exported: Path, phase: Phase) -> list[dict[str, Any]]:
+def rows_of(exported: Path, phase: Phase) -> list[dict[str, Any]]:
     return [row for path in sorted(exported.glob(f"{phase}_*_msgs.jsonl")) for row in lines(path)]
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_rows_are_the_data_set_s_in_the_documented_format(lab, exported, phase):
-    rows = parts_of(exported, phase)
+    rows = rows_of(exported, phase)
     check = jsonschema.Draft202012Validator(MESSAGES)
     assert not [error for row in rows for error in check.iter_errors(row)]
     stored = {row["id"]: row for row in load_dataset(lab.home, phase).read()}
@@ -138,15 +124,8 @@ def test_the_questions_are_held_out_ones_with_the_right_answer_among_others_of_t
     assert {question["question"]: question["choices"][question["answer"]] for question in questions} == held
     assert all(len(set(question["choices"])) == 4 for question in questions)
     assert len({question["answer"] for question in questions}) > 1
-    trained = {message["content"] for phase in PHASES for row in parts_of(exported, phase) for message in row["messages"]}
+    trained = {message["content"] for phase in PHASES for row in rows_of(exported, phase) for message in row["messages"]}
     assert not held.keys() & trained
-
-
-def test_a_question_without_a_wrong_choice_is_left_out():
-    question = {"id": "a", "question": "Who?", "answer": "Anna.", "context": None}
-    assert choice_questions(KNOWLEDGE, [question], ["anna."], 17) == []
-    (made,) = choice_questions(KNOWLEDGE, [question], ["anna.", "Bea."], 17)
-    assert sorted(made["choices"]) == ["Anna.", "Bea."] and made["choices"][made["answer"]] == "Anna."
 
 
 def test_a_task_names_no_path_but_its_file_s_own_name(exported):
@@ -166,7 +145,7 @@ def test_the_card_is_one_that_the_hub_s_library_reads_and_flags_what_is_not_for_
     assert data["license"] == ["apache-2.0", "cc-by-nc-4.0", "other"]
     files = [each["path"] for config in data["configs"] for each in config["data_files"]]
     assert files and all((exported / file).is_file() for file in files)
-    assert "**Not for commercial use, as far as rows come from works under CC-BY-NC-4.0.**" in card.text
+    assert "**Rows from works under CC-BY-NC-4.0 are not for commercial use.**" in card.text
     assert f"No licence is stated for: {FREEFORM}." in card.text
     assert f"| {GROUNDED} | 0 |" in card.text and r"| Isles \| A | CC-BY-NC-4.0 |" in card.text
 
@@ -193,7 +172,7 @@ def test_without_data_sets_nothing_is_written(tmp_path):
 def test_a_phase_without_rows_has_no_recipe_and_the_card_names_no_file_of_it(lab, tmp_path):
     skills_only = copied(lab, tmp_path)
     shutil.rmtree(skills_only.taxonomy / "knowledge")
-    mix(skills_only)
+    mixed(skills_only)
     made = export_datasets(skills_only.home, PHASES, tmp_path / "out", skills_only.settings)
     assert {"README.md", "skills_recipe.yaml", "skills_train_msgs.jsonl"} <= set(made)
     assert not [name for name in made if "knowledge" in name]
@@ -216,9 +195,9 @@ def test_data_sets_older_than_the_catalog_are_refused_in_one_message_and_written
     assert said.startswith("error: knowledge_dataset and skills_dataset: mixed from another catalog")
     assert "lab-pipeline retune" in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    mix(changed)
+    mixed(changed)
     export_datasets(changed.home, PHASES, tmp_path / "out", changed.settings)
-    leaves = {json.loads(row["metadata"])["leaf"] for phase in PHASES for row in parts_of(tmp_path / "out", phase)}
+    leaves = {json.loads(row["metadata"])["leaf"] for phase in PHASES for row in rows_of(tmp_path / "out", phase)}
     assert FREEFORM not in leaves and KNOWLEDGE in leaves
 
 
@@ -227,7 +206,7 @@ def test_rows_have_the_licences_that_the_card_has_though_these_alone_changed(lab
     (changed.taxonomy / FREEFORM / "attribution.txt").write_text("Title of work: Lines\nLicense of the work: MIT\n")
     changed.catalog()
     export_datasets(changed.home, PHASES, tmp_path / "out", changed.settings)
-    metadata = [json.loads(row["metadata"]) for row in parts_of(tmp_path / "out", "skills")]
+    metadata = [json.loads(row["metadata"]) for row in rows_of(tmp_path / "out", "skills")]
     stated = [row["licences"] for row in metadata if row["leaf"] == FREEFORM]
     assert stated and all(licences == ["MIT"] for licences in stated)
     assert "| Lines | MIT |" in (tmp_path / "out" / "README.md").read_text()

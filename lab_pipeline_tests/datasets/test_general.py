@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab_pipeline.datasets.general import SHIPPED, GeneralSetError, load_general
-from lab_pipeline.taxonomy.holdout import question_words
 from lab_pipeline.text.leaks import LeakDetector
+from lab_pipeline.text.words import question_words
 
 GOOD = json.dumps({"id": "g1", "category": "places", "question": "Q?", "answer": "A."})
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.datasets.splits import ENOUGH_ROWS, validation_rows
+from lab_pipeline.datasets.splits import ENOUGH_ROWS, validation_ids
 from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import word
 
@@ -38,32 +38,32 @@ rows_of_few_words = st.lists(
 
 @given(rows_of_few_words, st.floats(0, 0.5), st.integers(0, 3), st.randoms())
 def test_no_row_that_validates_is_like_one_to_train_on_and_the_share_is_kept(rows, share, seed, order):
-    kept = validation_rows(rows, ["wordh worda"], share, seed)
+    kept = validation_ids(rows, ["wordh worda"], share, seed)
     assert len(kept) <= share * len(rows)
     trained = [row for row in rows if row["id"] not in kept]
     validated = [row for row in rows if row["id"] in kept]
     known = LeakDetector([*(row["question"] for row in trained), "wordh worda"])
     assert not [row for row in validated if known.leak(row["question"])]
     assert {row["support"] for row in validated} - {None} <= {row["support"] for row in trained}, "each fact is still taught"
-    assert validation_rows(order.sample(rows, len(rows)), ["wordh worda"], share, seed) == kept
+    assert validation_ids(order.sample(rows, len(rows)), ["wordh worda"], share, seed) == kept
 
 
 def test_a_tenth_of_unlike_rows_is_kept_by_chance_of_the_seed():
     rows = unlike(40)
-    kept = validation_rows(rows, [], 0.1, 17)
+    kept = validation_ids(rows, [], 0.1, 17)
     assert len(kept) == 4
-    assert validation_rows(rows, [], 0.1, 18) != kept
+    assert validation_ids(rows, [], 0.1, 18) != kept
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(ENOUGH_ROWS - 1, 0), (ENOUGH_ROWS, 5)])
 def test_a_small_leaf_spares_none(rows, expected):
-    assert len(validation_rows(unlike(rows), [], 0.5, 17)) == expected
+    assert len(validation_ids(unlike(rows), [], 0.5, 17)) == expected
 
 
 def test_a_row_that_asks_what_a_seed_in_use_asks_is_for_training():
     rows = unlike(12)
     seeds = [row["question"].upper() for row in rows[:9]]
-    assert validation_rows(rows, seeds, 0.5, 17) == {"r9", "r10", "r11"}
+    assert validation_ids(rows, seeds, 0.5, 17) == {"r9", "r10", "r11"}
 
 
 def test_a_group_is_joined_through_others():
@@ -71,18 +71,18 @@ def test_a_group_is_joined_through_others():
     twin = curated(21, "Where is today the old stone bridge by the mill?")
     cousin = curated(22, "Where today is the old stone bridge?")
     rows = [*unlike(10), bridge, cousin, twin]
-    kept = [validation_rows(rows, [], 0.4, seed) for seed in range(20)]
+    kept = [validation_ids(rows, [], 0.4, seed) for seed in range(20)]
     assert {len(each & {"r20", "r21", "r22"}) for each in kept} == {0, 3}
 
 
 def test_a_fact_that_no_other_row_teaches_is_for_training():
     rows = [{**row, "support": f"fact {n // 2}"} for n, row in enumerate(unlike(9))] + [curated(9, "Why at all?", "fact 9")]
-    kept = [validation_rows(rows, [], 0.5, seed) for seed in range(20)]
+    kept = [validation_ids(rows, [], 0.5, seed) for seed in range(20)]
     assert {len(each) for each in kept} == {4}, "one of each pair"
     assert not set().union(*kept) & {"r8", "r9"}
 
 
 def test_contexts_made_for_a_skill_are_no_facts_and_document_instructions_only_train():
     skills = [{**row, "kind": "grounded_skill", "context": f"{word(row['id'])} {word(row['id'], 2)}"} for row in unlike(10)]
-    assert len(validation_rows(skills, [], 0.5, 17)) == 5
-    assert not validation_rows([{**row, "kind": "knowledge"} for row in skills], [], 0.5, 17)
+    assert len(validation_ids(skills, [], 0.5, 17)) == 5
+    assert not validation_ids([{**row, "kind": "knowledge"} for row in skills], [], 0.5, 17)

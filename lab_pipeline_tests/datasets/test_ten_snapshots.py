@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab_pipeline.datasets.heldout_questions import asked_questions
+from lab_pipeline.datasets.heldout_questions import heldout_prompts
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.teacher.protocol import Reply, Request
 from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, as_yaml, word
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, filled_home
-from lab_pipeline_tests.datasets.test_mix import RECIPE, REPLAY
+from lab_pipeline_tests.datasets.mixing import RECIPE, REPLAY
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 
 
@@ -42,7 +42,7 @@ def test_over_ten_snapshots_nothing_is_ever_both_taught_and_asked(tmp_path: Path
         for row in [*knowledge.read(), *skills.read()]:
             if row["source"] != "document":
                 taught.setdefault(row["messages"][0]["content"], number)
-        for question in asked_questions({"leaves": heldout["leaves"], "general": [], "withheld": []}):
+        for question in heldout_prompts({"leaves": heldout["leaves"], "general": [], "withheld": []}):
             asked.setdefault(question, number)
     assert len(set(asked.values())) > 1, "newcomers were held out, too"
     assert {seed["question"] for seed in gone} & set(asked), "questions of the test were gone for a while"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.datasets.heldout_questions import MOST_DISTRACTORS, draw_distractors
+from lab_pipeline.datasets.multiple_choice import MOST_DISTRACTORS, draw_distractors
 from lab_pipeline.evaluation.choices import answer_ranks, summarise_ranks
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline_tests.builders import word

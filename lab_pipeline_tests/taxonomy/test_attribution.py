@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab_pipeline.core.rows import TRAINING_SCHEMA
-from lab_pipeline.datasets.rows import licensed, seed_row
+from lab_pipeline.datasets.rows import seed_row, with_licences
 from lab_pipeline.taxonomy.attribution import is_non_commercial, licences, non_commercial_lines, spdx, works
 from lab_pipeline.taxonomy.leaf import read_leaf
 from lab_pipeline_tests.builders import FREEFORM, write_skill
@@ -79,7 +79,7 @@ def test_a_leaf_not_for_commercial_use_is_usable_with_a_warning_at_the_line(tmp_
 def test_a_row_carries_the_licences_of_its_leaf():
     row = seed_row(FREEFORM, {"asked": "Who?", "answer": "Anna."})
     rows = pa.Table.from_pylist([row, {**row, "leaf": None}], TRAINING_SCHEMA)
-    with_licences, of_no_leaf = licensed(rows, {FREEFORM: ["MIT"]}).to_pylist()
-    assert json.loads(with_licences["metadata"]) == {"licences": ["MIT"]}
-    assert {**with_licences, "metadata": "{}"} == row
+    licensed, of_no_leaf = with_licences(rows, {FREEFORM: ["MIT"]}).to_pylist()
+    assert json.loads(licensed["metadata"]) == {"licences": ["MIT"]}
+    assert {**licensed, "metadata": "{}"} == row
     assert of_no_leaf == {**row, "leaf": None}

@@ -14,7 +14,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA
 from lab_pipeline.core.storage import digest, read_rows
-from lab_pipeline.datasets.dataset import exclusions
+from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.datasets.mix import mix_knowledge
 from lab_pipeline.instructions.plan import find_stale_leaves, leaf_state
 from lab_pipeline.reports.lineage import as_text, row_lineage
@@ -198,7 +198,7 @@ def test_a_pinned_row_that_repeats_a_held_out_question_is_left_out_all_the_same_
     asked = [{"id": "g", "category": "places", "question": row["question"], "answer": "-"}]
     data = mix_knowledge(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings)
     assert row["id"] not in {each["source_row"] for each in data.read()}
-    assert [each["rule"] for each in exclusions(lab.home) if each["id"] == row["id"]] == ["held_out"]
+    assert [each["rule"] for each in excluded_rows(lab.home) if each["id"] == row["id"]] == ["held_out"]
 
 
 def test_the_taxonomy_s_reviews_count_and_outlive_a_slip_of_the_pen(lab):

@@ -8,8 +8,9 @@ from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.formats import number
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.processes import python_module
-from lab_pipeline.datasets.dataset import Phase, load_dataset, require_mixing
+from lab_pipeline.datasets.dataset import Phase, load_dataset
 from lab_pipeline.datasets.general import load_general
+from lab_pipeline.datasets.staleness import require_current_mixing
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
@@ -93,7 +94,7 @@ def _train(
         dataset = load_dataset(home, phase)
         before = phase_1_checkpoint(home, base, lab) if phase == "skills" else None
         recipe = lab.recipe
-        require_mixing([dataset], load_general(settings.general).replay, recipe, settings)
+        require_current_mixing([dataset], load_general(settings.general).replay, recipe, settings.seed)
         finished, spec = prepare_checkpoint(home, base, dataset, before, recipe, settings.seed)
     steps = 0
     if finished is None and (dataset.rows == 0 or (phase == "knowledge" and recipe.stacked)):

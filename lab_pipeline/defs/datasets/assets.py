@@ -43,7 +43,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
             "dagster/column_schema": column_schema(CATALOG_SCHEMA),
             "dagster/column_lineage": COLUMN_LINEAGE["instruction_catalog"],
             "leaves_in_use": len(catalog.in_use),
-            "leaves_behind": len(catalog.behind),
+            "leaves_behind": len(catalog.stale),
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
             "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
             "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import read_json, write_text
-from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog
+from lab_pipeline.core.storage import write_text
+from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog, frozen_leaf
 from lab_pipeline.datasets.dataset import Phase, load_dataset
-from lab_pipeline.datasets.heldout_questions import asked_questions, load_heldout
+from lab_pipeline.datasets.heldout_questions import heldout_prompts, load_heldout
 from lab_pipeline.datasets.quality import (
-    CHECKED,
+    CHECKED_COLUMNS,
     ExpectationResult,
     SuiteResult,
     curated_frame,
@@ -18,7 +18,7 @@ from lab_pipeline.datasets.quality import (
     training_frame,
     validate,
 )
-from lab_pipeline.datasets.screening import asked_in
+from lab_pipeline.datasets.rows import user_texts
 from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.text.leaks import LeakDetector
@@ -38,7 +38,7 @@ def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
 def _results(asset: dg.AssetsDefinition, home: Home, findings: SuiteResult) -> Iterator[dg.AssetCheckResult]:
     page = home.datasets / f"{asset.key.to_user_string()}-expectations.html"
     write_text(page, findings.page)
-    for finding in findings.each:
+    for finding in findings.results:
         yield dg.AssetCheckResult(
             asset_key=asset.key,
             check_name=finding.name,
@@ -56,7 +56,7 @@ def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not notes,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"leaves_behind": len(catalog.behind), "notes": dg.MetadataValue.md(notes or "none")},
+        metadata={"leaves_behind": len(catalog.stale), "notes": dg.MetadataValue.md(notes or "none")},
     )
 
 
@@ -92,18 +92,18 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
     @dg.multi_asset_check(name=f"{phase}_rows_meet_expectations", specs=[*_specs(asset, "training_rows"), leak])
     def check(lab: Lab) -> Iterator[dg.AssetCheckResult]:
         home = lab.home
-        rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED)
+        rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED_COLUMNS)
         findings = validate(training_frame(rows), "training_rows")
         if not rows:  # a taxonomy without leaves of this phase is none the worse for it
-            passed = [ExpectationResult(each.name, each.severity, True, "no rows") for each in findings.each]
+            passed = [ExpectationResult(each.name, each.severity, True, "no rows") for each in findings.results]
             findings = SuiteResult(passed, findings.page)
         yield from _results(asset, home, findings)
         heldout = load_heldout(home)
-        trained = asked_in(rows)
-        sources = [read_json(home.leaf_source(entry["source"])) for entry in current_catalog(home).in_use]
+        trained, _ = user_texts(rows)
+        sources = [frozen_leaf(home, entry) for entry in current_catalog(home).in_use]
         shown = [seed["asked"] for source in sources for seed in source["seeds"]]
-        test = LeakDetector(asked_questions(heldout))
-        leaf_test = LeakDetector(asked_questions({**heldout, "general": []}))
+        test = LeakDetector(heldout_prompts(heldout))
+        leaf_test = LeakDetector(heldout_prompts({**heldout, "general": []}))
         found = [*test.leaks_among(trained).values(), *filter(None, map(leaf_test.leak, shown))]
         yield dg.AssetCheckResult(
             asset_key=asset.key,

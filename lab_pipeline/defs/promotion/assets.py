@@ -9,9 +9,10 @@ from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.progress import Say
 from lab_pipeline.datasets.catalog import current_catalog
-from lab_pipeline.datasets.dataset import load_dataset, require_agreement, require_mixing
+from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import load_heldout
+from lab_pipeline.datasets.staleness import require_current_mixing, require_current_sources
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
@@ -78,8 +79,8 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
     catalog, heldout = current_catalog(home), load_heldout(home)
     if not catalog.in_use:
         raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
-    require_agreement([knowledge, skills], catalog, heldout, settings)
-    require_mixing([knowledge, skills], general.replay, recipe, settings)
+    require_current_sources([knowledge, skills], catalog, heldout, settings.mixing)
+    require_current_mixing([knowledge, skills], general.replay, recipe, settings.seed)
     inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
     return evaluate(
         home,

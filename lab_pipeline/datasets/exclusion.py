@@ -1,0 +1,146 @@
+"""Exclude rows that the checks on data sets would stop a run for.
+
+These are rows with chat markup, rows that repeat a held-out question, and rows that repeat one of another leaf: the same
+question, or nearly the same conversation.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+
+from lab_pipeline.core.rows import TRAINING_SCHEMA, ExcludedRow
+from lab_pipeline.datasets.rows import conversations, user_texts
+from lab_pipeline.text.leaks import LeakDetector
+from lab_pipeline.text.near_duplicates import near_duplicates
+from lab_pipeline.text.words import normalised
+
+_MARKUP = re.compile(r"<\|[^|>]{1,40}\|>")
+"""Special tokens of chat templates: as text in a row they would end or begin turns."""
+
+_BATCH_ROWS = 50_000
+
+
+class Exclusion(NamedTuple):
+    """Why a row is excluded; see `ExcludedRow`."""
+
+    rule: str
+    reason: str
+    repeats: str | None = None
+    similarity: float | None = None
+
+
+def excluded_row(source_row: str, leaf: str | None, question: str, exclusion: Exclusion) -> ExcludedRow:
+    """Describe an excluded row."""
+    return cast(ExcludedRow, {"id": source_row, "leaf": leaf, "question": question, **exclusion._asdict()})
+
+
+def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[list[pa.Table], list[ExcludedRow]]:
+    """Split rows into those to keep, under `TRAINING_SCHEMA`, and those excluded.
+
+    The order of the rows is their precedence: of two that repeat each other, the earlier one stays. Seeds of one leaf may ask
+    the same question and answer it in several ways.
+    """
+    seed_leaves: dict[int, str] = {}
+    """Leaf of each kept seed, by the row's index in `prompts`."""
+    batches: list[pa.Table] = []
+    excluded: list[ExcludedRow] = []
+    prompts: list[int] = []
+    """Hash of each kept row's prompt."""
+    for batch in _batched(tables):
+        exclusions: dict[int, Exclusion] = {}
+        texts, rows = user_texts(batch)
+        leaks = {int(rows[index]): leak for index, leak in heldout.leaks_among(texts).items()}
+        origins = zip(batch["source"].to_pylist(), batch["leaf"].to_pylist(), strict=True)
+        for index, (turns, (source, leaf)) in enumerate(zip(conversations(batch), origins, strict=True)):
+            if exclusion := _exclusion(turns, leaks.get(index)):
+                exclusions[index] = exclusion
+                continue
+            if source == "seed":
+                seed_leaves[len(prompts)] = leaf
+            # passages under one heading have the same prompt, yet none repeats another
+            prompts.append(hash((source, index, len(batches))) if source == "document" else hash(_prompt(turns)))
+        excluded += _excluded(batch, exclusions)
+        batches.append(_without(batch, exclusions))
+    same = {
+        row: (of, similarity)
+        for row, (of, similarity) in _same_prompts(np.array(prompts, np.int64)).items()
+        if row not in seed_leaves or seed_leaves[row] != seed_leaves.get(of)
+    }
+    excluded += _exclude_repeats(batches, same, "duplicate", "same question as a row of")
+    similar = {repeat.row: (repeat.of, repeat.similarity) for repeat in near_duplicates(batches)}
+    return batches, excluded + _exclude_repeats(batches, similar, "near_duplicate", "nearly the same as a row of")
+
+
+def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows in larger tables of one chunk each."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= _BATCH_ROWS:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    yield pa.concat_tables([TRAINING_SCHEMA.empty_table(), *held]).combine_chunks()
+
+
+def _exclusion(turns: list[tuple[str, str]], leak: str | None) -> Exclusion | None:
+    """Return why a row must be excluded whatever the other rows are, if it must."""
+    for _, text in turns:
+        if markup := _MARKUP.search(text):
+            return Exclusion("markup", f"holds the chat markup {markup.group()!r}")
+    return Exclusion("held_out", f"repeats the test question {leak!r}") if leak else None
+
+
+def _prompt(turns: list[tuple[str, str]]) -> str:
+    return normalised("\n".join(text for role, text in turns[:-1] if role != "system"))
+
+
+def _same_prompts(prompts: np.ndarray) -> dict[int, tuple[int, None]]:
+    """Map each row whose prompt equals an earlier one's to the first that has it."""
+    order = np.argsort(prompts, kind="stable")
+    new = np.diff(prompts[order], prepend=~prompts[order[:1]]) != 0
+    first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    return {row: (of, None) for row, of in zip(order[~new].tolist(), first[~new].tolist(), strict=True)}
+
+
+def _exclude_repeats(
+    batches: list[pa.Table], repeats: Mapping[int, tuple[int, float | None]], rule: str, relation: str
+) -> list[ExcludedRow]:
+    """Remove rows that repeat others from `batches`, in place, and return them.
+
+    Args:
+        repeats: maps a row's index, over all batches, to the row that it repeats and their similarity.
+    """
+    rows = sorted(repeats)
+    names = pa.concat_tables([batch.select(["source_row", "leaf"]) for batch in batches])
+    repeated = dict(zip(rows, names.take(pa.array([repeats[row][0] for row in rows], pa.int64())).to_pylist(), strict=True))
+    excluded, start = [], 0
+    for number, batch in enumerate(batches):
+        exclusions: dict[int, Exclusion] = {}
+        for row in rows[bisect_left(rows, start) : bisect_left(rows, start + len(batch))]:
+            other = repeated[row]
+            reason = f"{relation} {other['leaf'] or 'a custom data set'}"
+            exclusions[row - start] = Exclusion(rule, reason, other["source_row"], repeats[row][1])
+        excluded += _excluded(batch, exclusions)
+        batches[number] = _without(batch, exclusions)
+        start += len(batch)
+    return excluded
+
+
+def _excluded(batch: pa.Table, exclusions: Mapping[int, Exclusion]) -> list[ExcludedRow]:
+    rows = batch.take(pa.array(list(exclusions), pa.int64()))
+    columns = zip(
+        rows["source_row"].to_pylist(), rows["leaf"].to_pylist(), conversations(rows), exclusions.values(), strict=True
+    )
+    return [excluded_row(source_row, leaf, turns[-2][1], exclusion) for source_row, leaf, turns, exclusion in columns]
+
+
+def _without(batch: pa.Table, exclusions: Mapping[int, Exclusion]) -> pa.Table:
+    kept = np.ones(len(batch), bool)
+    kept[list(exclusions)] = False
+    return batch if kept.all() else batch.filter(pa.array(kept))
