@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
+from lab_pipeline.cli import options
 from lab_pipeline.config.settings import PACKAGED
 from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.home import Home
@@ -151,7 +152,7 @@ def test_the_card_is_one_that_the_hub_s_library_reads_and_flags_what_is_not_for_
 
 
 def test_one_phase_alone_and_no_folder_that_is_there_already(lab, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: lab.home)
+    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: lab.home)
     lab.home.settings_file.write_text(yaml.safe_dump({"taxonomy": {"path": str(lab.taxonomy)}}))
     words = ["export-dataset", "--to", str(tmp_path / "skills"), "--phase", "skills", "--home", str(lab.home.root)]
     ran = CliRunner().invoke(cli.app, words)
@@ -187,7 +188,7 @@ def test_data_sets_older_than_the_catalog_are_refused_in_one_message_and_written
     changed.home.settings_file.write_text(yaml.safe_dump({"taxonomy": {"path": str(changed.taxonomy)}}))
     record_withdrawal(changed.home, FREEFORM, "Anna", "It was wrong.")
     changed.catalog()
-    monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: changed.home)
+    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: changed.home)
     monkeypatch.setattr("sys.argv", ["lab-pipeline", "export-dataset", "--to", str(tmp_path / "out")])
     with pytest.raises(SystemExit, match="1"):
         cli.main()

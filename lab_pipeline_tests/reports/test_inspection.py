@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
+from lab_pipeline.cli import options
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.reports.inspection import (
@@ -122,7 +123,7 @@ def test_a_conversation_records_each_answer_at_once_and_skips_what_was_reviewed(
 
 
 def test_the_verbs(lab, monkeypatch):
-    monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: lab.home)
+    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: lab.home)
     row = leaf_rows(lab.home, KNOWLEDGE).kept[0]["id"]
 
     def run(*words: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
+from lab_pipeline.cli import options
 from lab_pipeline.config.settings import DatasetSettings, MixingSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
@@ -178,7 +179,7 @@ def run(home: Home, *arguments: str) -> str:
 @pytest.fixture
 def prepared(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home whose settings are there, with one champion and a rejected candidate."""
-    monkeypatch.setattr(cli, "prepare", lambda root, taxonomy: Home.open(root))
+    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: Home.open(root))
     home.settings_file.write_text("taxonomy: {path: .}\n")
     promote(home, evaluation(home, "one"))
     evaluation(home, "two", "one", promoted=False)
