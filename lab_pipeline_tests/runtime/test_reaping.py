@@ -26,7 +26,7 @@ def unfinished_run(instance: dg.DagsterInstance, process: str) -> str:
 
 
 def name_of_a_dead_process() -> str:
-    script = "from lab_pipeline.processes import this_process; print(this_process())"
+    script = "from lab_pipeline.core.processes import this_process; print(this_process())"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
 
