@@ -347,7 +347,7 @@ def test_a_state_that_was_torn_while_it_was_saved_is_not_resumed_from(tiny_model
     assert adapter_file(torn) == adapter_file(whole)
 
 
-def test_a_state_of_other_packs_is_not_resumed_from_and_goes_with_the_end(tiny_model, tmp_path):
+def test_a_state_of_other_packs_is_not_resumed_from_and_goes_with_the_end(tiny_model, tmp_path, slow_clock):
     """As after an update whose packing, template or labels differ from those that the training began with."""
     whole, begun = (training_spec(tmp_path / name, tiny_model, twelve_rows(), recipe(epochs=4)) for name in ("whole", "begun"))
     trained(whole)
