@@ -1,7 +1,5 @@
 """Chat with a home's models in the terminal, or ask several of them the same question."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Split a leaf's judged rows into kept and rejected ones, with the reason of every rejection."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

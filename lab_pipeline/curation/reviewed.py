@@ -1,7 +1,5 @@
 """Curate a leaf's rows, with people's reviews before the rules."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from lab_pipeline.core.rows import CuratedRow, JudgedRow, RejectedRow

@@ -3,8 +3,6 @@
 Their order matters: the first rule that a row breaks rejects it, and the funnel counts it there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

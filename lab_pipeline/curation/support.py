@@ -3,8 +3,6 @@
 Judges and `lab_pipeline.curation.grounding` find what words cannot tell, such as a wrong span of the right passage.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Reject rows by their wording: markup, refusals, references to a source that the reader does not see, unfinished texts."""
 
-from __future__ import annotations
-
 import re
 
 from lab_pipeline.curation import phrases

@@ -3,8 +3,6 @@
 It stands between the leaves and the data sets, so the graph stays small however many leaves there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Render the data-set card of an export: `README.md` for the Hugging Face hub."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Store and load the training data of both phases."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ These are rows with chat markup, rows that repeat a held-out question, and rows 
 question, or nearly the same conversation.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping

@@ -7,8 +7,6 @@
 - `README.md`: a data-set card for the Hugging Face hub.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

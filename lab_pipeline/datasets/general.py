@@ -1,7 +1,5 @@
 """Load the general questions: one set measures forgetting and is never trained on, another is replayed."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Build, store and load the held-out questions, by which models are tested."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from lab_pipeline.core.errors import NotMaterialized

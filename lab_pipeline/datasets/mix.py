@@ -11,8 +11,6 @@ Some rows of each leaf (see `splits`) and some general questions are for validat
 takes the epoch that does best on them. Phase 2 also validates on phase 1's, to notice if phase 1 is forgotten.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

@@ -3,8 +3,6 @@
 InstructLab tests by questions that the teacher wrote from the passages that it also trains on; no training row has seen these.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Build training rows from curated rows, seeds, documents, general questions and custom data, and read their messages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise

@@ -5,8 +5,6 @@ wording. A fact of a document that no other row teaches is for training, since t
 facts; facts that no row teaches would make harmless epochs look harmful (`benchmarks/README.md`, choosing the epoch).
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 

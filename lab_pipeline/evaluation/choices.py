@@ -4,8 +4,6 @@ The other answers have the same subject and style, so style gives nothing away. 
 losses, which are finer, but ranks show people what a loss is worth.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict

@@ -3,8 +3,6 @@
 Whoever promotes reads the verdict in the stored evaluation, however the promotion was started.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime

@@ -34,8 +34,6 @@ and with 1 to 3 changed leaves of 20. If knowledge is three times as noisy as sk
 4.6 %: the price of pooling the noise of both kinds. Resampling leaves, then questions, passed 7 % at 5 leaves.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

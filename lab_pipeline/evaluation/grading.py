@@ -5,8 +5,6 @@ Judges favour a position (Wang et al., *Large Language Models are not Fair Evalu
 position bias then affects all models equally. How far the readings agree is reported beside the score.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Test whether a judge may decide: it must tell good from bad among answers whose verdict is known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

@@ -132,10 +132,7 @@ def _ranks(ranks: Mapping[str, ChoiceScore | None]) -> list[str]:
     if not candidate:
         return []
     accuracies = ", ".join(f"{model} {score['accuracy']:.0%}" for model, score in ranks.items() if score)
-    return [
-        f"Multiple choice, reference answer likeliest: {accuracies} (by guessing {candidate['by_guessing']:.0%}).",
-        "",
-    ]
+    return [f"Multiple choice, reference answer likeliest: {accuracies} (by guessing {candidate['by_guessing']:.0%}).", ""]
 
 
 def _judged(judged: JudgedAnswers | None) -> list[str]:

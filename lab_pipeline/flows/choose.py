@@ -1,7 +1,5 @@
 """Choose the flow of each leaf, as the settings say."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from lab_pipeline.config.settings import Settings

@@ -1,7 +1,5 @@
 """Load and render prompts: YAML lists of messages, whose contents are Jinja templates without undefined variables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Ask judges about rows whose verdict is known, once for each model, prompt and set of rows: who fails may not gate."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import TypedDict, cast

@@ -7,8 +7,6 @@ accepted rows cost calls. If a flow has a grounding threshold, grounding is meas
 model) -> curate), once for all thresholds.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path

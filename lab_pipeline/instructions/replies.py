@@ -1,7 +1,5 @@
 """Parse a teacher's replies: one text, or several labelled items in the formats that models commonly use."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Free disk space: remove weights of candidates that were not promoted, and states of abandoned trainings."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections import Counter

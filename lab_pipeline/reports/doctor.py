@@ -1,7 +1,5 @@
 """Check what a run needs before it starts, and say how to fix what is missing."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

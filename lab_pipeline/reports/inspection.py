@@ -1,7 +1,5 @@
 """Show people a leaf's rows, those kept and those rejected with the reason, and record what they decide about them."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

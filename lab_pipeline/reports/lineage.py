@@ -1,7 +1,5 @@
 """Answer lineage questions: what a model was trained on, which models were trained on a leaf, where a row comes from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -251,10 +249,7 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         "part": None,
         "datasets": [],
         "models": [],
-        "messages": [
-            {"role": "user", "content": asked_of(row)},
-            {"role": "assistant", "content": row["answer"] or ""},
-        ],
+        "messages": [{"role": "user", "content": asked_of(row)}, {"role": "assistant", "content": row["answer"] or ""}],
         "review": str(review) if review else None,
         "leaf": row["leaf"],
         "taxonomy_commit": row["taxonomy_commit"],

@@ -3,8 +3,6 @@
 The URL is a secret, because whoever has it can post. So it comes from the environment, and no message or log shows it.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import logging

@@ -45,13 +45,7 @@ def main(job: str, launch: str, first: str | None = None, last: str | None = Non
         tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
-        result = dg.execute_job(
-            dg.reconstructable(JOBS[job]),
-            instance,
-            run_config=quiet,
-            tags=tags,
-            raise_on_error=False,
-        )
+        result = dg.execute_job(dg.reconstructable(JOBS[job]), instance, run_config=quiet, tags=tags, raise_on_error=False)
     return SUCCEEDED if result.success else FAILED
 
 

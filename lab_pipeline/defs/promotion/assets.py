@@ -105,13 +105,7 @@ def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
     return {f"{questions}_{model}": measured[model] for model in models if measured[model] is not None}
 
 
-@dg.asset(
-    group_name="promotion",
-    kinds={"huggingface"},
-    owners=["team:lab"],
-    deps=[evaluation_report],
-    output_required=False,
-)
+@dg.asset(group_name="promotion", kinds={"huggingface"}, owners=["team:lab"], deps=[evaluation_report], output_required=False)
 def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> Iterator[dg.MaterializeResult]:
     """Promote the candidate: one folder with merged bf16 safetensors, tokenizer, model card, lineage and adapters.
 
