@@ -103,13 +103,12 @@ async def grade_answers(judge: Teacher, rows: Sequence[GradableAnswer], at_once:
 
     async def read(row: GradableAnswer, order: Order) -> Readings:
         async with slots:
-            if failures:
-                return Readings([], 0)
             try:
-                return await _read_in_order(judge, row, order)
+                if not failures:
+                    return await _read_in_order(judge, row, order)
             except TeacherError as error:
                 failures.append(error)
-                return Readings([], 0)
+        return Readings([], 0)
 
     async def grade(row: GradableAnswer) -> Grade:
         return Grade(*await asyncio.gather(*(read(row, order) for order in ORDERS)))

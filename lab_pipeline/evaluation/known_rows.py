@@ -42,5 +42,4 @@ def separation(grades: Sequence[Grade]) -> KnownSeparation:
     scores: dict[bool, list[float | None]] = {True: [], False: []}
     for row, grade in zip(KNOWN_ROWS, grades, strict=True):
         scores[row["good"]].append(grade.score)
-    found = known_separation(scores[True], scores[False])
-    return {"rows": len(KNOWN_ROWS), **found, "agreement": agreement(grades)}
+    return {"rows": len(KNOWN_ROWS), **known_separation(scores[True], scores[False]), "agreement": agreement(grades)}
