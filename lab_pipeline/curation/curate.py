@@ -15,8 +15,7 @@ def curate(
 ) -> tuple[list[CuratedRow], list[RejectedRow]]:
     """Split the rows of one leaf into (kept, rejected), in their order; none is lost.
 
-    Args:
-        grounding: the rows' grounding scores by id, where measured.
+    `grounding` has the rows' grounding scores by id, where measured.
     """
     leaf = profile(source)
     rules = applicable(source, flow.file.rules, leaf)
