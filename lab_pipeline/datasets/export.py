@@ -36,9 +36,6 @@ from lab_pipeline.taxonomy.snapshot import load_snapshot
 def export_datasets(home: Home, phases: list[Phase], folder: Path, settings: Settings) -> list[str]:
     """Write the current data sets of these phases to a new folder; return its files' names, sorted.
 
-    Args:
-        settings: the home's; wrong choices and the order of all choices are drawn by their seed.
-
     Raises:
         LabError: the folder exists already.
         NotMaterialized: a data set, or the held-out questions, were not materialized yet, or not since the catalog.
