@@ -91,13 +91,16 @@ class RetuneLock(dg.ConfigurableResource):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RetuneLock"]:
         assert context.log
         lock = FileLock(Home.open(Path(self.root)).root / "tail.lock")
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            started = time.monotonic()
-            context.log.info("another run works on this home's data sets or model; waiting for it to end")
-            lock.acquire()
-            context.log.info(f"waited {time.monotonic() - started:.0f} s for another run to end")
+        waiting_since: float | None = None
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                if waiting_since is None:
+                    waiting_since = time.monotonic()
+                    context.log.info("another run works on this home's data sets or model; waiting for it to end")
+        if waiting_since is not None:
+            context.log.info(f"waited {time.monotonic() - waiting_since:.0f} s for another run to end")
         try:
             yield self
         finally:
