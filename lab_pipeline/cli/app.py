@@ -3,8 +3,6 @@
 Commands on models and rows are in modules of their own. Each command imports what it needs inside, so that all start fast.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

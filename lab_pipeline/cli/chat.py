@@ -1,7 +1,5 @@
 """Chat with a home's models in the terminal, or ask several of them the same question."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Callable
@@ -20,7 +18,6 @@ from lab_pipeline.models.template import stop_tokens
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
 
 _ANSWER_TOKENS = 512
-_END = "/exit"
 
 
 def find_model(home: Home, name: str) -> Path:
@@ -116,7 +113,7 @@ def chat(conversation: Conversation) -> None:
     while True:
         try:
             question = input("> " if at_terminal else "").strip()
-            if question == _END:
+            if question == "/exit":
                 return
             if question:
                 conversation.ask(question, lambda text: print(text, end="", flush=True))

@@ -3,8 +3,6 @@
 Other answers were written for their question. English only: a question without an English question word passes.
 """
 
-from __future__ import annotations
-
 import re
 
 from lab_pipeline.curation.profile import Profile, Reason, Row

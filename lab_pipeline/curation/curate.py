@@ -1,7 +1,5 @@
 """Split a leaf's judged rows into kept and rejected ones, with the reason of every rejection."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -17,8 +15,7 @@ def curate(
 ) -> tuple[list[CuratedRow], list[RejectedRow]]:
     """Split the rows of one leaf into (kept, rejected), in their order; none is lost.
 
-    Args:
-        grounding: the rows' grounding scores by id, where measured.
+    `grounding` has the rows' grounding scores by id, where measured.
     """
     leaf = profile(source)
     rules = applicable(source, flow.file.rules, leaf)

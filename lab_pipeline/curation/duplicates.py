@@ -1,7 +1,5 @@
 """Find rows of a leaf that ask the same as an earlier one."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ mutual information of answer and source given the question. It is high for what 
 made up or the model knows anyway.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 One alternative a line. English, with the commonest phrases of some other languages; the language rule rejects the others.
 """
 
-from __future__ import annotations
-
 import re
 
 

@@ -1,7 +1,5 @@
 """Profile a leaf: what its seeds and documents tell about how its rows should look."""
 
-from __future__ import annotations
-
 import math
 import re
 import sys

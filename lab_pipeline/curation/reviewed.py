@@ -1,7 +1,5 @@
 """Curate a leaf's rows, with people's reviews before the rules."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from lab_pipeline.core.rows import CuratedRow, JudgedRow, RejectedRow
@@ -44,8 +42,7 @@ def curate_reviewed(
     for one in kept:
         repeats = None if one["id"] in pinned else like_banned.find(one)
         if repeats and banned_answers[repeats] == content_words(one["answer"]):
-            reason = f"says the same as row {repeats}, {decided[repeats]}"
-            still_rejected.append({**one, "rule": BANNED, "reason": reason})
+            still_rejected.append({**one, "rule": BANNED, "reason": f"says the same as row {repeats}, {decided[repeats]}"})
         elif one["id"] not in pinned and (repeats := like_pinned.find(one)):
             still_rejected.append({**one, "rule": "duplicate", "reason": f"asks the same as row {repeats}"})
         else:

@@ -3,10 +3,9 @@
 Their order matters: the first rule that a row breaks rejects it, and the funnel counts it there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
+from typing import cast
 
 from lab_pipeline.core.rows import FrozenLeaf
 from lab_pipeline.curation import answering, support, wording
@@ -40,9 +39,8 @@ def no_reply(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 def incomplete(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """Reject rows with a fault, or without a question or answer."""
-    if row["fault"]:
-        return row["fault"]
-    return next((f"{column} empty" for column in ("question", "answer") if not re.search(r"\w", row[column] or "")), None)
+    empty = (f"{column} empty" for column in ("question", "answer") if not re.search(r"\w", row[column] or ""))
+    return row["fault"] or next(empty, None)
 
 
 def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
@@ -125,17 +123,7 @@ def applicable(source: FrozenLeaf, rules: Rules, leaf: Profile) -> tuple[Rule, .
     documents, whatever its seeds do.
     """
     always = _FIXED + (_ON_DOCUMENTS if source["kind"] == "knowledge" else ())
-    seeds = [
-        Row(
-            kind=source["kind"],
-            context=seed["context"],
-            question=seed["question"],
-            answer=seed["answer"],
-            support=seed["context"],
-            fault=None,
-            grounding=None,
-        )
-        for seed in source["seeds"]
-    ]
+    rest = {"kind": source["kind"], "fault": None, "grounding": None}
+    seeds = [cast(Row, {**seed, **rest, "support": seed["context"]}) for seed in source["seeds"]]
     broken = {rule: sum(rule(seed, rules, leaf) is not None for seed in seeds) for rule in RULES if rule not in always}
     return tuple(rule for rule in RULES if rule in always or broken[rule] < _HABIT * max(len(seeds), 1))

@@ -3,8 +3,6 @@
 Judges and `lab_pipeline.curation.grounding` find what words cannot tell, such as a wrong span of the right passage.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -12,6 +10,8 @@ from lab_pipeline.curation.profile import Profile, Reason, Row, similarity
 from lab_pipeline.flows.flow import Rules
 from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import affirmed, content_words, names, negated, numbers
+
+_YES_OR_NO = re.compile(r"(?:yes|no)\b", re.IGNORECASE)
 
 _RESTATED = 0.8
 """A text with this share of another's content words says the same, so both must agree in negation."""
@@ -43,8 +43,7 @@ def answer_support(row: Row) -> float:
     source = row["support"] or ""
     if row["kind"] != "knowledge":
         return support(affirmed(row["answer"]), source or row["question"])  # 'None' may be said of any source
-    in_question = set(content_words(row["question"]))
-    known = set(content_words(source)) | numbers(source)
+    known, in_question = set(content_words(source)) | numbers(source), set(content_words(row["question"]))
     new = [word for word in content_words(row["answer"]) if word not in in_question]
     return sum(word in known for word in new) / len(new) if new else 1.0
 
@@ -54,7 +53,7 @@ def uninformative(row: Row, rules: Rules, leaf: Profile) -> Reason:
     if not rules.informative or row["kind"] != "knowledge":
         return None
     new = set(content_words(row["answer"])) - set(content_words(row["question"]))
-    yes_or_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE) or negated(row["answer"]) != negated(row["question"])
+    yes_or_no = _YES_OR_NO.match(row["answer"]) or negated(row["answer"]) != negated(row["question"])
     return None if new or yes_or_no else "answer only repeats the question"
 
 
@@ -90,8 +89,7 @@ def _swapped_fact(row: Row, source: str) -> Reason:
 
 def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
     """Reject answers that restate a sentence of the source but add a negation, or drop the one that it has."""
-    answers_no = re.match(r"(?:yes|no)\b", row["answer"], re.IGNORECASE)
-    if not rules.facts or not row["support"] or answers_no:
+    if not rules.facts or not row["support"] or _YES_OR_NO.match(row["answer"]):
         return None
     for stated, sentence in _aligned(row, row["support"]):
         if negated(stated) and not negated(sentence) and not negated(row["question"]) and _affirms(sentence, stated):

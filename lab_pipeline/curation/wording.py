@@ -1,7 +1,5 @@
 """Reject rows by their wording: markup, refusals, references to a source that the reader does not see, unfinished texts."""
 
-from __future__ import annotations
-
 import re
 
 from lab_pipeline.curation import phrases
@@ -112,8 +110,7 @@ def unfinished(row: Row, rules: Rules, leaf: Profile) -> Reason:
     words = line.casefold().split()
     if not line[-1].isalnum() or bare or len(words) < _SENTENCE_WORDS:  # lists and verse end their lines as they like
         return None
-    in_source = sentences(row["support"] or "")
-    cut_off = any(_is_cut_off(words, sentence.casefold()) for sentence in in_source)
+    cut_off = any(_is_cut_off(words, sentence.casefold()) for sentence in sentences(row["support"] or ""))
     no_mark = leaf.end_marks and phrases.FINITE_VERB.search(line)
     return "answer is a sentence without an end" if cut_off or no_mark else None
 

@@ -3,11 +3,8 @@
 It stands between the leaves and the data sets, so the graph stays small however many leaves there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,10 +21,9 @@ from lab_pipeline.taxonomy.withdrawals import withdrawals
 
 @dataclass(frozen=True)
 class Catalog:
-    """One entry for each leaf of a snapshot."""
+    """One entry for each leaf of the snapshot with this id."""
 
     snapshot: str
-    """Id of the snapshot."""
     leaves: list[CatalogEntry]
 
     @property
@@ -85,7 +81,7 @@ def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ge
 
 def store_catalog(home: Home, catalog: Catalog) -> None:
     """Store a catalog and make it the current one."""
-    path = _path(home, catalog)
+    path = home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
     write_rows(path, catalog.leaves, CATALOG_SCHEMA)
     write_json(home.datasets / "catalog.json", {"snapshot": catalog.snapshot, "file": path.name})
 
@@ -125,10 +121,6 @@ def frozen_leaf(home: Home, entry: CatalogEntry) -> FrozenLeaf:
     return read_json(home.leaf_source(entry["source"]))
 
 
-def _path(home: Home, catalog: Catalog) -> Path:
-    return home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
-
-
 def _state_and_note(
     home: Home, row: SnapshotRow, generated: bool, plan: LeafPlan | None, refreshed: LeafState | None
 ) -> tuple[str, str | None]:
@@ -141,7 +133,7 @@ def _state_and_note(
     if refreshed and plan and refreshed.curated == plan.curated:
         return "current", None
     failure = leaf_failure(home, plan) if plan else None
-    note = f"last refresh failed: {failure['error']}" if failure else "not refreshed yet"
+    note = f"last refresh failed: {failure.error}" if failure else "not refreshed yet"
     return ("behind" if refreshed else "missing"), note
 
 
@@ -155,5 +147,4 @@ def _add_rows(home: Home, entry: CatalogEntry, refreshed: LeafState, reviews: Se
             entry["banned"].append(row["id"])
         else:
             texts.append([row["id"], row["context"], row["question"], row["answer"]])
-    content = digest([refreshed.source, texts])
-    entry |= {"rows": len(texts), "generated": refreshed.funnel["generated"], "content": content}
+    entry |= {"rows": len(texts), "generated": refreshed.funnel["generated"], "content": digest([refreshed.source, texts])}

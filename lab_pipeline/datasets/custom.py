@@ -3,8 +3,6 @@
 `custom_format` describes the rows. A row that is wrong is excluded with its file and line; the others are used.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ metadata, as upstream does it. Files of `ilab data generate` are also read: `tra
 `messages_*.jsonl`, and `*_train_msgs_*.jsonl` with its role `pretraining`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import cast

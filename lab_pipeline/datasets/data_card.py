@@ -1,7 +1,5 @@
 """Render the data-set card of an export: `README.md` for the Hugging Face hub."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,13 +32,12 @@ Counts = Counter[tuple[str | None, str]]
 def data_card(
     splits: Mapping[Phase, dict[str, Counts]], digests: Mapping[Phase, str], questions: dict[str, int], snapshot: Snapshot
 ) -> str:
-    """Render the card.
+    """Render the card; the leaves' licences are those in the snapshot.
 
     Args:
         splits: number of rows in each split of each phase.
         digests: hash of each phase's data set.
         questions: number of multiple-choice questions by leaf.
-        snapshot: the one from which the catalog was built, for licences.
     """
     from huggingface_hub import DatasetCardData
 

@@ -1,7 +1,5 @@
 """Store and load the training data of both phases."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,12 +51,6 @@ class Dataset:
         return next(pq.ParquetFile(self.path).iter_batches(count), TRAINING_SCHEMA.empty_table()).to_pylist()
 
 
-class StagedExclusion(ExcludedRow):
-    """An excluded row with the data set that excluded it."""
-
-    stage: str
-
-
 def load_dataset(home: Home, phase: Phase) -> Dataset:
     """Load the phase's current data set.
 
@@ -72,14 +64,13 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
     return Dataset(**{**described, "path": home.datasets / described["path"]})
 
 
-def excluded_rows(home: Home) -> list[StagedExclusion]:
-    """Read the rows that the current data sets exclude."""
-    found: list[StagedExclusion] = []
+def excluded_rows(home: Home) -> list[tuple[str, ExcludedRow]]:
+    """Read the rows that the current data sets exclude, each with the name of its data set."""
+    found = []
     for phase in get_args(Phase):
         if (home.datasets / f"{phase}.json").exists():
             path = load_dataset(home, phase).path
-            rows: list[ExcludedRow] = read_rows(path.with_stem(f"{path.stem}-excluded"))
-            found += [{**row, "stage": f"{phase} data set"} for row in rows]
+            found += [(f"{phase} data set", row) for row in read_rows(path.with_stem(f"{path.stem}-excluded"))]
     return found
 
 
@@ -97,9 +88,7 @@ def store_dataset(
     The order depends on the rows' ids and the seed alone, so equal rows give equal bytes, whatever order they come in.
     """
     ranks, row_digests = [], []
-    by_source: Counter[str] = Counter()
-    by_leaf: Counter[str] = Counter()
-    validation: Counter[str] = Counter()
+    by_source, by_leaf, validation = Counter[str](), Counter[str](), Counter[str]()
     for table in tables:
         ids, *columns = (table[name].to_pylist() for name in ("id", "unmask", "source", "leaf", "part"))
         ranks.append(_ranks(ids, seed))

@@ -4,8 +4,6 @@ These are rows with chat markup, rows that repeat a held-out question, and rows 
 question, or nearly the same conversation.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,8 +61,9 @@ def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[lis
                 continue
             if source == "seed":
                 seed_leaves[len(prompts)] = leaf
+            prompt = normalised("\n".join(text for role, text in turns[:-1] if role != "system"))
             # passages under one heading have the same prompt, yet none repeats another
-            prompts.append(hash((source, index, len(batches))) if source == "document" else hash(_prompt(turns)))
+            prompts.append(hash((source, index, len(batches)) if source == "document" else prompt))
         excluded += _excluded(batch, exclusions)
         batches.append(_without(batch, exclusions))
     same = {
@@ -94,10 +93,6 @@ def _exclusion(turns: list[tuple[str, str]], leak: str | None) -> Exclusion | No
         if markup := _MARKUP.search(text):
             return Exclusion("markup", f"holds the chat markup {markup.group()!r}")
     return Exclusion("held_out", f"repeats the test question {leak!r}") if leak else None
-
-
-def _prompt(turns: list[tuple[str, str]]) -> str:
-    return normalised("\n".join(text for role, text in turns[:-1] if role != "system"))
 
 
 def _same_prompts(prompts: np.ndarray) -> dict[int, tuple[int, None]]:
@@ -134,10 +129,8 @@ def _exclude_repeats(
 
 def _excluded(batch: pa.Table, exclusions: Mapping[int, Exclusion]) -> list[ExcludedRow]:
     rows = batch.take(pa.array(list(exclusions), pa.int64()))
-    columns = zip(
-        rows["source_row"].to_pylist(), rows["leaf"].to_pylist(), conversations(rows), exclusions.values(), strict=True
-    )
-    return [excluded_row(source_row, leaf, turns[-2][1], exclusion) for source_row, leaf, turns, exclusion in columns]
+    found = zip(rows.select(["source_row", "leaf"]).to_pylist(), conversations(rows), exclusions.values(), strict=True)
+    return [excluded_row(row["source_row"], row["leaf"], turns[-2][1], exclusion) for row, turns, exclusion in found]
 
 
 def _without(batch: pa.Table, exclusions: Mapping[int, Exclusion]) -> pa.Table:

@@ -7,8 +7,6 @@
 - `README.md`: a data-set card for the Hugging Face hub.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -37,9 +35,6 @@ from lab_pipeline.taxonomy.snapshot import load_snapshot
 
 def export_datasets(home: Home, phases: list[Phase], folder: Path, settings: Settings) -> list[str]:
     """Write the current data sets of these phases to a new folder; return its files' names, sorted.
-
-    Args:
-        settings: the home's; wrong choices and the order of all choices are drawn by their seed.
 
     Raises:
         LabError: the folder exists already.

@@ -1,7 +1,5 @@
 """Load the general questions: one set measures forgetting and is never trained on, another is replayed."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +18,10 @@ class GeneralSetError(LabError):
 
 @dataclass(frozen=True)
 class GeneralSets:
-    """General questions to measure by, and others to train on."""
+    """General questions: `questions` to measure by, `replay` to train on."""
 
     questions: list[GeneralQuestion]
-    """Measured only."""
     replay: list[GeneralQuestion]
-    """Trained on."""
 
 
 def load_general(folder: str | Path | None) -> GeneralSets:
@@ -49,11 +45,8 @@ def _load(path: Path) -> list[GeneralQuestion]:
             row = json.loads(line)
         except ValueError as error:
             raise GeneralSetError(f"{path}:{number}: not JSON: {error}") from None
-        if (
-            not isinstance(row, dict)
-            or row.keys() != _KEYS
-            or not all(isinstance(value, str) and value.strip() for value in row.values())
-        ):
+        has_keys = isinstance(row, dict) and row.keys() == _KEYS
+        if not has_keys or not all(isinstance(value, str) and value.strip() for value in row.values()):
             raise GeneralSetError(f"{path}:{number}: expected the keys {', '.join(sorted(_KEYS))}, each with a text")
         rows.append(cast(GeneralQuestion, row))
     return rows

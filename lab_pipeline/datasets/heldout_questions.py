@@ -1,7 +1,5 @@
 """Build, store and load the held-out questions, by which models are tested."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from lab_pipeline.core.errors import NotMaterialized
@@ -18,7 +16,6 @@ def build_heldout(
 
     Args:
         snapshot_rows: rows of the snapshot from which the catalog was built.
-        general: the questions that measure forgetting.
         withheld: prompts of all questions that were ever held out (`holdout.withheld_questions`). Never train on these, even
             after the seed is deleted or the leaf withdrawn: a question that comes back is held out again.
     """

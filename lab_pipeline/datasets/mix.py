@@ -11,8 +11,6 @@ Some rows of each leaf (see `splits`) and some general questions are for validat
 takes the epoch that does best on them. Phase 2 also validates on phase 1's, to notice if phase 1 is forgotten.
 """
 
-from __future__ import annotations
-
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,11 +48,7 @@ from lab_pipeline.text.leaks import LeakDetector
 def mix_knowledge(
     home: Home, catalog: Catalog, heldout: HeldoutSet, replay: Sequence[GeneralQuestion], recipe: Recipe, settings: Settings
 ) -> Dataset:
-    """Build and store phase 1's data.
-
-    Args:
-        replay: the general questions that may be trained on.
-    """
+    """Build and store phase 1's data."""
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] == "knowledge"]
     custom, unreadable = custom_rows(settings.mixing.knowledge, settings.seed)
     curated = (_curated(home, entry, recipe.validation.share, settings.seed) for entry in leaves)
@@ -82,10 +76,6 @@ def mix_skills(
     knowledge: Dataset,
 ) -> Dataset:
     """Build and store phase 2's data.
-
-    Args:
-        replay: the general questions that may be trained on.
-        knowledge: phase 1's data.
 
     Raises:
         NotMaterialized: phase 1's data was mixed from other sources, or in another way.

@@ -3,14 +3,11 @@
 InstructLab tests by questions that the teacher wrote from the passages that it also trains on; no training row has seen these.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import yaml
 
@@ -30,17 +27,6 @@ MOST_CHOICES = 4
 _LOADER = Path(__file__).with_name("lm_eval_questions.py")
 
 
-class ChoiceQuestion(TypedDict):
-    """A question with its choices, as the task files name the columns."""
-
-    id: str
-    leaf: str
-    question: str
-    choices: list[str]
-    answer: int
-    """Index of the right choice."""
-
-
 def draw_distractors(question: Question, answers: Sequence[str], seed: int) -> list[str]:
     """Draw at most `MOST_DISTRACTORS` answers that differ from the question's own, by hash of seed, question and answer."""
     others = {normalised(answer): answer for answer in sorted(answers)}
@@ -51,13 +37,12 @@ def draw_distractors(question: Question, answers: Sequence[str], seed: int) -> l
 
 def choice_questions(
     leaf: str, questions: Sequence[HeldoutQuestion], answers: Sequence[str], seed: int
-) -> list[ChoiceQuestion]:
+) -> list[dict[str, object]]:
     """Give each question at most `MOST_CHOICES` choices, in an order by hash; leave out questions without a wrong one.
 
-    Args:
-        answers: answers of the same leaf, from which wrong choices are drawn.
+    Wrong choices are drawn from `answers`, those of the leaf. Of a row, `answer` is the index of the right choice.
     """
-    found: list[ChoiceQuestion] = []
+    found: list[dict[str, object]] = []
     for question in questions:
         choices = [question["answer"], *draw_distractors(question, answers, seed)[: MOST_CHOICES - 1]]
         if len(choices) > 1:
@@ -76,10 +61,7 @@ def write_tasks(home: Home, catalog: Catalog, heldout: HeldoutSet, folder: Path,
         if entry["kind"] != "knowledge" or leaf not in heldout["leaves"]:
             continue
         held_out = heldout["leaves"][leaf]
-        answers = [
-            *(question["answer"] for question in held_out),
-            *(seed["answer"] for seed in frozen_leaf(home, entry)["seeds"]),
-        ]
+        answers = [example["answer"] for example in (*held_out, *frozen_leaf(home, entry)["seeds"])]
         questions = choice_questions(leaf, held_out, answers, seed)
         if questions:
             folder.mkdir(exist_ok=True)

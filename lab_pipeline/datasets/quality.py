@@ -45,25 +45,18 @@ class ExpectationResult:
     """The observed value, or the number of unexpected rows with examples."""
 
 
-@dataclass(frozen=True)
-class SuiteResult:
-    """Outcome of a suite, in the suite's order."""
-
-    results: list[ExpectationResult]
-    page: str
-    """Great Expectations' HTML page of it (Data Docs); its styles come from the web."""
-
-
 @cache
 def load_suite(name: str) -> tuple[Expectation, ...]:
     """Read `suites/NAME.yaml`."""
-    return tuple(
-        Expectation.model_validate(each) for each in yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
-    )
+    expectations = yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
+    return tuple(map(Expectation.model_validate, expectations))
 
 
-def validate(frame: pd.DataFrame, name: str) -> SuiteResult:
-    """Validate a table by the suite of that name."""
+def validate(frame: pd.DataFrame, name: str) -> tuple[list[ExpectationResult], str]:
+    """Validate a table by the suite of that name.
+
+    Return the results, in the suite's order, and their HTML page (Data Docs), whose styles come from the web.
+    """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -76,17 +69,15 @@ def validate(frame: pd.DataFrame, name: str) -> SuiteResult:
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    expectations = [
-        get_expectation_impl(each.expectation)(
-            **each.arguments, meta={"name": each.name}, description=each.name.replace("_", " ")
-        )
-        for each in suite
-    ]
+    expectations = []
+    for each in suite:
+        meta, title = {"name": each.name}, each.name.replace("_", " ")
+        expectations.append(get_expectation_impl(each.expectation)(**each.arguments, meta=meta, description=title))
     # all at once, since each validation first hashes the whole table
     result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
     found = {config.meta["name"]: each for each in result.results if (config := each.expectation_config) and config.meta}
     page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    return SuiteResult([_result(each, found[each.name]) for each in suite], page)
+    return [_result(each, found[each.name]) for each in suite], page
 
 
 def _result(expectation: Expectation, found: Any) -> ExpectationResult:

@@ -5,8 +5,6 @@ a question came from stands among three others of its leaf; in the rest, four ot
 the right passage, and to know the answer without it.
 """
 
-from __future__ import annotations
-
 import json
 import random
 

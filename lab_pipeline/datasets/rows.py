@@ -1,7 +1,5 @@
 """Build training rows from curated rows, seeds, documents, general questions and custom data, and read their messages."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -31,8 +29,7 @@ PROVENANCE_COLUMNS = ("document", "document_commit", "flow", "taxonomy_commit", 
 def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
     """Convert curated rows to training rows, column by column, since there may be millions.
 
-    Args:
-        validating: ids of the rows that are for validation.
+    Rows whose id is in `validating` are for validation.
     """
     ids, leaves = rows["id"].to_pylist(), rows["leaf"].to_pylist()
     provenance = list(zip(*(rows[column].to_pylist() for column in PROVENANCE_COLUMNS), strict=True))
@@ -83,11 +80,7 @@ def general_row(question: GeneralQuestion) -> TrainingRow:
 
 
 def custom_row(messages: list[Turn], unmask: bool, metadata: Mapping[str, object], place: str) -> TrainingRow:
-    """Build a row of a custom data set. Its id is the hash of its content, so it is the same wherever the file lies.
-
-    Args:
-        place: file name and line.
-    """
+    """Build a row of a custom data set. Its id is the hash of its content, so it is the same wherever the file lies."""
     row = _row(digest([messages, unmask]), messages, metadata, leaf=None, source="own", unmask=unmask)
     return {**row, "source_row": place}
 

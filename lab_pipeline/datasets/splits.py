@@ -5,13 +5,12 @@ wording. A fact of a document that no other row teaches is for training, since t
 facts; facts that no row teaches would make harmless epochs look harmful (`benchmarks/README.md`, choosing the epoch).
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from lab_pipeline.core.rows import CuratedRow, as_prompt, is_document_instruction
+from lab_pipeline.core.rows import CuratedRow, is_document_instruction
 from lab_pipeline.core.storage import digest
+from lab_pipeline.taxonomy.reviews import asked_of
 from lab_pipeline.text.leaks import LeakDetector
 
 ENOUGH_ROWS = 10
@@ -35,7 +34,7 @@ def validation_ids(rows: Sequence[CuratedRow], seed_prompts: Sequence[str], shar
         if (
             len(chosen) + len(group) <= share * len(rows)
             and all(teaching[fact] > count for fact, count in facts.items())
-            and not any(is_document_instruction(row) or seeds.leak(_prompt(row)) for row in group)
+            and not any(is_document_instruction(row) or seeds.leak(asked_of(row)) for row in group)
         ):
             chosen |= {row["id"] for row in group}
             teaching -= facts
@@ -69,7 +68,3 @@ def _groups(rows: Sequence[CuratedRow]) -> list[list[CuratedRow]]:
     for index, row in enumerate(rows):
         groups[root(index)].append(row)
     return list(groups.values())
-
-
-def _prompt(row: CuratedRow) -> str:
-    return as_prompt(row["question"], row["context"])[0]["content"]

@@ -3,8 +3,6 @@
 A data set carries two fingerprints: `made_from` of its sources, and `mixed_by` of the way they were mixed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from lab_pipeline.config.recipe import Recipe

@@ -64,21 +64,16 @@ _LONGEST_WAIT_SECONDS = 3600
 _RUNS_PER_TICK = 25
 
 
-def _home_settings() -> Settings | None:
-    """Return the home's settings when the definitions load; None if there are none yet, or if they are wrong."""
-    try:
-        return load_settings(default_home() / "settings.yaml")
-    except SettingsError:
-        return None
-
-
 def unlimited_costs(settings: Settings) -> bool:
     """Tell whether refreshing leaves may cost money without a limit: a model needs a key, and no budget is set."""
     keys = [model.api_key_env for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
     return any(keys) and settings.budgets.teacher_calls is None
 
 
-_settings = _home_settings()
+try:
+    _settings: Settings | None = load_settings(default_home() / "settings.yaml")
+except SettingsError:  # none yet, or wrong ones: the definitions load all the same
+    _settings = None
 _sensors = _settings.sensors if _settings else SensorSettings()
 _schedule = _settings.schedule if _settings else ScheduleSettings()
 

@@ -4,8 +4,6 @@ The partitioned leaves and the unpartitioned assets after them are separate jobs
 for every leaf.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Format metadata for the UI."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Map leaves to dynamic partitions."""
 
-from __future__ import annotations
-
 from itertools import groupby
 from urllib.parse import quote, unquote
 

@@ -4,8 +4,6 @@ The other answers have the same subject and style, so style gives nothing away. 
 losses, which are finer, but ranks show people what a loss is worth.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -15,7 +13,7 @@ from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import Question
 from lab_pipeline.models.likelihood import as_row
 from lab_pipeline.models.loader import load_model, load_tokenizer
-from lab_pipeline.models.packing import IGNORED, TokenRow, encode_answers
+from lab_pipeline.models.packing import IGNORED, encode_answers
 
 
 class Rank(TypedDict):
@@ -45,7 +43,7 @@ def answer_ranks(
         choices: list[Question] = [{**question, "answer": answer} for answer in (question["answer"], *others)]
         rows = [encode_answers(as_row(choice), tokenizer) for choice in choices]
         start = next(index for index, label in enumerate(rows[0].labels) if label != IGNORED)
-        answers = [_answer_tokens(row) for row in rows]
+        answers = [[label for label in row.labels if label != IGNORED] for row in rows]
         width = max(len(answer) for answer in answers)
         # An answer is predicted from the prompt's last token on; nothing before the padding at its end attends to it.
         last = rows[0].tokens[start - 1]
@@ -53,20 +51,13 @@ def answer_ranks(
         labels = torch.tensor([answer + [IGNORED] * (width - len(answer)) for answer in answers], device=model.device)
         with torch.inference_mode():
             cache = DynamicCache(config=model.config)
-            model(
-                input_ids=torch.tensor([rows[0].tokens[: start - 1]], device=model.device),
-                cache=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            prompt = torch.tensor([rows[0].tokens[: start - 1]], device=model.device)
+            model(input_ids=prompt, cache=cache, use_cache=True, logits_to_keep=1)
             cache.batch_repeat_interleave(len(answers))
             logits = model(input_ids=inputs.to(model.device), cache=cache, use_cache=True).logits
-        losses = torch.stack(
-            [
-                torch.nn.functional.cross_entropy(each.float(), label, ignore_index=IGNORED)
-                for each, label in zip(logits, labels, strict=True)
-            ]
-        )
+        cross_entropy = torch.nn.functional.cross_entropy
+        each_choice = zip(logits, labels, strict=True)
+        losses = torch.stack([cross_entropy(logit.float(), label, ignore_index=IGNORED) for logit, label in each_choice])
         rank = 1 + int((losses[1:] <= losses[0]).sum())
         ranks.append({"rank": rank, "choices": len(answers)} if others else None)
         progress.advance(1)
@@ -84,7 +75,3 @@ def summarise_ranks(ranks: Sequence[Rank | None]) -> ChoiceScore | None:
         "reciprocal_rank": sum(1 / rank["rank"] for rank in known) / len(known),
         "by_guessing": sum(1 / rank["choices"] for rank in known) / len(known),
     }
-
-
-def _answer_tokens(row: TokenRow) -> list[int]:
-    return [label for label in row.labels if label != IGNORED]

@@ -1,7 +1,5 @@
 """Collect what a report shows beside the scores: single questions with answers, general categories, curves and costs."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict

@@ -3,8 +3,6 @@
 Whoever promotes reads the verdict in the stored evaluation, however the promotion was started.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -67,21 +65,10 @@ def retune_inputs(
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
     """
-    return digest(
-        [
-            catalog.contents,
-            heldout_digest,
-            general.replay,
-            base_identity,
-            recipe.model_dump(),
-            settings.seed,
-            settings.gate.model_dump(),
-            *judging_inputs(settings),
-            MEASURE,
-            custom_contents(settings.mixing.knowledge),
-            custom_contents(settings.mixing.skills),
-        ]
-    )
+    trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.model_dump(), settings.seed]
+    measured = [settings.gate.model_dump(), *judging_inputs(settings), MEASURE]
+    custom = [custom_contents(settings.mixing.knowledge), custom_contents(settings.mixing.skills)]
+    return digest([*trained, *measured, *custom])
 
 
 def last_evaluation(home: Home) -> Evaluation | None:
@@ -120,11 +107,8 @@ def evaluate(
 ) -> Evaluation:
     """Score candidate, base and champion on the same questions, decide, and store evaluation and report.
 
-    A stored evaluation of the same inputs and candidate is returned as it is, unless its judge did not answer.
-
-    Args:
-        inputs: see `retune_inputs`.
-        provenance: kept beside the scores, for the model's lineage.
+    A stored evaluation of the same inputs (see `retune_inputs`) and candidate is returned as it is, unless its judge did not
+    answer. The provenance is kept beside the scores, for the model's lineage.
     """
     champion = current_champion(home)
     last = last_evaluation(home)
@@ -196,8 +180,7 @@ def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
     now = catalog.contents
     before = champion.catalog if champion else {}
     changed = {leaf for leaf, content in now.items() if before.get(leaf) != content}
-    removed = before.keys() - now.keys()
-    return changed if changed or removed else set(now)
+    return changed if changed or before.keys() - now.keys() else set(now)
 
 
 def _evaluated_leaves(data: RetuneData) -> list[EvaluatedLeaf]:
@@ -223,8 +206,7 @@ def _distractors(home: Home, data: RetuneData, seed: int) -> dict[str, list[list
     drawn = {}
     for entry in data.catalog.in_use:
         questions = data.heldout["leaves"][entry["leaf"]]
-        used = frozen_leaf(home, entry)["seeds"]
-        answers = [question["answer"] for question in (*questions, *used)]
+        answers = [example["answer"] for example in (*questions, *frozen_leaf(home, entry)["seeds"])]
         drawn[entry["leaf"]] = [draw_distractors(question, answers, seed) for question in questions]
     return drawn
 

@@ -34,8 +34,6 @@ and with 1 to 3 changed leaves of 20. If knowledge is three times as noisy as sk
 4.6 %: the price of pooling the noise of both kinds. Resampling leaves, then questions, passed 7 % at 5 leaves.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,19 +117,14 @@ def compare(losses: Losses, confidence: float) -> Comparison | None:
         return None
     questions = np.concatenate(leaves)
     candidate, reference = np.mean([pair for pairs in losses.values() for pair in pairs], axis=0)
-    difference = float(questions.mean())
+    difference, interval = float(questions.mean()), None
     variance, degrees = _within(leaves)
     if not degrees:  # one question in each leaf: use the spread of all questions
         variance, degrees = _within([questions])
-    half = student_t(confidence, degrees) * np.sqrt(variance / len(questions)) if degrees else None
-    return Comparison(
-        questions=len(questions),
-        leaves=len(leaves),
-        candidate=float(candidate),
-        reference=float(reference),
-        difference=difference,
-        interval=None if half is None else (float(difference - half), float(difference + half)),
-    )
+    if degrees:
+        half = student_t(confidence, degrees) * np.sqrt(variance / len(questions))
+        interval = float(difference - half), float(difference + half)
+    return Comparison(len(questions), len(leaves), float(candidate), float(reference), difference, interval)
 
 
 def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings) -> Gain | None:
@@ -216,11 +209,8 @@ def decide(
         return verdict(True, "no worse", f"no leaf had to get better; {alone}")
     questions = sum(len(pairs) for pairs in changed.values())
     if gain is None or questions < policy.minimum_questions:
-        return verdict(
-            False,
-            "not enough evidence",
-            f"the changed leaves have {questions} held-out questions; {policy.minimum_questions} are needed to tell",
-        )
+        few = f"the changed leaves have {questions} held-out questions; {policy.minimum_questions} are needed to tell"
+        return verdict(False, "not enough evidence", few)
     measured = sum(bool(pairs) for pairs in changed.values())
     finding = (
         f"on the changed leaves ({measured} with {questions} held-out questions) the candidate's loss differs by "

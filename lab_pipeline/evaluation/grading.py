@@ -5,8 +5,6 @@ Judges favour a position (Wang et al., *Large Language Models are not Fair Evalu
 position bias then affects all models equally. How far the readings agree is reported beside the score.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -105,13 +103,12 @@ async def grade_answers(judge: Teacher, rows: Sequence[GradableAnswer], at_once:
 
     async def read(row: GradableAnswer, order: Order) -> Readings:
         async with slots:
-            if failures:
-                return Readings([], 0)
             try:
-                return await _read_in_order(judge, row, order)
+                if not failures:
+                    return await _read_in_order(judge, row, order)
             except TeacherError as error:
                 failures.append(error)
-                return Readings([], 0)
+        return Readings([], 0)
 
     async def grade(row: GradableAnswer) -> Grade:
         return Grade(*await asyncio.gather(*(read(row, order) for order in ORDERS)))

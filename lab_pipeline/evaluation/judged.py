@@ -9,8 +9,6 @@ least-squares fit of the score difference on the difference of log word counts, 
 `lab_pipeline.evaluation.gate.compare`: only the questions are a sample.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

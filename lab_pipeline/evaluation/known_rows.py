@@ -1,7 +1,5 @@
 """Test whether a judge may decide: it must tell good from bad among answers whose verdict is known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 
@@ -44,5 +42,4 @@ def separation(grades: Sequence[Grade]) -> KnownSeparation:
     scores: dict[bool, list[float | None]] = {True: [], False: []}
     for row, grade in zip(KNOWN_ROWS, grades, strict=True):
         scores[row["good"]].append(grade.score)
-    found = known_separation(scores[True], scores[False])
-    return {"rows": len(KNOWN_ROWS), **found, "agreement": agreement(grades)}
+    return {"rows": len(KNOWN_ROWS), **known_separation(scores[True], scores[False]), "agreement": agreement(grades)}

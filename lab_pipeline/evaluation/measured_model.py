@@ -1,7 +1,5 @@
 """Measure a model once on one set of questions, and keep the results in the home."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,12 +1,10 @@
 """Render an evaluation for people: as Markdown for the Dagster UI, and as one self-contained HTML file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jinja2
 import yaml
@@ -132,10 +130,7 @@ def _ranks(ranks: Mapping[str, ChoiceScore | None]) -> list[str]:
     if not candidate:
         return []
     accuracies = ", ".join(f"{model} {score['accuracy']:.0%}" for model, score in ranks.items() if score)
-    return [
-        f"Multiple choice, reference answer likeliest: {accuracies} (by guessing {candidate['by_guessing']:.0%}).",
-        "",
-    ]
+    return [f"Multiple choice, reference answer likeliest: {accuracies} (by guessing {candidate['by_guessing']:.0%}).", ""]
 
 
 def _judged(judged: JudgedAnswers | None) -> list[str]:
@@ -218,7 +213,7 @@ class _Scale:
     high: float
 
     @classmethod
-    def of(cls, rows: Sequence[GroupLosses]) -> _Scale:
+    def of(cls, rows: Sequence[GroupLosses]) -> Self:
         ends = [end for row in rows if row["interval"] for end in row["interval"] if math.isfinite(end)]
         low, high = min([0.0, *ends]), max([0.0, *ends])
         low, high = 1.1 * min(low, -high / 3) or -1.0, 1.1 * max(high, -low / 3) or 1.0  # room on both sides of zero

@@ -1,7 +1,5 @@
 """Choose the flow of each leaf, as the settings say."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from lab_pipeline.config.settings import Settings
@@ -11,12 +9,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 
 def default_flow(settings: Settings, kind: Kind) -> str:
     """Name the taxonomy's flow for one kind of leaf: as the settings say, else the one that suits the teacher's strength."""
-    in_settings = {
-        "knowledge": settings.flows.knowledge,
-        "grounded_skill": settings.flows.grounded_skill,
-        "freeform_skill": settings.flows.freeform_skill,
-    }
-    return in_settings[kind] or (f"simple_{kind}" if settings.teacher.kind == "embedded" else kind)
+    return getattr(settings.flows, kind) or (f"simple_{kind}" if settings.teacher.kind == "embedded" else kind)
 
 
 def flows_of_leaves(settings: Settings, kinds: dict[str, Kind]) -> dict[str, Flow]:

@@ -1,18 +1,15 @@
 """Load and check a flow: `flow.yaml` and the prompt files beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lab_pipeline.core.storage import digest
 from lab_pipeline.core.validation import validation_problems
-from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, render_prompt
+from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, load_yaml, render_prompt
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
 
@@ -39,7 +36,7 @@ class Start(_Section):
     """Use the sentence or passage itself as the answer, so that a small model need not rephrase it."""
 
     @model_validator(mode="after")
-    def _can_answer(self) -> Start:
+    def _can_answer(self) -> Self:
         if self.answers and self.each == "seed":
             raise ValueError("answers: a seed cannot be the answer; expected each: sentence or passage")
         return self
@@ -97,7 +94,7 @@ class Judge(_Section):
     """Judge document instructions as well."""
 
     @model_validator(mode="after")
-    def _can_decide(self) -> Judge:
+    def _can_decide(self) -> Self:
         if len({choice[:1].casefold() for choice in self.choices}) < max(2, len(self.choices)):
             raise ValueError(f"choices: expected two or more with different first letters, found {list(self.choices)}")
         if self.before and self.minimum < STOPS_BELOW:
@@ -144,7 +141,7 @@ class FlowFile(_Section):
     rules: Rules = Rules()
 
     @model_validator(mode="after")
-    def _fits_together(self) -> FlowFile:
+    def _fits_together(self) -> Self:
         columns = [column for stage in self.stages for column in stage.columns]
         last = "question" if self.start.answers else "answer"
         if columns[-1] != last or "question" not in columns or (self.start.answers and "answer" in columns):
@@ -186,11 +183,10 @@ class Flow:
     @property
     def generation_digest(self) -> str:
         """Hash what decides which rows are generated, including the judges before stages, but not their thresholds."""
-        file = self.file
-        parts: list[Augmentation | Stage] = [*file.augmentations, *file.stages]
+        parts: list[Augmentation | Stage] = [*self.file.augmentations, *self.file.stages]
         prompts = [[part.model_dump(mode="json"), self.prompts[part.prompt]] for part in parts]
         early = [[self._prompt(judge), judge.gates, self._gating_rows(judge)] for judge in self.judges(early=True)]
-        return digest([file.start.model_dump(mode="json"), prompts, early])
+        return digest([self.file.start.model_dump(mode="json"), prompts, early])
 
     @property
     def judging_digest(self) -> str:
@@ -219,7 +215,7 @@ class Flow:
         """Return the judges that are asked before a stage, or those of whole rows."""
         return [judge for judge in self.file.judges if bool(judge.before) == early]
 
-    def trusting(self, names: Collection[str]) -> Flow:
+    def trusting(self, names: Collection[str]) -> Self:
         """Return the flow in which only these judges gate; the scores of the others are advisory."""
         judges = tuple(judge.model_copy(update={"gates": judge.gates and judge.name in names}) for judge in self.file.judges)
         return replace(self, file=self.file.model_copy(update={"judges": judges}))
@@ -269,10 +265,6 @@ _Model = TypeVar("_Model", bound=_Section)
 
 def _load(path: Path, model: type[_Model]) -> _Model:
     try:
-        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return model.model_validate(load_yaml(path))
     except ValidationError as error:
         raise FlowError(f"{path}: {validation_problems(error)[0]}") from None
-    except OSError as error:
-        raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FlowError(f"{path}: not valid YAML: {error}") from None

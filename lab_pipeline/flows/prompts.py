@@ -1,7 +1,5 @@
 """Load and render prompts: YAML lists of messages, whose contents are Jinja templates without undefined variables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -66,18 +64,27 @@ def _message(name: str, turn: Turn, variables: Mapping[str, object]) -> Message:
         raise FlowError(f"{name}: {error}; a row has {', '.join(sorted(variables))}") from None
 
 
+def load_yaml(path: Path) -> Any:
+    """Load a file of a flow.
+
+    Raises:
+        FlowError: it cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FlowError(f"{path}: not valid YAML: {error}") from None
+
+
 def load_prompt(path: Path) -> Prompt:
     """Load a prompt file and check all of it.
 
     Raises:
         FlowError: the file cannot be read, or is not a list of messages.
     """
-    try:
-        parts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FlowError(f"{path}: not valid YAML: {error}") from None
+    parts = load_yaml(path)
     if not isinstance(parts, list):
         raise FlowError(f"{path}: expected a list of messages")
     for part in parts:
@@ -98,9 +105,6 @@ def load_prompt(path: Path) -> Prompt:
 
 
 def _is_message(part: Any) -> bool:
-    return (
-        isinstance(part, dict)
-        and set(part) == {"role", "content"}
-        and part["role"] in ("system", "user", "assistant")
-        and isinstance(part["content"], str)
-    )
+    if not isinstance(part, dict) or set(part) != {"role", "content"}:
+        return False
+    return part["role"] in ("system", "user", "assistant") and isinstance(part["content"], str)

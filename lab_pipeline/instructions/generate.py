@@ -1,7 +1,5 @@
 """Run a flow on one leaf: the teacher writes candidate rows, and judges score them."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import re

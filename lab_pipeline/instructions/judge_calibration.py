@@ -1,7 +1,5 @@
 """Ask judges about rows whose verdict is known, once for each model, prompt and set of rows: who fails may not gate."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import TypedDict, cast
@@ -38,9 +36,7 @@ class Separations:
     """The judges of one refresh, each asked about its known rows when the first leaf needs it."""
 
     def __init__(self, home: Home, model: Teacher, say: Say) -> None:
-        self._home = home
-        self._model = model
-        self._say = say
+        self._home, self._model, self._say = home, model, say
         self._one_at_a_time = asyncio.Lock()
 
     async def trusted(self, flow: Flow) -> Flow:
@@ -61,8 +57,8 @@ class Separations:
             [each["score"] for each in await asyncio.gather(*(score(row, judge, flow, self._model) for row in rows))]
             for rows in flow.known_rows(judge)
         ]
-        measured = {**known_separation(good, bad), "scores": {"good": good, "bad": bad}}
-        found = cast("Separation", {"flow": flow.name, "judge": judge.name, "model": model, **measured})
+        asked = {"flow": flow.name, "judge": judge.name, "model": model}
+        found = cast(Separation, {**asked, **known_separation(good, bad), "scores": {"good": good, "bad": bad}})
         write_json(_path(self._home, flow, judge, model), found)
         if not found["separates"]:
             self._say(

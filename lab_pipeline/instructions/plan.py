@@ -7,12 +7,10 @@ accepted rows cost calls. If a flow has a grounding threshold, grounding is meas
 model) -> curate), once for all thresholds.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Literal, cast
 
 from lab_pipeline.config.settings import SensorSettings, Settings
 from lab_pipeline.core.home import Home
@@ -92,9 +90,8 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         models = [teacher, judge] if flow.judges(early=True) else [teacher]
         generated = digest([source, flow.generation_digest, models, settings.seed, GENERATED_SCHEMA.names])
         judged = digest([generated, flow.judging_digest, judge])
-        grounded = None
-        if flow.file.rules.grounding is not None:
-            grounded = digest([generated, model_identity(settings.base_model), MEASURE])
+        measured = flow.file.rules.grounding is not None
+        grounded = digest([generated, model_identity(settings.base_model), MEASURE]) if measured else None
         in_force = reviews.get(leaf, [])
         reviewed = [[review.model_dump(mode="json") for review in in_force]] if in_force else []
         curated = digest([judged, grounded, flow.curation_digest, CURATION_VERSION, *reviewed])
@@ -107,8 +104,9 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
     return LeafState(**read_json(path)) if path.exists() else None
 
 
-class FailureRecord(TypedDict):
-    """The last failure to refresh a leaf; stored as `failure.json`."""
+@dataclass(frozen=True)
+class LeafFailure:
+    """A leaf's last failure to be refreshed; stored as `failure.json`."""
 
     leaf: str
     error: str
@@ -119,11 +117,11 @@ class FailureRecord(TypedDict):
     failed_at: str
 
 
-def leaf_failure(home: Home, plan: LeafPlan) -> FailureRecord | None:
+def leaf_failure(home: Home, plan: LeafPlan) -> LeafFailure | None:
     """Read the last failure to carry out this plan, unless it succeeded since."""
     path = home.leaf(plan.leaf) / "failure.json"
-    failure: FailureRecord | None = read_json(path) if path.exists() else None
-    return failure if failure and failure["plan"] == plan.curated else None
+    stored = read_json(path) if path.exists() else None
+    return LeafFailure(**stored) if stored and stored["plan"] == plan.curated else None
 
 
 def find_stale_leaves(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
@@ -164,11 +162,11 @@ def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now:
         failure = leaf_failure(home, plans[leaf])
         if failure is None:
             found.due.append(leaf)
-        elif failure["attempts"] >= policy.attempts:
-            found.left[leaf] = failure["error"]
+        elif failure.attempts >= policy.attempts:
+            found.left[leaf] = failure.error
         else:
-            since = (now - datetime.fromisoformat(failure["failed_at"])).total_seconds()
-            wait = policy.retry_seconds * 2 ** (failure["attempts"] - 1)
+            since = (now - datetime.fromisoformat(failure.failed_at)).total_seconds()
+            wait = policy.retry_seconds * 2 ** (failure.attempts - 1)
             if 0 <= since < wait:  # below 0, the clock was set back: do not wait
                 found.waiting[leaf] = wait - since
             else:

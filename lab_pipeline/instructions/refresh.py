@@ -1,7 +1,5 @@
 """Refresh leaves as planned: stored tables are not made again, and a leaf that fails does not stop the others."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +22,6 @@ from lab_pipeline.core.rows import (
     FrozenLeaf,
     GroundingRow,
     JudgedRow,
-    RejectedRow,
 )
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import curate, funnel
@@ -34,7 +31,7 @@ from lab_pipeline.curation.rules import no_reply
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import first_drafts, generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, leaf_failure
+from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
 from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
@@ -112,16 +109,6 @@ def _refused(error: Exception) -> bool:
 
 
 @dataclass(frozen=True)
-class LeafFailure:
-    """The outcome of a leaf that could not be refreshed."""
-
-    leaf: str
-    error: str
-    attempts: int
-    teacher_calls: int
-
-
-@dataclass(frozen=True)
 class _LeafRefresh:
     """The refresh of one leaf: its tables are made from its frozen source by its plan."""
 
@@ -173,8 +160,7 @@ class _LeafRefresh:
             kept, dropped = curate_reviewed(rows, self.plan.reviews, lambda some: curate(some, self.source, flow, grounding))
             write_rows(rejected, dropped, REJECTED_SCHEMA)
             write_rows(curated, kept, CURATED_SCHEMA)
-        rejections: list[RejectedRow] = read_rows(rejected)
-        return funnel(len(rows), len(read_rows(curated)), rejections)
+        return funnel(len(rows), len(read_rows(curated)), read_rows(rejected))
 
     @property
     def _grounding_path(self) -> Path:
@@ -191,8 +177,7 @@ class _LeafRefresh:
     def succeeded(self, counts: dict[str, int], teacher: JournaledTeacher, judge_model: JournaledTeacher) -> LeafState:
         """Store the leaf's state, and what its tables were made from."""
         plan, models = self.plan, {"teacher": teacher.identity, "judge": judge_model.identity}
-        provenance = {**plan.provenance, "frozen_source": plan.source, **models}
-        write_json(self.home.provenance(plan.leaf, plan.curated), provenance)
+        write_json(self.home.provenance(plan.leaf, plan.curated), {**plan.provenance, "frozen_source": plan.source, **models})
         state = LeafState(
             leaf=plan.leaf,
             kind=plan.flow.kind,
@@ -214,9 +199,9 @@ class _LeafRefresh:
     def failed(self, error: str, *models: JournaledTeacher) -> LeafFailure:
         """Record a failed attempt at this plan."""
         before = leaf_failure(self.home, self.plan)
-        attempts = before["attempts"] + 1 if before else 1
-        failure = LeafFailure(self.plan.leaf, error, attempts, sum(model.calls for model in models))
-        write_json(self.folder / "failure.json", {**asdict(failure), "plan": self.plan.curated, "failed_at": _now()})
+        attempts, calls = before.attempts + 1 if before else 1, sum(model.calls for model in models)
+        failure = LeafFailure(self.plan.leaf, error, attempts, calls, self.plan.curated, _now())
+        write_json(self.folder / "failure.json", asdict(failure))
         return failure
 
 

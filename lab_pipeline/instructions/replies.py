@@ -1,7 +1,5 @@
 """Parse a teacher's replies: one text, or several labelled items in the formats that models commonly use."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 
@@ -24,7 +22,8 @@ def read_reply(stage: Stage, reply: Reply) -> list[Item]:
     if not stage.labelled:
         if stage.first_line and "\n" in text:
             text, cut_off = text.split("\n", 1)[0].strip(), None
-        return [({stage.output: text}, _fault(stage.output, text, cut_off))]
+        fault = cut_off if text else "empty"
+        return [({stage.output: text}, fault and f"{stage.output} {fault}")]
     items = _items(text, stage.columns)
     if not items:
         return [({stage.columns[-1]: text}, f"no {' and '.join(stage.columns)} found")]
@@ -32,12 +31,6 @@ def read_reply(stage: Stage, reply: Reply) -> list[Item]:
     if cut_off:
         faults[-1] = f"{stage.columns[-1]} {cut_off}"
     return list(zip(items, faults, strict=True))
-
-
-def _fault(column: str, text: str, cut_off: str | None) -> str | None:
-    if not text:
-        return f"{column} empty"
-    return f"{column} {cut_off}" if cut_off else None
 
 
 def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:

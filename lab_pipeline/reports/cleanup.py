@@ -1,7 +1,5 @@
 """Free disk space: remove weights of candidates that were not promoted, and states of abandoned trainings."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections import Counter
@@ -32,7 +30,11 @@ def dispensable(home: Home, keep: int | None = None) -> list[Path]:
     ]
     champions = [folder for folder in home.champions.glob("*/") if not folder.name.startswith(".")]
     before = time.time() - RESUME_DAYS * 24 * 3600
-    abandoned = [folder for folder in home.checkpoints.glob("*/resume*") if _last_touched(folder) < before]
+    abandoned = [
+        folder
+        for folder in home.checkpoints.glob("*/resume*")
+        if max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < before
+    ]
     return sorted([folder for folder in candidates + champions if folder not in kept] + abandoned)
 
 
@@ -60,7 +62,3 @@ def clean_up(home: Home, keep: int | None = None) -> list[Path]:
             return folders
     except Timeout:
         raise LabError(f"{home.root}: a run works on this home's model; clean up when it has ended") from None
-
-
-def _last_touched(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])

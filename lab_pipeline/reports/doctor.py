@@ -1,7 +1,5 @@
 """Check what a run needs before it starts, and say how to fix what is missing."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
@@ -40,8 +38,7 @@ class HealthCheck:
 
 def examine(home: Path) -> list[HealthCheck]:
     """Check the machine and a home, whose settings are checked only if there are any."""
-    findings = [_python(), _git(), *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")), _memory()]
-    findings += [_writable(home), _disk(home)]
+    findings = [*_machine(), *_home(home)]
     if not (home / "settings.yaml").exists():
         return [*findings, HealthCheck("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
     try:
@@ -77,14 +74,18 @@ def _custom(settings: Settings) -> str:
     return f"{sum(map(len, tables))} rows, {len(wrong)} invalid ones left out{first}" if tables else "none"
 
 
-def _python() -> HealthCheck:
-    installed = ".".join(map(str, sys.version_info[:3]))
-    return HealthCheck("Python", sys.version_info >= (3, 11), f"{installed}; 3.11 or later is needed")
+def _machine() -> list[HealthCheck]:
+    import psutil
 
-
-def _git() -> HealthCheck:
-    path = shutil.which("git")
-    return HealthCheck("git", path is not None, path or "not found; install git to read document repositories")
+    python = ".".join(map(str, sys.version_info[:3]))
+    git = shutil.which("git")
+    gib = psutil.virtual_memory().available / 2**30
+    return [
+        HealthCheck("Python", sys.version_info >= (3, 11), f"{python}; 3.11 or later is needed"),
+        HealthCheck("git", git is not None, git or "not found; install git to read document repositories"),
+        *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")),
+        HealthCheck("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}"),
+    ]
 
 
 def _package(name: str) -> HealthCheck:
@@ -94,28 +95,13 @@ def _package(name: str) -> HealthCheck:
         return HealthCheck(name, False, "not installed; run `make install`")
 
 
-def _memory() -> HealthCheck:
-    import psutil
-
-    gib = psutil.virtual_memory().available / 2**30
-    return HealthCheck("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}")
-
-
-def _writable(home: Path) -> HealthCheck:
-    existing = _existing(home)
-    writable = os.access(existing, os.W_OK)
-    return HealthCheck("home", writable, str(home) if writable else f"{existing} cannot be written; set LAB_HOME or --home")
-
-
-def _disk(home: Path) -> HealthCheck:
-    existing = _existing(home)
-    free = shutil.disk_usage(existing).free / 2**30
-    return HealthCheck("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are needed")
-
-
-def _existing(home: Path) -> Path:
-    """Return the home, or its first parent that exists."""
-    return next(path for path in [home, *home.parents] if path.exists())
+def _home(home: Path) -> list[HealthCheck]:
+    existing = next(path for path in [home, *home.parents] if path.exists())
+    writable, free = os.access(existing, os.W_OK), shutil.disk_usage(existing).free / 2**30
+    return [
+        HealthCheck("home", writable, str(home) if writable else f"{existing} cannot be written; set LAB_HOME or --home"),
+        HealthCheck("disk", free >= _FREE_GIB, f"{free:.0f} GiB free below {existing}; at least {_FREE_GIB} are needed"),
+    ]
 
 
 def _taxonomy(home: Home, settings: Settings) -> str:

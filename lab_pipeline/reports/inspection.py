@@ -1,7 +1,5 @@
 """Show people a leaf's rows, those kept and those rejected with the reason, and record what they decide about them."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +19,6 @@ from lab_pipeline.taxonomy.reviews import Decision, Review, record_review, revie
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 
 
-class LeftOutRow(RejectedRow):
-    """A kept row that a data set left out."""
-
-    stage: str
-    """The data set."""
-
-
 @dataclass(frozen=True)
 class LeafRows:
     """The rows of a leaf's last good refresh, and the reviews now in force for it."""
@@ -36,8 +27,8 @@ class LeafRows:
     funnel: dict[str, int]
     kept: list[CuratedRow]
     rejected: list[RejectedRow]
-    excluded: list[LeftOutRow]
-    """Kept rows that the current data sets left out."""
+    excluded: list[tuple[str, RejectedRow]]
+    """Kept rows that the current data sets left out, each with the name of the data set."""
     reviews: list[Review]
 
     def review_of(self, row: CuratedRow) -> Review | None:
@@ -58,9 +49,9 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
     kept: list[CuratedRow] = read_rows(home.leaf(leaf) / f"curated-{state.curated}.parquet")
     rejected: list[RejectedRow] = read_rows(home.leaf(leaf) / f"rejected-{state.curated}.parquet")
     by_id = {row["id"]: row for row in kept}
-    excluded: list[LeftOutRow] = [
-        {**by_id[row["id"]], "rule": row["rule"], "reason": row["reason"], "stage": row["stage"]}
-        for row in excluded_rows(home)
+    excluded: list[tuple[str, RejectedRow]] = [
+        (stage, {**by_id[row["id"]], "rule": row["rule"], "reason": row["reason"]})
+        for stage, row in excluded_rows(home)
         if row["leaf"] == leaf and row["id"] in by_id
     ]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
@@ -71,12 +62,9 @@ def described_rejects(rows: LeafRows) -> dict[str, Any]:
     """Describe the rows that curation or the current data sets rejected, with counts by stage and by data set and rule."""
     described = [
         {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
-        for row, stage in [
-            *((row, _stage(row["rule"])) for row in rows.rejected),
-            *((row, row["stage"]) for row in rows.excluded),
-        ]
+        for stage, row in [*((_stage(row["rule"]), row) for row in rows.rejected), *rows.excluded]
     ]
-    excluded = Counter(f"{row['stage']}: {row['rule']}" for row in rows.excluded)
+    excluded = Counter(f"{stage}: {row['rule']}" for stage, row in rows.excluded)
     return {"leaf": rows.leaf, "funnel": rows.funnel, "excluded": dict(excluded), "rows": described}
 
 
@@ -110,7 +98,7 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
     Each answer is recorded at once, so one can stop at any row.
     """
     rows = leaf_rows(home, leaf)
-    statuses = [*((row, "kept") for row in rows.kept)]
+    statuses = [(row, "kept") for row in rows.kept]
     statuses += [(row, f"rejected by {row['rule']}: {row['reason']}") for row in rows.rejected]
     unreviewed = [(row, status) for row, status in statuses if not rows.review_of(row)]
     reviewed = 0
@@ -156,33 +144,22 @@ def row_block(row: Mapping[str, Any]) -> str:
     if row["scores"]:
         texts["scores"] = ", ".join(f"{judge} {score}" for judge, score in row["scores"].items())
     texts["review"] = row["review"]
-    lines = [f"{name:<13} {_indented(text)}" for name, text in texts.items() if text]
+    lines = [f"{name:<13} {text}".replace("\n", "\n" + " " * 14) for name, text in texts.items() if text]
     return "\n".join([f"row           {row['id']}", *lines])
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n" + " " * 14)
 
 
 def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
     review = rows.review_of(row)
     shown = ("id", "context", "question", "answer", "support", "document", "document_commit")
-    return {
-        **{name: value for name, value in row.items() if name in shown},
-        "scores": {
-            score["judge"]: "unreadable" if score["score"] is None else round(score["score"], 3) for score in row["scores"]
-        },
-        "review": str(review) if review else None,
-    }
+    texts = {name: value for name, value in row.items() if name in shown}
+    scores = {each["judge"]: "unreadable" if each["score"] is None else round(each["score"], 3) for each in row["scores"]}
+    return {**texts, "scores": scores, "review": str(review) if review else None}
 
 
 def _stage(rule: str) -> str:
     """Return the stage of the funnel at which a rule of curation rejects."""
-    if rule == BANNED:
-        return "review"
-    if rule in ("no_reply", "incomplete"):
-        return "generated"
-    return "judged" if rule.startswith("judge ") else "curated"
+    stages = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
+    return stages.get(rule, "judged" if rule.startswith("judge ") else "curated")
 
 
 def _only_one(beginning: str, known: dict[str, str | None], leaf: str) -> str:

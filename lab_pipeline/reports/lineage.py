@@ -1,12 +1,10 @@
 """Answer lineage questions: what a model was trained on, which models were trained on a leaf, where a row comes from."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jinja2
 import pyarrow.parquet as pq
@@ -15,7 +13,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import CatalogEntry, FrozenLeaf, Passage, RejectedRow, TrainingRow, Turn
+from lab_pipeline.core.rows import CatalogEntry, FrozenLeaf, Passage, RejectedRow, TrainingRow
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
@@ -27,35 +25,10 @@ from lab_pipeline.taxonomy.reviews import Review, asked_of, review_of, reviews_i
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.withdrawals import Withdrawal, record_withdrawal, withdrawals
 
+RowLineage = Mapping[str, object]
+"""Where a row comes from, as far as its kind of source has it; a curated row also has what its table was made from."""
 
-class RowLineage(TypedDict, total=False):
-    """Where a row comes from, as far as its kind of source has it; a curated row also has what its table was made from."""
-
-    row: str
-    source: str
-    datasets: list[str]
-    models: list[str]
-    messages: list[Turn]
-    part: str | None
-    """The split; None for a row that is in no data set."""
-    replays: str
-    """Id of the row of the first phase that a replay row repeats."""
-    asks_again: str
-    """Id of the row whose question a RAFT row asks over documents."""
-    leaf: str | None
-    review: str | None
-    file: str
-    question: str
-    taxonomy_commit: str | None
-    flow: str
-    flow_version: int
-    teacher: str
-    support: str | None
-    document: str | None
-    document_commit: str | None
-    span: list[int] | None
-    """In characters of the document."""
-    text: str | None
+_MADE_BY = ("taxonomy_commit", "flow", "flow_version", "teacher")
 
 
 def evaluations(home: Home) -> dict[str, Evaluation]:
@@ -157,20 +130,22 @@ def row_lineage(home: Home, row_id: str) -> RowLineage:
     row, data_sets = _training_row(home, row_id)
     if row is None:
         return _leaf_row(home, row_id, reviews)
+    models = [
+        name
+        for name, evaluation in evaluations(home).items()
+        if any(f"{phase}-{digest}" in data_sets for phase, digest in evaluation["datasets"].items())
+    ]
     found: RowLineage = {
         "row": row["id"],
         "source": row["source"],
         "datasets": data_sets,
-        "models": [name for name, made in evaluations(home).items() if _uses_any(made["datasets"], data_sets)],
+        "models": models,
         "messages": row["messages"],
         "part": row.get("part", "train"),  # earlier releases validated on none
     }
-    if row["source"] == "replay":
+    if repeats := {"replay": "replays", "raft": "asks_again"}.get(row["source"]):
         original = row_lineage(home, row["source_row"])
-        return {**original, **found, "replays": original["row"]}
-    if row["source"] == "raft":
-        original = row_lineage(home, row["source_row"])
-        return {**original, **found, "asks_again": original["row"]}
+        return {**original, **found, repeats: original["row"]}
     if row["source"] == "own":
         return {**found, "leaf": None, "file": row["source_row"]}
     if row["source"] == "general" or row["leaf"] is None:
@@ -202,15 +177,9 @@ def _origin(home: Home, leaf: str, row: TrainingRow) -> RowLineage:
                 if made["id"] == wanted and made["taxonomy_commit"] == metadata["taxonomy_commit"]:
                     file = home.provenance(leaf, curated)
                     provenance: RowLineage = read_json(file) if file.exists() else {}
-                    return {
-                        **provenance,
-                        "taxonomy_commit": made["taxonomy_commit"],
-                        "flow": made["flow"],
-                        "flow_version": made["flow_version"],
-                        "teacher": made["teacher"],
-                        "support": made["support"],
-                        **_span(next(passages_of(made, source), None)),
-                    }
+                    made_by = {name: value for name, value in made.items() if name in _MADE_BY}
+                    span = _span(next(passages_of(made, source), None))
+                    return {**provenance, **made_by, "support": made["support"], **span}
         elif row["source"] == "seed" and any(seed_row(leaf, seed)["source_row"] == wanted for seed in source["seeds"]):
             return {"taxonomy_commit": _commit_of(home, leaf, fingerprint), "file": f"{leaf}/qna.yaml"}
         else:
@@ -251,16 +220,10 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         "part": None,
         "datasets": [],
         "models": [],
-        "messages": [
-            {"role": "user", "content": asked_of(row)},
-            {"role": "assistant", "content": row["answer"] or ""},
-        ],
+        "messages": [{"role": "user", "content": asked_of(row)}, {"role": "assistant", "content": row["answer"] or ""}],
         "review": str(review) if review else None,
         "leaf": row["leaf"],
-        "taxonomy_commit": row["taxonomy_commit"],
-        "flow": row["flow"],
-        "flow_version": row["flow_version"],
-        "teacher": row["teacher"],
+        **{name: value for name, value in row.items() if name in _MADE_BY},
         "document": row["document"],
         "document_commit": row["document_commit"],
         "span": span,
@@ -287,10 +250,6 @@ def _training_row(home: Home, beginning: str) -> tuple[TrainingRow | None, list[
     data_sets = [path.stem for path, ids in holding.items() if ids]
     rows: list[TrainingRow] = read_rows(home.datasets / f"{data_sets[0]}.parquet")
     return next(row for row in rows if row["id"] == found[0]), data_sets
-
-
-def _uses_any(by_phase: Mapping[str, str], data_sets: Sequence[str]) -> bool:
-    return any(f"{phase}-{digest}" in data_sets for phase, digest in by_phase.items())
 
 
 def _catalog_entries(home: Home, leaf: str) -> list[CatalogEntry]:

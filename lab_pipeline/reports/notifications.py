@@ -3,8 +3,6 @@
 The URL is a secret, because whoever has it can post. So it comes from the environment, and no message or log shows it.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import logging
@@ -15,7 +13,7 @@ from urllib.parse import urlsplit
 from lab_pipeline.config.settings import Settings, SettingsError
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.progress import Say
-from lab_pipeline.instructions.refresh import LeafFailure
+from lab_pipeline.instructions.plan import LeafFailure
 from lab_pipeline.registry.champion import Champion, Signed
 from lab_pipeline.taxonomy.snapshot import Snapshot
 
@@ -96,11 +94,6 @@ def rejected(evaluation: Evaluation) -> str:
     """Say which candidate the gate rejected, and why."""
     verdict = evaluation["verdict"]
     return f"Candidate {evaluation['candidate']} not promoted: {verdict['reason']}\nReport: {evaluation['report']}"
-
-
-def promoted(champion: Champion, evaluation: Evaluation) -> str:
-    """Say which candidate the gate promoted, and why."""
-    return f"New champion {champion.id}: {evaluation['verdict']['reason']}"
 
 
 def moved_by_hand(champion: Champion, signed: Signed) -> str:

@@ -1,10 +1,8 @@
 """Report a home's status from its files alone: which leaves are stale, whether a retune has anything to do, a summary."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import Settings, load_settings
@@ -30,7 +28,6 @@ class HomeStatus:
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
     stale: list[str]
-    """Stale leaves, in key order."""
     trainable: bool
     """Whether a leaf in use has rows, or needs none because nothing is to be generated."""
     inputs: str
@@ -39,7 +36,7 @@ class HomeStatus:
     """Whether the last candidate was evaluated on these inputs and its verdict carried out."""
 
     @classmethod
-    def of(cls, home: Home, settings: Settings) -> HomeStatus:
+    def of(cls, home: Home, settings: Settings) -> Self:
         """Read the status from the home's files."""
         snapshot = current_snapshot(home)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
@@ -88,10 +85,10 @@ def leaf_summary(
             status = "refreshed" if leaf in refreshed else "current"
         else:
             status = "failed" if failure else "behind"
-        problems = snapshot.problems[leaf] + ([failure["error"]] if failure else [])
+        problems = snapshot.problems[leaf] + ([failure.error] if failure else [])
         if leaf in withdrawn:
             problems = [str(withdrawn[leaf])]
-        calls = state.teacher_calls if state and current else failure["teacher_calls"] if failure else 0
+        calls = state.teacher_calls if state and current else failure.teacher_calls if failure else 0
         leaves[leaf] = {
             "kind": row["kind"],
             "status": status,
@@ -107,14 +104,7 @@ def leaf_summary(
 def summary(
     home: Home, status: HomeStatus, refreshed: Collection[str], steps: int, seconds: Mapping[str, float], peak: int
 ) -> dict[str, Any]:
-    """Summarise a retune and its result.
-
-    Args:
-        refreshed: leaves that it refreshed.
-        steps: training steps.
-        seconds: duration by stage.
-        peak: highest RSS in MiB.
-    """
+    """Summarise a retune and its result: the leaves it refreshed, training steps, seconds by stage, and peak RSS in MiB."""
     leaves = leaf_summary(home, status.snapshot, status.plans, refreshed)
     evaluation = last_evaluation(home)
     champion = current_champion(home)

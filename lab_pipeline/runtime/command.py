@@ -1,7 +1,5 @@
 """Run a retune from the command line: the UI's jobs on the UI's instance, followed through Dagster's event log."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

@@ -3,8 +3,6 @@
 `DAGSTER_HOME` and all paths are absolute: relative ones would lose the history when the working directory is another.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

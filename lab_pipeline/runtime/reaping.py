@@ -1,7 +1,5 @@
 """Fail runs whose process was killed, and free their pool slots, before they block other runs."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from lab_pipeline.core.processes import is_alive

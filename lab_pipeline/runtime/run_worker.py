@@ -15,7 +15,6 @@ from lab_pipeline.defs.private_dagster import ASSET_PARTITION_RANGE_END_TAG, ASS
 from lab_pipeline.runtime.reaping import PROCESS_TAG
 
 LAUNCH_TAG = "lab/launch"
-SUCCEEDED, FAILED = 0, 1
 
 
 def snapshot_taxonomy() -> dg.JobDefinition:
@@ -45,14 +44,8 @@ def main(job: str, launch: str, first: str | None = None, last: str | None = Non
         tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:
-        result = dg.execute_job(
-            dg.reconstructable(JOBS[job]),
-            instance,
-            run_config=quiet,
-            tags=tags,
-            raise_on_error=False,
-        )
-    return SUCCEEDED if result.success else FAILED
+        result = dg.execute_job(dg.reconstructable(JOBS[job]), instance, run_config=quiet, tags=tags, raise_on_error=False)
+    return 0 if result.success else 1
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_every_suite_is_proved_here():
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_good_data_meet_every_expectation(name):
-    findings = validate(GOOD[name](), name).results
+    findings = validate(GOOD[name](), name)[0]
     assert failed(findings) == []
     assert [finding.name for finding in findings] == [each.name for each in load_suite(name)]
 
@@ -75,7 +75,7 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
     assert {each.name for each in suite} == set(VIOLATIONS[name]), "an expectation without a violation here, or the reverse"
     for each in suite:
         frame = VIOLATIONS[name][each.name](GOOD[name]())
-        findings = validate(frame, name).results
+        findings = validate(frame, name)[0]
         (found,) = (finding for finding in findings if finding.name == each.name)
         assert not found.passed
         assert failed(findings) == [each.name] or frame.empty
@@ -83,12 +83,12 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
 
 
 def test_a_finding_shows_examples_of_what_was_wrong():
-    findings = {finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), "training_rows").results}
+    findings = {finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), "training_rows")[0]}
     assert findings["sources_are_known"].observed == "1 of 12 rows unexpected, such as 'elsewhere'"
 
 
 def test_the_page_shows_every_expectation_and_its_fate():
-    page = validate(cell("source", "elsewhere")(training()), "training_rows").page
+    page = validate(cell("source", "elsewhere")(training()), "training_rows")[1]
     assert page.lstrip().startswith("<!DOCTYPE html>")
     for each in load_suite("training_rows"):
         assert each.name.replace("_", " ") in page

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.home import Home
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, plan_leaves
-from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
+from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, plan_leaves
+from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE

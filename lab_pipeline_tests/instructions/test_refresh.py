@@ -102,7 +102,7 @@ def test_a_failing_leaf_stops_no_other_and_its_record_counts_the_attempts(lab: L
     assert lab.refresh().failures[GROUNDED].attempts == 2
     recorded = leaf_failure(lab.home, lab.plans()[GROUNDED])
     assert recorded is not None
-    assert (recorded["plan"], recorded["attempts"]) == (lab.plans()[GROUNDED].curated, 2)
+    assert (recorded.plan, recorded.attempts) == (lab.plans()[GROUNDED].curated, 2)
     assert leaf_failure(lab.home, lab.plans()[FREEFORM]) is None
 
 
@@ -283,7 +283,7 @@ def test_rows_that_the_teacher_gave_no_answer_for_are_counted_and_asked_for_agai
         assert all(row["reason"].startswith("the teacher gave no answer: ") for row in rejected)
         assert find_stale_leaves(lab.home, {KNOWLEDGE: plan}) == [KNOWLEDGE]
         failure = leaf_failure(lab.home, plan)
-        assert failure and failure["error"] == f"the teacher gave no answer for 2 of {state.funnel['generated']} rows"
+        assert failure and failure.error == f"the teacher gave no answer for 2 of {state.funnel['generated']} rows"
 
         again = refresh_from(lab, stub).states[KNOWLEDGE]
         assert len(stub.requests) == first + 2 == 2 + again.funnel["generated"]

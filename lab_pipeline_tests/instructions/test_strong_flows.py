@@ -18,8 +18,8 @@ from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import SHIPPED, load_flow
 from lab_pipeline.instructions.judge_calibration import separation
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, find_stale_leaves, plan_leaves
-from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
+from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, find_stale_leaves, plan_leaves
+from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.reports.status import leaf_summary
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot

@@ -58,7 +58,7 @@ def test_what_a_data_set_left_out_is_shown_as_it_was_curated(lab):
     asked = [{"id": "g", "category": "notes", "question": f"{kept['context']} {kept['question']}", "answer": "-"}]
     knowledge = mix_knowledge(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings)
     mix_skills(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings, knowledge)
-    shown = next(row for row in leaf_rows(lab.home, GROUNDED).excluded if row["id"] == kept["id"])
+    shown = next(row for _, row in leaf_rows(lab.home, GROUNDED).excluded if row["id"] == kept["id"])
     assert (shown["rule"], shown["context"], shown["question"]) == ("held_out", kept["context"], kept["question"])
 
 

@@ -198,7 +198,7 @@ def test_a_pinned_row_that_repeats_a_held_out_question_is_left_out_all_the_same_
     asked = [{"id": "g", "category": "places", "question": row["question"], "answer": "-"}]
     data = mix_knowledge(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings)
     assert row["id"] not in {each["source_row"] for each in data.read()}
-    assert [each["rule"] for each in excluded_rows(lab.home) if each["id"] == row["id"]] == ["held_out"]
+    assert [each["rule"] for _, each in excluded_rows(lab.home) if each["id"] == row["id"]] == ["held_out"]
 
 
 def test_the_taxonomy_s_reviews_count_and_outlive_a_slip_of_the_pen(lab):

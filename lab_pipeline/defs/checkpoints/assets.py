@@ -116,20 +116,17 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessCl
     Raises:
         TrainingFailed: the process ended without a checkpoint.
     """
+    # With several visible GPUs, transformers' Trainer would spread each pack over all of them.
+    first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     try:
         trainer.run(
             context=context,
             command=python_module("lab_pipeline.training", str(spec)),
-            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": _one_gpu()},
+            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": first_gpu},
         )
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
         raise training_failure(spec.parent, exit_code) from error
-
-
-def _one_gpu() -> str:
-    """Return the first visible GPU; with several, transformers' Trainer would spread each pack over all of them."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:

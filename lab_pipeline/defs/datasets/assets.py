@@ -16,14 +16,12 @@ from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import current_snapshot, load_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
 
-CURATED = dg.AssetKey("curated_instructions")
-
 
 @dg.asset(
     group_name="datasets",
     kinds={"parquet"},
     owners=["team:lab"],
-    deps=[taxonomy_snapshot, dg.AssetDep(CURATED, partition_mapping=dg.AllPartitionMapping())],
+    deps=[taxonomy_snapshot, dg.AssetDep("curated_instructions", partition_mapping=dg.AllPartitionMapping())],
 )
 def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """List which rows of each leaf go into the next model: current ones, or the last good ones of a stale or broken leaf.
@@ -104,14 +102,7 @@ def skills_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
 
 def _described(dataset: Dataset) -> dg.MaterializeResult:
     rows = [
-        {
-            "source": row["source"],
-            "leaf": row["leaf"],
-            "part": row["part"],
-            "question": row["messages"][-2]["content"],
-            "answer": row["messages"][-1]["content"],
-        }
-        for row in dataset.head()
+        {**row, "question": row["messages"][-2]["content"], "answer": row["messages"][-1]["content"]} for row in dataset.head()
     ]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(dataset.digest),

@@ -12,7 +12,6 @@ from lab_pipeline.datasets.heldout_questions import heldout_prompts, load_heldou
 from lab_pipeline.datasets.quality import (
     CHECKED_COLUMNS,
     ExpectationResult,
-    SuiteResult,
     curated_frame,
     load_suite,
     training_frame,
@@ -27,18 +26,17 @@ _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSe
 
 
 def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(
-            each.name, asset=asset, blocking=each.severity == "critical", description=f"{each.expectation} {each.arguments}"
-        )
-        for each in load_suite(suite)
-    ]
+    specs = []
+    for each in load_suite(suite):
+        about = f"{each.expectation} {each.arguments}"
+        specs.append(dg.AssetCheckSpec(each.name, asset=asset, blocking=each.severity == "critical", description=about))
+    return specs
 
 
-def _results(asset: dg.AssetsDefinition, home: Home, findings: SuiteResult) -> Iterator[dg.AssetCheckResult]:
+def _report(asset: dg.AssetsDefinition, home: Home, found: list[ExpectationResult], html: str) -> Iterator[dg.AssetCheckResult]:
     page = home.datasets / f"{asset.key.to_user_string()}-expectations.html"
-    write_text(page, findings.page)
-    for finding in findings.results:
+    write_text(page, html)
+    for finding in found:
         yield dg.AssetCheckResult(
             asset_key=asset.key,
             check_name=finding.name,
@@ -63,9 +61,8 @@ def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
 @dg.asset_check(asset=instruction_catalog)
 def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
     """Check that each leaf contributes at least one row."""
-    empty = [
-        entry["leaf"] for entry in current_catalog(lab.home).leaves if not entry["rows"] and entry["state"] != "not generated"
-    ]
+    leaves = current_catalog(lab.home).leaves
+    empty = [entry["leaf"] for entry in leaves if not entry["rows"] and entry["state"] != "not generated"]
     return dg.AssetCheckResult(
         passed=not empty, severity=dg.AssetCheckSeverity.WARN, metadata={"empty_leaves": ", ".join(empty) or "none"}
     )
@@ -74,11 +71,10 @@ def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
 @dg.multi_asset_check(name="curated_rows_meet_expectations", specs=_specs(instruction_catalog, "curated_rows"))
 def curated_rows_meet_expectations(lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Validate the rows of all leaves in use with Great Expectations."""
-    home = lab.home
-    columns = ["id", "leaf", "question", "answer", "fault"]
+    home, columns = lab.home, ["id", "leaf", "question", "answer", "fault"]
     empty = CURATED_SCHEMA.empty_table().select(columns)
     rows = pa.concat_tables([empty, *(curated_table(home, entry, columns) for entry in current_catalog(home).in_use)])
-    yield from _results(instruction_catalog, home, validate(curated_frame(rows), "curated_rows"))
+    yield from _report(instruction_catalog, home, *validate(curated_frame(rows), "curated_rows"))
 
 
 def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksDefinition:
@@ -93,11 +89,10 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
     def check(lab: Lab) -> Iterator[dg.AssetCheckResult]:
         home = lab.home
         rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED_COLUMNS)
-        findings = validate(training_frame(rows), "training_rows")
+        findings, page = validate(training_frame(rows), "training_rows")
         if not rows:  # a taxonomy without leaves of this phase is none the worse for it
-            passed = [ExpectationResult(each.name, each.severity, True, "no rows") for each in findings.results]
-            findings = SuiteResult(passed, findings.page)
-        yield from _results(asset, home, findings)
+            findings = [ExpectationResult(each.name, each.severity, True, "no rows") for each in findings]
+        yield from _report(asset, home, findings, page)
         heldout = load_heldout(home)
         trained, _ = user_texts(rows)
         sources = [frozen_leaf(home, entry) for entry in current_catalog(home).in_use]

@@ -14,8 +14,8 @@ from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, Table, plan_leaves
-from lab_pipeline.instructions.refresh import LeafFailure, refresh_leaves
+from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, plan_leaves
+from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.models.base_model import ModelError
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import needs_attention, notify
@@ -80,16 +80,8 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             _check_base_model(context, lab)
         batch = _Batch(context, home, plans)
         teacher, judge = load_teachers(home, settings)
-        refresh_leaves(
-            home,
-            [plans[leaf] for leaf in leaves if leaf in plans],
-            settings,
-            teacher,
-            judge,
-            snapshot.taxonomy_commit,
-            context.log.info,
-            batch.report,
-        )
+        wanted, commit = [plans[leaf] for leaf in leaves if leaf in plans], snapshot.taxonomy_commit
+        refresh_leaves(home, wanted, settings, teacher, judge, commit, context.log.info, batch.report)
     if news := needs_attention(batch.failures, settings.sensors.attempts):
         notify(settings, news, context.log.warning)
     checks = {key.name for key in context.selected_asset_check_keys}
@@ -121,10 +113,8 @@ class _Batch:
             self.context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
             return
         self.states.append(outcome)
-        self.context.log.info(
-            f"{outcome.leaf}: kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows "
-            f"({outcome.teacher_calls} teacher calls)"
-        )
+        kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"
+        self.context.log.info(f"{outcome.leaf}: {kept} ({outcome.teacher_calls} teacher calls)")
         selected = {key.to_user_string() for key in self.context.selected_asset_keys}
         for event in _materializations(self.home, self.plans[outcome.leaf], outcome):
             if event.asset_key.to_user_string() in selected:

@@ -18,9 +18,7 @@ from lab_pipeline.teacher.judging import SEPARATES
 CURATED = dg.AssetKey("curated_instructions")
 
 FUNNELS_ADD_UP = dg.AssetCheckSpec(
-    "funnels_add_up",
-    asset=CURATED,
-    description="Each generated row is either kept or rejected by a named rule. None is lost.",
+    "funnels_add_up", asset=CURATED, description="Each generated row is either kept or rejected by a named rule. None is lost."
 )
 LEAVES_KEEP_ROWS = dg.AssetCheckSpec(
     "leaves_keep_rows",

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lab_pipeline.core.errors import NotMaterialized
-from lab_pipeline.core.evaluation import Evaluation
+from lab_pipeline.core.evaluation import Evaluation, Provenance
 from lab_pipeline.core.progress import Say
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.dataset import load_dataset
@@ -22,7 +22,7 @@ from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluati
 from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
-from lab_pipeline.reports.notifications import notify, promoted, rejected
+from lab_pipeline.reports.notifications import notify, rejected
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 from lab_pipeline.training.checkpoint import prepare_checkpoint
 
@@ -82,22 +82,16 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
     require_current_sources([knowledge, skills], catalog, heldout, settings.mixing)
     require_current_mixing([knowledge, skills], general.replay, recipe, settings.seed)
     inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-    return evaluate(
-        home,
-        settings,
-        inputs,
-        base,
-        merge_candidate(home, base, checkpoint),
-        RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout),
-        {
-            "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
-            "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
-            "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": settings.seed,
-        },
-        say,
-    )
+    candidate = merge_candidate(home, base, checkpoint)
+    data = RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout)
+    provenance: Provenance = {
+        "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
+        "checkpoints": {"knowledge": before.id, "skills": checkpoint.id},
+        "chosen": {"knowledge": before.report.chosen, "skills": checkpoint.report.chosen},
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": settings.seed,
+    }
+    return evaluate(home, settings, inputs, base, candidate, data, provenance, say)
 
 
 def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
@@ -105,13 +99,7 @@ def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
     return {f"{questions}_{model}": measured[model] for model in models if measured[model] is not None}
 
 
-@dg.asset(
-    group_name="promotion",
-    kinds={"huggingface"},
-    owners=["team:lab"],
-    deps=[evaluation_report],
-    output_required=False,
-)
+@dg.asset(group_name="promotion", kinds={"huggingface"}, owners=["team:lab"], deps=[evaluation_report], output_required=False)
 def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> Iterator[dg.MaterializeResult]:
     """Promote the candidate: one folder with merged bf16 safetensors, tokenizer, model card, lineage and adapters.
 
@@ -133,7 +121,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
     if before and before.id == champion.id:
         context.log.info(f"{champion.id} is the champion already")
     else:
-        notify(settings, promoted(champion, evaluation), context.log.warning)
+        notify(settings, f"New champion {champion.id}: {evaluation['verdict']['reason']}", context.log.warning)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(champion.digest),
         metadata={
