@@ -27,7 +27,6 @@ class ChoiceScore(TypedDict):
     accuracy: float
     reciprocal_rank: float
     by_guessing: float
-    """Accuracy of guessing."""
 
 
 class LeafMeasurement(Measurement):
@@ -96,14 +95,19 @@ class Agreement(TypedDict):
     order_shift: float | None
 
 
-class KnownSeparation(TypedDict):
-    """How well a judge separates rows whose verdict is known."""
+class Separation(TypedDict):
+    """How well a judge's scores separate rows whose verdict is known."""
 
-    rows: int
     area: float
-    """Under the ROC curve."""
+    """Area under the ROC curve."""
     interval: list[float]
     separates: bool
+
+
+class KnownSeparation(Separation):
+    """The same with the number of rows, and how far the judge's readings of them agree."""
+
+    rows: int
     agreement: Agreement
 
 

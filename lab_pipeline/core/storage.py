@@ -57,11 +57,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             if written.is_file():
                 flush(written)
         scratch.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(path.parent)
     finally:
         shutil.rmtree(scratch_folder, ignore_errors=True)
         lock.close()
@@ -150,9 +146,12 @@ def add_line(path: Path, value: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's contents are on disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until the contents of a file or folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -161,8 +160,6 @@ def read_lines(path: Path) -> list[Any]:
         return []
     values = []
     for line in path.read_bytes().split(b"\n"):
-        try:
+        with suppress(ValueError):
             values.append(json.loads(line))
-        except ValueError:
-            continue
     return values

@@ -5,23 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TypedDict
 
 import numpy as np
 
+from lab_pipeline.core.evaluation import Separation
 from lab_pipeline.teacher.protocol import Reply
 
 SEPARATES = 0.9
 """Least area under the ROC curve of a judge that may decide: it ranks nine of ten pairs of a good and a bad row right."""
-
-
-class Separation(TypedDict):
-    """How well a judge's scores separate rows whose verdict is known."""
-
-    area: float
-    """Area under the ROC curve."""
-    interval: list[float]
-    separates: bool
 
 
 def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:
