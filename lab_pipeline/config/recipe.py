@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.validation import validation_problems
+from lab_pipeline.core.validation import Section, validation_problems
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -29,18 +29,14 @@ class Strategy(StrEnum):
     ("Secret Recipe", arXiv 2412.13337)."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Lora(_Section):
+class Lora(Section):
     rank: int = Field(ge=1, le=512)
     alpha: int = Field(ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class PhaseRecipe(_Section):
+class PhaseRecipe(Section):
     epochs: int = Field(ge=1, le=1000)
     learning_rate: float = Field(gt=0, le=1)
     general_replay: int = Field(0, ge=0, description="Number of general questions to mix in")
@@ -51,7 +47,7 @@ class SkillsPhase(PhaseRecipe):
     raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks with documents (RAFT)")
 
 
-class ValidationRecipe(_Section):
+class ValidationRecipe(Section):
     """How to select validation rows, and the epoch by them."""
 
     share: float = Field(0.1, ge=0, le=0.5, description="Share of each leaf's curated rows to validate on")
@@ -59,7 +55,7 @@ class ValidationRecipe(_Section):
     general_tolerance: float = Field(0.1, ge=0, description="Allowed general loss above the base model's, in nats per token")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """All hyperparameters of a training run; the files in `recipes/` explain each value. Sizes are in tokens."""
 
     strategy: Strategy = Strategy.phased

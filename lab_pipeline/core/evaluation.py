@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 from lab_pipeline.core.rows import EpochChoice
 
@@ -111,13 +111,6 @@ class KnownSeparation(Separation):
     agreement: Agreement
 
 
-class JudgeReply(TypedDict):
-    """Which judge was asked, and why it did not answer, if so."""
-
-    judge: str
-    unanswered: str | None
-
-
 class JudgedScores(TypedDict, total=False):
     """Scores by model and leaf, and the candidate's difference from the reference."""
 
@@ -129,9 +122,12 @@ class JudgedScores(TypedDict, total=False):
     equal_length: LengthAdjusted | None
 
 
-class JudgedAnswers(JudgeReply, JudgedScores, total=False):
-    """What a judge found in the models' answers; only the keys of `JudgeReply` where it did not answer."""
+class JudgedAnswers(JudgedScores, total=False):
+    """What a judge found in the models' answers; only the first two keys where it did not answer."""
 
+    judge: Required[str]
+    unanswered: Required[str | None]
+    """Why the judge did not answer."""
     known_rows: KnownSeparation
     agreement: Agreement
 
@@ -161,12 +157,9 @@ class Provenance(TypedDict):
     seed: int
 
 
-class Evaluation(Provenance):
-    """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
+class EvaluatedModel(Provenance):
+    """What a candidate was trained from and how it was measured; stored in its evaluation and its lineage."""
 
-    inputs: str
-    """Fingerprint of all that the outcome depends on."""
-    candidate: str
     digest: str
     """Hash of the candidate's files."""
     reference: str
@@ -174,14 +167,22 @@ class Evaluation(Provenance):
     base_model: str
     taxonomy_commit: str
     snapshot: str
+    verdict: VerdictRecord
+    heldout: HeldoutMeasurement
+    general: Measurement
+    evaluated_at: str
+
+
+class Evaluation(EvaluatedModel):
+    """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
+
+    inputs: str
+    """Fingerprint of all that the outcome depends on."""
+    candidate: str
     catalog: dict[str, str]
     """Content hash of each leaf that the candidate was trained on."""
     changed: list[str]
-    verdict: VerdictRecord
-    heldout: HeldoutMeasurement
     judged: JudgedAnswers | None
-    general: Measurement
     leaves: list[EvaluatedLeaf]
-    evaluated_at: str
     report: str
     """Path of the Markdown report."""
