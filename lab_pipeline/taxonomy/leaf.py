@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -177,10 +178,8 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
     if _branch(reading.key) == "knowledge":
         kind: Kind = "knowledge"
         seeds = _knowledge_seeds(located)
-        source = value["document"]
-        document = DocumentReference(
-            source["repo"].strip(), source["commit"].strip(), tuple(source["patterns"]), located.line(("document",))
-        )
+        repo, commit, patterns = (value["document"][name] for name in ("repo", "commit", "patterns"))
+        document = DocumentReference(repo.strip(), commit.strip(), tuple(patterns), located.line(("document",)))
     else:
         seeds = _skill_seeds(located)
         grounded = [seed for seed in seeds if seed.context]
@@ -259,12 +258,10 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
 
 
 def _read_attribution(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        return ""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")[:20_000].rstrip()
-    except OSError:
-        return ""
+    with suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            return path.read_text(encoding="utf-8", errors="replace")[:20_000].rstrip()
+    return ""
 
 
 def _branch(key: str) -> str:
@@ -281,8 +278,6 @@ def _described(error: jsonschema.ValidationError) -> str:
 @cache
 def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
     folder = files("instructlab.schema") / f"v{version}"
-    version_schema = json.loads((folder / "version.json").read_text())
-    schema = json.loads((folder / f"{branch}.json").read_text())
-    version_resource = Resource.from_contents(version_schema, default_specification=DRAFT202012)
-    registry = Registry().with_resources([(name, version_resource) for name in ("./version.json", "version.json")])
-    return jsonschema.Draft202012Validator(schema, registry=registry)
+    version_schema = Resource.from_contents(json.loads((folder / "version.json").read_text()), DRAFT202012)
+    registry = Registry().with_resources([(name, version_schema) for name in ("./version.json", "version.json")])
+    return jsonschema.Draft202012Validator(json.loads((folder / f"{branch}.json").read_text()), registry=registry)

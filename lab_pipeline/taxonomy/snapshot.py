@@ -89,8 +89,7 @@ def take_snapshot(
         scans: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            reading = read_leaf(taxonomy.folder, key)
-            row = _row(home, settings, taxonomy, reading, ledger, scans)
+            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key), ledger, scans)
             if not row["usable"] and key in earlier:
                 _keep_last_usable(row, earlier[key])
             rows.append(row)

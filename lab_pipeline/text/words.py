@@ -102,12 +102,10 @@ def _stem(word: str) -> str:
     return _DOUBLED.sub("", stem) if stem != word else word
 
 
-_FRAMING = frozenset(
-    map(
-        _stem,
-        "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split(),
-    )
+_POLITE = (
+    "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split()
 )
+_FRAMING = frozenset(map(_stem, _POLITE))
 """Stems of words that make a question more polite or longer, but not another one."""
 
 

@@ -68,31 +68,22 @@ class _Block:
 
 
 def _blocks(markdown: str) -> list[_Block]:
-    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
     blocks: list[_Block] = []
-    level = 0
-    lines = (0, 0)
-    for token in tokens:
+    level, lines = 0, (0, 0)
+    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
         if token.type == "heading_open":
             level = int(token.tag[1:])
         elif token.type == "heading_close":
             level = 0
         lines = (token.map[0], token.map[1]) if token.map else lines
-        if token.type == "inline":
-            text = " ".join(_plain(token).split())
-            if text:
-                blocks.append(_Block(level, *lines, text))
+        if token.type == "inline" and (text := " ".join(_plain(token).split())):
+            blocks.append(_Block(level, *lines, text))
     return blocks
 
 
 def _plain(inline: Token) -> str:
-    words = []
-    for child in inline.children or []:
-        if child.type in ("text", "code_inline"):
-            words.append(child.content)
-        elif child.type in ("softbreak", "hardbreak"):
-            words.append(" ")
-    return "".join(words)
+    shown = [child for child in inline.children or [] if child.type in ("text", "code_inline", "softbreak", "hardbreak")]
+    return "".join(" " if child.type.endswith("break") else child.content for child in shown)
 
 
 def _chunks(text: str) -> list[str]:
