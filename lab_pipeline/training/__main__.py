@@ -20,7 +20,6 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
-from lab_pipeline.training.train import TrainingSpec
 
 _LONGEST_STEP_SECONDS = 120
 """After its run was killed, a trainer still finishes its current step; the next trainer waits this long for it."""
@@ -42,13 +41,10 @@ def main(path: str) -> int:
             finish_checkpoint(spec)
             return 0
     except Timeout:
-        return _failed(spec, LabError(f"{spec.output}: another process is training this checkpoint; wait for it to end"))
+        failure: Exception = LabError(f"{spec.output}: another process is training this checkpoint; wait for it to end")
     except Exception as error:
-        return _failed(spec, error)
-
-
-def _failed(spec: TrainingSpec, error: Exception) -> int:
-    print(f"error: {record_failure(Path(spec.output), error)}", file=sys.stderr)
+        failure = error
+    print(f"error: {record_failure(Path(spec.output), failure)}", file=sys.stderr)
     return FAILED
 
 
