@@ -48,6 +48,7 @@ class Home:
         self.checkpoints = root / "checkpoints"
         self.evaluations = root / "evaluations"
         self.champions = root / "champions"
+        self.withdrawals = root / "withdrawals.jsonl"
 
     @classmethod
     def open(cls, root: Path) -> Home:

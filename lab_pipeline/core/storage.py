@@ -87,13 +87,12 @@ def clear_scratch(root: Path) -> None:
             folders.remove(name)
             writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
             if not is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
-                _clear_if_dead(Path(parent, name))
-
-
-def _clear_if_dead(scratch: Path) -> None:
-    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # else locked, just gone, or owned by another user
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(scratch, ignore_errors=True)
+                with (
+                    suppress(OSError),
+                    Path(parent, name, _SCRATCH_LOCK).open("ab") as lock,
+                ):  # else just gone, or another user's
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(Path(parent, name), ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,13 +29,9 @@ def answer_losses(model_folder: Path, questions: Sequence[Question | GeneralQues
 def row_losses(
     model: Any, rows: Sequence[TokenRow], pack_tokens: int, advance: Callable[[int], None] = lambda number: None
 ) -> list[float]:
-    """Compute the mean loss of each row, in nats per labelled token.
+    """Compute the mean loss of each row, in nats per labelled token, by a model in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        rows: encoded rows, each with labels.
-        pack_tokens: most tokens of one forward pass.
-        advance: called after each pass with its number of rows.
+    A forward pass takes at most `pack_tokens` tokens; `advance` is called after it with its number of rows.
     """
     import torch
 

@@ -31,10 +31,8 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Cand
         shutil.rmtree(folder / "model", ignore_errors=True)
         with written_whole(folder / "model") as scratch:
             _merge(base.folder, checkpoint.adapter, scratch)
-        write_json(
-            folder / "candidate.json",
-            {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "checkpoint": str(checkpoint.folder)},
-        )
+        found = {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "checkpoint": str(checkpoint.folder)}
+        write_json(folder / "candidate.json", found)
     return load_candidate(home, checkpoint.id)
 
 

@@ -16,13 +16,10 @@ SEPARATES = 0.9
 
 
 def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:
-    """Return score and verdict of a reply; (None, 'unreadable') if it names no choice.
+    """Return score and verdict of a reply by the value of each choice; (None, 'unreadable') if it names no choice.
 
     With probabilities, the score is the expected value of the choices. Otherwise it is the value of the choice that the text
     begins with, or else of the only one that it names.
-
-    Args:
-        choices: the value of each choice.
     """
     if reply.probabilities:
         score = sum(probability * choices[choice] for choice, probability in reply.probabilities.items())

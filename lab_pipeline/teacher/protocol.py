@@ -71,7 +71,6 @@ class Teacher(Protocol):
     @property
     def identity(self) -> str:
         """Name and revision of the model, part of fingerprints and of the journal's keys."""
-        ...
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request.
@@ -79,4 +78,3 @@ class Teacher(Protocol):
         Raises:
             TeacherError: the request failed.
         """
-        ...

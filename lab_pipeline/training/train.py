@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.progress import Progress, Say
@@ -34,20 +34,11 @@ class TrainingSpec:
     """The checkpoint folder."""
 
 
-class StepLoss(TypedDict):
-    """One step of the loss curve."""
-
-    step: int
-    loss: float
-    learning_rate: float
-
-
 @dataclass(frozen=True)
 class TrainingReport:
     """Results of a phase, stored as `report.json`; the defaults are those of a phase without data."""
 
     rows: int = 0
-    """Number of training rows."""
     validation_rows: int = 0
     tokens: int = 0
     """Number of tokens over all epochs."""
@@ -55,7 +46,8 @@ class TrainingReport:
     final_loss: float | None = None
     seconds: float = 0.0
     peak_rss_mib: int = 0
-    curve: list[StepLoss] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """Step, loss and learning rate of every step."""
     validation: list[EpochLoss] = field(default_factory=list)
     """Empty without validation rows."""
     chosen: EpochChoice = field(default_factory=lambda: EpochChoice(epoch=0, of=0, why="Nothing to learn in this phase"))

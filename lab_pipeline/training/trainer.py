@@ -19,7 +19,6 @@ from lab_pipeline.config.recipe import PhaseRecipe, Recipe
 from lab_pipeline.core.rows import EpochChoice
 from lab_pipeline.core.storage import read_json, write_json, written_whole
 from lab_pipeline.models.packing import IGNORED
-from lab_pipeline.training.train import StepLoss
 from lab_pipeline.training.validation import NOTHING, EpochLoss, ValidationLoss, ValidationSet, choose
 
 
@@ -141,7 +140,7 @@ class Run:
     planned_steps: int
 
     @property
-    def curve(self) -> list[StepLoss]:
+    def curve(self) -> list[dict[str, float]]:
         """Loss and learning rate of every step, including those before a resume."""
         return [
             {"step": int(entry["step"]), "loss": entry["loss"], "learning_rate": entry["learning_rate"]}

@@ -48,9 +48,13 @@ class SensitiveMatch:
 
 def find_sensitive(text: str) -> list[SensitiveMatch]:
     """Find what looks like a secret or personal data, in order of lines, each kind once a line."""
+    from phonenumbers import PhoneNumberMatcher
+
     lines = {number: line for number, line in enumerate(text.split("\n"), 1) if ALLOWED not in line}
-    found = {*_secrets(lines), *_telephone_numbers(lines)}
+    found = set(_secrets(lines))
     for number, line in lines.items():
+        if "+" in line and PhoneNumberMatcher(line, None).has_next():
+            found.add(SensitiveMatch(number, "a telephone number"))
         for kind, pattern, is_valid in _PATTERNS if re.search(r"[@\d\"']", line) else ():
             if any(is_valid(match.group()) for match in pattern.finditer(line)):
                 found.add(SensitiveMatch(number, kind))
@@ -71,16 +75,16 @@ def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Probl
         yield Problem(document.path, found[0], "error" if refused else "warning", message)
 
 
-def foreign_hosts(settings: Settings) -> list[str]:
-    """List the hosts of teacher and judge that are, by their names, neither this machine nor in its network."""
+def refused_hosts(settings: Settings) -> list[str]:
+    """List the hosts to which documents with sensitive data must not go; none if `documents.sensitive` is 'warn'.
+
+    These are the hosts of teacher and judge that are, by their names, neither this machine nor in its network.
+    """
+    if settings.documents.sensitive == "warn":
+        return []
     endpoints = [model for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
     hosts = {urlsplit(model.url).hostname or model.url for model in endpoints}
     return sorted(host for host in hosts if not _is_near(host))
-
-
-def refused_hosts(settings: Settings) -> list[str]:
-    """List the hosts to which documents with sensitive data must not go; none if `documents.sensitive` is 'warn'."""
-    return foreign_hosts(settings) if settings.documents.sensitive == "refuse" else []
 
 
 def _is_near(host: str) -> bool:
@@ -99,14 +103,6 @@ def _secrets(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
             for start in range(0, max(len(line), 1), _PIECE - _OVERLAP):
                 for found in scan_line(line[start : start + _PIECE]):
                     yield SensitiveMatch(number, f"a secret ({found.type})")
-
-
-def _telephone_numbers(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
-    from phonenumbers import PhoneNumberMatcher
-
-    for number, line in lines.items():
-        if "+" in line and PhoneNumberMatcher(line, None).has_next():
-            yield SensitiveMatch(number, "a telephone number")
 
 
 def _begins_with_iban(words: str) -> bool:
