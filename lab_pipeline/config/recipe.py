@@ -15,10 +15,6 @@ from lab_pipeline.core.validation import Section, validation_problems
 SHIPPED = Path(__file__).parent / "recipes"
 
 
-class RecipeError(LabError):
-    """A recipe is wrong; the message names file and key."""
-
-
 class Strategy(StrEnum):
     """How the two phases of training are combined."""
 
@@ -97,14 +93,14 @@ def load_recipe(name: str) -> Recipe:
     """Load a shipped recipe by name, or a recipe file by path.
 
     Raises:
-        RecipeError: There is none, or a key of it is unknown, missing or wrong.
+        LabError: There is none, or a key of it is unknown, missing or wrong.
     """
     path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name)
     if not path.is_file():
-        raise RecipeError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
+        raise LabError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+        raise LabError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
-        raise RecipeError(f"{path}: {validation_problems(error)[0]}") from None
+        raise LabError(f"{path}: {validation_problems(error)[0]}") from None

@@ -123,11 +123,10 @@ class JudgedScores(TypedDict, total=False):
 
 
 class JudgedAnswers(JudgedScores, total=False):
-    """What a judge found in the models' answers; only the first two keys where it did not answer."""
+    """What a judge found in the models' answers; only `judge` and why it is `unanswered`, if it is."""
 
     judge: Required[str]
     unanswered: Required[str | None]
-    """Why the judge did not answer."""
     known_rows: KnownSeparation
     agreement: Agreement
 

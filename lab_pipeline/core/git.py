@@ -158,10 +158,7 @@ class Git:
             return None
 
     def tip(self, ref: str) -> Tip | None:
-        """Resolve `ref` (HEAD, a branch, a tag, a full commit id) at the address; None if there is no such ref.
-
-        The mirror is neither needed nor changed.
-        """
+        """Resolve `ref` (HEAD, branch, tag, full commit id) at the address, without the mirror; None if there is none."""
         if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", ref):
             return Tip("", ref, ref)
         options = ["--symref", *self._other_end, "--end-of-options"]

@@ -15,10 +15,6 @@ SCHEMA_VERSION = 1
 _LONGEST_FILE_NAME = 200
 
 
-class HomeError(LabError):
-    """A home cannot be used as asked; the message says why and what to do."""
-
-
 def file_name(leaf_key: str) -> str:
     """Derive a leaf's folder name in the home: flat, unique, and short enough for a file system."""
     name = quote(leaf_key, safe=" ").replace("~", "%7E")
@@ -55,7 +51,7 @@ class Home:
         """Open the home at `root`, and create it if missing.
 
         Raises:
-            HomeError: The folder cannot be written, or another release wrote it.
+            LabError: The folder cannot be written, or another release wrote it.
         """
         home = cls(root.resolve())
         marker = home.root / "home.json"
@@ -63,10 +59,10 @@ class Home:
             if not marker.exists():
                 write_json(marker, {"schema_version": SCHEMA_VERSION})
         except OSError as error:
-            raise HomeError(f"{home.root}: cannot be written ({error.strerror}); choose another home") from error
+            raise LabError(f"{home.root}: cannot be written ({error.strerror}); choose another home") from error
         found = read_json(marker)["schema_version"]
         if found != SCHEMA_VERSION:
-            raise HomeError(
+            raise LabError(
                 f"{home.root}: written with schema version {found}, this release reads {SCHEMA_VERSION}; "
                 "use the release that wrote it, or start a new home"
             )
@@ -76,13 +72,13 @@ class Home:
         """Bind the home to its taxonomy for good.
 
         Raises:
-            HomeError: The home already belongs to another taxonomy.
+            LabError: The home already belongs to another taxonomy.
         """
         marker = self.root / "home.json"
         state = read_json(marker)
         owner = state.get("taxonomy", taxonomy)
         if owner != taxonomy:
-            raise HomeError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
+            raise LabError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
         if "taxonomy" not in state:
             write_json(marker, {**state, "taxonomy": taxonomy})
 

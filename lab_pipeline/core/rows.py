@@ -36,6 +36,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 Split = Literal["train", "validation"]
+Severity = Literal["error", "warning"]
 
 
 class Turn(TypedDict):
@@ -115,7 +116,7 @@ class LeafProblem(TypedDict):
 
     file: str
     line: Int32
-    severity: str
+    severity: Severity
     message: str
 
 

@@ -44,10 +44,7 @@ def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a scratch path; on success flush it to disk and rename it to `path`, on failure remove it.
-
-    Works for a file, and for a folder that does not exist yet.
-    """
+    """Yield a scratch path for a file or a new folder; on success flush it and rename it to `path`, on failure remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch_folder, lock = _locked_scratch(path.parent)
     scratch = scratch_folder / path.name
@@ -86,13 +83,11 @@ def clear_scratch(root: Path) -> None:
         for name in [name for name in folders if name.startswith(_SCRATCH)]:
             folders.remove(name)
             writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
-            if not is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
-                with (
-                    suppress(OSError),
-                    Path(parent, name, _SCRATCH_LOCK).open("ab") as lock,
-                ):  # else just gone, or another user's
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(Path(parent, name), ignore_errors=True)
+            if is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
+                continue
+            with suppress(OSError), Path(parent, name, _SCRATCH_LOCK).open("ab") as lock:  # else locked, gone or not ours
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(Path(parent, name), ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

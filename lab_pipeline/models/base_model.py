@@ -114,8 +114,7 @@ def tokenizer_folder(home: Home, name: str) -> Path:
     Raises:
         ModelError: the model is missing.
     """
-    identity = model_identity(name)
-    if known := _fetched(home, identity):
+    if known := _fetched(home, model_identity(name)):
         return known.folder
     if name == PACKAGED:
         return fetch_model(home, name).folder

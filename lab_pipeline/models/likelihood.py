@@ -45,8 +45,7 @@ def row_losses(
                 input_ids=packed["input_ids"], position_ids=packed["position_ids"], logits_to_keep=positions, use_cache=False
             ).logits[0]
         token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
-        by_row = token_losses.split([rows[i].learned for i in indices])
-        for index, of_row in zip(indices, by_row, strict=True):
+        for index, of_row in zip(indices, token_losses.split([rows[i].learned for i in indices]), strict=True):
             losses[index] = of_row.mean().item()
         advance(len(indices))
     return losses

@@ -19,6 +19,7 @@ import jsonschema
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from lab_pipeline.core.rows import Severity
 from lab_pipeline.core.storage import digest
 from lab_pipeline.taxonomy.attribution import non_commercial_lines
 from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_located
@@ -35,7 +36,6 @@ MAX_ANSWER_WORDS = 250
 """Limits in the README of InstructLab's taxonomy, which no upstream tool enforces."""
 
 Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
-Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)

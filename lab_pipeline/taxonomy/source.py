@@ -47,13 +47,9 @@ class Taxonomy:
     """Its part of `taxonomy_state`, computed before anything is read."""
     exported: bool
     origin: Path | None
-    """The local repository that it was exported from."""
+    """The local repository that it was exported from; None for a remote one."""
     notes: list[str]
     """What happened to branch and history since the current snapshot."""
-
-    @property
-    def remote(self) -> bool:
-        return self.exported and self.origin is None
 
 
 def reads_git(settings: Settings) -> bool:

@@ -57,14 +57,13 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     """Train an adapter as `spec` says and write it to `spec.output` with `report.json`; resume from the last saved step.
 
     Folder `adapter` is that of the chosen epoch; `last` is that of the last epoch, if another one was chosen.
-
     Returns None if `interrupted` returned True; the state is then saved, and the next call resumes from it.
     """
     import torch
     from transformers import set_seed
 
     from lab_pipeline.training.quantized import load_base, with_adapter
-    from lab_pipeline.training.trainer import prepare_run, save_adapter
+    from lab_pipeline.training.trainer import epoch_losses, prepare_run, save_adapter
 
     started = time.monotonic()
     recipe = Recipe.model_validate(spec.recipe)
@@ -111,7 +110,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
         seconds=round(time.monotonic() - started, 1),
         peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         curve=run.curve,
-        validation=run.validation,
+        validation=epoch_losses(run.trainer.state),
         chosen=chosen,
     )
     write_json(output / "report.json", asdict(report))

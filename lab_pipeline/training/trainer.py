@@ -149,11 +149,6 @@ class Run:
         ]
 
     @property
-    def validation(self) -> list[EpochLoss]:
-        """Validation losses, including those before a resume."""
-        return epoch_losses(self.trainer.state)
-
-    @property
     def choice(self) -> EpochChoice:
         """The best epoch so far."""
         return self.validator.choice(self.trainer.state)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, Passage
 from lab_pipeline.taxonomy.documents.repository import Document
@@ -76,14 +75,11 @@ def _blocks(markdown: str) -> list[_Block]:
         elif token.type == "heading_close":
             level = 0
         lines = (token.map[0], token.map[1]) if token.map else lines
-        if token.type == "inline" and (text := " ".join(_plain(token).split())):
-            blocks.append(_Block(level, *lines, text))
+        if token.type == "inline":
+            shown = [each for each in token.children or [] if each.type in ("text", "code_inline", "softbreak", "hardbreak")]
+            text = " ".join("".join(" " if each.type.endswith("break") else each.content for each in shown).split())
+            blocks += [_Block(level, *lines, text)] if text else []
     return blocks
-
-
-def _plain(inline: Token) -> str:
-    shown = [child for child in inline.children or [] if child.type in ("text", "code_inline", "softbreak", "hardbreak")]
-    return "".join(" " if child.type.endswith("break") else child.content for child in shown)
 
 
 def _chunks(text: str) -> list[str]:
