@@ -40,7 +40,7 @@ def training_failure(folder: Path, exit_code: int) -> LabError:
     if failure_file(folder).exists():
         return LabError(failure_file(folder).read_text(encoding="utf-8").split("\n")[0])
     if full := full_disk(folder):  # then it could not store its reason
-        return LabError(str(full))
+        return full
     if exit_code == INTERRUPTED:
         return LabError("the training process was interrupted and saved its state: run again to continue from there")
     if exit_code == -signal.SIGKILL:
