@@ -45,7 +45,8 @@ def test_each_url_has_a_home_named_after_its_repository():
 def test_a_home_of_a_url_keeps_url_and_ref(tmp_path):
     url = "https://example.org/taxonomy.git"
     home = prepare(tmp_path / "home", url, "release")
-    assert prepare(home.root, None) == prepare(home.root, url) == prepare(home.root, url, "release") == home
+    homes = [prepare(home.root, None), prepare(home.root, url), prepare(home.root, url, "release")]
+    assert {each.root for each in homes} == {home.root}
     settings = load_settings(home.settings_file)
     assert (settings.taxonomy.path, settings.taxonomy.ref) == (url, "release")
     with pytest.raises(LabError, match=r"reads release .*, not main; .*edit taxonomy\.ref in .*settings\.yaml"):
@@ -78,7 +79,7 @@ def test_later_calls_need_no_taxonomy_and_keep_the_settings(tmp_path, taxonomy):
     with home.settings_file.open("a", encoding="utf-8") as file:
         file.write("\nseed: 5\n")
     text = home.settings_file.read_text(encoding="utf-8")
-    assert prepare(home.root, None) == prepare(home.root, taxonomy) == home
+    assert prepare(home.root, None).root == prepare(home.root, taxonomy).root == home.root
     assert home.settings_file.read_text(encoding="utf-8") == text
 
 
