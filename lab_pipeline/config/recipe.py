@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.validation import validation_problems
+from lab_pipeline.core.validation import Section, validation_problems
 
 SHIPPED = Path(__file__).parent / "recipes"
-
-
-class RecipeError(LabError):
-    """A recipe is wrong; the message names file and key."""
 
 
 class Strategy(StrEnum):
@@ -29,18 +25,14 @@ class Strategy(StrEnum):
     ("Secret Recipe", arXiv 2412.13337)."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Lora(_Section):
+class Lora(Section):
     rank: int = Field(ge=1, le=512)
     alpha: int = Field(ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class PhaseRecipe(_Section):
+class PhaseRecipe(Section):
     epochs: int = Field(ge=1, le=1000)
     learning_rate: float = Field(gt=0, le=1)
     general_replay: int = Field(0, ge=0, description="Number of general questions to mix in")
@@ -51,7 +43,7 @@ class SkillsPhase(PhaseRecipe):
     raft: float = Field(0.0, ge=0, le=1, description="Share of phase 1's questions that phase 2 asks with documents (RAFT)")
 
 
-class ValidationRecipe(_Section):
+class ValidationRecipe(Section):
     """How to select validation rows, and the epoch by them."""
 
     share: float = Field(0.1, ge=0, le=0.5, description="Share of each leaf's curated rows to validate on")
@@ -59,7 +51,7 @@ class ValidationRecipe(_Section):
     general_tolerance: float = Field(0.1, ge=0, description="Allowed general loss above the base model's, in nats per token")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """All hyperparameters of a training run; the files in `recipes/` explain each value. Sizes are in tokens."""
 
     strategy: Strategy = Strategy.phased
@@ -101,14 +93,14 @@ def load_recipe(name: str) -> Recipe:
     """Load a shipped recipe by name, or a recipe file by path.
 
     Raises:
-        RecipeError: There is none, or a key of it is unknown, missing or wrong.
+        LabError: There is none, or a key of it is unknown, missing or wrong.
     """
     path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name)
     if not path.is_file():
-        raise RecipeError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
+        raise LabError(f"no recipe {name!r}: neither one of {', '.join(shipped_recipes())} nor a file")
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+        raise LabError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
-        raise RecipeError(f"{path}: {validation_problems(error)[0]}") from None
+        raise LabError(f"{path}: {validation_problems(error)[0]}") from None

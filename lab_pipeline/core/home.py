@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,28 +15,43 @@ SCHEMA_VERSION = 1
 _LONGEST_FILE_NAME = 200
 
 
-class HomeError(LabError):
-    """A home cannot be used as asked; the message says why and what to do."""
-
-
 def file_name(leaf_key: str) -> str:
     """Derive a leaf's folder name in the home: flat, unique, and short enough for a file system."""
     name = quote(leaf_key, safe=" ").replace("~", "%7E")
     return name if len(name) <= _LONGEST_FILE_NAME else f"{name[:160]}~{digest(leaf_key)}"
 
 
-@dataclass(frozen=True)
 class Home:
     """The folder that holds the whole history of one taxonomy: settings, Dagster instance and all artefacts."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settings_file = root / "settings.yaml"
+        self.dagster = root / "dagster"
+        """`DAGSTER_HOME`: runs, events, schedules and logs."""
+        self.judges = root / "judges"
+        """Each judge's scores for known rows."""
+        self.documents = root / "documents"
+        """Mirrors of document repositories."""
+        self.taxonomy_mirror = root / "taxonomy.git"
+        self.taxonomies = root / "taxonomies"
+        """Taxonomies exported from the mirror, each named by its git tree."""
+        self.current_snapshot = root / "snapshots" / "current.json"
+        self.heldout_ledger = root / "heldout" / "ledger.jsonl"
+        self.datasets = root / "datasets"
+        self.models = root / "models"
+        """Base models, each converted once and named by hash."""
+        self.checkpoints = root / "checkpoints"
+        self.evaluations = root / "evaluations"
+        self.champions = root / "champions"
+        self.withdrawals = root / "withdrawals.jsonl"
 
     @classmethod
     def open(cls, root: Path) -> Home:
         """Open the home at `root`, and create it if missing.
 
         Raises:
-            HomeError: The folder cannot be written, or another release wrote it.
+            LabError: The folder cannot be written, or another release wrote it.
         """
         home = cls(root.resolve())
         marker = home.root / "home.json"
@@ -45,10 +59,10 @@ class Home:
             if not marker.exists():
                 write_json(marker, {"schema_version": SCHEMA_VERSION})
         except OSError as error:
-            raise HomeError(f"{home.root}: cannot be written ({error.strerror}); choose another home") from error
+            raise LabError(f"{home.root}: cannot be written ({error.strerror}); choose another home") from error
         found = read_json(marker)["schema_version"]
         if found != SCHEMA_VERSION:
-            raise HomeError(
+            raise LabError(
                 f"{home.root}: written with schema version {found}, this release reads {SCHEMA_VERSION}; "
                 "use the release that wrote it, or start a new home"
             )
@@ -58,48 +72,15 @@ class Home:
         """Bind the home to its taxonomy for good.
 
         Raises:
-            HomeError: The home already belongs to another taxonomy.
+            LabError: The home already belongs to another taxonomy.
         """
         marker = self.root / "home.json"
         state = read_json(marker)
         owner = state.get("taxonomy", taxonomy)
         if owner != taxonomy:
-            raise HomeError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
+            raise LabError(f"{self.root}: belongs to the taxonomy {owner}, not {taxonomy}; give the other its own home")
         if "taxonomy" not in state:
             write_json(marker, {**state, "taxonomy": taxonomy})
-
-    @property
-    def settings_file(self) -> Path:
-        return self.root / "settings.yaml"
-
-    @property
-    def dagster(self) -> Path:
-        """Return `DAGSTER_HOME`: runs, events, schedules and logs."""
-        return self.root / "dagster"
-
-    @property
-    def judges(self) -> Path:
-        """Return the folder of each judge's scores for known rows."""
-        return self.root / "judges"
-
-    @property
-    def documents(self) -> Path:
-        """Return the folder of document repository mirrors."""
-        return self.root / "documents"
-
-    @property
-    def taxonomy_mirror(self) -> Path:
-        """Return the bare mirror of a taxonomy that is read from git."""
-        return self.root / "taxonomy.git"
-
-    @property
-    def taxonomies(self) -> Path:
-        """Return the folder of exported taxonomies, each named by its git tree."""
-        return self.root / "taxonomies"
-
-    @property
-    def current_snapshot(self) -> Path:
-        return self.root / "snapshots" / "current.json"
 
     def snapshot(self, snapshot_id: str) -> Path:
         return self.root / "snapshots" / f"{snapshot_id}.parquet"
@@ -120,35 +101,10 @@ class Home:
         """Return the file on what a curated table was made from: flow, hashes of its prompts, frozen source, models."""
         return self.leaf(leaf) / f"made-{curated}.json"
 
-    @property
-    def heldout_ledger(self) -> Path:
-        return self.root / "heldout" / "ledger.jsonl"
-
-    @property
-    def datasets(self) -> Path:
-        return self.root / "datasets"
-
     def mixed_datasets(self) -> list[Path]:
         """List the files of all training data sets ever built in this home."""
         mixed = [*self.datasets.glob("knowledge-*.parquet"), *self.datasets.glob("skills-*.parquet")]
         return sorted(path for path in mixed if not path.stem.endswith("-excluded"))
-
-    @property
-    def models(self) -> Path:
-        """Return the folder of base models, each converted once and named by hash."""
-        return self.root / "models"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.root / "evaluations"
-
-    @property
-    def champions(self) -> Path:
-        return self.root / "champions"
 
 
 PROJECT = Path(__file__).parents[2]

@@ -39,8 +39,7 @@ def name_of(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, *rest = stat.rpartition(")")[2].split()  # proc(5): the name in parentheses may hold anything
-    ended = state in "ZX"
-    return None if ended else f"{pid}@{rest[18]}.{_BOOT.read_text()[:8]}"
+    return None if state in "ZX" else f"{pid}@{rest[18]}.{_BOOT.read_text()[:8]}"
 
 
 def this_process() -> str:

@@ -33,7 +33,6 @@ class Progress:
             return
         self._reported = now
         rate = self.worked / max(now - self._started, 1e-6)
-        left = max(self.total - self.done, 0) / rate if rate else 0
-        pace = f"{rate:.1f}/s, {left:.0f} s left" if rate else "done before"
+        pace = f"{rate:.1f}/s, {max(self.total - self.done, 0) / rate:.0f} s left" if rate else "done before"
         text = f"{self.what}: {self.done:,} of {self.total:,} ({pace})"
         self._say(f"{text}, {note}" if note else text)

@@ -1,4 +1,4 @@
-"""Define the row types, each beside the Arrow schema under which it is stored.
+"""Define the row types, and the Arrow schemas under which they are stored.
 
 The stages of the pipeline hand each other these rows: seeds and passages of a leaf (`FrozenLeaf`) become generated, judged,
 curated or rejected rows, and those become training rows. Each schema is checked when a table is written.
@@ -36,6 +36,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 Split = Literal["train", "validation"]
+Severity = Literal["error", "warning"]
 
 
 class Turn(TypedDict):
@@ -104,7 +105,6 @@ class HeldoutSet(TypedDict):
     """The questions that models are tested by; no prompt or training row may repeat them."""
 
     leaves: dict[str, list[HeldoutQuestion]]
-    """Held-out questions of each leaf."""
     general: list[GeneralQuestion]
     withheld: list[str]
     """Prompts of all questions that were ever held out."""
@@ -116,7 +116,7 @@ class LeafProblem(TypedDict):
 
     file: str
     line: Int32
-    severity: str
+    severity: Severity
     message: str
 
 
@@ -139,9 +139,6 @@ class SnapshotRow(TypedDict):
     attribution: str | None
     problems: list[LeafProblem]
     heldout_questions: list[Question]
-
-
-SNAPSHOT_SCHEMA = arrow_schema(SnapshotRow)
 
 
 class JudgeScore(TypedDict):
@@ -182,12 +179,8 @@ class GeneratedRow(TypedDict):
     """Independent of the flow's thresholds, which curation applies."""
 
 
-GENERATED_SCHEMA = arrow_schema(GeneratedRow)
-
 JudgedRow = GeneratedRow
 """A generated row with the scores of all judges."""
-
-JUDGED_SCHEMA = GENERATED_SCHEMA
 
 
 class CuratedRow(JudgedRow):
@@ -195,9 +188,6 @@ class CuratedRow(JudgedRow):
 
     grounding: float | None
     """See `lab_pipeline.curation.grounding`; None where the flow does not ask for it."""
-
-
-CURATED_SCHEMA = arrow_schema(CuratedRow)
 
 
 class RejectedRow(CuratedRow):
@@ -208,17 +198,11 @@ class RejectedRow(CuratedRow):
     """What the rule found."""
 
 
-REJECTED_SCHEMA = arrow_schema(RejectedRow)
-
-
 class GroundingRow(TypedDict):
     """A row's grounding score, kept apart from the flow's threshold for it."""
 
     id: str
     grounding: float | None
-
-
-GROUNDING_SCHEMA = arrow_schema(GroundingRow)
 
 
 class CatalogEntry(TypedDict):
@@ -243,9 +227,6 @@ class CatalogEntry(TypedDict):
     note: str | None
 
 
-CATALOG_SCHEMA = arrow_schema(CatalogEntry)
-
-
 class TrainingRow(TypedDict):
     """One conversation to train or validate on, in the columns of instructlab-training and more."""
 
@@ -264,9 +245,6 @@ class TrainingRow(TypedDict):
     """The split; no model learns from *validation* rows, by which the epoch is chosen."""
 
 
-TRAINING_SCHEMA = arrow_schema(TrainingRow)
-
-
 class ExcludedRow(TypedDict):
     """A row that a data set left out."""
 
@@ -282,15 +260,23 @@ class ExcludedRow(TypedDict):
     """Jaccard similarity of the two rows' content words."""
 
 
-EXCLUDED_SCHEMA = arrow_schema(ExcludedRow)
-
-
 class EpochChoice(TypedDict):
     """Which epoch's adapter a training phase chose."""
 
     epoch: int
     of: int
     why: str
+
+
+SNAPSHOT_SCHEMA = arrow_schema(SnapshotRow)
+GENERATED_SCHEMA = arrow_schema(GeneratedRow)
+JUDGED_SCHEMA = GENERATED_SCHEMA
+CURATED_SCHEMA = arrow_schema(CuratedRow)
+REJECTED_SCHEMA = arrow_schema(RejectedRow)
+GROUNDING_SCHEMA = arrow_schema(GroundingRow)
+CATALOG_SCHEMA = arrow_schema(CatalogEntry)
+TRAINING_SCHEMA = arrow_schema(TrainingRow)
+EXCLUDED_SCHEMA = arrow_schema(ExcludedRow)
 
 
 def as_prompt(question: str, context: str | None) -> list[Turn]:

@@ -44,10 +44,7 @@ def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a scratch path; on success flush it to disk and rename it to `path`, on failure remove it.
-
-    Works for a file, and for a folder that does not exist yet.
-    """
+    """Yield a scratch path for a file or a new folder; on success flush it and rename it to `path`, on failure remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch_folder, lock = _locked_scratch(path.parent)
     scratch = scratch_folder / path.name
@@ -57,11 +54,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             if written.is_file():
                 flush(written)
         scratch.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(path.parent)
     finally:
         shutil.rmtree(scratch_folder, ignore_errors=True)
         lock.close()
@@ -90,14 +83,11 @@ def clear_scratch(root: Path) -> None:
         for name in [name for name in folders if name.startswith(_SCRATCH)]:
             folders.remove(name)
             writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
-            if not is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
-                _clear_if_dead(Path(parent, name))
-
-
-def _clear_if_dead(scratch: Path) -> None:
-    with suppress(OSError), (scratch / _SCRATCH_LOCK).open("ab") as lock:  # else locked, just gone, or owned by another user
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(scratch, ignore_errors=True)
+            if is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
+                continue
+            with suppress(OSError), Path(parent, name, _SCRATCH_LOCK).open("ab") as lock:  # else locked, gone or not ours
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(Path(parent, name), ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,9 +140,12 @@ def add_line(path: Path, value: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's contents are on disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until the contents of a file or folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -161,8 +154,6 @@ def read_lines(path: Path) -> list[Any]:
         return []
     values = []
     for line in path.read_bytes().split(b"\n"):
-        try:
+        with suppress(ValueError):
             values.append(json.loads(line))
-        except ValueError:
-            continue
     return values

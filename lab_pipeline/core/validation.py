@@ -1,8 +1,14 @@
-"""Report what pydantic found wrong with a configuration."""
+"""Validate configurations with pydantic, and report what is wrong with them."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Section(BaseModel):
+    """A part of a configuration, in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def validation_problems(error: ValidationError) -> list[str]:

@@ -18,10 +18,7 @@ _BATCH_SIZE = 16
 def greedy_answers(
     model_folder: Path, questions: Sequence[Question | GeneralQuestion], max_new_tokens: int = 64, say: Say = lambda text: None
 ) -> list[str]:
-    """Answer each question by greedy decoding, with at most `max_new_tokens` tokens.
-
-    The model runs in bf16, prompted by its own chat template as in training.
-    """
+    """Answer each question by greedy decoding in bf16, prompted by the model's own chat template as in training."""
     import torch
 
     if not questions:

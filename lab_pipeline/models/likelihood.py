@@ -29,13 +29,9 @@ def answer_losses(model_folder: Path, questions: Sequence[Question | GeneralQues
 def row_losses(
     model: Any, rows: Sequence[TokenRow], pack_tokens: int, advance: Callable[[int], None] = lambda number: None
 ) -> list[float]:
-    """Compute the mean loss of each row, in nats per labelled token.
+    """Compute the mean loss of each row, in nats per labelled token, by a model in evaluation mode.
 
-    Args:
-        model: in evaluation mode.
-        rows: encoded rows, each with labels.
-        pack_tokens: most tokens of one forward pass.
-        advance: called after each pass with its number of rows.
+    A forward pass takes at most `pack_tokens` tokens; `advance` is called after it with its number of rows.
     """
     import torch
 
@@ -49,8 +45,7 @@ def row_losses(
                 input_ids=packed["input_ids"], position_ids=packed["position_ids"], logits_to_keep=positions, use_cache=False
             ).logits[0]
         token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
-        by_row = token_losses.split([rows[i].learned for i in indices])
-        for index, of_row in zip(indices, by_row, strict=True):
+        for index, of_row in zip(indices, token_losses.split([rows[i].learned for i in indices]), strict=True):
             losses[index] = of_row.mean().item()
         advance(len(indices))
     return losses

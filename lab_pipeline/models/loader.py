@@ -7,11 +7,9 @@ from typing import Any
 
 
 def load_model(folder: Path, device: str | None = None, quantization: Any = None) -> Any:
-    """Load a causal language model in bf16, ready for evaluation.
+    """Load a causal language model in bf16, ready for evaluation; by default onto the GPU if there is one.
 
     Args:
-        folder: config and safetensors.
-        device: as PyTorch names it; by default the GPU if there is one, else the CPU.
         quantization: a transformers quantization config for the weights.
     """
     import torch

@@ -125,10 +125,8 @@ def _overlaps(span: Span, others: list[Span]) -> bool:
 
 def split_row(row: TokenRow, most: int) -> list[TokenRow]:
     """Split a row into pieces of at most `most` tokens; pieces without loss are left out."""
-    pieces = [row]
-    if len(row.tokens) > most:
-        starts = range(0, len(row.tokens), most)
-        pieces = [TokenRow(row.tokens[start : start + most], row.labels[start : start + most]) for start in starts]
+    starts = range(0, len(row.tokens), most)
+    pieces = [TokenRow(row.tokens[start : start + most], row.labels[start : start + most]) for start in starts]
     return [piece for piece in pieces if piece.learned]
 
 

@@ -26,15 +26,19 @@ class Candidate:
 
 def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Candidate:
     """Merge a checkpoint into the base model's bf16 weights, once."""
+    from peft import PeftModel
+
     folder = home.root / "candidates" / checkpoint.id
     if not (folder / "candidate.json").exists():
         shutil.rmtree(folder / "model", ignore_errors=True)
         with written_whole(folder / "model") as scratch:
-            _merge(base.folder, checkpoint.adapter, scratch)
-        write_json(
-            folder / "candidate.json",
-            {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "checkpoint": str(checkpoint.folder)},
-        )
+            model = load_model(base.folder, "cpu")  # so that the merged weights do not depend on the machine
+            if checkpoint.adapter:
+                model = PeftModel.from_pretrained(model, checkpoint.adapter).merge_and_unload()
+            model.save_pretrained(scratch)
+            load_tokenizer(base.folder).save_pretrained(scratch)
+        found = {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "checkpoint": str(checkpoint.folder)}
+        write_json(folder / "candidate.json", found)
     return load_candidate(home, checkpoint.id)
 
 
@@ -48,13 +52,3 @@ def load_candidate(home: Home, candidate_id: str) -> Candidate:
     if not (folder / "candidate.json").exists():
         raise LabError(f"{folder}: no merged weights of this candidate (`lab-pipeline gc` may have removed them); retune again")
     return Candidate(candidate_id, folder / "model", read_json(folder / "candidate.json")["digest"])
-
-
-def _merge(base: Path, adapter: Path | None, output: Path) -> None:
-    from peft import PeftModel
-
-    model = load_model(base, "cpu")  # so that the merged weights do not depend on the machine
-    if adapter:
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    model.save_pretrained(output)
-    load_tokenizer(base).save_pretrained(output)

@@ -16,12 +16,7 @@ _TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
 
 
 def model_card(lineage: Lineage, withdrawn: Mapping[str, Withdrawal]) -> str:
-    """Return the card's text.
-
-    Args:
-        lineage: the model's lineage.
-        withdrawn: all leaves that are withdrawn now; the card names those that the model was trained on.
-    """
+    """Return the card's text; of all leaves `withdrawn` now, it names those that the model was trained on."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(

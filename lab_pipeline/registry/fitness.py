@@ -23,17 +23,13 @@ _TURN = as_conversation("Who made the loom?", None, "Anna made it.")
 _WITH_CONTEXT = as_conversation("Who made the loom?", "Anna made a loom.\n\nPeter sold it.", "Anna made it.")
 
 
-class UnfitModel(LabError):
-    """The base model cannot be trained; the message names the setting and says what to do."""
-
-
 def require_fitness(home: Home, settings: Settings) -> None:
     """Check that the base model's template can write all training rows, and that the answers can be located in the text.
 
     Several turns and system messages are required only if a row of a custom data set has them.
 
     Raises:
-        UnfitModel: the model cannot be trained.
+        LabError: the model cannot be trained.
         ModelError: the model is missing.
         CustomDataError: a data set that the settings name cannot be read.
     """
@@ -59,11 +55,11 @@ def _tokenizer(home: Home, name: str) -> Any:
     try:
         tokenizer = load_tokenizer(folder)
     except (OSError, ValueError) as error:
-        raise UnfitModel(
+        raise LabError(
             f"settings.yaml: base_model: {name} has no tokenizer that can be read ({error}); give a whole Hugging Face model"
         ) from None
     if not tokenizer.is_fast:
-        raise UnfitModel(
+        raise LabError(
             f"settings.yaml: base_model: the tokenizer of {name} cannot say where its tokens stand in a text; "
             "take a model with a tokenizer.json"
         )
@@ -73,7 +69,7 @@ def _tokenizer(home: Home, name: str) -> Any:
 def _require(conversations: Sequence[list[Turn]], tokenizer: Any, settings: Settings, remedy: str) -> None:
     for messages in conversations:
         if reason := _refusal(messages, tokenizer):
-            raise UnfitModel(
+            raise LabError(
                 f"settings.yaml: base_model: {settings.base_model} cannot be trained: {reason}; take an instruct model with a "
                 f"template that can be used{remedy}, or give a folder of this one with a chat_template.jinja of your own"
             )

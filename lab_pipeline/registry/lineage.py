@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
-from lab_pipeline.core.evaluation import Evaluation
+from lab_pipeline.core.evaluation import EvaluatedModel, Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.models.base_model import base_licence, hub_id
@@ -20,54 +20,28 @@ class Override(TypedDict):
     at: str
 
 
-class Lineage(TypedDict):
+class Lineage(EvaluatedModel):
     """What a model was trained on and how it was measured."""
 
     model: str
-    digest: str
-    base_model: str
     base_model_id: str | None
     base_licence: str
-    taxonomy_commit: str
-    snapshot: str
-    evaluated_at: str
-    reference: str
-    verdict: Mapping[str, Any]
     overrides: list[Override]
     leaves: list[dict[str, Any]]
     """Each leaf as in the evaluation, with `works` instead of its attribution, and `made_from`: flow, prompts, teacher and
     judge of its rows, None if an earlier release did not record them."""
-    datasets: dict[str, str]
-    checkpoints: dict[str, str]
-    chosen: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-    seed: int
-    heldout: Mapping[str, Any]
-    general: Mapping[str, Any]
 
 
 def build_lineage(home: Home, evaluation: Evaluation, overrides: list[Override]) -> Lineage:
     """Build the lineage of an evaluated model."""
+    stored = {"chosen": {}, **evaluation}  # earlier releases chose no epoch
     return {
         "model": evaluation["candidate"],
-        "digest": evaluation["digest"],
-        "base_model": evaluation["base_model"],
+        **cast("EvaluatedModel", {name: stored[name] for name in EvaluatedModel.__annotations__}),
         "base_model_id": hub_id(evaluation["base_model"]),
         "base_licence": base_licence(home, evaluation["base_model"]),
-        "taxonomy_commit": evaluation["taxonomy_commit"],
-        "snapshot": evaluation["snapshot"],
-        "evaluated_at": evaluation["evaluated_at"],
-        "reference": evaluation["reference"],
-        "verdict": evaluation["verdict"],
         "overrides": overrides,
         "leaves": [_leaf(home, leaf) for leaf in evaluation["leaves"]],
-        "datasets": evaluation["datasets"],
-        "checkpoints": evaluation["checkpoints"],
-        "chosen": evaluation.get("chosen", {}),  # earlier releases chose no epoch
-        "recipe": evaluation["recipe"],
-        "seed": evaluation["seed"],
-        "heldout": evaluation["heldout"],
-        "general": evaluation["general"],
     }
 
 

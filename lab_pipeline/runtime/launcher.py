@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 
 from lab_pipeline.config.settings import initial_settings, load_settings, taxonomy_address
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import is_remote
-from lab_pipeline.core.home import PROJECT, Home, HomeError, default_home
+from lab_pipeline.core.home import PROJECT, Home, default_home
 from lab_pipeline.core.storage import digest, write_text
 
 SAMPLE_TAXONOMY = PROJECT / "data" / "taxonomy"
@@ -28,11 +29,11 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
     """Open a home, write its settings file if it has none, and set this process's environment for Dagster.
 
     Raises:
-        HomeError: the home belongs to another taxonomy or reads another ref, or does not exist and no taxonomy is given.
+        LabError: the home belongs to another taxonomy or reads another ref, or does not exist and no taxonomy is given.
         SettingsError: the settings file is wrong.
     """
     if taxonomy is None and not (root / "settings.yaml").exists():
-        raise HomeError(f"{root}: no home yet; run `lab-pipeline retune --taxonomy PATH_OR_URL` to start one")
+        raise LabError(f"{root}: no home yet; run `lab-pipeline retune --taxonomy PATH_OR_URL` to start one")
     address = taxonomy_address(str(taxonomy), Path.cwd()) if taxonomy else None
     home = Home.open(root)
     if not home.settings_file.exists():
@@ -40,12 +41,12 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
         write_text(home.settings_file, initial_settings(address, ref))
     settings = load_settings(home.settings_file)
     if address and address != settings.taxonomy.path:
-        raise HomeError(
+        raise LabError(
             f"{home.root}: belongs to the taxonomy {settings.taxonomy.path}, not {address}; "
             "give the other one its own home with --home"
         )
     if ref and ref != settings.taxonomy.ref:
-        raise HomeError(
+        raise LabError(
             f"{home.root}: reads {settings.taxonomy.ref or 'no ref'} of its taxonomy, not {ref}; "
             f"to read another one, edit taxonomy.ref in {home.settings_file}"
         )

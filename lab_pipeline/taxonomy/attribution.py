@@ -26,7 +26,8 @@ _SPDX = {
     "mpl 2.0": "MPL-2.0",
     "odc by 1.0": "ODC-By-1.0",
 }
-"""SPDX ids by `_simplified` name. A name without the version that it means is kept as stated."""
+"""SPDX ids by lower-case name without `_FILLERS`. A name without the version that it means is kept as stated."""
+_FILLERS = {"the", "license", "version", "v", "public"}
 
 _CREATIVE_COMMONS = {
     "creative commons": "cc",
@@ -68,7 +69,8 @@ def is_non_commercial(licence: str) -> bool:
 
 def spdx(licence: str) -> str:
     """Return the SPDX id of a licence such as `CC BY-SA 4.0` or `Apache License, Version 2.0`; if unknown, the text itself."""
-    plain = _simplified(licence)
+    words = re.findall(r"[a-z0-9]+(?:\.[0-9]+)*", licence.casefold().replace("licence", "license"))
+    plain = " ".join(word.removeprefix("v") if word[1:2].isdigit() else word for word in words if word not in _FILLERS)
     if plain in _SPDX:
         return _SPDX[plain]
     for pattern, short in _CREATIVE_COMMONS.items():
@@ -77,12 +79,3 @@ def spdx(licence: str) -> str:
     if parts[:2] != ["cc", "by"] or not all(re.fullmatch(r"nc|sa|nd|[1-4]\.0", part) for part in parts[2:]):
         return licence
     return "-".join(part.upper() for part in parts)
-
-
-def _simplified(licence: str) -> str:
-    """Reduce a licence's name to lower-case words and numbers, without `_FILLERS`."""
-    words = re.findall(r"[a-z0-9]+(?:\.[0-9]+)*", licence.casefold().replace("licence", "license"))
-    return " ".join(word.removeprefix("v") if word[1:2].isdigit() else word for word in words if word not in _FILLERS)
-
-
-_FILLERS = {"the", "license", "version", "v", "public"}

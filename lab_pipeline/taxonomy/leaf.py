@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -18,6 +19,7 @@ import jsonschema
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from lab_pipeline.core.rows import Severity
 from lab_pipeline.core.storage import digest
 from lab_pipeline.taxonomy.attribution import non_commercial_lines
 from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_located
@@ -34,7 +36,6 @@ MAX_ANSWER_WORDS = 250
 """Limits in the README of InstructLab's taxonomy, which no upstream tool enforces."""
 
 Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
-Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,8 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
     if _branch(reading.key) == "knowledge":
         kind: Kind = "knowledge"
         seeds = _knowledge_seeds(located)
-        source = value["document"]
-        document = DocumentReference(
-            source["repo"].strip(), source["commit"].strip(), tuple(source["patterns"]), located.line(("document",))
-        )
+        repo, commit, patterns = (value["document"][name] for name in ("repo", "commit", "patterns"))
+        document = DocumentReference(repo.strip(), commit.strip(), tuple(patterns), located.line(("document",)))
     else:
         seeds = _skill_seeds(located)
         grounded = [seed for seed in seeds if seed.context]
@@ -259,12 +258,10 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
 
 
 def _read_attribution(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        return ""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")[:20_000].rstrip()
-    except OSError:
-        return ""
+    with suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            return path.read_text(encoding="utf-8", errors="replace")[:20_000].rstrip()
+    return ""
 
 
 def _branch(key: str) -> str:
@@ -281,8 +278,6 @@ def _described(error: jsonschema.ValidationError) -> str:
 @cache
 def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
     folder = files("instructlab.schema") / f"v{version}"
-    version_schema = json.loads((folder / "version.json").read_text())
-    schema = json.loads((folder / f"{branch}.json").read_text())
-    version_resource = Resource.from_contents(version_schema, default_specification=DRAFT202012)
-    registry = Registry().with_resources([(name, version_resource) for name in ("./version.json", "version.json")])
-    return jsonschema.Draft202012Validator(schema, registry=registry)
+    version_schema = Resource.from_contents(json.loads((folder / "version.json").read_text()), DRAFT202012)
+    registry = Registry().with_resources([(name, version_schema) for name in ("./version.json", "version.json")])
+    return jsonschema.Draft202012Validator(json.loads((folder / f"{branch}.json").read_text()), registry=registry)

@@ -20,7 +20,7 @@ from lab_pipeline.taxonomy.documents.passages import passages
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
-from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
 
@@ -57,10 +57,7 @@ class Snapshot:
     @property
     def problems(self) -> dict[str, list[str]]:
         """List the problems of each leaf, as `file:line: message`."""
-        return {
-            row["leaf"]: [f"{problem['file']}:{problem['line']}: {problem['message']}" for problem in row["problems"]]
-            for row in self.rows
-        }
+        return {row["leaf"]: [str(Problem(**problem)) for problem in row["problems"]] for row in self.rows}
 
 
 def take_snapshot(
@@ -89,8 +86,7 @@ def take_snapshot(
         scans: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            reading = read_leaf(taxonomy.folder, key)
-            row = _row(home, settings, taxonomy, reading, ledger, scans)
+            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key), ledger, scans)
             if not row["usable"] and key in earlier:
                 _keep_last_usable(row, earlier[key])
             rows.append(row)
@@ -225,8 +221,8 @@ def _documents(
     try:
         local = local_path(leaf.document.repo, taxonomy.folder, taxonomy.origin)
         inside = local is not None and local.is_relative_to(taxonomy.folder)
-        stated = settings.documents.allow_local
-        allowed = (not taxonomy.remote if stated is None else stated) or (taxonomy.exported and inside)
+        stated, remote = settings.documents.allow_local, taxonomy.exported and taxonomy.origin is None
+        allowed = (not remote if stated is None else stated) or (taxonomy.exported and inside)
         if allowed and local and not inside and leaf.document.commit == WORKTREE and str(local) not in scans:
             scans[str(local)] = scan(home, local)
         policy = settings.documents.model_copy(update={"allow_local": allowed})

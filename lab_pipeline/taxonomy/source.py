@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +47,9 @@ class Taxonomy:
     """Its part of `taxonomy_state`, computed before anything is read."""
     exported: bool
     origin: Path | None
-    """The local repository that it was exported from."""
+    """The local repository that it was exported from; None for a remote one."""
     notes: list[str]
     """What happened to branch and history since the current snapshot."""
-
-    @property
-    def remote(self) -> bool:
-        return self.exported and self.origin is None
 
 
 def reads_git(settings: Settings) -> bool:
@@ -124,16 +121,15 @@ def find_tip(home: Home, settings: Settings) -> Tip:
     Raises:
         LabError: The repository cannot be reached, or has no such ref.
     """
-    source = settings.taxonomy
-    ref = source.ref or "HEAD"
-    git = Git(home.taxonomy_mirror, source.path, min(REACH_SECONDS, settings.documents.timeout_seconds))
+    path, ref = settings.taxonomy.path, settings.taxonomy.ref or "HEAD"
+    git = Git(home.taxonomy_mirror, path, min(REACH_SECONDS, settings.documents.timeout_seconds))
     try:
         tip = git.tip(ref)
     except GitError as error:
         raise _unreachable(settings, error) from None
     if tip is None:
         raise LabError(
-            f"{source.path}: no branch or tag {ref!r}; if it was deleted or renamed, correct taxonomy.ref in settings.yaml "
+            f"{path}: no branch or tag {ref!r}; if it was deleted or renamed, correct taxonomy.ref in settings.yaml "
             "(a branch, a tag, or a full commit id)"
         )
     return tip
@@ -242,13 +238,7 @@ def _stays_inside(path: str) -> bool:
 def _write(folder: Path, blobs: Iterable[Blob], contents: Iterable[bytes]) -> None:
     for blob, content in zip(blobs, contents, strict=True):
         path = folder / blob.path
-        try:
+        with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):  # a name is twice in the tree; the first counts
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
                 file.write(content)
-        except (
-            FileExistsError,
-            NotADirectoryError,
-            IsADirectoryError,
-        ):  # a name appears twice in the tree; the first one counts
-            continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from filelock import FileLock
 
@@ -31,7 +30,7 @@ class Withdrawal:
 
 def withdrawals(home: Home) -> dict[str, Withdrawal]:
     """Return the current withdrawals, by leaf."""
-    last = {entry["leaf"]: Withdrawal(**entry) for entry in read_lines(_record(home))}
+    last = {entry["leaf"]: Withdrawal(**entry) for entry in read_lines(home.withdrawals)}
     return {leaf: withdrawal for leaf, withdrawal in last.items() if withdrawal.withdrawn}
 
 
@@ -44,15 +43,11 @@ def record_withdrawal(home: Home, leaf: str, author: str, reason: str, withdrawn
     if not author.strip() or not reason.strip():
         raise LabError("a withdrawal needs an author and a reason, neither of them blank")
     entry = Withdrawal(leaf, withdrawn, author, reason, datetime.now(UTC).isoformat(timespec="seconds"))
-    with FileLock(_record(home).with_suffix(".lock")):
+    with FileLock(home.withdrawals.with_suffix(".lock")):
         before = withdrawals(home).get(leaf)
         if withdrawn and before:
             raise LabError(f"{leaf}: already {before}")
         if not withdrawn and not before:
             raise LabError(f"{leaf}: not withdrawn, so there is nothing to undo")
-        append_line(_record(home), asdict(entry))
+        append_line(home.withdrawals, asdict(entry))
     return entry
-
-
-def _record(home: Home) -> Path:
-    return home.root / "withdrawals.jsonl"

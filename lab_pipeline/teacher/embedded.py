@@ -167,17 +167,8 @@ class EmbeddedTeacher:
             tokens, mask, cache = self._prefilled(batch, 0)
             prefix_length = cache.get_seq_length()
             positions = (mask.cumsum(-1) - 1).clamp_min(0)
-            logits = (
-                model(
-                    tokens[:, prefix_length:],
-                    attention_mask=mask,
-                    position_ids=positions[:, prefix_length:],
-                    cache=cache,
-                    logits_to_keep=1,
-                )
-                .logits[:, -1]
-                .float()
-            )
+            suffixes = {"input_ids": tokens[:, prefix_length:], "position_ids": positions[:, prefix_length:]}
+            logits = model(**suffixes, attention_mask=mask, cache=cache, logits_to_keep=1).logits[:, -1].float()
         replies = []
         for waiting, row in zip(batch, logits, strict=True):
             first = [tokenizer.encode(choice, add_special_tokens=False)[0] for choice in waiting.request.choices]

@@ -71,7 +71,7 @@ class JournaledTeacher:
         return self.teacher.identity
 
     async def reply(self, request: Request) -> Reply:
-        key = digest([self.teacher.identity, request.as_dict()])
+        key = digest([self.teacher.identity, asdict(request)])
         if key in self._replies:
             self.recalled += 1
             return self._replies[key]

@@ -5,33 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TypedDict
 
 import numpy as np
 
+from lab_pipeline.core.evaluation import Separation
 from lab_pipeline.teacher.protocol import Reply
 
 SEPARATES = 0.9
 """Least area under the ROC curve of a judge that may decide: it ranks nine of ten pairs of a good and a bad row right."""
 
 
-class Separation(TypedDict):
-    """How well a judge's scores separate rows whose verdict is known."""
-
-    area: float
-    """Area under the ROC curve."""
-    interval: list[float]
-    separates: bool
-
-
 def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:
-    """Return score and verdict of a reply; (None, 'unreadable') if it names no choice.
+    """Return score and verdict of a reply by the value of each choice; (None, 'unreadable') if it names no choice.
 
     With probabilities, the score is the expected value of the choices. Otherwise it is the value of the choice that the text
     begins with, or else of the only one that it names.
-
-    Args:
-        choices: the value of each choice.
     """
     if reply.probabilities:
         score = sum(probability * choices[choice] for choice, probability in reply.probabilities.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from lab_pipeline.core.errors import LabError
@@ -34,10 +34,6 @@ class Request:
     """Seed of the sampling; without effect at temperature 0."""
     choices: tuple[str, ...] = ()
     """If given, the teacher writes no text but states the probability of each of these words as the answer's beginning."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the request as JSON values; the journal's keys are hashes of these."""
-        return asdict(self)
 
     def turns(self) -> list[Turn]:
         """Return the messages as chat templates and servers take them."""
@@ -75,7 +71,6 @@ class Teacher(Protocol):
     @property
     def identity(self) -> str:
         """Name and revision of the model, part of fingerprints and of the journal's keys."""
-        ...
 
     async def reply(self, request: Request) -> Reply:
         """Answer one request.
@@ -83,4 +78,3 @@ class Teacher(Protocol):
         Raises:
             TeacherError: the request failed.
         """
-        ...

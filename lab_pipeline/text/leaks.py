@@ -39,10 +39,8 @@ class LeakDetector:
         self._known: list[_Worded] = []
         self._indexed: dict[str, list[int]] = defaultdict(list)
         """For each word, the places in `_known` of the questions that are indexed by it."""
-        self._frequency: Counter[str] = Counter()
         questions = list(questions)
-        for question in questions:
-            self._frequency.update(question_words(question))
+        self._frequency = Counter(word for question in questions for word in question_words(question))
         for question in questions:
             self._enter(question)
 
@@ -82,13 +80,9 @@ class LeakDetector:
         """Map the place of each prompt that is a leak to the known question that it repeats; for millions of prompts."""
         if not self._known:
             return {}
-        found = {}
-        for start in range(0, len(prompts), _BATCH):
-            batch = prompts.slice(start, _BATCH)
-            for place in self._suspects(batch):
-                if leak := self.leak(batch[place].as_py()):
-                    found[start + place] = leak
-        return found
+        batches = range(0, len(prompts), _BATCH)
+        suspects = [start + place for start in batches for place in self._suspects(prompts.slice(start, _BATCH))]
+        return {place: leak for place in suspects if (leak := self.leak(prompts[place].as_py()))}
 
     def _suspects(self, prompts: pa.Array) -> list[int]:
         """Return the places of all prompts that may be leaks, by the first tests of `leaks`: size and shared rare words.
@@ -120,8 +114,7 @@ def _stems_by_prompt(prompts: pa.Array) -> tuple[np.ndarray, np.ndarray, list[st
     number = {stem: place for place, stem in enumerate(dict.fromkeys(chain(*stems)))}
     stem, origin = _concatenated([[number[stem] for stem in each] for each in stems], chunks.indices.to_numpy())
     prompt = pc.list_parent_indices(split).to_numpy()[origin]
-    prompt, stem = np.divmod(distinct(prompt * len(number) + stem), max(len(number), 1))
-    return prompt, stem, list(number)
+    return *np.divmod(distinct(prompt * len(number) + stem), max(len(number), 1)), list(number)
 
 
 def _concatenated(lists: Sequence[Sequence[int]], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

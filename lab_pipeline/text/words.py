@@ -57,10 +57,8 @@ _STEP = re.compile(
 )
 """A sign between operands; a sign alone inside a line, unless it may be a dash or similar; a sign in quotation marks."""
 _ONE_SIGN = str.maketrans("×·÷–—−", "**/---")
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen"
-).split()
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_UNITS += "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SMALL = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * index for index, word in enumerate(_TENS)}
 _ORDINALS = {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12} | {
@@ -102,12 +100,10 @@ def _stem(word: str) -> str:
     return _DOUBLED.sub("", stem) if stem != word else word
 
 
-_FRAMING = frozenset(
-    map(
-        _stem,
-        "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split(),
-    )
+_POLITE = (
+    "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split()
 )
+_FRAMING = frozenset(map(_stem, _POLITE))
 """Stems of words that make a question more polite or longer, but not another one."""
 
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from dagster_pipes import PipesContext, open_dagster_pipes
+from dagster_pipes import open_dagster_pipes
 from filelock import FileLock, Timeout
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
-from lab_pipeline.training.train import TrainingSpec
 
 _LONGEST_STEP_SECONDS = 120
 """After its run was killed, a trainer still finishes its current step; the next trainer waits this long for it."""
@@ -37,26 +36,17 @@ def main(path: str) -> int:
         with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
 
-            if train(spec, _say(pipes), lambda: bool(received)) is None:
+            say = pipes.log.info if "DAGSTER_PIPES_CONTEXT" in os.environ else partial(print, flush=True)
+            if train(spec, say, lambda: bool(received)) is None:
                 return INTERRUPTED
             finish_checkpoint(spec)
             return 0
     except Timeout:
-        return _failed(spec, LabError(f"{spec.output}: another process is training this checkpoint; wait for it to end"))
+        failure: Exception = LabError(f"{spec.output}: another process is training this checkpoint; wait for it to end")
     except Exception as error:
-        return _failed(spec, error)
-
-
-def _failed(spec: TrainingSpec, error: Exception) -> int:
-    print(f"error: {record_failure(Path(spec.output), error)}", file=sys.stderr)
+        failure = error
+    print(f"error: {record_failure(Path(spec.output), failure)}", file=sys.stderr)
     return FAILED
-
-
-def _say(pipes: PipesContext) -> Callable[[str], None]:
-    """Return a writer to Dagster's event log if a Dagster step started this process, else to the terminal."""
-    if "DAGSTER_PIPES_CONTEXT" in os.environ:
-        return pipes.log.info
-    return lambda text: print(text, flush=True)
 
 
 if __name__ == "__main__":

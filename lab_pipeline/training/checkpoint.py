@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.home import Home
@@ -20,29 +21,14 @@ from lab_pipeline.training.train import TrainingReport, TrainingSpec
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 
-class CheckpointMeta(TypedDict):
-    """What a checkpoint was trained from; stored as `meta.json`."""
-
-    checkpoint: str
-    adapter_digest: str | None
-    """None if the phase had nothing to learn and there is no adapter."""
-    base_model: str
-    dataset: str
-    """Digest of the data set."""
-    continued: str | None
-    recipe: dict[str, object]
-    seed: int
-    versions: dict[str, str]
-    finished_at: str
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A phase's finished adapter."""
 
     id: str
     folder: Path
-    meta: CheckpointMeta
+    meta: Mapping[str, Any]
+    """What it was trained from, as in `meta.json`."""
 
     @property
     def adapter(self) -> Path | None:
@@ -91,10 +77,7 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
     if inherited:
         shutil.copytree(inherited, folder / "adapter", dirs_exist_ok=True)
     write_json(folder / "report.json", asdict(TrainingReport()))
-    _write_meta(folder, dataset.digest, inherited is not None)
-    finished = load_checkpoint(folder)
-    assert finished
-    return finished
+    return _finished(folder, dataset.digest, trained=inherited is not None)
 
 
 def read_spec(path: Path) -> TrainingSpec:
@@ -105,7 +88,7 @@ def read_spec(path: Path) -> TrainingSpec:
 def finish_checkpoint(spec: TrainingSpec) -> None:
     """Mark a trained checkpoint as complete, and remove the states to resume from."""
     folder = Path(spec.output)
-    _write_meta(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
+    _finished(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
     for states in folder.glob("resume*"):
         shutil.rmtree(states, ignore_errors=True)
 
@@ -116,13 +99,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return Checkpoint(folder.name, folder, read_json(meta)) if meta.exists() else None
 
 
-def _write_meta(folder: Path, dataset: str, trained: bool) -> None:
+def _finished(folder: Path, dataset: str, trained: bool) -> Checkpoint:
     spec = read_spec(folder / "spec.json")
-    meta: CheckpointMeta = {
+    meta = {
         "checkpoint": folder.name,
         "adapter_digest": folder_digest(folder / "adapter") if trained else None,
         "base_model": spec.base_model,
-        "dataset": dataset,
+        "dataset": dataset,  # its digest
         "continued": spec.continued,
         "recipe": spec.recipe,
         "seed": spec.seed,
@@ -130,3 +113,4 @@ def _write_meta(folder: Path, dataset: str, trained: bool) -> None:
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(folder / "meta.json", meta)
+    return Checkpoint(folder.name, folder, meta)

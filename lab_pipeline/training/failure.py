@@ -20,10 +20,6 @@ _KILLED = (
 )
 
 
-class TrainingFailed(LabError):
-    """A training process ended without a checkpoint; the message is the one that it stored, if any."""
-
-
 def failure_file(folder: Path) -> Path:
     """Return the file with the reason in its first line and the traceback below; it exists only if the last training failed."""
     return folder / "failure.txt"
@@ -39,16 +35,16 @@ def record_failure(folder: Path, error: Exception) -> str:
     return reason
 
 
-def training_failure(folder: Path, exit_code: int) -> TrainingFailed:
+def training_failure(folder: Path, exit_code: int) -> LabError:
     """Return the error of a failed training process: the reason that it stored, else a guess from its exit code."""
     if failure_file(folder).exists():
-        return TrainingFailed(failure_file(folder).read_text(encoding="utf-8").split("\n")[0])
+        return LabError(failure_file(folder).read_text(encoding="utf-8").split("\n")[0])
     if full := full_disk(folder):  # then it could not store its reason
-        return TrainingFailed(str(full))
+        return full
     if exit_code == INTERRUPTED:
-        return TrainingFailed("the training process was interrupted and saved its state: run again to continue from there")
+        return LabError("the training process was interrupted and saved its state: run again to continue from there")
     if exit_code == -signal.SIGKILL:
-        return TrainingFailed(f"{_KILLED}; {_OUTPUT}")
+        return LabError(f"{_KILLED}; {_OUTPUT}")
     if exit_code < 0:
-        return TrainingFailed(f"the training process was ended by {signal.Signals(-exit_code).name}; {_OUTPUT}")
-    return TrainingFailed(f"the training process ended with code {exit_code} and gave no reason; {_OUTPUT}")
+        return LabError(f"the training process was ended by {signal.Signals(-exit_code).name}; {_OUTPUT}")
+    return LabError(f"the training process ended with code {exit_code} and gave no reason; {_OUTPUT}")

@@ -42,14 +42,10 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    adapted: Any
-    if continued:
-        adapted = PeftModel.from_pretrained(model, continued, is_trainable=True)
-    else:
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        adapted = get_peft_model(model, config)
+    fresh = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    adapted: Any = PeftModel.from_pretrained(model, continued, is_trainable=True) if continued else get_peft_model(model, fresh)
     dtype = torch.float32 if lora.dtype == "float32" else torch.bfloat16
     for parameter in adapted.parameters():
         if parameter.requires_grad:

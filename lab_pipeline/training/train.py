@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.progress import Progress, Say
@@ -34,20 +34,11 @@ class TrainingSpec:
     """The checkpoint folder."""
 
 
-class StepLoss(TypedDict):
-    """One step of the loss curve."""
-
-    step: int
-    loss: float
-    learning_rate: float
-
-
 @dataclass(frozen=True)
 class TrainingReport:
     """Results of a phase, stored as `report.json`; the defaults are those of a phase without data."""
 
     rows: int = 0
-    """Number of training rows."""
     validation_rows: int = 0
     tokens: int = 0
     """Number of tokens over all epochs."""
@@ -55,7 +46,8 @@ class TrainingReport:
     final_loss: float | None = None
     seconds: float = 0.0
     peak_rss_mib: int = 0
-    curve: list[StepLoss] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """Step, loss and learning rate of every step."""
     validation: list[EpochLoss] = field(default_factory=list)
     """Empty without validation rows."""
     chosen: EpochChoice = field(default_factory=lambda: EpochChoice(epoch=0, of=0, why="Nothing to learn in this phase"))
@@ -65,14 +57,13 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     """Train an adapter as `spec` says and write it to `spec.output` with `report.json`; resume from the last saved step.
 
     Folder `adapter` is that of the chosen epoch; `last` is that of the last epoch, if another one was chosen.
-
     Returns None if `interrupted` returned True; the state is then saved, and the next call resumes from it.
     """
     import torch
     from transformers import set_seed
 
     from lab_pipeline.training.quantized import load_base, with_adapter
-    from lab_pipeline.training.trainer import prepare_run, save_adapter
+    from lab_pipeline.training.trainer import epoch_losses, prepare_run, save_adapter
 
     started = time.monotonic()
     recipe = Recipe.model_validate(spec.recipe)
@@ -119,7 +110,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
         seconds=round(time.monotonic() - started, 1),
         peak_rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         curve=run.curve,
-        validation=run.validation,
+        validation=epoch_losses(run.trainer.state),
         chosen=chosen,
     )
     write_json(output / "report.json", asdict(report))

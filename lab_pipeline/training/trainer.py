@@ -19,7 +19,6 @@ from lab_pipeline.config.recipe import PhaseRecipe, Recipe
 from lab_pipeline.core.rows import EpochChoice
 from lab_pipeline.core.storage import read_json, write_json, written_whole
 from lab_pipeline.models.packing import IGNORED
-from lab_pipeline.training.train import StepLoss
 from lab_pipeline.training.validation import NOTHING, EpochLoss, ValidationLoss, ValidationSet, choose
 
 
@@ -51,7 +50,7 @@ class _Watcher(TrainerCallback):
     interrupted: Callable[[], bool]
     on_step: Callable[[float], None] = lambda loss: None
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.on_step(float(logs["loss"]))
 
@@ -59,7 +58,7 @@ class _Watcher(TrainerCallback):
         assert args.output_dir
         write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE, {"step": state.global_step})
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
         if self.interrupted():
             control.should_save = True
             control.should_training_stop = True
@@ -81,24 +80,20 @@ class _Validator(TrainerCallback):
     folder: Path
     on_epoch: Callable[[EpochLoss], None] = lambda measured: None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **_: Any) -> None:
         if self.validation.rows and not epoch_losses(state):
             with model.disable_adapter():
                 base = self.validation.measure(model)
             self._record(state, {**self.validation.measure(model), "base_general": base["general"]})
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, model: Any = None, **_: Any) -> None:
         if self.validation.rows and state.global_step % self.steps_per_epoch == 0:
             self._record(state, self.validation.measure(model))
             epoch = state.global_step // self.steps_per_epoch
             if self.choice(state)["epoch"] == epoch:
                 save_adapter(model, self.adapter(epoch))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Remove the adapters of worse epochs; before this save, a resume might still have needed them."""
         for folder in self.folder.glob("epoch-*"):
             if folder != self.adapter(self.choice(state)["epoch"]):
@@ -145,18 +140,13 @@ class Run:
     planned_steps: int
 
     @property
-    def curve(self) -> list[StepLoss]:
+    def curve(self) -> list[dict[str, float]]:
         """Loss and learning rate of every step, including those before a resume."""
         return [
             {"step": int(entry["step"]), "loss": entry["loss"], "learning_rate": entry["learning_rate"]}
             for entry in self.trainer.state.log_history
             if "loss" in entry
         ]
-
-    @property
-    def validation(self) -> list[EpochLoss]:
-        """Validation losses, including those before a resume."""
-        return epoch_losses(self.trainer.state)
 
     @property
     def choice(self) -> EpochChoice:

@@ -42,26 +42,22 @@ class EpochLoss(ValidationLoss):
 class ValidationSet:
     """The encoded validation rows of a data set."""
 
-    rows: list[TokenRow]
-    groups: list[str]
-    """For each row its leaf, or *general*."""
+    rows: list[tuple[str, TokenRow]]
+    """Each with its leaf, or *general*."""
     pack_tokens: int
 
     @classmethod
     def of(cls, rows: Sequence[TrainingRow], tokenizer: Any, pack_tokens: int) -> ValidationSet:
         """Encode rows with labels on their answers, as the evaluation does; of a row longer than a pack, the first piece."""
-        encoded = [
-            (piece, row["leaf"] or _GENERAL)
-            for row in rows
-            for piece in split_row(encode_answers(row, tokenizer), pack_tokens)[:1]
-        ]
-        return cls([piece for piece, _ in encoded], [group for _, group in encoded], pack_tokens)
+        encoded = [(row["leaf"] or _GENERAL, split_row(encode_answers(row, tokenizer), pack_tokens)[:1]) for row in rows]
+        return cls([(group, piece) for group, pieces in encoded for piece in pieces], pack_tokens)
 
     def measure(self, model: Any) -> ValidationLoss:
         """Measure the validation loss. Draws no random numbers, and leaves the model in training mode."""
         model.eval()
         losses = defaultdict(list)
-        for group, loss in zip(self.groups, row_losses(model, self.rows, self.pack_tokens), strict=True):
+        measured = row_losses(model, [row for _, row in self.rows], self.pack_tokens)
+        for (group, _), loss in zip(self.rows, measured, strict=True):
             losses[group].append(loss)
         model.train()
         means = {group: sum(each) / len(each) for group, each in sorted(losses.items())}
@@ -69,7 +65,7 @@ class ValidationSet:
         return {"leaves": sum(means.values()) / len(means) if means else None, "general": general, "by_leaf": means}
 
 
-NOTHING = ValidationSet([], [], 0)
+NOTHING = ValidationSet([], 0)
 
 
 def choose(epochs: Sequence[EpochLoss], of: int, base_general: float | None, tolerance: float) -> EpochChoice:

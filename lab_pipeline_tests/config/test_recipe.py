@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_pipeline.config.recipe import SHIPPED, RecipeError, load_recipe, shipped_recipes
+from lab_pipeline.config.recipe import SHIPPED, load_recipe, shipped_recipes
 from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.errors import LabError
 from lab_pipeline_tests.builders import edit_yaml
 
 
@@ -60,7 +61,7 @@ def test_an_unknown_key_or_wrong_value_is_refused_by_file_and_key(own, where: tu
         values[key] = value
 
     edit_yaml(own, change)
-    with pytest.raises(RecipeError, match=re.escape(f"{own}: {'.'.join([*where, key])}: ")):
+    with pytest.raises(LabError, match=re.escape(f"{own}: {'.'.join([*where, key])}: ")):
         load_recipe(str(own))
 
 
@@ -72,13 +73,13 @@ def test_a_recipe_that_does_not_speak_of_validation_validates_as_the_shipped_one
 
 def test_a_missing_key_is_named(own):
     edit_yaml(own, lambda values: values["knowledge"].pop("epochs"))
-    with pytest.raises(RecipeError, match=re.escape(f"{own}: knowledge.epochs: ")):
+    with pytest.raises(LabError, match=re.escape(f"{own}: knowledge.epochs: ")):
         load_recipe(str(own))
 
 
 def test_a_recipe_that_is_nowhere_is_refused_with_the_shipped_ones(tmp_path):
     missing = str(tmp_path / "missing.yaml")
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(LabError) as caught:
         load_recipe(missing)
     assert missing in str(caught.value) and "smollm2_135m_cpu" in str(caught.value)
 
@@ -86,11 +87,11 @@ def test_a_recipe_that_is_nowhere_is_refused_with_the_shipped_ones(tmp_path):
 @pytest.mark.parametrize("text", ["lora: [", "- a list", "", "just text", "lora: \x07"])
 def test_what_is_no_mapping_is_refused_by_file(own, text):
     own.write_text(text, encoding="utf-8")
-    with pytest.raises(RecipeError, match=re.escape(str(own))):
+    with pytest.raises(LabError, match=re.escape(str(own))):
         load_recipe(str(own))
 
 
 def test_what_is_no_text_is_refused_by_file(own):
     own.write_bytes(yaml.safe_dump({"lora": "é"}, allow_unicode=True).encode("latin-1"))
-    with pytest.raises(RecipeError, match=re.escape(str(own))):
+    with pytest.raises(LabError, match=re.escape(str(own))):
         load_recipe(str(own))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.core.home import SCHEMA_VERSION, Home, HomeError, file_name
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import SCHEMA_VERSION, Home, file_name
 from lab_pipeline.core.storage import read_json, write_json
 
 # leaf folders
@@ -70,23 +71,23 @@ def test_a_home_keeps_its_state_when_opened_again(tmp_path):
 def test_a_home_refuses_another_taxonomy_and_names_both(tmp_path):
     home = Home.open(tmp_path)
     home.claim("/one")
-    with pytest.raises(HomeError, match="/one, not /two"):
+    with pytest.raises(LabError, match="/one, not /two"):
         home.claim("/two")
     home.claim("/one")
 
 
 def test_a_home_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path):
     write_json(tmp_path / "home.json", {"schema_version": SCHEMA_VERSION + 1})
-    with pytest.raises(HomeError, match=f"schema version {SCHEMA_VERSION + 1}"):
+    with pytest.raises(LabError, match=f"schema version {SCHEMA_VERSION + 1}"):
         Home.open(tmp_path)
     assert read_json(tmp_path / "home.json") == {"schema_version": SCHEMA_VERSION + 1}
 
 
 def test_a_home_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(HomeError, match="cannot be written"):
+    with pytest.raises(LabError, match="cannot be written"):
         Home.open(tmp_path / "file")
-    with pytest.raises(HomeError, match="cannot be written"):
+    with pytest.raises(LabError, match="cannot be written"):
         Home.open(tmp_path / "file/below")
 
 

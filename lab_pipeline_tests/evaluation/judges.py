@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 
 from lab_pipeline.core.storage import digest
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS
@@ -40,7 +41,7 @@ def judge(
 
     def script(request: Request) -> str | Reply:
         question, answer, reference_first = shown(request)
-        chance = random.Random(digest(request.as_dict()))
+        chance = random.Random(digest(asdict(request)))
         value = worth(question, answer) + word_bonus * (len(answer.split()).bit_length() - 1) + chance.gauss(0, noise)
         value = min(1.0, max(0.0, value + (0.0 if reference_first else answer_first_bonus)))
         if probabilities:

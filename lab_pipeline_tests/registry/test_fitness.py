@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.models import base_model
 from lab_pipeline.models.base_model import ModelError
-from lab_pipeline.registry.fitness import UnfitModel, require_fitness
+from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import settings_for
 
@@ -56,7 +57,7 @@ def test_templates_of_many_kinds_are_fit(home, tiny_model, tmp_path, template):
 )
 def test_a_template_that_no_row_can_be_encoded_with_is_refused_with_setting_and_mend(home, tiny_model, tmp_path, template, why):
     model = templates.with_template(tiny_model, tmp_path / "model", template)
-    with pytest.raises(UnfitModel, match=f"settings.yaml: base_model: {model} cannot be trained: .*{why}.*chat_template.jinja"):
+    with pytest.raises(LabError, match=f"settings.yaml: base_model: {model} cannot be trained: .*{why}.*chat_template.jinja"):
         tried(home, model)
 
 
@@ -64,7 +65,7 @@ def test_a_system_message_that_is_refused_matters_only_where_a_row_has_one(home,
     model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
     tried(home, model)
     tried(home, model, [QUESTION, ANSWER], [QUESTION, ANSWER, QUESTION, ANSWER])
-    with pytest.raises(UnfitModel, match=r"System role not supported.*leave rows like own.jsonl:2 out of the data sets"):
+    with pytest.raises(LabError, match=r"System role not supported.*leave rows like own.jsonl:2 out of the data sets"):
         tried(home, model, [QUESTION, ANSWER], [SYSTEM, QUESTION, ANSWER])
 
 
@@ -75,7 +76,7 @@ def test_an_answer_that_nothing_ends_could_not_be_taught_to_stop(home, tiny_mode
     model = templates.with_template(tiny_model, tmp_path / "model", plain)
     tried(home, model)
     model = templates.with_template(tiny_model, tmp_path / "endless", plain, eos_token=None)
-    with pytest.raises(UnfitModel, match="token that ends an answer"):
+    with pytest.raises(LabError, match="token that ends an answer"):
         tried(home, model)
 
 
@@ -96,7 +97,7 @@ def test_a_model_that_is_nowhere_or_has_no_tokenizer_is_refused_by_name(home, ti
     with pytest.raises(ModelError, match="nobody/nothing-at-all"):
         tried(home, "nobody/nothing-at-all")
     bare = shutil.copytree(tiny_model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "*.jinja"))
-    with pytest.raises(UnfitModel, match=f"base_model: {bare} has no tokenizer"):
+    with pytest.raises(LabError, match=f"base_model: {bare} has no tokenizer"):
         tried(home, bare)
 
 

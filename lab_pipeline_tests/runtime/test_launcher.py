@@ -8,7 +8,7 @@ import pytest
 
 from lab_pipeline.config.settings import SettingsError, load_settings
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.home import PROJECT, HomeError, default_home
+from lab_pipeline.core.home import PROJECT, default_home
 from lab_pipeline.runtime import launcher
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY, home_of, prepare
 
@@ -45,10 +45,11 @@ def test_each_url_has_a_home_named_after_its_repository():
 def test_a_home_of_a_url_keeps_url_and_ref(tmp_path):
     url = "https://example.org/taxonomy.git"
     home = prepare(tmp_path / "home", url, "release")
-    assert prepare(home.root, None) == prepare(home.root, url) == prepare(home.root, url, "release") == home
+    homes = [prepare(home.root, None), prepare(home.root, url), prepare(home.root, url, "release")]
+    assert {each.root for each in homes} == {home.root}
     settings = load_settings(home.settings_file)
     assert (settings.taxonomy.path, settings.taxonomy.ref) == (url, "release")
-    with pytest.raises(HomeError, match=r"reads release .*, not main; .*edit taxonomy\.ref in .*settings\.yaml"):
+    with pytest.raises(LabError, match=r"reads release .*, not main; .*edit taxonomy\.ref in .*settings\.yaml"):
         prepare(home.root, url, "main")
     assert load_settings(home.settings_file) == settings
 
@@ -78,7 +79,7 @@ def test_later_calls_need_no_taxonomy_and_keep_the_settings(tmp_path, taxonomy):
     with home.settings_file.open("a", encoding="utf-8") as file:
         file.write("\nseed: 5\n")
     text = home.settings_file.read_text(encoding="utf-8")
-    assert prepare(home.root, None) == prepare(home.root, taxonomy) == home
+    assert prepare(home.root, None).root == prepare(home.root, taxonomy).root == home.root
     assert home.settings_file.read_text(encoding="utf-8") == text
 
 
@@ -92,7 +93,7 @@ def test_the_environment_names_absolute_paths(tmp_path, taxonomy, monkeypatch):
 
 
 def test_without_home_and_taxonomy_nothing_is_made(tmp_path):
-    with pytest.raises(HomeError, match=r"no home yet; run `lab-pipeline retune"):
+    with pytest.raises(LabError, match=r"no home yet; run `lab-pipeline retune"):
         prepare(tmp_path / "home", None)
     assert not (tmp_path / "home").exists()
 
@@ -101,7 +102,7 @@ def test_a_home_is_refused_to_another_taxonomy_in_words_that_say_what_to_do(tmp_
     home = prepare(tmp_path / "home", taxonomy)
     os.environ["DAGSTER_HOME"] = "untouched"
     (tmp_path / "other").mkdir()
-    with pytest.raises(HomeError, match=re.escape(str(tmp_path / "other")) + r".*--home"):
+    with pytest.raises(LabError, match=re.escape(str(tmp_path / "other")) + r".*--home"):
         prepare(home.root, tmp_path / "other")
     assert os.environ["DAGSTER_HOME"] == "untouched"
 
@@ -109,7 +110,7 @@ def test_a_home_is_refused_to_another_taxonomy_in_words_that_say_what_to_do(tmp_
 def test_a_home_whose_settings_were_pointed_elsewhere_is_refused(tmp_path, taxonomy):
     home = prepare(tmp_path / "home", taxonomy)
     home.settings_file.write_text(f"taxonomy: {{path: {tmp_path / 'other'}}}\n", encoding="utf-8")
-    with pytest.raises(HomeError, match="belongs to the taxonomy"):
+    with pytest.raises(LabError, match="belongs to the taxonomy"):
         prepare(home.root, None)
 
 

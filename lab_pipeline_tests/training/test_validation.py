@@ -90,7 +90,7 @@ def test_measuring_draws_no_random_number_and_goes_back_to_training(tiny_model: 
 def test_a_row_longer_than_a_pack_is_measured_by_its_beginning(tiny_model: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     long = ValidationSet.of([training_row("Tell all?", "word " * 500)], tokenizer, 64)
-    assert [len(row.tokens) for row in long.rows] == [64]
+    assert [len(row.tokens) for _, row in long.rows] == [64]
     assert ValidationSet.of([], tokenizer, 64).measure(AutoModelForCausalLM.from_pretrained(tiny_model)) == {
         "leaves": None,
         "general": None,

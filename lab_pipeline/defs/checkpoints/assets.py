@@ -114,7 +114,7 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessCl
     """Train in a separate process, which can be killed without the run.
 
     Raises:
-        TrainingFailed: the process ended without a checkpoint.
+        LabError: the process ended without a checkpoint.
     """
     # With several visible GPUs, transformers' Trainer would spread each pack over all of them.
     first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]

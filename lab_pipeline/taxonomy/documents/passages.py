@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, Passage
 from lab_pipeline.taxonomy.documents.repository import Document
@@ -68,31 +67,19 @@ class _Block:
 
 
 def _blocks(markdown: str) -> list[_Block]:
-    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
     blocks: list[_Block] = []
-    level = 0
-    lines = (0, 0)
-    for token in tokens:
+    level, lines = 0, (0, 0)
+    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
         if token.type == "heading_open":
             level = int(token.tag[1:])
         elif token.type == "heading_close":
             level = 0
         lines = (token.map[0], token.map[1]) if token.map else lines
         if token.type == "inline":
-            text = " ".join(_plain(token).split())
-            if text:
-                blocks.append(_Block(level, *lines, text))
+            shown = [each for each in token.children or [] if each.type in ("text", "code_inline", "softbreak", "hardbreak")]
+            text = " ".join("".join(" " if each.type.endswith("break") else each.content for each in shown).split())
+            blocks += [_Block(level, *lines, text)] if text else []
     return blocks
-
-
-def _plain(inline: Token) -> str:
-    words = []
-    for child in inline.children or []:
-        if child.type in ("text", "code_inline"):
-            words.append(child.content)
-        elif child.type in ("softbreak", "hardbreak"):
-            words.append(" ")
-    return "".join(words)
 
 
 def _chunks(text: str) -> list[str]:

@@ -22,10 +22,6 @@ MAX_DEEP_WILDCARDS = 3
 """Each '**' in a pattern multiplies the time that matching may take."""
 
 
-class DocumentProblem(LabError):
-    """Documents cannot be read; the message says what to fix."""
-
-
 @dataclass(frozen=True)
 class Document:
     """One text file of a document repository."""
@@ -44,32 +40,29 @@ def fetch_documents(
     A repository is not contacted if its mirror has the commit. For `origin`, see `local_path`.
 
     Raises:
-        DocumentProblem: The address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
+        LabError: The address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
     """
     for pattern in reference.patterns:
         if pattern.count("**") > MAX_DEEP_WILDCARDS:
-            raise DocumentProblem(f"pattern {pattern} has more than {MAX_DEEP_WILDCARDS} '**'")
+            raise LabError(f"pattern {pattern} has more than {MAX_DEEP_WILDCARDS} '**'")
     local = local_path(reference.repo, taxonomy, origin)
     if local and settings.allow_local is False:
-        raise DocumentProblem(f"local document repository {reference.repo} is refused (documents.allow_local is false)")
+        raise LabError(f"local document repository {reference.repo} is refused (documents.allow_local is false)")
     if local and local.is_dir() and reference.commit == WORKTREE:
         return _checked(reference, _read_folder(reference, local), settings)
     if reference.commit == WORKTREE:
-        raise DocumentProblem(f"commit '{WORKTREE}' needs a plain local folder, which {reference.repo} is not")
+        raise LabError(f"commit '{WORKTREE}' needs a plain local folder, which {reference.repo} is not")
     address = str(local) if local else reference.repo
     git = Git(mirrors / f"{digest(address)}.git", address, settings.timeout_seconds)
     commit = git.commit(reference.commit)
-    try:
-        if commit is None:
-            if local and not local.exists():
-                raise DocumentProblem(f"document repository {reference.repo} does not exist (looked at {local})")
-            git.fetch("+refs/*:refs/mirror/*")
-            commit = git.commit(reference.commit)
-        if commit is None:
-            raise DocumentProblem(f"{reference.repo} has no commit {reference.commit}")
-        return _checked(reference, _read_commit(reference, git, commit), settings)
-    except GitError as error:
-        raise DocumentProblem(str(error)) from None
+    if commit is None:
+        if local and not local.exists():
+            raise LabError(f"document repository {reference.repo} does not exist (looked at {local})")
+        git.fetch("+refs/*:refs/mirror/*")
+        commit = git.commit(reference.commit)
+    if commit is None:
+        raise LabError(f"{reference.repo} has no commit {reference.commit}")
+    return _checked(reference, _read_commit(reference, git, commit), settings)
 
 
 def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | None:
@@ -79,7 +72,7 @@ def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | 
     path, it starts there.
 
     Raises:
-        DocumentProblem: It is neither.
+        LabError: It is neither.
     """
     try:
         if is_remote(repo):
@@ -89,9 +82,9 @@ def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | 
             path = (origin / repo).resolve()
         return path
     except GitError as error:
-        raise DocumentProblem(f"document repository {error}") from None
+        raise LabError(f"document repository {error}") from None
     except (RuntimeError, OSError) as error:
-        raise DocumentProblem(f"document repository {repo} cannot be found: {error}") from None
+        raise LabError(f"document repository {repo} cannot be found: {error}") from None
 
 
 def _checked(reference: DocumentReference, documents: Iterable[Document], settings: DocumentSettings) -> list[Document]:
@@ -99,11 +92,11 @@ def _checked(reference: DocumentReference, documents: Iterable[Document], settin
     for document in documents:
         size += len(document.text)
         if size > settings.max_megabytes * 1_000_000:
-            raise DocumentProblem(f"more than documents.max_megabytes = {settings.max_megabytes} of text")
+            raise LabError(f"more than documents.max_megabytes = {settings.max_megabytes} of text")
         if document.text.strip():
             found.append(document)
     if not found:
-        raise DocumentProblem(
+        raise LabError(
             f"{reference.repo} at {reference.commit} has no readable file ({', '.join(READABLE)}) that matches "
             f"{', '.join(reference.patterns)}"
         )

@@ -37,8 +37,6 @@ _PIECE, _OVERLAP = 2000, 400
 _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localhost|test)$", re.IGNORECASE)
 """Reserved domains (RFC 2606)."""
 
-_LOCAL_NAMES = (".local", ".internal", ".localhost", ".svc")
-
 
 @dataclass(frozen=True)
 class SensitiveMatch:
@@ -50,9 +48,13 @@ class SensitiveMatch:
 
 def find_sensitive(text: str) -> list[SensitiveMatch]:
     """Find what looks like a secret or personal data, in order of lines, each kind once a line."""
+    from phonenumbers import PhoneNumberMatcher
+
     lines = {number: line for number, line in enumerate(text.split("\n"), 1) if ALLOWED not in line}
-    found = {*_secrets(lines), *_telephone_numbers(lines)}
+    found = set(_secrets(lines))
     for number, line in lines.items():
+        if "+" in line and PhoneNumberMatcher(line, None).has_next():
+            found.add(SensitiveMatch(number, "a telephone number"))
         for kind, pattern, is_valid in _PATTERNS if re.search(r"[@\d\"']", line) else ():
             if any(is_valid(match.group()) for match in pattern.finditer(line)):
                 found.add(SensitiveMatch(number, kind))
@@ -66,31 +68,30 @@ def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Probl
         lines.setdefault(match.kind, []).append(match.line)
     for kind, found in lines.items():
         more = f" (and {len(found) - 1} more such lines)" if len(found) > 1 else ""
-        remedy = (
-            f", which must not go to {', '.join(refused)} (documents.sensitive): take it out, or mark the line with '{ALLOWED}'"
-            if refused
-            else ""
-        )
-        yield Problem(document.path, found[0], "error" if refused else "warning", f"there seems to be {kind}{more}{remedy}")
-
-
-def foreign_hosts(settings: Settings) -> list[str]:
-    """List the hosts of teacher and judge that are, by their names, neither this machine nor in its network."""
-    endpoints = [model for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
-    hosts = {urlsplit(model.url).hostname or model.url for model in endpoints}
-    return sorted(host for host in hosts if not _is_near(host))
+        message = f"there seems to be {kind}{more}"
+        if refused:
+            message += f", which must not go to {', '.join(refused)} (documents.sensitive): "
+            message += f"take it out, or mark the line with '{ALLOWED}'"
+        yield Problem(document.path, found[0], "error" if refused else "warning", message)
 
 
 def refused_hosts(settings: Settings) -> list[str]:
-    """List the hosts to which documents with sensitive data must not go; none if `documents.sensitive` is 'warn'."""
-    return foreign_hosts(settings) if settings.documents.sensitive == "refuse" else []
+    """List the hosts to which documents with sensitive data must not go; none if `documents.sensitive` is 'warn'.
+
+    These are the hosts of teacher and judge that are, by their names, neither this machine nor in its network.
+    """
+    if settings.documents.sensitive == "warn":
+        return []
+    endpoints = [model for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
+    hosts = {urlsplit(model.url).hostname or model.url for model in endpoints}
+    return sorted(host for host in hosts if not _is_near(host))
 
 
 def _is_near(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return "." not in host or host.casefold().endswith((*_LOCAL_NAMES, ".svc.cluster.local"))
+        return "." not in host or host.casefold().endswith((".local", ".internal", ".localhost", ".svc"))
 
 
 def _secrets(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
@@ -100,25 +101,8 @@ def _secrets(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
         for number, line in lines.items():
             for start in range(0, max(len(line), 1), _PIECE - _OVERLAP):
-                yield from (
-                    SensitiveMatch(number, f"a secret ({found.type})") for found in scan_line(line[start : start + _PIECE])
-                )
-
-
-def _telephone_numbers(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
-    from phonenumbers import PhoneNumberMatcher
-
-    for number, line in lines.items():
-        if "+" in line and PhoneNumberMatcher(line, None).has_next():
-            yield SensitiveMatch(number, "a telephone number")
-
-
-def _is_real_address(address: str) -> bool:
-    return not _EXAMPLES.search(address)
-
-
-def _is_card(number: str) -> bool:
-    return luhn.is_valid(number.replace(" ", "").replace("-", ""))
+                for found in scan_line(line[start : start + _PIECE]):
+                    yield SensitiveMatch(number, f"a secret ({found.type})")
 
 
 def _begins_with_iban(words: str) -> bool:
@@ -139,12 +123,12 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     (
         "an e-mail address",  # neither the user of a URL nor git@host:path
         re.compile(r"(?:(?<=mailto:)|(?<![\w.+:/-]))[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b(?!:\S)"),
-        _is_real_address,
+        lambda address: not _EXAMPLES.search(address),
     ),
     (
         "a payment card's number",
         re.compile(r"(?<![\w.-])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -]?)\d{6}\2\d{5})(?![\w-]|\.\d)"),
-        _is_card,
+        lambda number: luhn.is_valid(re.sub("[ -]", "", number)),
     ),
     (
         "a bank account's number (IBAN)",

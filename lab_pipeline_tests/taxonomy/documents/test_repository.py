@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lab_pipeline.config.settings import DocumentSettings
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.storage import digest
-from lab_pipeline.taxonomy.documents.repository import DocumentProblem, fetch_documents
+from lab_pipeline.taxonomy.documents.repository import fetch_documents
 from lab_pipeline.taxonomy.leaf import DocumentReference
 from lab_pipeline_tests.repositories import commit_files, git, write_files
 
@@ -26,7 +27,7 @@ def texts(root: Path, *arguments, **settings) -> dict[str, str]:
 
 
 def refusal(root: Path, *arguments, **settings) -> str:
-    with pytest.raises(DocumentProblem) as caught:
+    with pytest.raises(LabError) as caught:
         fetch(root, *arguments, **settings)
     return str(caught.value)
 

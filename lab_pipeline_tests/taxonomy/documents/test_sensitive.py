@@ -15,7 +15,6 @@ from lab_pipeline.taxonomy.documents.sensitive import (
     ALLOWED,
     SensitiveMatch,
     find_sensitive,
-    foreign_hosts,
     refused_hosts,
     sensitive_problems,
 )
@@ -110,8 +109,8 @@ def test_a_line_made_to_be_slow_is_not(unit):
     ],
 )
 def test_a_host_is_foreign_if_it_is_not_in_the_own_network(tmp_path, url, foreign):
-    assert foreign_hosts(hosted(tmp_path, url)) == foreign
-    assert foreign_hosts(settings_for(tmp_path)) == []
+    assert refused_hosts(hosted(tmp_path, url)) == foreign
+    assert refused_hosts(settings_for(tmp_path)) == []
 
 
 def hosted(taxonomy: Path, url: str = "https://api.somebody.com/v1", sensitive: str = "refuse") -> Settings:
