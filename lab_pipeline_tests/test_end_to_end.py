@@ -17,7 +17,7 @@ from lab_pipeline_tests.builders import edit_yaml
 KNOWLEDGE = "knowledge/geography/thalveren"
 SKILL = "foundational_skills/reasoning/temporal/order_of_events"
 FLOWS = Path(__file__).parents[1] / "lab_pipeline" / "flows"
-RECIPES = Path(__file__).parents[1] / "lab_pipeline" / "training" / "recipes"
+RECIPES = Path(__file__).parents[1] / "lab_pipeline" / "config" / "recipes"
 
 
 def small_taxonomy(root: Path) -> Path:
