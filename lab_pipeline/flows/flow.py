@@ -1,20 +1,22 @@
 """Load and check a flow: `flow.yaml` and the prompt files beside it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lab_pipeline.core.rows import GENERATED_SCHEMA
 from lab_pipeline.core.storage import digest
 from lab_pipeline.core.validation import validation_problems
-from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, load_yaml, render_prompt
+from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, load_yaml, render_prompt, unknown_variables
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
 
 SHIPPED = Path(__file__).parent
 KNOWN_ROWS = "known_rows.yaml"
+_OF_LEAF = ("task", "domain", "outline", "heading")
 STOPS_BELOW = 0.5
 """A judge before a stage stops rows with a lower score: they are more probably bad than good."""
 
@@ -247,6 +249,9 @@ def load_flow(name: str, kind: Kind | None = None) -> Flow:
         raise FlowError(f"flow {name} serves {file.kind} leaves, not {kind}; see flows in settings.yaml")
     parts: list[Augmentation | Stage | Judge] = [*file.augmentations, *file.stages, *file.judges]
     prompts = {name: load_prompt(folder / name) for name in sorted({part.prompt for part in parts})}
+    for prompt, known in variables_by_prompt(file):
+        if unknown := unknown_variables(prompts[prompt], known, GENERATED_SCHEMA.names):
+            raise FlowError(f"{folder / prompt}: {unknown[0]!r} is undefined; a row has {', '.join(sorted(known))} there")
     gating = [judge for judge in file.judges if judge.gates]
     if not gating:
         return Flow(folder.name, file, prompts)
@@ -258,6 +263,24 @@ def load_flow(name: str, kind: Kind | None = None) -> Flow:
         for row in (*good, *bad):
             flow.render(judge.prompt, row)
     return flow
+
+
+def variables_by_prompt(file: FlowFile) -> Iterator[tuple[str, set[str]]]:
+    """Yield each prompt of a flow with the variables that it may use: see `Draft.variables` in `instructions/generate.py`."""
+    known = {*_OF_LEAF, "examples", "support", "text"} | ({"answer"} if file.start.answers else set())
+    for augmentation in file.augmentations:
+        yield augmentation.prompt, known
+    asked = set()
+    for stage in file.stages:
+        for judge in file.judges:
+            if judge.before == stage.output and judge.name not in asked:
+                asked.add(judge.name)
+                yield judge.prompt, known
+        yield stage.prompt, known | {"several"}
+        known = known | {*stage.columns}
+    for judge in file.judges:
+        if not judge.before:
+            yield judge.prompt, {*_OF_LEAF, *GENERATED_SCHEMA.names}
 
 
 _Model = TypeVar("_Model", bound=_Section)

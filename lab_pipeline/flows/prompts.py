@@ -1,12 +1,13 @@
 """Load and render prompts: YAML lists of messages, whose contents are Jinja templates without undefined variables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, final
 
 import jinja2
 import yaml
+from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from lab_pipeline.core.errors import LabError
@@ -76,6 +77,28 @@ def load_yaml(path: Path) -> Any:
         raise FlowError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FlowError(f"{path}: not valid YAML: {error}") from None
+
+
+def unknown_variables(prompt: Prompt, known: Collection[str], in_examples: Collection[str]) -> list[str]:
+    """Return the variables of a prompt that are neither known nor in the items that its messages are repeated for."""
+    unknown: set[str] = set()
+    for part in prompt:
+        if "role" in part:
+            unknown |= _variables(part["content"]) - {*known}
+            continue
+        each = part["each"]
+        given = {*in_examples} if isinstance(each, str) else set.intersection(*map(set, each)) if each else set()
+        unknown |= {each} - {*known} if isinstance(each, str) else set()
+        unknown |= {name for turn in part["messages"] for name in _variables(turn["content"])} - {*known} - given
+    return sorted(unknown)
+
+
+def _variables(text: str) -> set[str]:
+    """Return the variables that a template looks up, but for those whose absence it provides for."""
+    parsed = _TEMPLATES.parse(text)
+    tested = parsed.find_all((nodes.Test, nodes.Filter))
+    spared = {each.node.name for each in tested if each.name in ("defined", "default") and isinstance(each.node, nodes.Name)}
+    return meta.find_undeclared_variables(parsed) - spared - {*_TEMPLATES.globals}
 
 
 def load_prompt(path: Path) -> Prompt:

@@ -60,7 +60,7 @@ class Draft:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Return what prompts may use."""
+        """Return what prompts may use; `variables_by_prompt` in `flows/flow.py` knows their names before there is a draft."""
         return {
             **_description(self.leaf),
             "examples": self.examples,

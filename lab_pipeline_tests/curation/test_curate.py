@@ -175,6 +175,7 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
         file["judges"][0].update(gates=True, before="answer", minimum=0.8)
 
     edit_yaml(folder / "flow.yaml", answer_after_the_judge)
+    (folder / "faithful.yaml").write_text("- {role: user, content: 'Does this tell {{ question }} {{ support }}'}")
     early = load_flow(str(folder), "knowledge")
     stopped = {"answer": None, "fault": "stopped by judge faithful"}
     rows = [

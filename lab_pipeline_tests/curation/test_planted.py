@@ -77,9 +77,8 @@ def table(verdicts: Verdicts) -> str:
 
 def test_there_are_200_good_rows_and_as_many_bad_ones(ground: Ground) -> None:
     good, bad = planted(ground.sources, ground.heldout)
-    assert len(good) >= 200
+    assert len(good) >= 200 and len(bad) >= 200
     assert set(Counter(row["planted"] for row in bad).values()) == {EACH}
-    assert len(bad) == 10 * EACH
 
 
 def test_rules_without_a_judge_catch_the_bad_and_keep_the_good(verdicts: Verdicts) -> None:

@@ -9,7 +9,7 @@ MEND = "then record the verdicts: python -m lab_pipeline_tests.curation.verdicts
 
 
 def test_other_verdicts_need_another_curation_version() -> None:
-    version, rows = recorded()
+    version, _, rows = recorded()
     assert len(rows) >= 400
     assert version == CURATION_VERSION, f"CURATION_VERSION was raised to {CURATION_VERSION}; {MEND}"
     changed = changes()

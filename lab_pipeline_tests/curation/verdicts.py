@@ -14,6 +14,7 @@ from typing import Any
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import curate
+from lab_pipeline.curation.rules import RULES
 from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -22,13 +23,14 @@ from lab_pipeline_tests.curation.planted import planted
 from lab_pipeline_tests.curation.planted_good import ROOT
 
 RECORD = Path(__file__).with_name("verdicts.jsonl")
-"""First line: `version`. Then a row each, with the rule that rejects it under the simple and the strong flow, or 'kept'."""
+"""First line: `version`, and names of the `rules`. Then a row each, with the rule that rejects it under the simple and the
+strong flow, or 'kept'."""
 
 
-def recorded() -> tuple[int, list[dict[str, Any]]]:
-    """(curation version, rows with their verdicts) as they were recorded."""
+def recorded() -> tuple[int, list[str], list[dict[str, Any]]]:
+    """(curation version, names of the rules, rows with their verdicts) as they were recorded."""
     head, *rows = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
-    return head["version"], rows
+    return head["version"], head["rules"], rows
 
 
 def judged(rows: list[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -50,14 +52,19 @@ def judged(rows: list[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> li
 
 
 def changes() -> list[str]:
-    """The recorded rows whose verdict is another one now."""
-    _, rows = recorded()
-    return [
+    """What is another one now: the rules and their order, and the verdicts on the recorded rows."""
+    _, rules, rows = recorded()
+    others = [f"rules: {' '.join(rules)}, now {' '.join(_names())}"] if rules != _names() else []
+    return others + [
         f"{before['leaf']}: {before['question']!r} -> {before['answer']!r}: {flow}: {before[flow]}, now {now[flow]}"
         for before, now in zip(rows, judged(rows, sample_sources()[0]), strict=True)
         for flow in ("simple", "strong")
         if before[flow] != now[flow]
     ]
+
+
+def _names() -> list[str]:
+    return [rule.__name__ for rule in RULES]
 
 
 def sample_sources() -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
@@ -76,7 +83,7 @@ def record() -> None:
     good, bad = planted(sources, heldout)
     columns = ("id", "leaf", "kind", "context", "question", "answer", "support", "fault", "scores")
     rows = judged([{name: row[name] for name in columns} for row in good + bad], sources)
-    lines = [{"version": CURATION_VERSION}, *rows]
+    lines = [{"version": CURATION_VERSION, "rules": _names()}, *rows]
     RECORD.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from lab_pipeline.core.rows import GENERATED_SCHEMA
-from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow, shipped_flows
+from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow, shipped_flows, variables_by_prompt
+from lab_pipeline.flows.prompts import render_prompt
 from lab_pipeline.instructions.generate import first_drafts
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline_tests.builders import edit_yaml
@@ -67,7 +68,7 @@ def test_every_prompt_of_a_shipped_flow_renders_with_what_a_row_has(kind: Kind) 
         written = {message.content for message in messages if message.role == "assistant"}
         shown = [example[stage.output] for example in row["examples"]]
         assert len(shown) == min(flow.file.start.examples, len(SOURCE["seeds"]))
-        assert written >= set(shown)
+        assert written >= set(shown) or stage.output in row  # what is there already needs no examples to be revised
         row[stage.output] = f"WRITTEN {stage.output}"
     stored = {name: row.get(name, f"STORED {name}") for name in GENERATED_SCHEMA.names}
     for judge in flow.file.judges:
@@ -86,15 +87,22 @@ def test_every_stage_sees_what_the_stages_before_it_wrote(kind: Kind) -> None:
         before = row[stage.output] = f"WRITTEN {stage.output}"
 
 
+@pytest.mark.parametrize("name", shipped_flows())
+def test_the_variables_that_prompts_are_checked_for_are_those_that_drafts_have(name: str) -> None:
+    flow = load_flow(name)
+    _, known = next(iter(variables_by_prompt(flow.file)))
+    assert known - {"several"} == set(first_drafts(SOURCE, flow, 17)[0].variables)
+
+
 def test_examples_are_filled_in_one_by_one_and_their_names_stay_inside(own: Path) -> None:
     prompt = [
         {"role": "system", "content": "{{ domain }}"},
         {"each": "examples", "messages": [{"role": "user", "content": "{{ question }} of {{ domain }}"}]},
         {"role": "user", "content": "  {{ question }}\n"},
     ]
-    (own / "question.yaml").write_text(yaml.safe_dump(prompt))
+    (own / "answer.yaml").write_text(yaml.safe_dump(prompt))
     row = {"domain": "D", "question": "own", "examples": [{"question": "one"}, {"question": "two"}]}
-    messages = load_flow(str(own)).render("question.yaml", row)
+    messages = load_flow(str(own)).render("answer.yaml", row)
     assert [message.content for message in messages] == ["D", "one of D", "two of D", "own"]
 
 
@@ -177,7 +185,10 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
         (lambda file: file["rules"].update(answer_word=[1, 2]), r"rules.answer_word: Extra"),
         (lambda file: file.pop("kind"), "flow.yaml: kind: Field required"),
         (lambda file: file.update(stages=[]), "flow.yaml: stages: "),
-        (lambda file: file["stages"].pop(), "stages: one must give the question, and the last one the answer"),
+        (
+            lambda file: file.update(stages=file["stages"][:1]),
+            "stages: one must give the question, and the last one the answer",
+        ),
         (lambda file: file["stages"].pop(0), "stages: one must give the question, and the last one the answer"),
         (lambda file: file["judges"][0].update(choices={"Yes": 1}), r"judges.0: choices: expected two or more"),
         (lambda file: file["judges"][0].update(choices={"Yes": 1, "Yet": 0}), r"judges.0: choices: .* different first letters"),
@@ -275,11 +286,46 @@ def test_a_prompt_with_a_mistake_is_an_error_before_anything_runs(own: Path, tex
         ("- {each: support, messages: [{role: user, content: a}]}", "each: a row has no list 'support'"),
     ],
 )
-def test_an_undefined_variable_is_an_error_that_names_flow_and_prompt(own: Path, text: str, said: str) -> None:
-    (own / "question.yaml").write_text(text)
-    flow = load_flow(str(own))
+def test_an_undefined_variable_is_an_error_that_names_flow_and_prompt(text: str, said: str) -> None:
     with pytest.raises(FlowError, match=f"flow own, question.yaml: {said}"):
-        flow.render("question.yaml", {"support": "S", "examples": [{"question": "one"}]})
+        render_prompt("flow own, question.yaml", yaml.safe_load(text), {"support": "S", "examples": [{"question": "one"}]})
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "unknown"),
+    [
+        ("question.yaml", "- {role: user, content: '{{ tsak }}'}", "tsak"),
+        ("question.yaml", "- {role: user, content: '{% if task %}{{ task }}{% else %}{{ answer }}{% endif %}'}", "answer"),
+        ("question.yaml", "- {each: examples, messages: [{role: user, content: '{{ qestion }}'}]}", "qestion"),
+        ("question.yaml", "- {each: exmples, messages: [{role: user, content: a}]}", "exmples"),
+        ("answer.yaml", "- {role: user, content: '{{ context }}'}", "context"),
+        (
+            "fits_instruction.yaml",
+            "- {each: [{a: x, b: y}, {a: x}], messages: [{role: user, content: '{{ a }} {{ b }}'}]}",
+            "b",
+        ),
+        ("fits_instruction.yaml", "- {role: user, content: '{{ several }}'}", "several"),
+    ],
+)
+def test_a_variable_that_no_row_will_have_is_found_before_the_teacher_is_asked(
+    own: Path, file: str, text: str, unknown: str
+) -> None:
+    (own / file).write_text(text)
+    with pytest.raises(FlowError, match=f"own/{file}: '{unknown}' is undefined; a row has .*task"):
+        load_flow(str(own))
+
+
+@pytest.mark.parametrize(
+    "spared",
+    [
+        "{% if context is defined %}{{ context }}{% endif %}",
+        "{{ context | default('none') }}",
+        "{% for number in range(2) %}{{ number }}{% endfor %}",
+    ],
+)
+def test_a_variable_that_a_prompt_provides_for_is_no_mistake(own: Path, spared: str) -> None:
+    (own / "answer.yaml").write_text(yaml.safe_dump([{"role": "user", "content": f"{spared} {{{{ question }}}}"}]))
+    assert load_flow(str(own)).render("answer.yaml", {"question": "Who?"})[-1].content.endswith("Who?")
 
 
 def digests(flow: Flow) -> dict[str, str]:
@@ -309,7 +355,11 @@ def first_message(text: str) -> Callable[[Any], Any]:
         ("fits_instruction.yaml", lambda prompt: prompt[-1].update(content="Judge."), {"judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 1, "No": 0, "Partly": 0.5}), {"judging"}),
         ("flow.yaml", lambda file: file["judges"][0].update(choices={"Yes": 0, "No": 1}), {"judging"}),
-        ("flow.yaml", lambda file: file["judges"][0].update(before="answer"), {"generation", "judging"}),
+        (
+            "flow.yaml",
+            lambda file: file["judges"][0].update(before="answer", prompt="question.yaml"),
+            {"generation", "judging"},
+        ),
         ("flow.yaml", lambda file: file["judges"][0].update(name="true"), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"].pop(), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"][0].update(minimum=0.6), {"curation"}),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,11 @@ def test_a_question_that_failed_stays_a_fault_where_the_start_is_the_answer() ->
         assert (row["question"], row["fault"]) == ("", "question empty")
 
 
-def test_no_prompt_sees_an_answer_before_there_is_one(tmp_path: Path) -> None:
-    folder = shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own")
-    (folder / "question.yaml").write_text("- {role: user, content: '{{ answer }}'}")
-    with pytest.raises(FlowError, match=r"flow own, question\.yaml: 'answer' is undefined"):
-        asyncio.run(generate(source("freeform_skill"), load_flow(str(folder)), ScriptedTeacher(), ScriptedTeacher(), 17, ""))
+def test_no_prompt_sees_an_answer_before_there_is_one() -> None:
+    own = flow("freeform_skill")
+    own = replace(own, prompts={**own.prompts, "question.yaml": [{"role": "user", "content": "{{ answer }}"}]})
+    with pytest.raises(FlowError, match=r"flow simple_freeform_skill, question\.yaml: 'answer' is undefined"):
+        asyncio.run(generate(source("freeform_skill"), own, ScriptedTeacher(), ScriptedTeacher(), 17, ""))
 
 
 def test_a_grounded_row_is_supported_by_the_context_that_was_written_for_it() -> None:
@@ -302,6 +303,24 @@ def test_a_judge_before_a_stage_scores_a_row_once_even_if_two_stages_write_that_
     assert {(row["answer"], len(row["scores"])) for row in rows} == {("Revise?", 1)}
 
 
+def test_a_stage_can_revise_what_an_earlier_one_wrote(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own")
+    revise = {"output": "answer", "prompt": "revise.yaml", "max_tokens": 80}
+    edit_yaml(folder / "flow.yaml", lambda file: file["stages"].append(revise))
+    (folder / "revise.yaml").write_text("- {role: user, content: 'Revise: {{ question }} -> {{ answer }}'}")
+
+    def script(request: Request) -> str | Reply:
+        last = request.messages[-1].content
+        return last.upper() if last.startswith("Revise: ") else copying(request)
+
+    teacher = ScriptedTeacher(script)
+    rows = asyncio.run(generate(source("freeform_skill"), load_flow(str(folder)), teacher, ScriptedTeacher(), 17, "commit"))
+    assert [row["question"] for row in rows] == [row["question"] for row in generated("freeform_skill", ScriptedTeacher())]
+    for row in rows:
+        assert row["answer"].startswith(f"Revise: {row['question']} -> ".upper())
+        assert row["answer"].endswith(f"Dear neighbour, it is ready for you: {row['question']}".upper())
+
+
 def test_a_teacher_that_gives_no_reply_ends_the_run_with_its_reason() -> None:
     def script(request: Request) -> str:
         raise TeacherError("out of paper")
@@ -310,12 +329,11 @@ def test_a_teacher_that_gives_no_reply_ends_the_run_with_its_reason() -> None:
         generated("knowledge", ScriptedTeacher(script))
 
 
-def test_a_prompt_that_asks_for_what_rows_lack_ends_the_run(tmp_path: Path) -> None:
-    folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own")
-    (folder / "faithful.yaml").write_text("- {role: user, content: '{{ grade }}'}")
-    own = load_flow(str(folder), "knowledge")
+def test_a_prompt_that_asks_for_what_rows_lack_ends_the_run() -> None:
+    own = flow("knowledge")
+    own = replace(own, prompts={**own.prompts, "faithful.yaml": [{"role": "user", "content": "{{ grade }}"}]})
     rows = generated("knowledge", ScriptedTeacher())
-    with pytest.raises(FlowError, match=r"flow own, faithful\.yaml: 'grade' is undefined"):
+    with pytest.raises(FlowError, match=r"flow simple_knowledge, faithful\.yaml: 'grade' is undefined"):
         asyncio.run(judge(rows, source("knowledge"), own, ScriptedTeacher()))
 
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab_pipeline.text.leaks import SAME_QUESTION, LeakDetector, jaccard
@@ -148,7 +148,6 @@ def test_no_leak_is_missed_by_looking_at_the_rarest_words_only(known, asked):
     assert LeakDetector(questions).leak(question) == (similar[0] if similar and asked else None)
 
 
-@settings(deadline=None)
 @given(
     known=st.lists(st.lists(st.sampled_from([*WORDS, "the", "which"]), max_size=9).map(" ".join), max_size=12),
     asked=st.lists(
