@@ -11,7 +11,7 @@ def deployment() -> str:
     """Return `LAB_DEPLOYMENT`: 'local' (the default, everything on this machine) or 'k8s' (each step in a pod).
 
     Raises:
-        LabError: It is neither.
+        LabError: The variable has another value.
     """
     found = os.environ.get("LAB_DEPLOYMENT") or "local"
     if found not in ("local", "k8s"):

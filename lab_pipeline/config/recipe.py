@@ -16,13 +16,13 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 
 class Strategy(StrEnum):
-    """How the two phases of training are combined."""
+    """How the two phases of training, knowledge and skills, are combined."""
 
     phased = "phased"
-    """Knowledge, then skills on the same adapter, with a replay of knowledge rows (LAB paper, section 4)."""
+    """First knowledge, then skills on the same adapter, with some knowledge rows repeated (LAB paper, section 4)."""
     stacked = "stacked"
-    """One run over the rows of both phases, with the hyperparameters of `knowledge`: about as good with fewer samples
-    ("Secret Recipe", arXiv 2412.13337)."""
+    """One run over the rows of both phases, with the hyperparameters of `knowledge`: about as good as *phased* with fewer
+    training samples ("Secret Recipe", arXiv 2412.13337)."""
 
 
 class Lora(Section):
@@ -44,7 +44,10 @@ class SkillsPhase(PhaseRecipe):
 
 
 class ValidationRecipe(Section):
-    """How to select validation rows, and the epoch by them."""
+    """How many rows are kept from training to validate on, and how much an epoch that is taken may have forgotten.
+
+    Of the epochs within `general_tolerance`, the one with the lowest loss on the leaves' validation rows is taken.
+    """
 
     share: float = Field(0.1, ge=0, le=0.5, description="Share of each leaf's curated rows to validate on")
     general: int = Field(24, ge=0, description="Number of general questions to validate on, of those that no phase replays")
@@ -52,7 +55,7 @@ class ValidationRecipe(Section):
 
 
 class Recipe(Section):
-    """All hyperparameters of a training run; the files in `recipes/` explain each value. Sizes are in tokens."""
+    """All hyperparameters of a training run; the files in `recipes/` explain each value."""
 
     strategy: Strategy = Strategy.phased
     lora: Lora
@@ -75,13 +78,16 @@ class Recipe(Section):
         return self.strategy == Strategy.stacked
 
     def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, object]:
-        """Return the values that a phase's data set depends on."""
+        """Return those hyperparameters, as JSON, that a phase's data set depends on; if one changes, the data set is stale.
+
+        They are strategy, sizes of the validation sets, and both `general_replay`; for skills also `phase_1_replay` and `raft`.
+        """
         skills = {"general_replay"} | ({"phase_1_replay", "raft"} if phase == "skills" else set())
         chosen = {"validation": {"share", "general"}, "knowledge": {"general_replay"}, "skills": skills}
         return self.model_dump(mode="json", include={"strategy": True, **chosen})
 
     def phase(self, name: Literal["knowledge", "skills"]) -> PhaseRecipe:
-        """Return the hyperparameters of a phase."""
+        """Return the hyperparameters to train a phase with: under *stacked*, those of `knowledge` for both phases."""
         return self.skills if name == "skills" and not self.stacked else self.knowledge
 
 
@@ -93,7 +99,7 @@ def load_recipe(name: str) -> Recipe:
     """Load a shipped recipe by name, or a recipe file by path.
 
     Raises:
-        LabError: There is none, or a key of it is unknown, missing or wrong.
+        LabError: No shipped recipe or file has this name, the file is not YAML, or a key is unknown, missing or wrong.
     """
     path = SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(name)
     if not path.is_file():

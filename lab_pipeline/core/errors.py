@@ -1,4 +1,4 @@
-"""Define the errors that a person can fix: the message says what is wrong, where, and what to do."""
+"""Define the errors that a person can fix; their messages say what is wrong, where, and what to do."""
 
 
 class LabError(Exception):
@@ -6,4 +6,4 @@ class LabError(Exception):
 
 
 class NotMaterialized(LabError):
-    """Something is needed that an earlier asset has not produced yet."""
+    """Raised by a step whose input an earlier Dagster asset has not produced yet."""

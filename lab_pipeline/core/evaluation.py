@@ -9,41 +9,49 @@ from lab_pipeline.core.rows import EpochChoice
 
 
 class Measurement(TypedDict):
-    """Mean losses of all models on some questions, in nats per answer token; None where nothing could be measured."""
+    """Mean losses of base model, champion and candidate on the same questions, in nats per answer token.
+
+    Each question counts equally. All losses are None without questions; `champion` is also None without a champion.
+    """
 
     base: float | None
     champion: float | None
     candidate: float | None
     difference: float | None
-    """Candidate minus base."""
+    """Candidate minus base model, even if the gate compares the candidate with the champion; negative is better."""
     interval: list[float] | None
+    """Two-sided confidence interval [low, high] of `difference` at level `gate.confidence`; None below two questions."""
     questions: int
 
 
 class ChoiceScore(TypedDict):
-    """How well a model picks reference answers in multiple choice."""
+    """How well a model picks reference answers in multiple choice; the wrong choices are other answers from the same leaf."""
 
     questions: int
+    """Number of questions that have a wrong choice; all other questions are left out."""
     accuracy: float
+    """Share of questions whose reference answer the model finds likelier than every wrong choice."""
     reciprocal_rank: float
+    """Mean of 1 / rank of the reference answer; the likeliest choice has rank 1."""
     by_guessing: float
+    """Accuracy that random guessing is expected to have."""
 
 
 class LeafMeasurement(Measurement):
-    """Losses and multiple-choice scores on one leaf."""
+    """Losses and multiple-choice scores on the held-out questions of one leaf."""
 
     ranks: dict[str, ChoiceScore | None]
-    """By model."""
+    """Multiple-choice scores of 'base', 'champion' and 'candidate'; None without a champion, or without wrong choices."""
 
 
 class HeldoutMeasurement(LeafMeasurement):
-    """The same over all leaves, and for each of them."""
+    """Losses and multiple-choice scores on the held-out questions of all leaves together, and on those of each leaf."""
 
     leaves: dict[str, LeafMeasurement]
 
 
 class LeafFinding(TypedDict):
-    """`lab_pipeline.evaluation.gate.LeafVerdict` as JSON, without its `comparison`."""
+    """The fields of a `lab_pipeline.evaluation.gate.LeafVerdict` that readers use; the stored JSON also has `comparison`."""
 
     leaf: str
     role: str
@@ -52,7 +60,7 @@ class LeafFinding(TypedDict):
 
 
 class VerdictRecord(TypedDict):
-    """`lab_pipeline.evaluation.gate.Verdict` as JSON, without its `gain`."""
+    """The fields of a `lab_pipeline.evaluation.gate.Verdict` that readers use; the stored JSON also has `gain`."""
 
     promoted: bool
     outcome: str
@@ -61,78 +69,100 @@ class VerdictRecord(TypedDict):
 
 
 class JudgedMean(TypedDict):
-    """Means over the graded answers of a model."""
+    """Number, mean score and mean word count of those answers of one model that a judge could grade."""
 
     answers: int
     score: float
-    """From 0, wrong, to 1, right."""
+    """From 0 (wrong) to 1 (right)."""
     words: float
 
 
 class JudgedDifference(TypedDict):
-    """Candidate minus reference, in judged scores."""
+    """Mean judged score of the candidate minus that of the reference: the champion, or the base model if there is none."""
 
     difference: float
+    """From -1 to 1; positive is better."""
     interval: list[float] | None
+    """Two-sided confidence interval [low, high] at level `gate.confidence`; None for a single question."""
 
 
 class LengthAdjusted(JudgedDifference):
-    """The difference that answers of equal length would have."""
+    """The difference in judged score if the answers of candidate and reference were equally long: judges favour long answers.
+
+    It is the intercept of a least-squares fit of the score difference on the length difference of each question's two answers
+    (see `lab_pipeline.evaluation.judged`).
+    """
 
     slope: float
-    """Score per unit of log word count."""
+    """Rise of the score difference per unit of length difference, where length is log(1 + number of words)."""
 
 
 class Agreement(TypedDict):
-    """How far a judge's readings agree; see `lab_pipeline.evaluation.grading.agreement`."""
+    """How far a judge agrees with itself if it reads the same answers several times.
+
+    The last four fields are None if nothing can be compared; `lab_pipeline.evaluation.grading.agreement` defines them.
+    """
 
     graded: int
+    """Number of answers with a readable verdict in both orders: reference first and answer first."""
     not_graded: int
     unreadable_replies: int
     alike: float | None
+    """Share of graded answers with the same verdict in all readings."""
     repeats: float | None
+    """Share of pairs of readings in the same order that give the same verdict."""
     orders: float | None
+    """Share of pairs of readings in different orders that give the same verdict."""
     order_shift: float | None
+    """Mean score with the reference first minus mean score with the answer first."""
 
 
 class Separation(TypedDict):
-    """How well a judge's scores separate rows whose verdict is known."""
+    """How well a judge's scores tell good rows from bad ones, measured on rows that are known to be good or bad."""
 
     area: float
-    """Area under the ROC curve."""
+    """Area under the ROC curve: the share of pairs of a good and a bad row in which the good row scores higher."""
     interval: list[float]
+    """95 % confidence interval [low, high] of `area`."""
     separates: bool
+    """Whether `area` is at least `lab_pipeline.teacher.judging.SEPARATES`, so that the judge may decide."""
 
 
 class KnownSeparation(Separation):
-    """The same with the number of rows, and how far the judge's readings of them agree."""
+    """A grading judge's separation of the known rows, with their number and the agreement of its readings of them."""
 
     rows: int
     agreement: Agreement
 
 
 class JudgedScores(TypedDict, total=False):
-    """Scores by model and leaf, and the candidate's difference from the reference."""
+    """Mean judged scores by model and leaf, and the candidate's difference from the reference."""
 
     models: dict[str, JudgedMean | None]
+    """Means over all leaves, by model; None if none of the model's answers could be graded."""
     leaves: dict[str, dict[str, JudgedMean | None]]
-    """By leaf and model."""
+    """Means of each leaf, by leaf key and then by model."""
     compared: int
+    """Number of questions behind `raw` and `equal_length`: the answers of both candidate and reference are graded, and the
+    leaf is not in `gate.allowed_regressions`."""
     raw: JudgedDifference | None
+    """None if no question can be compared."""
     equal_length: LengthAdjusted | None
+    """None with fewer than three such questions, or if lengths always differ by the same factor, so that no slope fits."""
 
 
 class JudgedAnswers(JudgedScores, total=False):
-    """What a judge found in the models' answers; only `judge` and why it is `unanswered`, if it is."""
+    """What a judge found in the models' answers; if it did not answer, only `judge` and `unanswered` are present."""
 
     judge: Required[str]
     unanswered: Required[str | None]
+    """Why the judge did not answer; None if it did."""
     known_rows: KnownSeparation
     agreement: Agreement
 
 
 class EvaluatedLeaf(TypedDict):
-    """A leaf that a model was trained on: columns of its catalog entry and of its snapshot row."""
+    """A leaf that a candidate was trained on: some columns of its `CatalogEntry` and of its `SnapshotRow`."""
 
     leaf: str
     kind: str | None
@@ -147,7 +177,7 @@ class EvaluatedLeaf(TypedDict):
 
 
 class Provenance(TypedDict):
-    """What a candidate was trained from and how, by phase."""
+    """What a candidate was trained from and how; digests of data sets, ids of checkpoints and epoch choices are by phase."""
 
     datasets: dict[str, str]
     checkpoints: dict[str, str]
@@ -157,7 +187,7 @@ class Provenance(TypedDict):
 
 
 class EvaluatedModel(Provenance):
-    """What a candidate was trained from and how it was measured; stored in its evaluation and its lineage."""
+    """What a candidate was trained from, how it was measured, and the verdict; stored in its evaluation and its lineage."""
 
     digest: str
     """Hash of the candidate's files."""
@@ -176,12 +206,14 @@ class Evaluation(EvaluatedModel):
     """What the evaluation of a candidate found and decided; stored as `evaluation.json`."""
 
     inputs: str
-    """Fingerprint of all that the outcome depends on."""
+    """Fingerprint of all that a retune's outcome depends on (`lab_pipeline.evaluation.evaluate.retune_inputs`)."""
     candidate: str
     catalog: dict[str, str]
-    """Content hash of each leaf that the candidate was trained on."""
+    """Content hash of each leaf that the candidate was trained on, by leaf key."""
     changed: list[str]
+    """Leaves whose present rows the reference was not trained on; all leaves if only recipe or base model changed."""
     judged: JudgedAnswers | None
+    """None if the settings name no judge that grades answers."""
     leaves: list[EvaluatedLeaf]
     report: str
     """Path of the Markdown report."""

@@ -9,23 +9,23 @@ from lab_pipeline.core.rows import EpochChoice
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that a hostile document or contributor cannot control the terminal."""
+    """Escape unprintable characters except line breaks and tabs, so that a hostile text cannot control the terminal."""
     return "".join(
         letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode() for letter in text
     )
 
 
 def cell(value: Any) -> str:
-    """Put a contributor's text on one line and escape it, so that it neither leaves its table cell nor acts as markup."""
+    """Format a contributor's text for a cell of a Markdown table: on one line, Markdown and HTML escaped; '-' for None."""
     text = " ".join(str(value if value is not None else "-").split())
     return re.sub(r"([\\`\[\]|])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def number(value: float | None) -> str:
-    """Format a loss for reports, with '-' if nothing could be measured."""
+    """Format a loss with three decimals; '-' for None, which means that nothing could be measured."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def took(chosen: EpochChoice) -> str:
-    """Say which epoch's adapter was chosen for a phase, and why."""
+    """Say which epoch's adapter a training phase took, and why; without an epoch (nothing was trained), only why."""
     return f"Epoch {chosen['epoch']} of {chosen['of']} was taken: {chosen['why']}" if chosen["epoch"] else chosen["why"]

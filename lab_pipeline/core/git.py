@@ -1,6 +1,6 @@
-"""Read untrusted git repositories from bare mirrors, without ever checking them out.
+"""Read untrusted git repositories through bare mirrors, without ever checking out their files.
 
-So no hook, filter, submodule or symbolic link of the remote takes effect. The user's git settings are ignored.
+So no hook, filter, submodule or symbolic link of a repository takes effect. The git settings of user and system are ignored.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from urllib.parse import urlsplit
 from lab_pipeline.core.errors import LabError
 
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
-"""Environment variables passed on to git, which say where keys and proxies are."""
+"""Environment variables passed on to git; they say where programs, keys and proxies are."""
 
 _MOST_LISTED = 1 << 24
-"""Limit of a tree's listing in bytes, about 150,000 files: a few kilobytes of nested trees can expand to billions."""
+"""Maximum bytes of a commit's list of files (about 150,000 files): a few kilobytes of nested trees can list billions."""
 
 
 class GitError(LabError):
-    """Git refused, failed or took too long; the message holds git's own."""
+    """An address that is not allowed, or a git command that failed, took too long or printed too much."""
 
 
 @dataclass(frozen=True)
 class Tip:
-    """What a ref resolves to now."""
+    """What a ref of a repository resolved to when the repository was asked."""
 
     name: str
-    """Full name of the ref, '' for a commit id."""
+    """Name of the ref as the repository lists it, such as `refs/heads/main` or `HEAD`; '' for a commit id."""
     branch: str
-    """Short name of the ref; for HEAD, the branch."""
+    """The ref as it was asked for; for HEAD, the name of the branch that HEAD points to."""
     id: str
-    """Commit id; for an annotated tag of a bundle, the tag's own id."""
+    """Full commit id; for an annotated tag in a git bundle, which does not list the commit, the id of the tag itself."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A regular file of a commit."""
+    """A regular file of a commit; `id` and `size` (in bytes) are those of its content."""
 
     path: str
-    """Path in the tree, possibly hostile; bytes that are not UTF-8 are surrogate-escaped."""
+    """Path in the commit's tree, which may be hostile, as with `..`; bytes that are not UTF-8 are surrogate-escaped."""
     id: str
     size: int
 
 
 def is_remote(address: str) -> bool:
-    """Tell whether an address is remote, with an allowed transport (https, ssh, user@host:path), or a local path.
+    """Return True for a remote address with an allowed transport (https, ssh, user@host:path), and False for a local path.
 
     Raises:
-        GitError: It is neither, or holds a password.
+        GitError: The address uses another transport, holds a password, is no valid URL, or looks like an option.
     """
     if address.startswith("-"):
         raise GitError(f"{address!r} looks like an option, not an address")
@@ -76,14 +76,14 @@ def is_remote(address: str) -> bool:
 
 
 class Git:
-    """Runs git on a bare mirror of the repository at `address`."""
+    """Runs git commands, of at most `timeout_seconds` each, on a bare mirror of the repository at `address`."""
 
     def __init__(self, mirror: Path, address: str, timeout_seconds: int) -> None:
         self.mirror = mirror
         self.address = address
         self.timeout_seconds = timeout_seconds
         remote = is_remote(address)
-        # For a local path, the other end is a git process too, which would refuse a repository that another user owns.
+        # A local repository is served by a second git process, which without this would refuse one that another user owns.
         self._other_end = [] if remote else ["--upload-pack=git -c safe.directory=* upload-pack"]
         self._environment = {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
@@ -98,7 +98,11 @@ class Git:
         }
 
     def __call__(self, *arguments: str, limit: int = 1 << 30) -> bytes:
-        """Run one git command and return its output of at most `limit` bytes."""
+        """Run one git command and return what it prints.
+
+        Raises:
+            GitError: The command fails, takes longer than `timeout_seconds`, or prints more than `limit` bytes.
+        """
         with self._output(arguments) as output:
             printed = output.read(limit + 1)
             if len(printed) > limit:
@@ -107,7 +111,11 @@ class Git:
 
     @contextmanager
     def _output(self, arguments: tuple[str, ...], stdin_text: bytes = b"") -> Iterator[IO[bytes]]:
-        """Stream the output of a git command; git and its children always end with the block."""
+        """Yield the output of a git command as a stream; if the `with` block fails, git and its children are killed.
+
+        Raises:
+            GitError: The command fails, or takes longer than `timeout_seconds`.
+        """
         timed_out = threading.Event()
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
             stdin.write(stdin_text)
@@ -118,12 +126,12 @@ class Git:
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                start_new_session=True,  # its ssh ends with it, and cannot ask at the terminal
+                start_new_session=True,  # so that git's ssh is killed with git, and has no terminal to ask at
             )
             assert process.stdout
 
             def stop() -> None:
-                if process.returncode is None:  # after it was reaped, another process may have its id
+                if process.returncode is None:  # once git was reaped, another process may have its id
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
 
@@ -149,7 +157,7 @@ class Git:
                 raise GitError(f"git {arguments[0]} failed: {message[:300] or f'exit {process.returncode}'}")
 
     def commit(self, name: str) -> str | None:
-        """Resolve `name` to a full commit id, or None if the mirror has no such commit."""
+        """Resolve a commit id or ref of the mirror to a full commit id; None if the mirror lacks it, or git fails."""
         if not self.mirror.exists() or name.startswith("-"):
             return None
         try:
@@ -158,7 +166,13 @@ class Git:
             return None
 
     def tip(self, ref: str) -> Tip | None:
-        """Resolve `ref` (HEAD, branch, tag, full commit id) at the address, without the mirror; None if there is none."""
+        """Ask the repository at `address`, not the mirror, what `ref` resolves to; None if it has no such ref.
+
+        The ref may be HEAD, a branch, a tag, or a full commit id; the latter is returned without asking.
+
+        Raises:
+            GitError: The repository cannot be reached in time.
+        """
         if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", ref):
             return Tip("", ref, ref)
         options = ["--symref", *self._other_end, "--end-of-options"]
@@ -175,21 +189,29 @@ class Git:
         return None
 
     def fetch(self, refspec: str) -> None:
-        """Fetch from the address into the mirror, which is created if missing."""
+        """Fetch `refspec` from the repository at `address` into the mirror, which is created if missing.
+
+        Raises:
+            GitError: The repository cannot be reached in time, or lacks the ref.
+        """
         self.mirror.parent.mkdir(parents=True, exist_ok=True)
         self("init", "--quiet", "--bare", str(self.mirror))  # also repairs a mirror whose creation was interrupted
         options = ["--quiet", "--no-recurse-submodules", "--no-tags", *self._other_end, "--end-of-options"]
         self("fetch", *options, self.address, refspec)
 
     def descends(self, commit: str, ancestor: str) -> bool:
-        """Tell whether `ancestor` is an ancestor of `commit`, or the same commit."""
+        """Tell whether `ancestor` is an ancestor of `commit`, or the same commit; False if the mirror lacks one of them."""
         try:
             return self("merge-base", ancestor, commit).decode().strip() == ancestor
         except GitError:  # no common ancestor, or one of them is gone
             return False
 
     def files(self, commit: str) -> list[Blob]:
-        """List the regular files of a commit, without symbolic links and submodules."""
+        """List the regular files of a commit; symbolic links and submodules are skipped.
+
+        Raises:
+            GitError: The commit lists too many files, or the mirror is damaged.
+        """
         found = []
         for entry in self("ls-tree", "-r", "-z", "-l", commit, limit=_MOST_LISTED).split(b"\0"):
             head, _, path = entry.partition(b"\t")
@@ -201,9 +223,9 @@ class Git:
         return found
 
     def contents(self, blobs: list[Blob]) -> Iterator[bytes]:
-        """Yield the bytes of each blob, in order, from one git process."""
+        """Yield the content of each blob in the given order, all read from one git process."""
         with self._output(("cat-file", "--batch"), "".join(f"{blob.id}\n" for blob in blobs).encode()) as output:
             for blob in blobs:
-                output.readline()  # id, type, size
+                output.readline()  # git's header: id, type, size
                 yield output.read(blob.size)
                 output.readline()

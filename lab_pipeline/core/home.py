@@ -1,4 +1,4 @@
-"""Locate the artefacts of a home."""
+"""Locate the artefacts of a home, the folder with all data of one taxonomy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_FILE_NAME = 200
 
 
 def file_name(leaf_key: str) -> str:
-    """Derive a leaf's folder name in the home: flat, unique, and short enough for a file system."""
+    """Derive from a leaf's key the name of its folder: without slashes, unique, and of at most 200 characters."""
     name = quote(leaf_key, safe=" ").replace("~", "%7E")
     return name if len(name) <= _LONGEST_FILE_NAME else f"{name[:160]}~{digest(leaf_key)}"
 
@@ -30,17 +30,17 @@ class Home:
         self.dagster = root / "dagster"
         """`DAGSTER_HOME`: runs, events, schedules and logs."""
         self.judges = root / "judges"
-        """Each judge's scores for known rows."""
+        """For each judge of a flow, its scores for rows that are known to be good or bad; and the journal of those calls."""
         self.documents = root / "documents"
         """Mirrors of document repositories."""
         self.taxonomy_mirror = root / "taxonomy.git"
         self.taxonomies = root / "taxonomies"
-        """Taxonomies exported from the mirror, each named by its git tree."""
+        """Taxonomies exported from the mirror, each in a folder named by the id of its git tree."""
         self.current_snapshot = root / "snapshots" / "current.json"
         self.heldout_ledger = root / "heldout" / "ledger.jsonl"
         self.datasets = root / "datasets"
         self.models = root / "models"
-        """Base models, each converted once and named by hash."""
+        """Base models, each converted once, in folders named by hash."""
         self.checkpoints = root / "checkpoints"
         self.evaluations = root / "evaluations"
         self.champions = root / "champions"
@@ -48,10 +48,10 @@ class Home:
 
     @classmethod
     def open(cls, root: Path) -> Home:
-        """Open the home at `root`, and create it if missing.
+        """Open the home at `root`; if it is missing, create its folder and its marker `home.json`.
 
         Raises:
-            LabError: The folder cannot be written, or another release wrote it.
+            LabError: The folder cannot be written, or a release with another `SCHEMA_VERSION` wrote it.
         """
         home = cls(root.resolve())
         marker = home.root / "home.json"
@@ -69,7 +69,7 @@ class Home:
         return home
 
     def claim(self, taxonomy: str) -> None:
-        """Bind the home to its taxonomy for good.
+        """Bind the home to one taxonomy for good, by writing the taxonomy's address into `home.json`.
 
         Raises:
             LabError: The home already belongs to another taxonomy.
@@ -86,23 +86,28 @@ class Home:
         return self.root / "snapshots" / f"{snapshot_id}.parquet"
 
     def snapshot_facts(self, snapshot_id: str) -> Path:
-        """Locate the facts of a snapshot besides its rows, as `current_snapshot` holds them for the latest one."""
+        """Return the JSON file with all fields of a `Snapshot` but its rows; `current_snapshot` is a copy of the latest one."""
         return self.root / "snapshots" / f"{snapshot_id}.json"
 
     def leaf_source(self, fingerprint: str) -> Path:
-        """Locate a `FrozenLeaf`."""
+        """Return the JSON file of the `FrozenLeaf` with this fingerprint."""
         return self.root / "sources" / f"{fingerprint}.json"
 
     def leaf(self, key: str) -> Path:
-        """Locate the journal, instruction tables and state of one leaf."""
+        """Return the folder that holds the journal, instruction tables and state of one leaf."""
         return self.root / "leaves" / file_name(key)
 
     def provenance(self, leaf: str, curated: str) -> Path:
-        """Return the file on what a curated table was made from: flow, hashes of its prompts, frozen source, models."""
+        """Return the JSON file that says from which flow, prompts, frozen source and models a curated table was made.
+
+        Args:
+            leaf: Key of the leaf.
+            curated: Fingerprint of the curated table.
+        """
         return self.leaf(leaf) / f"made-{curated}.json"
 
     def mixed_datasets(self) -> list[Path]:
-        """List the files of all training data sets ever built in this home."""
+        """List the Parquet files of all training data sets in this home, without those of excluded rows."""
         mixed = [*self.datasets.glob("knowledge-*.parquet"), *self.datasets.glob("skills-*.parquet")]
         return sorted(path for path in mixed if not path.stem.endswith("-excluded"))
 
@@ -111,5 +116,5 @@ PROJECT = Path(__file__).parents[2]
 
 
 def default_home() -> Path:
-    """Return `LAB_HOME`, or else `data/lab` of the project."""
+    """Return the absolute path in `LAB_HOME`, or `data/lab` in the project's folder if that variable is not set."""
     return Path(os.environ.get("LAB_HOME") or PROJECT / "data" / "lab").resolve()

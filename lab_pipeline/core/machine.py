@@ -15,7 +15,7 @@ _REFUSED = {
     errno.EROFS: "the disk is read-only; mount it for writing, or choose another home with --home",
     errno.EACCES: "this user may not read or write it; change its permissions, or choose another home with --home",
 }
-_MESSAGES = {  # from SQLite and the libraries that write tensors, which raise other errors than OSError
+_MESSAGES = {  # SQLite and the libraries that write tensors raise errors that are no OSError
     "No space left on device": errno.ENOSPC,
     "database or disk is full": errno.ENOSPC,
     "attempt to write a readonly database": errno.EROFS,
@@ -24,12 +24,16 @@ _LEAST_FREE = 1 << 20
 
 
 def as_lab_error(error: BaseException) -> LabError | None:
-    """Return the error as one that a person can fix, or None if it is a defect of the program."""
+    """Return a `LabError` as it is, and any other error as its `refusal`; None if it is a defect of the program."""
     return error if isinstance(error, LabError) else refusal(error)
 
 
 def refusal(error: BaseException) -> LabError | None:
-    """Return an error that names what the machine refused, if that caused `error`."""
+    """Return a `LabError` that says which file the machine refused, why, and what to do; None if it refused nothing.
+
+    The error and its causes are searched for a full disk, a used-up quota, a read-only disk or a missing permission. If none
+    of these is found but the disk of the default home is full, the full disk counts as the cause.
+    """
     home = default_home()
     cause: BaseException | None = error
     while cause:
@@ -39,11 +43,11 @@ def refusal(error: BaseException) -> LabError | None:
             file = Path(str(cause.filename)) if isinstance(cause, OSError) and cause.filename else home
             return _refused(home if file.is_relative_to(home) else file, number)
         cause = cause.__cause__ or cause.__context__
-    return full_disk(home)  # torch does not say why it could not write
+    return full_disk(home)  # torch does not say why it could not write a file
 
 
 def full_disk(home: Path) -> LabError | None:
-    """Return an error if the home's disk is full."""
+    """Return a `LabError` if the home's disk has less than 1 MiB free, else None."""
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     return _refused(home, errno.ENOSPC) if shutil.disk_usage(existing).free < _LEAST_FREE else None
 

@@ -1,4 +1,4 @@
-"""Start child processes that leave no orphans, and name processes so that their end is certain."""
+"""Start child processes that end with their parent, and give processes names that are never used again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 def python_module(name: str, *arguments: str) -> list[str]:
     """Build the command that runs a module in a separate Python process.
 
-    `-P` keeps the working directory out of its imports: a folder `datasets` or a file `yaml.py` there would otherwise shadow
-    the library of that name.
+    `-P` keeps the working directory off the module search path: a folder `datasets` or a file `yaml.py` there would otherwise
+    be imported instead of the library of that name.
     """
     return [sys.executable, "-P", "-m", name, *arguments]
 
@@ -24,21 +24,22 @@ def python_module(name: str, *arguments: str) -> list[str]:
 def die_with_parent() -> None:
     """Have Linux send this process SIGTERM when its parent dies, so that a killed run leaves nothing running.
 
-    The parent is the *thread* that started this process: start it from one that lives as long as its process.
+    Linux counts the *thread* that started this process as its parent, so that thread must live as long as the parent process.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def name_of(pid: int) -> str | None:
-    """Name a process uniquely, by pid, start in clock ticks since boot, and boot; None if there is no such process.
+    """Return a name that no other process ever has; None if there is no process `pid`, or it has ended (zombie).
 
-    The time of day is left out, because the clock may jump.
+    The name holds the pid, the process's start in clock ticks since boot, and the id of the boot. It holds no time of day,
+    because the clock may jump.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, *rest = stat.rpartition(")")[2].split()  # proc(5): the name in parentheses may hold anything
+    state, *rest = stat.rpartition(")")[2].split()  # proc(5): the program's name, in parentheses, may hold anything
     return None if state in "ZX" else f"{pid}@{rest[18]}.{_BOOT.read_text()[:8]}"
 
 
@@ -49,13 +50,13 @@ def this_process() -> str:
 
 
 def is_alive(name: str) -> bool:
-    """Tell whether the process of that name still runs."""
+    """Tell whether the process with this name (see `name_of`) still runs."""
     pid = name.partition("@")[0]
     return pid.isdigit() and name_of(int(pid)) == name
 
 
 def interrupt(name: str) -> bool:
-    """Send SIGINT to the process of that name; False if it is gone."""
+    """Send SIGINT to the process with this name (see `name_of`); return False if it no longer runs, else True."""
     if not is_alive(name):
         return False
     os.kill(int(name.partition("@")[0]), signal.SIGINT)

@@ -9,10 +9,10 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Counts steps and reports them at most every `every_seconds`, and when they reach `total`.
+    """Counts steps and reports them through `say`, at most every `every_seconds` and when their number reaches `total`.
 
-    Work that an earlier process began starts at the steps `done` there. Rate and time left count only the steps that were
-    work in this process, not those whose results an earlier process kept.
+    `done` is the number of steps that an earlier process has finished. Rate and time left are computed from the steps that
+    this process worked on, without steps whose results an earlier process had stored.
     """
 
     def __init__(self, what: str, total: int, say: Say, every_seconds: float = 5.0, done: int = 0) -> None:
@@ -25,7 +25,12 @@ class Progress:
         self._started = self._reported = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "", worked: int | None = None) -> None:
-        """Count steps; `worked` of them (default: all) were work in this process."""
+        """Count `steps` further steps, and report if it is time to.
+
+        Args:
+            note: Added to the end of the report.
+            worked: How many of the steps this process worked on; None means all of them.
+        """
         self.done += steps
         self.worked += steps if worked is None else worked
         now = time.monotonic()

@@ -14,7 +14,7 @@ import pyarrow as pa
 _ARROW: dict[Any, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 Int32 = Annotated[int, pa.int32()]
-"""A number that tables hold in 32 bits."""
+"""An integer that tables store in 32 bits."""
 
 
 def arrow_schema(row: type) -> pa.Schema:
@@ -47,7 +47,7 @@ class Turn(TypedDict):
 
 
 class Question(TypedDict):
-    """A question with its reference answer; a grounded skill's also has its context."""
+    """A question with its reference answer; `context` is the text that a grounded skill's question is asked on, else None."""
 
     question: str
     answer: str
@@ -55,27 +55,29 @@ class Question(TypedDict):
 
 
 class SeedExample(Question):
-    """A seed example that may be shown to the teacher."""
+    """A seed example that may be shown to the teacher; unlike in `Question`, knowledge seeds have a `context` too."""
 
     asked: str
-    """The prompt: context and question."""
+    """The question as a model is asked it: in grounded skills after its context, in knowledge without the context."""
 
 
 class Passage(TypedDict):
-    """Plain text of one stretch of a document."""
+    """Plain text of one stretch of a document, with its place in the document."""
 
     document: str
+    """Path of the document in its repository."""
     commit: str
+    """Full commit id, or `worktree:<hash of the bytes>` for a plain folder."""
     heading: str
     """Headings above the passage, outermost first, joined by ' > '."""
     start: int
     end: int
-    """Span of the source text, in characters."""
+    """`start` and `end` are the span of the passage in the document's source text, in characters."""
     text: str
 
 
 class FrozenLeaf(TypedDict):
-    """What a leaf's prompts may show, as a snapshot found it; stored as JSON under its fingerprint."""
+    """What prompts to the teacher may show of a leaf; a snapshot stores it as a JSON file named by its fingerprint."""
 
     leaf: str
     kind: str
@@ -83,17 +85,19 @@ class FrozenLeaf(TypedDict):
     domain: str
     outline: str
     seeds: list[SeedExample]
+    """Seeds in use; held-out questions are left out."""
     passages: list[Passage]
+    """Passages of the leaf's documents; empty for skills."""
 
 
 class HeldoutQuestion(Question):
-    """A question of the test."""
+    """A held-out question, by which models are tested; `id` is a hash of question and context."""
 
     id: str
 
 
 class GeneralQuestion(TypedDict):
-    """A question of no leaf: those measured show forgetting, those replayed prevent it."""
+    """A question that belongs to no leaf: measured to show what a model forgot, or trained on to prevent forgetting."""
 
     id: str
     category: str
@@ -102,17 +106,17 @@ class GeneralQuestion(TypedDict):
 
 
 class HeldoutSet(TypedDict):
-    """The questions that models are tested by; no prompt or training row may repeat them."""
+    """The questions by which models are tested; no training row may repeat one of them or of `withheld`."""
 
     leaves: dict[str, list[HeldoutQuestion]]
     general: list[GeneralQuestion]
     withheld: list[str]
-    """Prompts of all questions that were ever held out."""
+    """Prompts of all questions ever held out in this home, also of deleted seeds and withdrawn leaves."""
     digest: str
 
 
 class LeafProblem(TypedDict):
-    """What is wrong with a leaf, and where."""
+    """A problem of a leaf: an error makes the leaf unusable, a warning does not; `line` is 1-based."""
 
     file: str
     line: Int32
@@ -121,18 +125,21 @@ class LeafProblem(TypedDict):
 
 
 class SnapshotRow(TypedDict):
-    """One leaf of a taxonomy snapshot."""
+    """One leaf of a taxonomy snapshot; None where an unusable leaf does not show a value."""
 
     leaf: str
     kind: str | None
     version: Int32 | None
     schema_verdict: str
+    """'valid' or 'invalid' by InstructLab's schemas."""
     usable: bool
-    """False: the leaf is quarantined, and `heldout_questions` are those of its last usable state."""
+    """False: the leaf is quarantined; its held-out questions, documents, contributor and attribution are then those of its row
+    in the previous snapshot, if there is one."""
     fingerprint: str | None
-    """Changes with whatever a prompt may show: seeds in use, description, passages."""
+    """Hash of the leaf's `FrozenLeaf` without commit ids, so it changes with all that a prompt may show; None if unusable."""
     seeds: Int32 | None
     held_out: Int32
+    """Number of held-out seeds, which `seeds` includes."""
     documents: list[str]
     document_commit: str | None
     contributor: str | None
@@ -148,65 +155,66 @@ class JudgeScore(TypedDict):
     score: float | None
     """From 0, bad, to 1, good; None where no verdict could be read."""
     verdict: str
-    """The judge's most probable choice, or 'unreadable'."""
+    """The choice that the judge's reply names or finds most probable; 'unreadable' if there is none."""
 
 
 class GeneratedRow(TypedDict):
-    """A candidate that the teacher wrote, unfiltered."""
+    """A question with an answer that the teacher wrote, before curation."""
 
     id: str
     leaf: str
     kind: str
     context: str | None
     question: str
-    """Null only in an incomplete row, as is `answer`."""
+    """Question and answer can be None in an incomplete row (see `fault`)."""
     answer: str
     support: str | None
-    """The text that must support the answer: a passage, or the context."""
+    """The text that must support the answer: a passage, or the row's context; None in freeform skills."""
     document: str | None
     document_commit: str | None
     span_start: int | None
     span_end: int | None
+    """Path, commit and span in characters of the passage that the row was written from; None in skills."""
     taxonomy_commit: str
     flow: str
     flow_version: Int32
     teacher: str
     augmentation: str | None
-    """The form of the passage that the teacher wrote from, such as a summary; None for the passage itself."""
+    """The form of the passage that the teacher wrote the row from, such as a summary; None for the passage itself."""
     fault: str | None
     """Why the row is incomplete; None if it is complete."""
     scores: list[JudgeScore]
-    """Independent of the flow's thresholds, which curation applies."""
+    """Scores by the flow's judges, before `JudgedRow` only by early judges; only curation applies the flow's thresholds."""
 
 
 JudgedRow = GeneratedRow
-"""A generated row with the scores of all judges."""
+"""A generated row with the scores of all judges of the flow that judge such rows; incomplete rows get no further score."""
 
 
 class CuratedRow(JudgedRow):
     """A row that curation kept."""
 
     grounding: float | None
-    """See `lab_pipeline.curation.grounding`; None where the flow does not ask for it."""
+    """How much likelier its source makes the answer, in nats per answer token (`lab_pipeline.curation.grounding`); None if the
+    flow does not ask for it, or the row is incomplete or has no source."""
 
 
 class RejectedRow(CuratedRow):
-    """A row that curation rejected, whole."""
+    """A row that curation rejected, with all its columns, the name of the rule or judge, and what that found."""
 
     rule: str
     reason: str
-    """What the rule found."""
 
 
 class GroundingRow(TypedDict):
-    """A row's grounding score, kept apart from the flow's threshold for it."""
+    """A row's grounding score, stored by itself so that a new threshold of the flow needs no new measurement."""
 
     id: str
     grounding: float | None
 
 
 class CatalogEntry(TypedDict):
-    """One leaf of the instruction catalog: which of its rows go into the next model, and in which state they are."""
+    """One leaf of the instruction catalog: its state, and which of its rows go into the next model."""
 
     leaf: str
     kind: str | None
@@ -215,38 +223,39 @@ class CatalogEntry(TypedDict):
     good rows in use if there are any); *missing* (usable, never refreshed); *withdrawn* by a person (no rows in use); *not
     generated*, as the settings say (its seeds and passages only)."""
     rows: int
+    """Number of curated rows in use; `generated` is the number of rows that the teacher wrote for them."""
     generated: int
     curated: str | None
     """Fingerprint of the curated table."""
     content: str | None
-    """Hash of the rows' texts and of the leaf's frozen source, which holds seeds and passages."""
+    """Hash of ids and texts of the rows in use, and of `source`; None if the leaf contributes nothing."""
     source: str | None
-    """Fingerprint of the frozen source; None if the leaf contributes nothing."""
+    """Fingerprint of the `FrozenLeaf` with seeds and passages; None if the leaf contributes nothing."""
     banned: list[str]
-    """Ids of curated rows that people banned since; they are no longer used, even if the leaf is stale or broken."""
+    """Ids of rows in the curated table that people banned after it was made; they are not used in any state of the leaf."""
     note: str | None
 
 
 class TrainingRow(TypedDict):
-    """One conversation to train or validate on, in the columns of instructlab-training and more."""
+    """One conversation to train or validate on: the columns of instructlab-training, and where the row came from."""
 
     id: str
     messages: list[Turn]
     metadata: str
-    """JSON text, as upstream has it."""
+    """JSON text, as in InstructLab's data sets."""
     unmask: bool
-    """True: the loss covers the whole text but the system message; False: the answers only."""
+    """True: the loss covers all of the text but the system message; False: only the answers."""
     leaf: str | None
     source: str
     """Where the row came from: curated, seed, document, raft, own (a custom data set), general, replay."""
     source_row: str
-    """The row's id at its source, or file and line."""
+    """The row's id at its source; for a row of a custom data set, its file and line."""
     part: Split
-    """The split; no model learns from *validation* rows, by which the epoch is chosen."""
+    """The split. No model learns from *validation* rows; their loss decides which epoch's adapter is taken."""
 
 
 class ExcludedRow(TypedDict):
-    """A row that a data set left out."""
+    """A row that was left out of a data set, and why."""
 
     id: str
     """The row's `source_row`."""
@@ -255,15 +264,16 @@ class ExcludedRow(TypedDict):
     rule: str
     reason: str
     repeats: str | None
-    """Id of the row that stays in its place."""
+    """The `source_row` of the row that stays, if this row nearly repeats it; else None."""
     similarity: float | None
-    """Jaccard similarity of the two rows' content words."""
+    """Jaccard similarity of the content words of these two rows; None if `repeats` is."""
 
 
 class EpochChoice(TypedDict):
-    """Which epoch's adapter a training phase chose."""
+    """Which epoch's adapter a training phase took, of how many epochs, and why (a clause for people)."""
 
     epoch: int
+    """Counted from 1; 0 if there was nothing to train."""
     of: int
     why: str
 
@@ -280,15 +290,15 @@ EXCLUDED_SCHEMA = arrow_schema(ExcludedRow)
 
 
 def as_prompt(question: str, context: str | None) -> list[Turn]:
-    """Build the messages by which a model is asked, in training and evaluation alike: the context before the question."""
+    """Build the user message that asks a question, in training and evaluation alike: context, blank line, question."""
     return [{"role": "user", "content": f"{context}\n\n{question}" if context else question}]
 
 
 def as_conversation(question: str, context: str | None, answer: str) -> list[Turn]:
-    """Build the messages of a question that is asked by `as_prompt` and answered."""
+    """Build the messages of an answered question: those of `as_prompt`, then the assistant's answer."""
     return [*as_prompt(question, context), {"role": "assistant", "content": answer}]
 
 
 def is_document_instruction(row: GeneratedRow) -> bool:
-    """Tell whether a row asks for another form of a passage, and so has the passage as its context."""
+    """Tell whether a knowledge row asks for another form of a passage, such as a summary; only these have a context."""
     return row["kind"] == "knowledge" and row["context"] is not None

@@ -24,7 +24,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 
 
 def digest(value: Any) -> str:
-    """Hash a JSON-serialisable value (canonical JSON, SHA-256, first 20 hex digits)."""
+    """Return the first 20 hex digits of the SHA-256 of a JSON-serialisable value's canonical JSON."""
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:20]
 
 
@@ -35,7 +35,11 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
-    """Hash a folder's relative file names and bytes, except for the named files and folders at its top."""
+    """Return the `digest` of relative path and content of all files in a folder, at any depth.
+
+    Args:
+        leaving_out: Names of files and folders directly in `folder` to skip.
+    """
     files = sorted(
         path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in leaving_out
     )
@@ -44,7 +48,11 @@ def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a scratch path for a file or a new folder; on success flush it and rename it to `path`, on failure remove it."""
+    """Yield a scratch path at which to write a file or a new folder, so that `path` never holds a part of it.
+
+    At the end of the `with` block, the scratch is flushed to disk and renamed to `path`; an earlier file there is
+    replaced, an earlier folder must be empty. If the block fails, the scratch is removed. Missing parents are created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch_folder, lock = _locked_scratch(path.parent)
     scratch = scratch_folder / path.name
@@ -61,31 +69,33 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _locked_scratch(parent: Path) -> tuple[Path, IO[bytes]]:
-    """Make a scratch folder and lock it until the returned file is closed; try again if it is cleared before it is locked."""
+    """Make a scratch folder that is locked until the returned file is closed; try again if `clear_scratch` was faster."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{this_process()}-", dir=parent))
-        with suppress(FileNotFoundError):  # cleared before it had a lock file
+        with suppress(FileNotFoundError):  # it was cleared before it had a lock file
             lock = (folder / _SCRATCH_LOCK).open("wb")
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.fstat(lock.fileno()).st_nlink:
                 return folder, lock
-            lock.close()  # cleared before the lock was held
+            lock.close()  # it was cleared before the lock was held
 
 
 def clear_scratch(root: Path) -> None:
-    """Remove scratch folders of killed processes below a folder.
+    """Remove the scratch folders that killed processes left below `root`, at any depth.
 
-    A writer locks its scratch folder for as long as it lives, so if the lock can be taken, the writer is dead. Unlike process
-    ids, `flock` works across pods and machines on a shared volume. A child that a writer forked, without starting another
-    program, holds the lock too: its folder is cleared after the child ends.
+    A writer locks its scratch folder until it has finished or dies, so a folder whose lock can be taken is abandoned. Unlike
+    process ids, `flock` works across pods and machines on a shared volume. A child that the writer forked, and that started no
+    other program, holds the lock too, so the folder stays until that child ends.
     """
     for parent, folders, _ in os.walk(root):  # unlike `rglob`, it tolerates folders that vanish
         for name in [name for name in folders if name.startswith(_SCRATCH)]:
             folders.remove(name)
             writer = name.removeprefix(_SCRATCH).rpartition("-")[0]
-            if is_alive(writer):  # NFS locks are per process, so this one would get the locks of its own threads
+            # Skip live writers: on NFS `flock` is per process, so this process could wrongly take its own threads' locks.
+            if is_alive(writer):
                 continue
-            with suppress(OSError), Path(parent, name, _SCRATCH_LOCK).open("ab") as lock:  # else locked, gone or not ours
+            # An error means that the folder is locked, gone, or another user's.
+            with suppress(OSError), Path(parent, name, _SCRATCH_LOCK).open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(Path(parent, name), ignore_errors=True)
 
@@ -104,7 +114,11 @@ def read_json(path: Path) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as Parquet under `schema`; a row with a missing, unknown or ill-typed column raises `ValueError`."""
+    """Write rows as a Parquet file under `schema`, whole or not at all.
+
+    Raises:
+        ValueError: A row lacks a column of the schema, has a column that is not in it, or a value of a wrong type.
+    """
     names = set(schema.names)
     for number, row in enumerate(rows):
         if row.keys() != names:
@@ -118,18 +132,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema)
 
 
 def read_rows(path: Path) -> list[Any]:
-    """Read the rows of a Parquet file; the caller says by which schema, as in `rows: list[CuratedRow] = read_rows(path)`."""
+    """Read the rows of a Parquet file; the caller annotates their type: `rows: list[CuratedRow] = read_rows(path)`."""
     return pq.read_table(path).to_pylist()
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line and flush it to disk, on a new line even if a crash or a full disk cut the last one short."""
+    """Append a value as one line of JSON, as `add_line` does, and wait until it is on disk."""
     add_line(path, value)
     flush(path)
 
 
 def add_line(path: Path, value: Any) -> None:
-    """Append a line without flushing: it survives the process, but not a power cut."""
+    """Append a value as one line of JSON, on a new line even if a crash or a full disk cut the last line short.
+
+    The file and its folder are created if missing. The line is not flushed: it survives the process, but not a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
@@ -149,7 +166,7 @@ def flush(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Read the lines that `append_line` wrote; skip incomplete ones, and return none if there is no file."""
+    """Return the values that `append_line` or `add_line` wrote, without lines that were cut short; none without a file."""
     if not path.exists():
         return []
     values = []

@@ -6,15 +6,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Section(BaseModel):
-    """A part of a configuration, in which unknown keys are errors."""
+    """A part of a configuration; its values cannot be changed, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def validation_problems(error: ValidationError) -> list[str]:
-    """Describe each problem as `key: expectation, found value`.
+    """Describe each problem in one line, as `key: expectation, found value`.
 
-    Values of unknown keys are left out, because they may be secrets; messages of our own validators hold what may be shown.
+    Values of unknown keys are left out, because they may be secrets. Messages of our own validators are taken as they are,
+    because they state the value where it may be shown.
     """
     problems = []
     for problem in error.errors():

@@ -1,1 +1,1 @@
-"""Read a taxonomy: leaves, seed examples, problems, and the snapshot that freezes them."""
+"""Read a taxonomy: its leaves with seed examples, documents and problems, and the snapshot that freezes them."""

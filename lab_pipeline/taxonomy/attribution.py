@@ -26,7 +26,7 @@ _SPDX = {
     "mpl 2.0": "MPL-2.0",
     "odc by 1.0": "ODC-By-1.0",
 }
-"""SPDX ids by lower-case name without `_FILLERS`. A name without the version that it means is kept as stated."""
+"""SPDX ids by the licence's lower-case name without `_FILLERS`. Names that leave the version open are not in it."""
 _FILLERS = {"the", "license", "version", "v", "public"}
 
 _CREATIVE_COMMONS = {
@@ -41,7 +41,10 @@ _NON_COMMERCIAL = re.compile(r"\bnc\b|non[ -]?commercial", re.IGNORECASE)
 
 
 def works(attribution: str | None) -> list[dict[str, str]]:
-    """Return the works that an `attribution.txt` names, each with its stated title, link, licence and creators."""
+    """Return the works that an `attribution.txt` names; none for None.
+
+    Each has the keys `title`, `link`, `licence` (as an SPDX id if known) and `creators`, without those that are not stated.
+    """
     found: list[dict[str, str]] = []
     for line in (attribution or "").splitlines():
         for name, pattern in _WORK.items():
@@ -53,12 +56,12 @@ def works(attribution: str | None) -> list[dict[str, str]]:
 
 
 def licences(attribution: str | None) -> list[str]:
-    """Return the stated licences of the works, each once, sorted."""
+    """Return the licences that an `attribution.txt` states, as SPDX ids where known, each once, sorted."""
     return sorted({work["licence"] for work in works(attribution) if "licence" in work})
 
 
 def non_commercial_lines(attribution: str) -> list[tuple[int, str]]:
-    """Return (line, licence) of each licence that does not allow commercial use."""
+    """Return (1-based line, licence) for each stated licence that does not allow commercial use."""
     stated = ((line, licences(text)) for line, text in enumerate(attribution.splitlines(), 1))
     return [(line, licence) for line, found in stated for licence in found if is_non_commercial(licence)]
 
@@ -68,7 +71,7 @@ def is_non_commercial(licence: str) -> bool:
 
 
 def spdx(licence: str) -> str:
-    """Return the SPDX id of a licence such as `CC BY-SA 4.0` or `Apache License, Version 2.0`; if unknown, the text itself."""
+    """Return the SPDX id of a licence such as `CC BY-SA 4.0` or `Apache License, Version 2.0`; an unknown one as stated."""
     words = re.findall(r"[a-z0-9]+(?:\.[0-9]+)*", licence.casefold().replace("licence", "license"))
     plain = " ".join(word.removeprefix("v") if word[1:2].isdigit() else word for word in words if word not in _FILLERS)
     if plain in _SPDX:

@@ -1,7 +1,7 @@
-"""Split seed questions into those used for generation and those held out for evaluation, permanently.
+"""Split a leaf's seeds permanently: some are used for generation, the others held out for evaluation.
 
-A ledger records the role of every question ever seen: *held out* or *used*. A question keeps its role through edits, moves
-and deletions, so a question that a model was trained on is never evaluated on, and vice versa.
+A ledger records the role of every seed question ever seen. A question keeps its role even if its leaf is edited or moved, or
+the seed deleted and written again. So no model is evaluated on a question that it was trained on, and vice versa.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lab_pipeline.taxonomy.leaf import Leaf, Seed
 from lab_pipeline.text.leaks import LeakDetector
 
 Role = Literal["held_out", "used", "set_aside"]
-"""*set_aside*: excluded from both, because it resembles a used and a held-out question."""
+"""A question that resembles both a used and a held-out question is *set_aside*: neither used nor held out."""
 
 MINIMUM_SEEDS = 3
-"""A leaf with fewer seeds holds none out."""
+"""No seed is held out of a leaf with fewer seeds."""
 
 
 def taught_questions(home: Home) -> LeakDetector:
-    """Return the prompts of all data sets ever built in this home."""
+    """Return a detector of prompts that repeat one in any training data set of this home; raw document text has no prompt."""
     prompts = set()
     for path in home.mixed_datasets():
         rows = pq.read_table(path, columns=["messages"], filters=[("source", "!=", "document")])
@@ -36,15 +36,15 @@ def taught_questions(home: Home) -> LeakDetector:
 
 
 def withheld_questions(home: Home) -> list[str]:
-    """Return the prompts of all questions ever held out."""
+    """Return the prompts of all questions ever held out in this home, sorted, also of seeds and leaves that are gone."""
     return sorted({entry["asked"] for entry in read_lines(home.heldout_ledger) if entry["role"] == "held_out"})
 
 
 class Ledger:
-    """The append-only record of roles, `ledger.jsonl`.
+    """The append-only record of each seed question's role, kept in the file at `path`.
 
-    `taught` loads the prompts of training rows when they are first needed: a new seed that repeats a question which the
-    teacher already generated cannot be held out.
+    `taught` is called when the prompts of training rows are first needed: a new seed that repeats a question on which models
+    were already trained cannot be held out.
     """
 
     def __init__(self, path: Path, taught: Callable[[], LeakDetector] = LeakDetector) -> None:
@@ -61,9 +61,10 @@ class Ledger:
             self._prompts[role].add(asked)
 
     def assign(self, seed: Seed, leaf: str, hold_out: bool) -> Role:
-        """Give a new question its role: held out if `hold_out`, unless it nearly repeats a question that already has a role.
+        """Give a seed its role, record it in the ledger, and return it.
 
-        A question like a used or taught one is used, a question like a held-out one is held out.
+        A seed that nearly repeats a used question, or a prompt of a training data set, is used. A seed that nearly repeats a
+        held-out question is held out. A seed that does both is set aside. Only for other seeds does `hold_out` decide.
         """
         like_used = self._prompts["used"].leak(seed.asked) or self._taught().leak(seed.asked)
         like_held = self._prompts["held_out"].leak(seed.asked)
@@ -78,11 +79,11 @@ class Ledger:
 
 
 def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed], list[Seed]]:
-    """Split a leaf's seeds into (used, held out), and record the roles of new ones in the ledger.
+    """Split a leaf's seeds into (used, held out), and record the roles of new seeds in the ledger; some may be set aside.
 
-    One of three questions of each knowledge context is held out, and one of five seeds of a skill. New questions are chosen
-    by hash of the question and `random_seed`. Those that repeat each other share a role, and are held out only if most of the
-    leaf's seeds stay in use, because those are needed for generation.
+    One of three questions of each knowledge context is held out, and one of five seeds of a skill, but at least one. New seeds
+    are chosen by a hash of `random_seed` and the question. Seeds that repeat each other get one role. Seeds are held out only
+    while most seeds of the leaf stay in use for generation, and never from a leaf with fewer than `MINIMUM_SEEDS`.
     """
 
     def group(seed: Seed) -> int:
@@ -106,7 +107,7 @@ def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed
 
 
 def _grouped(seeds: list[Seed]) -> list[list[Seed]]:
-    """Group seeds that repeat each other, directly or through others; most groups have one seed."""
+    """Group seeds that repeat each other, directly or through other seeds; most groups have one seed."""
     detector = LeakDetector(seed.asked for seed in seeds)
     group_of = {seed.asked: [seed.asked] for seed in seeds}
     for seed in seeds:

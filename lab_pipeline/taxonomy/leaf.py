@@ -1,7 +1,7 @@
 """Read and check one leaf of a taxonomy, a folder with a `qna.yaml` of seed examples, without ever raising.
 
-There are two verdicts: the *schema verdict* by the public InstructLab schemas (package `instructlab-schema`), and *usable*,
-which is stricter: it also means that the pipeline can work with the leaf.
+A leaf gets two verdicts. The *schema verdict* is that of the public InstructLab schemas (package `instructlab-schema`).
+*Usable* is stricter: it also means that the pipeline can work with the leaf.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
 QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
 VERSIONS = (1, 2, 3)
-"""Schema versions that this module can read."""
+"""Schema versions of `qna.yaml` that this module can read."""
 
 MAX_CONTEXT_WORDS = 500
 MAX_ANSWER_WORDS = 250
-"""Limits in the README of InstructLab's taxonomy, which no upstream tool enforces."""
+"""Limits in the README of InstructLab's taxonomy, for answers and questions alike; no InstructLab tool enforces them."""
 
 Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a leaf: an error makes it unusable, a warning does not."""
+    """Something wrong with a leaf, at a 1-based line of a file: an error makes the leaf unusable, a warning does not."""
 
     file: str
     line: int
@@ -53,26 +53,26 @@ class Problem:
 
 @dataclass(frozen=True)
 class Seed:
-    """A seed example: a question with its answer, and its context if there is one."""
+    """A seed example: a question with its answer, and its context (None in freeform skills)."""
 
     question: str
     answer: str
     context: str | None
     group: int
-    """Index of its entry in `seed_examples`; a knowledge entry holds several questions."""
+    """Index of the seed's entry in `seed_examples`; a knowledge entry holds several questions on one context."""
     line: int
     asked: str
-    """The prompt: the question, in grounded skills after its context."""
+    """The prompt: in grounded skills the context, a blank line and the question, otherwise the question alone."""
 
     @property
     def identity(self) -> str:
-        """Hash the prompt, so that the held-out ledger recognises it in any leaf, line and order."""
+        """Return a hash of the prompt alone, by which the held-out ledger recognises it in any leaf, line and order."""
         return digest(normalised(self.asked))
 
 
 @dataclass(frozen=True)
 class DocumentReference:
-    """The documents that a knowledge leaf names."""
+    """The reference of a knowledge leaf to its documents: repository, commit and file patterns, and its line in `qna.yaml`."""
 
     repo: str
     commit: str
@@ -82,7 +82,7 @@ class DocumentReference:
 
 @dataclass(frozen=True)
 class Leaf:
-    """The content of a usable leaf."""
+    """The content of a leaf: its usable seeds and the texts of its `qna.yaml`, which are '' where the file lacks them."""
 
     key: str
     kind: Kind
@@ -93,12 +93,14 @@ class Leaf:
     document_outline: str
     seeds: tuple[Seed, ...]
     document: DocumentReference | None
+    """None in skills."""
     attribution: str
+    """Text of `attribution.txt`, at most 20,000 characters; '' if it cannot be read."""
 
 
 @dataclass
 class LeafReading:
-    """The result of reading a leaf: its content if it can be used, and all problems found."""
+    """The result of reading a leaf: its verdicts, content (None if refused, or without a usable seed), problems."""
 
     key: str
     schema_verdict: Literal["valid", "invalid"] = "invalid"
@@ -115,9 +117,10 @@ class LeafReading:
 
 
 def find_leaves(taxonomy: Path) -> list[str]:
-    """List the keys (folder paths) of all leaves, sorted, without following symbolic links.
+    """List the keys of all leaves, sorted: the paths, relative to `taxonomy`, of folders with a `qna.yaml`.
 
-    A folder name that is not UTF-8 gets replacement characters, so its leaf cannot be read.
+    Symbolic links are not followed. A folder name that is not UTF-8 gets replacement characters, so its leaf is listed but
+    cannot be read.
     """
     found = set()
     for branch in BRANCHES:
@@ -129,7 +132,10 @@ def find_leaves(taxonomy: Path) -> list[str]:
 
 
 def read_leaf(taxonomy: Path, key: str) -> LeafReading:
-    """Read and check the leaf at `taxonomy / key`; errors are reported as problems, not raised."""
+    """Read and check the leaf in the folder `taxonomy / key`; whatever is wrong with it becomes a problem of the result.
+
+    Its documents are not read.
+    """
     reading = LeafReading(key)
     try:
         located = load_located((taxonomy / key / QNA).read_bytes())
@@ -193,7 +199,7 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
     usable: list[Seed] = []
     seen: dict[tuple[str, str | None], int] = {}
     for seed in seeds:
-        # A skill may answer one request in many ways, but a knowledge question is asked without its context.
+        # A skill may answer one request in several ways. A knowledge question is asked without its context, so once only.
         content = (seed.identity, None if kind == "knowledge" else normalised(seed.answer))
         if not seed.question.strip() or not seed.answer.strip():
             reading.report(seed.line, "set aside: question or answer is blank", "warning")
@@ -249,7 +255,7 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
             try:
                 for step in path:
                     text = text[step]
-            except (LookupError, TypeError):  # below a merge key (<<), or a key that is not text
+            except (LookupError, TypeError):  # the value is below a merge key (<<), or below a key that is not text
                 continue
             if isinstance(text, str) and len(text.split()) > limits[name]:
                 message = f"{name} has {len(text.split())} words; the documented limit is {limits[name]}"
@@ -265,7 +271,7 @@ def _read_attribution(path: Path) -> str:
 
 
 def _branch(key: str) -> str:
-    """Return the name of the leaf's schema."""
+    """Return the name of the schema for this leaf; both branches of skills share one."""
     return "knowledge" if key.partition("/")[0] == "knowledge" else "compositional_skills"
 
 

@@ -1,7 +1,8 @@
-"""Read and record what people decided about single rows: a banned row is never used again, a pinned one always.
+"""Read and record reviews, people's decisions about single rows: a banned row is never used, a pinned row always.
 
-Reviews are read from two files: `reviews.yaml` at the root of the taxonomy, versioned with its leaves, and the home's file,
-which `lab-pipeline review` appends to and which takes precedence. Of several reviews of a row, the last one counts.
+Reviews come from two files: `reviews.yaml` at the root of the taxonomy, versioned with its leaves, and `reviews.yaml` in the
+home, to which `lab-pipeline review` appends. Of several reviews of a row the last one counts, and the home's follow the
+taxonomy's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Decision = Literal["ban", "pin", "undo"]
 
 
 class Review(BaseModel):
-    """An entry of `reviews.yaml`: about the row of that id, and any row of the leaf with the same text."""
+    """An entry of `reviews.yaml`: the decision about the row with this id, and about any row of the leaf with the same text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +38,7 @@ class Review(BaseModel):
     row: str = Field(pattern="^[0-9a-f]{20}$")
     """Id of a generated row."""
     text: str | None = Field(None, pattern="^[0-9a-f]{20}$")
-    """The row's `text_digest`, by which it is recognised after its leaf was generated again, when ids may differ."""
+    """The row's `text_digest`: if the leaf is generated again and ids differ, the row is recognised by it."""
     decision: Decision
     author: str = Field(min_length=1)
     reason: str = Field(min_length=1)
@@ -49,22 +50,28 @@ class Review(BaseModel):
 
 
 def text_digest(prompt: str, answer: str) -> str:
-    """Hash a prompt and its answer, regardless of case and white space."""
+    """Return a hash of a prompt and its answer that ignores case and white space."""
     return digest([normalised(prompt), normalised(answer)])
 
 
 def asked_of(row: GeneratedRow) -> str:
-    """Build the prompt of a generated row as its training row has it; an incomplete row may lack the question."""
+    """Return the prompt of a generated row, context and question, as its training row has it; a missing question is ''."""
     return as_prompt(row["question"] or "", row["context"])[0]["content"]
 
 
 def row_text(row: GeneratedRow) -> str:
-    """Compute the `text_digest` of a generated row."""
+    """Return the `text_digest` of a generated row; a missing answer is ''."""
     return text_digest(asked_of(row), row["answer"] or "")
 
 
 def review_of(reviews: Sequence[Review], row_id: str, text: str) -> Review | None:
-    """Return the review of a row that counts; None if there is none, or it was undone."""
+    """Return the last review of a row; None if there is none, or if the last one undoes the reviews before it.
+
+    Args:
+        reviews: Reviews of the row's leaf, the last one last.
+        row_id: The row's id.
+        text: The row's `text_digest`; a review with the same id or the same text is about the row.
+    """
     last = next((review for review in reversed(reviews) if row_id == review.row or text == review.text), None)
     return None if last is None or last.decision == "undo" else last
 
@@ -73,7 +80,7 @@ def read_reviews(file: Path) -> list[Review]:
     """Read a `reviews.yaml`; return none if there is no such file.
 
     Raises:
-        LabError: It cannot be read, or an entry is wrong; the message names file and line.
+        LabError: The file cannot be read, or an entry is wrong; the message then names file and line.
     """
     try:
         raw = file.read_bytes()
@@ -102,10 +109,10 @@ def _parsed(raw: bytes, file: Path) -> list[Review]:
 
 
 def reviews_in_force(home: Home, contributed: Sequence[dict[str, str | None]]) -> dict[str, list[Review]]:
-    """Return the reviews of each leaf, the home's after those of the taxonomy.
+    """Return all reviews by leaf key, those of the taxonomy before those of the home, so that the home's take precedence.
 
     Args:
-        contributed: The taxonomy's reviews as JSON, from the snapshot.
+        contributed: The reviews of the taxonomy as JSON, as `Snapshot.reviews` has them.
 
     Raises:
         LabError: The home's `reviews.yaml` is wrong.
@@ -117,10 +124,10 @@ def reviews_in_force(home: Home, contributed: Sequence[dict[str, str | None]]) -
 
 
 def record_review(home: Home, leaf: str, row: str, text: str | None, decision: Decision, author: str, reason: str) -> Review:
-    """Append a review to the home's file.
+    """Append a review with today's date (UTC) to the home's `reviews.yaml`, and return it.
 
     Raises:
-        LabError: Author or reason is blank, or the file is already wrong.
+        LabError: Author or reason is blank, the file is already wrong, or its layout allows no entry to be appended.
     """
     if not author.strip() or not reason.strip():
         raise LabError("a review needs an author and a reason, neither of them blank")

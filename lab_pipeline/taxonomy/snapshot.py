@@ -1,6 +1,6 @@
-"""Take snapshots of a taxonomy: a row for each leaf, and the content of usable leaves frozen under their fingerprints.
+"""Take snapshots of a taxonomy: one row for each leaf, and the content of each usable leaf in a file of its own.
 
-All later steps read the frozen content, so a commit during a retune cannot mix two states of the taxonomy.
+Later steps read these frozen files, not the taxonomy, so a commit during a retune cannot mix two states of the taxonomy.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_st
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A taxonomy at one moment."""
+    """A taxonomy as it was when the snapshot was taken: one row for each leaf, and facts about the whole."""
 
     id: str
-    """Hash of the rows, so equal taxonomies have equal ids."""
+    """Hash of the rows, so snapshots with equal rows have equal ids."""
     taxonomy_commit: str
-    """Commit of the taxonomy's repository, with `+changes` for a modified work tree; '' outside git."""
+    """`Taxonomy.commit`: full commit id, with `+changes` appended for a modified work tree; '' outside git."""
     taken_at: str
     """ISO 8601 with milliseconds, UTC."""
     rows: list[SnapshotRow]
     state: str = ""
-    """The `taxonomy_state`, computed before the taxonomy was read; '' if an older release took the snapshot."""
+    """The `taxonomy_state`, whose scans were made before the files were read; '' if an older release took the snapshot."""
     branch: str = ""
     """Branch or other ref of the repository, '' outside git."""
     notes: list[str] = field(default_factory=list)
-    """What happened to branch, history and reviews since the previous snapshot."""
+    """Notes for people: branch switched or history rewritten since the previous snapshot, or `reviews.yaml` wrong."""
     document_folders: list[str] = field(default_factory=list)
-    """Plain folders outside the taxonomy that leaves refer to."""
+    """Absolute paths of plain folders outside the taxonomy from which leaves take documents, sorted."""
     reviews: list[dict[str, str | None]] = field(default_factory=list)
-    """Entries of the taxonomy's `reviews.yaml`; if that is wrong, those of the previous snapshot."""
+    """Entries of the taxonomy's `reviews.yaml` as JSON; if the file is wrong, those of the previous snapshot."""
     refused: list[str] = field(default_factory=list)
-    """The `refused_hosts` of the settings at the time: usable leaves may be sent to them."""
+    """The `refused_hosts` when it was taken: for these hosts the documents of usable leaves were checked and found clean."""
 
     @property
     def usable(self) -> dict[str, str]:
@@ -56,21 +56,27 @@ class Snapshot:
 
     @property
     def problems(self) -> dict[str, list[str]]:
-        """List the problems of each leaf, as `file:line: message`."""
+        """Map the key of each leaf to its problems, each as `file:line: message`; the list is empty if there are none."""
         return {row["leaf"]: [str(Problem(**problem)) for problem in row["problems"]] for row in self.rows}
 
 
 def take_snapshot(
     home: Home, settings: Settings, on_progress: Callable[[int, int, str], None] = lambda done, total, leaf: None
 ) -> Snapshot:
-    """Read the whole taxonomy, freeze its usable leaves in `home`, and make the result the current snapshot.
+    """Read the whole taxonomy, store rows, facts and frozen leaves in `home`, and make the result the current snapshot.
+
+    New seeds get their roles in the held-out ledger, documents are fetched, and scratch folders of killed processes removed. A
+    leaf that cannot be used is no error: its row says why.
+
+    Args:
+        on_progress: Called before each leaf with the number of leaves done, the number of all leaves, and the leaf's key.
 
     Raises:
         LabError: The taxonomy cannot be read, or has no leaf.
     """
     clear_scratch(home.root)
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.heldout_ledger.with_suffix(".lock")):  # or two snapshots at once could give a question two roles
+    with FileLock(home.heldout_ledger.with_suffix(".lock")):  # otherwise, two snapshots at once could give a question two roles
         taxonomy = open_taxonomy(home, settings)
         keys = find_leaves(taxonomy.folder)
         if not keys:
@@ -122,10 +128,10 @@ def current_snapshot(home: Home) -> Snapshot:
 
 
 def check_recipients(snapshot: Snapshot, settings: Settings) -> None:
-    """Make sure that no document goes to a host for which the snapshot did not check it.
+    """Make sure that the snapshot checked its documents for all `refused_hosts` of the present settings.
 
     Raises:
-        LabError: Teacher, judge or `documents.sensitive` changed since the snapshot was taken.
+        LabError: Teacher, judge or `documents.sensitive` changed since, and a host came in that it did not check for.
     """
     if new := set(refused_hosts(settings)) - set(snapshot.refused):
         raise LabError(
@@ -135,21 +141,23 @@ def check_recipients(snapshot: Snapshot, settings: Settings) -> None:
 
 
 def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
-    """Load an earlier snapshot; if several had the same rows, with the facts of the last one.
+    """Load the snapshot with this id; if several snapshots had the same rows and so the same id, the facts are the last one's.
+
+    Of a snapshot that an older release took, only the rows may be known; commit and time are then ''.
 
     Raises:
-        NotMaterialized: The home does not have it.
+        NotMaterialized: The home has no snapshot with this id.
     """
     if not home.snapshot(snapshot_id).exists():
         raise NotMaterialized(f"no taxonomy snapshot {snapshot_id}; materialize taxonomy_snapshot and instruction_catalog")
-    if not home.snapshot_facts(snapshot_id).exists():  # older releases kept facts of the latest one only
+    if not home.snapshot_facts(snapshot_id).exists():  # older releases kept the facts of the latest snapshot only
         current = current_snapshot(home)
         return current if current.id == snapshot_id else Snapshot(snapshot_id, "", "", read_rows(home.snapshot(snapshot_id)))
     return Snapshot(rows=read_rows(home.snapshot(snapshot_id)), **read_json(home.snapshot_facts(snapshot_id)))
 
 
 def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str, str | None]], list[str]]:
-    """Read the taxonomy's reviews, with notes; if the file is wrong, keep the previous ones, so that bans stay in force."""
+    """Return the taxonomy's reviews, and notes; if the file is wrong, the previous reviews, so that bans stay in force."""
     file = taxonomy.folder / FILE
     try:
         found = [] if file.is_symlink() else read_reviews(file)
@@ -161,7 +169,7 @@ def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str
 def _row(
     home: Home, settings: Settings, taxonomy: Taxonomy, reading: LeafReading, ledger: Ledger, scans: dict[str, str]
 ) -> SnapshotRow:
-    """Build a leaf's row, and freeze the leaf if it is usable."""
+    """Return a leaf's row; if the leaf is usable, record the roles of its seeds and store it frozen."""
     leaf = reading.leaf
     frozen: FrozenLeaf | None = None
     held_out: list[Seed] = []
@@ -203,7 +211,7 @@ def _row(
 
 
 def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
-    """Carry on what is known of a quarantined leaf: its last good rows stay in use, so they must stay measurable."""
+    """Copy held-out questions and origin from a quarantined leaf's earlier row, since its last good rows stay in use."""
     row["held_out"], row["heldout_questions"] = earlier["held_out"], earlier["heldout_questions"]
     row["documents"], row["document_commit"] = earlier["documents"], earlier["document_commit"]
     row["contributor"], row["attribution"] = earlier["contributor"], earlier["attribution"]
@@ -212,9 +220,9 @@ def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
 def _documents(
     home: Home, settings: Settings, taxonomy: Taxonomy, leaf: Leaf, reading: LeafReading, scans: dict[str, str]
 ) -> list[Passage]:
-    """Fetch the passages of a leaf's documents, and report what is wrong with them.
+    """Return the passages of a leaf's documents, none for a skill; add what is wrong with the documents to `reading`.
 
-    A plain folder outside the taxonomy is scanned first, and the scan added to `scans`.
+    A plain folder outside the taxonomy is scanned before it is read, and the scan added to `scans`.
     """
     if leaf.document is None:
         return []
@@ -239,7 +247,7 @@ def _documents(
 
 
 def _split_warning(used: list[Seed], held_out: list[Seed]) -> str | None:
-    """Say what a leaf lacks if its seeds cannot serve both generation and evaluation."""
+    """Say what a leaf lacks if no seed is held out for evaluation, or none is used for generation; else None."""
     if not held_out:
         return (
             f"no seed can be held out, so what is learned of this leaf is not measurable; write at least {MINIMUM_SEEDS} "

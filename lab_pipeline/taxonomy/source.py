@@ -1,7 +1,7 @@
 """Open the taxonomy: a folder as it is, or a ref of a local or remote git repository.
 
-A repository is fetched into a bare mirror in the home, and the files of the commit are exported to a folder named by their
-tree. Nothing is ever checked out.
+A ref is fetched into a bare mirror in the home, and the regular files of its commit are exported to a folder in the home that
+is named by the commit's tree. Nothing is ever checked out.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lab_pipeline.core.storage import digest, read_json, written_whole
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts
 
 REACH_SECONDS = 20
-"""Maximum time to ask a repository for its ref."""
+"""Maximum number of seconds to ask a repository what its ref resolves to."""
 
 MOST_DOCUMENTS = 4
-"""Maximum size of a repository, in multiples of `documents.max_megabytes`."""
+"""Maximum size of all files of a taxonomy in git, in multiples of `documents.max_megabytes`."""
 
 _MOST_FILES = 200_000
 _EXPORTS_KEPT = 3
@@ -36,35 +36,36 @@ _FETCHED = "refs/taxonomy/current"
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A taxonomy that is ready to be read."""
+    """A taxonomy whose files lie in a folder, ready to be read, and where they came from."""
 
     folder: Path
     commit: str
-    """Commit of its repository, with `+changes` for a modified work tree; '' outside git."""
+    """Full id of the commit, with `+changes` appended if the folder's files differ from it; '' outside git."""
     branch: str
-    """The branch or other ref that was read, '' outside git."""
+    """Branch or other ref that was read; '' outside git, or if a folder's repository is on no branch."""
     state: str
-    """Its part of `taxonomy_state`, computed before anything is read."""
+    """The part of `taxonomy_state` that stands for the taxonomy's files, computed before any file was read."""
     exported: bool
+    """True if `folder` was exported from git, False if it is the user's own."""
     origin: Path | None
-    """The local repository that it was exported from; None for a remote one."""
+    """The local repository that `folder` was exported from; None for a remote repository, or if it was not exported."""
     notes: list[str]
-    """What happened to branch and history since the current snapshot."""
+    """A note if the branch was switched or its history rewritten since the current snapshot."""
 
 
 def reads_git(settings: Settings) -> bool:
-    """Tell whether the taxonomy is read from a ref in git, or from a folder as it is."""
+    """Tell whether the taxonomy is read from a ref in git (True), or from a folder as it is (False)."""
     return settings.taxonomy.ref is not None or is_remote(settings.taxonomy.path)
 
 
 def taxonomy_state(home: Home, settings: Settings) -> str:
-    """Hash what a snapshot depends on, so equal states give equal snapshots; cheap, because it reads and fetches no file.
+    """Return a hash of all that a snapshot would depend on; while it stays the same, so does the snapshot.
 
-    Covers the commit of the ref, or path, size, time and mode of every file of a folder; likewise the folders outside the
-    taxonomy that leaves of the current snapshot refer to.
+    It covers the commit of the ref or, for a folder, the `scan` of its files; the `scan` of each document folder outside the
+    taxonomy that the current snapshot names; and the `refused_hosts`. It is cheap, because no file is read or fetched.
 
     Raises:
-        LabError: The taxonomy does not exist, or cannot be reached.
+        LabError: The taxonomy does not exist, cannot be reached, lacks the ref, or has too many files.
     """
     outside = read_json(home.current_snapshot).get("document_folders", []) if home.current_snapshot.exists() else []
     scans = {folder: scan(home, Path(folder)) for folder in outside}
@@ -72,15 +73,19 @@ def taxonomy_state(home: Home, settings: Settings) -> str:
 
 
 def whole_state(taxonomy: str, document_folders: dict[str, str], refused: list[str]) -> str:
-    """Combine the state of the taxonomy, the `scan` of each document folder outside it, and the `refused_hosts`."""
+    """Return the `taxonomy_state` made of `Taxonomy.state`, the `scan` of each document folder by path, and `refused_hosts`."""
     return digest([taxonomy, document_folders, *([refused] if refused else [])])
 
 
 def open_taxonomy(home: Home, settings: Settings) -> Taxonomy:
-    """Open the current taxonomy; fetch and export it from git first, unless the home already has that commit.
+    """Make the current state of the taxonomy ready to be read, and return its folder, commit, branch, state and notes.
+
+    A folder is left as it is. A ref is fetched into the home's mirror, and its regular files exported to a folder of the home,
+    unless the home already has them; of earlier exports, the two last used are kept and the others removed.
 
     Raises:
-        LabError: It does not exist, cannot be reached, lacks the ref, or is too large.
+        LabError: The taxonomy does not exist, cannot be reached, lacks the ref, is too large or has too many files, or its ref
+            moved while it was fetched.
     """
     return _open_ref(home, settings) if reads_git(settings) else _open_folder(home, settings)
 
@@ -116,7 +121,7 @@ def _open_ref(home: Home, settings: Settings) -> Taxonomy:
 
 
 def find_tip(home: Home, settings: Settings) -> Tip:
-    """Resolve the ref of a taxonomy in git.
+    """Ask the repository of a taxonomy in git what its ref, by default HEAD, resolves to at present.
 
     Raises:
         LabError: The repository cannot be reached, or has no such ref.
@@ -136,10 +141,12 @@ def find_tip(home: Home, settings: Settings) -> Tip:
 
 
 def scan(home: Home, folder: Path) -> str:
-    """Hash path, size, time and mode of all files below a folder, except `.git` and the home; follow no links.
+    """Return a hash of path, size, modification time and mode of all files in a folder, at any depth.
+
+    `.git`, the home, and folders that cannot be read are skipped. Symbolic links are not followed.
 
     Raises:
-        LabError: There are too many files.
+        LabError: There are more than 200,000 files.
     """
     found: list[tuple[str, int, int, int]] = []
     folders = [str(folder)]
@@ -180,7 +187,7 @@ def _unreachable(settings: Settings, error: GitError) -> LabError:
 
 
 def _notes(home: Home, branch: str, commit: str, descends_from: Callable[[str], bool]) -> list[str]:
-    """Describe a switch of branch, or a rewritten history, since the current snapshot."""
+    """Return a note if the branch was switched, or its history rewritten, since the current snapshot; else nothing."""
     before = read_json(home.current_snapshot) if home.current_snapshot.exists() else {}
     branch_before, commit_before = before.get("branch", ""), before.get("taxonomy_commit", "").removesuffix("+changes")
     if branch_before and branch and branch_before != branch:
@@ -194,7 +201,7 @@ def _notes(home: Home, branch: str, commit: str, descends_from: Callable[[str], 
 
 
 def _user_git(folder: Path, *arguments: str) -> str:
-    """Run git in the user's work tree under the user's settings; return its output, or '' if it fails."""
+    """Run git in the user's work tree, with the user's settings; return what it prints, or '' if it fails."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -203,7 +210,7 @@ def _user_git(folder: Path, *arguments: str) -> str:
 
 
 def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
-    """Export the regular files of a commit to a folder, unless it exists, and remove all but a few older exports."""
+    """Export the regular files of a commit to a folder, unless it exists already; keep the two exports last used before."""
     folder = home.taxonomies / git("rev-parse", f"{commit}^{{tree}}").decode().strip()
     if not folder.exists():
         blobs = [blob for blob in git.files(commit) if _stays_inside(blob.path)]
@@ -220,13 +227,13 @@ def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
     os.utime(folder)
     others = [path for path in home.taxonomies.iterdir() if path.is_dir() and path != folder]  # even if the clock jumps
     for old in sorted(others, key=lambda path: path.stat().st_mtime)[: 1 - _EXPORTS_KEPT]:
-        with tempfile.TemporaryDirectory(dir=home.taxonomies) as bin:  # moved first, so that nobody finds half of it
+        with tempfile.TemporaryDirectory(dir=home.taxonomies) as bin:  # move it first, so that nobody finds half of it
             old.rename(Path(bin) / old.name)
     return folder
 
 
 def _stays_inside(path: str) -> bool:
-    """Tell whether a path in a git tree is valid below a folder; a crafted tree may contain any path."""
+    """Tell whether a path of a git tree is safe to write below a folder; a crafted tree may contain any path."""
     parts = path.split("/")
     return (
         len(os.fsencode(path)) < 2000
@@ -238,7 +245,7 @@ def _stays_inside(path: str) -> bool:
 def _write(folder: Path, blobs: Iterable[Blob], contents: Iterable[bytes]) -> None:
     for blob, content in zip(blobs, contents, strict=True):
         path = folder / blob.path
-        with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):  # a name is twice in the tree; the first counts
+        with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):  # the tree has this name twice; the first counts
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
                 file.write(content)

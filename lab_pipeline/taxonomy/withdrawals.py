@@ -1,4 +1,7 @@
-"""Record which leaves people withdrew from all later models, in an append-only file whose last entry on a leaf counts."""
+"""Record which leaves people withdrew from all later models.
+
+The record is an append-only file in the home; of several entries on a leaf, the last one counts.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from lab_pipeline.core.storage import append_line, read_lines
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """An entry of the record."""
+    """An entry of the record: a leaf is withdrawn, or its withdrawal undone."""
 
     leaf: str
     withdrawn: bool
@@ -29,16 +32,16 @@ class Withdrawal:
 
 
 def withdrawals(home: Home) -> dict[str, Withdrawal]:
-    """Return the current withdrawals, by leaf."""
+    """Return the withdrawals in force, by leaf key; withdrawals that were undone are left out."""
     last = {entry["leaf"]: Withdrawal(**entry) for entry in read_lines(home.withdrawals)}
     return {leaf: withdrawal for leaf, withdrawal in last.items() if withdrawal.withdrawn}
 
 
 def record_withdrawal(home: Home, leaf: str, author: str, reason: str, withdrawn: bool = True) -> Withdrawal:
-    """Withdraw a leaf, or undo its withdrawal.
+    """Record that a leaf is withdrawn or, if `withdrawn` is False, that its withdrawal is undone; return the new entry.
 
     Raises:
-        LabError: Author or reason is blank, or nothing would change.
+        LabError: Author or reason is blank, the leaf is already withdrawn, or there is no withdrawal to undo.
     """
     if not author.strip() or not reason.strip():
         raise LabError("a withdrawal needs an author and a reason, neither of them blank")

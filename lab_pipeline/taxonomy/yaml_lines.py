@@ -10,13 +10,13 @@ import yaml
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_DIGITS = 100
-"""Python refuses to print much longer numbers, so they could not even be reported."""
+"""Maximum length of a number: Python refuses to print much longer ones, so they could not even be reported."""
 
 Path = tuple[str | int, ...]
 
 
 class YamlProblem(Exception):
-    """YAML that cannot be read; `line` (1-based) says where."""
+    """Raised for YAML that is not read; `line` (1-based) says where, and `message` why."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -26,24 +26,24 @@ class YamlProblem(Exception):
 
 @dataclass(frozen=True)
 class LocatedYaml:
-    """The value of a YAML document, and the 1-based line where each path in it starts."""
+    """The value of a YAML document, and the 1-based line of each value in it, by its path of keys and indices."""
 
     value: Any
     lines: dict[Path, int]
 
     def line(self, path: Path) -> int:
-        """Return the line of `path`, or of its nearest enclosing value."""
+        """Return the line of the value at `path`; if there is none, that of the innermost value that would enclose it."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
 
 
 def load_located(raw: bytes) -> LocatedYaml:
-    """Parse one YAML document.
+    """Parse one YAML document of plain types; an empty one has the value None.
 
     Raises:
-        YamlProblem: It is too large or too deep, not UTF-8, not YAML, or has an alias, a duplicate key, an escaped control
-            character or half character, a huge number, or a tag that is no plain type.
+        YamlProblem: The document is too large or nested too deeply, is not UTF-8 or not YAML, or has an alias, a key that
+            stands twice, an escaped character that cannot be stored, a huge number, or a tag that is no plain type.
     """
     if len(raw) > MAX_BYTES:
         raise YamlProblem(f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are read", 1)
@@ -65,7 +65,7 @@ def load_located(raw: bytes) -> LocatedYaml:
         raise YamlProblem(error.problem or "not valid YAML", mark.line + 1 if mark else 1) from None
     except yaml.reader.ReaderError as error:
         raise YamlProblem(f"not valid YAML: {error.reason}", text[: error.position].count("\n") + 1) from None
-    # What YAML's types refuse, e.g. the date 2024-13-45, and what PyYAML fails on, e.g. `!!int ""`.
+    # The types of YAML refuse some values, e.g. the date 2024-13-45, and PyYAML fails on others, e.g. `!!int ""`.
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         raise YamlProblem(f"not valid YAML: {error}", 1) from None
 

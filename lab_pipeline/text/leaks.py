@@ -17,10 +17,12 @@ import pyarrow.compute as pc
 from lab_pipeline.text.words import asked_kinds, calculation, exchanged, numbers, question_stems, question_words
 
 SAME_QUESTION = 0.8
-"""Jaccard similarity of content words at which two questions count as the same, unless they `differ`."""
+"""Minimum Jaccard similarity of content words of two questions that count as the same; they also must not `differ`, nor have
+different numbers."""
 
 _MIN_SHARED = 2
-"""Rare words that a prompt must share with a known question (if that has as many) before the two are compared."""
+"""Number of rare words that a prompt must share with a known question before the two are compared; a known question with
+fewer words must share all of them."""
 
 _BATCH = 50_000
 
@@ -29,16 +31,16 @@ _Worded = tuple[str, frozenset[str]]
 
 
 class LeakDetector:
-    """Finds prompts that repeat, or nearly repeat, known questions: see `SAME_QUESTION`.
+    """Finds prompts that repeat, or nearly repeat, known questions (see `SAME_QUESTION`).
 
-    Compare prompts only, never documents, which hold the answers rightly. Ambiguous matches count as leaks: of words that
-    changed places, only numbers and what they count make another question ('30 C to F', '30 F to C').
+    Give it prompts only: documents may rightly hold the answers. Ambiguous matches count as leaks. Two texts of the same words
+    in another order are different questions only if numbers, or the words after them, changed places: '30 C to F', '30 F to C'.
     """
 
     def __init__(self, questions: Iterable[str] = ()) -> None:
         self._known: list[_Worded] = []
         self._indexed: dict[str, list[int]] = defaultdict(list)
-        """For each word, the places in `_known` of the questions that are indexed by it."""
+        """For each rare word, the indices in `_known` of the questions that are found by it."""
         questions = list(questions)
         self._frequency = Counter(word for question in questions for word in question_words(question))
         for question in questions:
@@ -51,8 +53,8 @@ class LeakDetector:
     def _enter(self, question: str) -> None:
         """Index a question by its rarest words: the prefix filter of set-similarity joins.
 
-        A similar prompt lacks at most `lacking` of the words. So of any `lacking + 2` words it has two, and the rarest ones
-        are shared with the fewest other questions.
+        A similar prompt lacks at most `lacking` of the question's words, so it has two of any `lacking + _MIN_SHARED` of them.
+        The rarest words are taken, because they lead to the fewest other questions.
         """
         words = question_words(question)
         lacking = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9)
@@ -61,11 +63,11 @@ class LeakDetector:
         self._known.append((question, words))
 
     def leak(self, prompt: str) -> str | None:
-        """Return the first known question that a prompt repeats, None if it repeats none."""
+        """Return the earliest known question that a prompt repeats; None if it repeats none."""
         return next(self.leaks(prompt), None)
 
     def leaks(self, prompt: str) -> Iterator[str]:
-        """Yield all known questions that a prompt repeats."""
+        """Yield all known questions that a prompt repeats, in the order in which they became known."""
         words = question_words(prompt)
         sizes = range(int(SAME_QUESTION * len(words)), int(len(words) / SAME_QUESTION) + 2)
         shared = Counter(index for word in words for index in self._indexed.get(word, ()))
@@ -77,7 +79,7 @@ class LeakDetector:
                 yield question
 
     def leaks_among(self, prompts: pa.Array) -> dict[int, str]:
-        """Map the place of each prompt that is a leak to the known question that it repeats; for millions of prompts."""
+        """Map the index of each prompt that is a leak to the earliest known question that it repeats; fast for millions."""
         if not self._known:
             return {}
         batches = range(0, len(prompts), _BATCH)
@@ -85,9 +87,9 @@ class LeakDetector:
         return {place: leak for place in suspects if (leak := self.leak(prompts[place].as_py()))}
 
     def _suspects(self, prompts: pa.Array) -> list[int]:
-        """Return the places of all prompts that may be leaks, by the first tests of `leaks`: size and shared rare words.
+        """Return the indices of all prompts that pass the first two tests of `leaks`: similar size and shared rare words.
 
-        Prompts without any content word are always among them, for `question_words` compares those by other words.
+        Prompts without any content word always pass, because `question_words` compares such prompts by their other words.
         """
         prompt, stem, vocabulary = _stems_by_prompt(prompts)
         size = np.bincount(prompt, minlength=len(prompts))
@@ -107,7 +109,7 @@ class LeakDetector:
 
 
 def _stems_by_prompt(prompts: pa.Array) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return pairs (place of a prompt, number of a stem), each once, as two arrays, and the stems by number."""
+    """Return each pair (index of a prompt, number of one of its stems) once, as two arrays, and the stems by their number."""
     split = pc.utf8_split_whitespace(prompts)
     chunks = split.flatten().dictionary_encode()
     stems = [question_stems(chunk) for chunk in chunks.dictionary.to_pylist()]
@@ -118,7 +120,7 @@ def _stems_by_prompt(prompts: pa.Array) -> tuple[np.ndarray, np.ndarray, list[st
 
 
 def _concatenated(lists: Sequence[Sequence[int]], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return `[item for index in chosen for item in lists[index]]`, and for each item its place in `chosen`."""
+    """Return `[item for index in chosen for item in lists[index]]`, and for each item the place in `chosen` that it is from."""
     items = np.fromiter(chain.from_iterable(lists), np.int64)
     lengths = np.array([len(each) for each in lists], np.int64)
     starts = np.cumsum(lengths) - lengths
@@ -135,9 +137,10 @@ def distinct(values: np.ndarray) -> np.ndarray:
 
 
 def _only_context_shared(one: str, other: str) -> bool:
-    """Tell whether prompts share a context and ask different things: beside a long context the question's words weigh little.
+    """Tell whether two similar prompts share their context alone, and ask different things about it.
 
-    If a line of one prompt asks what the other one asks, they do not count as different.
+    Beside a long context, the few words of a question hardly change the similarity. Prompts count as asking the same if any
+    paragraph or line of one repeats the last paragraph of the other, which holds its question, or if one has one paragraph.
     """
     sections, other_sections = _sections(one), _sections(other)
     if not sections or not other_sections:
@@ -148,7 +151,7 @@ def _only_context_shared(one: str, other: str) -> bool:
 
 @functools.lru_cache(1 << 12)
 def _sections(prompt: str) -> tuple[_Worded, ...]:
-    """Split a prompt into its last paragraph, which asks, then all paragraphs and lines; into none if it has one paragraph."""
+    """Return a prompt's last paragraph, which asks, then all its paragraphs and lines; nothing if it has one paragraph."""
     paragraphs = re.split(r"\n\s*\n", prompt.strip())
     sections = dict.fromkeys([paragraphs[-1], *paragraphs, *prompt.splitlines()]) if len(paragraphs) > 1 else ()
     return tuple((section, question_words(section)) for section in sections)
@@ -161,16 +164,16 @@ def _same_question(one: _Worded, other: _Worded) -> bool:
 
 
 def _numbers_differ(one: str, other: str) -> bool:
-    """Tell whether each text has a number that the other lacks, or numbers changed places."""
+    """Tell whether each text has a number that the other one lacks, or whether numbers changed places between them."""
     found, others = numbers(one), numbers(other)
     return bool(found - others and others - found) or any(map(str.isdigit, exchanged(one, other)))
 
 
 def differ(one: str, other: str) -> bool:
-    """Tell whether questions of similar words ask for different things: for another kind of thing, or with other signs.
+    """Tell whether two questions of similar words ask for different kinds of thing, or state different calculations.
 
-    A question that leaves the kind open, or has no signs, does not differ by them. 'What' can ask for anything, so it makes
-    another kind only if all other words are the same.
+    The kinds are compared only if both questions show one (`asked_kinds`), the calculations only if both have signs
+    (`calculation`). 'What' can ask for anything, so it makes another kind only if all content words are the same.
     """
     kinds, other_kinds = asked_kinds(one), asked_kinds(other)
     if kinds and other_kinds and not kinds & other_kinds:
@@ -180,6 +183,6 @@ def differ(one: str, other: str) -> bool:
 
 
 def jaccard(one: Set[Any], other: Set[Any]) -> float:
-    """Divide the size of the intersection by that of the union; 1.0 for two empty sets."""
+    """Return the size of the intersection divided by that of the union; 1.0 for two empty sets."""
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared) if one or other else 1.0

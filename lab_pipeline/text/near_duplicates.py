@@ -1,8 +1,8 @@
-"""Find near-duplicate rows of different leaves: MinHash finds candidates, their exact similarity decides.
+"""Find near-duplicate rows of different leaves: MinHash finds pairs of rows to compare, and their exact similarity decides.
 
 Prompts and answers are compared by their content words, and the lower of the two similarities counts. So the same answer to
-another question, another answer to the same question, and the same question on another context all stay. Question words,
-'yes', 'no' and mathematical signs count as content here, because short rows may have little else to tell them apart.
+another question is no repeat, nor is another answer to the same question, nor the same question on another context. Question
+words, 'yes', 'no' and mathematical signs count as content here, because short rows may have little else to tell them apart.
 
 MinHash with bands follows Leskovec, Rajaraman, Ullman, *Mining of Massive Datasets*, chapter 3. These few lines of numpy are
 as fast as libraries (`benchmarks/README.md`) and, unlike them, find the same candidates after an upgrade.
@@ -22,20 +22,20 @@ from lab_pipeline.text.leaks import distinct, jaccard
 from lab_pipeline.text.words import STOP_WORDS
 
 NEAR_DUPLICATE = 0.8
-"""Jaccard similarity of content words at which a row repeats another, as `leaks.SAME_QUESTION`."""
+"""Minimum Jaccard similarity of prompts, and of answers, at which a row repeats another; as `leaks.SAME_QUESTION`."""
 
 _BANDS, _ROWS_PER_BAND = 32, 8
-"""Finds a pair of similarity 0.8 with probability 0.997, of 0.85 with 0.9999; compares 1 in 500 pairs of similarity 0.3."""
+"""MinHash finds a pair of similarity 0.8 with probability 0.997, of 0.85 with 0.9999, of 0.3 with 0.002."""
 
 _FACTORS = (np.random.PCG64(17).random_raw((_BANDS, _ROWS_PER_BAND)) >> np.uint64(32)).astype(np.uint32) | 1
-"""Odd factors of the hash functions: multiplied by each, the words' hashes have another order (multiply-shift hashing)."""
+"""Odd factors, one for each hash function: multiplied by it, the words' hashes get another order (multiply-shift hashing)."""
 
 _BATCH = 50_000
 
 _ROW_SHIFT = np.uint64(48)
 _HASH = np.uint64((1 << 48) - 1)
 _IN_ANSWER = np.uint64(1)
-"""A word of a batch is packed into 64 bits: 16 for its row, 47 for its hash, and the lowest says if it is in the answer."""
+"""A word of a batch is packed into 64 bits: 16 for its row, 47 for its hash, and the lowest bit is 1 in an answer."""
 
 _SIGNS = "+*×/÷=^%<>"
 _NO_WORD = rf"[^\p{{L}}\p{{M}}\p{{N}}{_SIGNS}]+"
@@ -47,7 +47,7 @@ _NO_CONTENT = STOP_WORDS - set("who whom whose when where why how yes no not".sp
 
 @dataclass(frozen=True)
 class Repeat:
-    """Row `row` repeats the earlier row `of`."""
+    """Row `row` repeats the earlier row `of` (counted from 0 over all rows), with the lower of the two similarities."""
 
     row: int
     of: int
@@ -56,27 +56,28 @@ class Repeat:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The content words of all rows, as hashes."""
+    """The content words of all rows, as hashes, and the rows' leaves."""
 
     hashes: np.ndarray
-    """Hashes of all rows, row by row, each once a row; the lowest bit is `_IN_ANSWER`."""
+    """Hashes of the words, row after row. In a row, each word has one hash for the prompt and one for the answer, which differ
+    in the lowest bit, `_IN_ANSWER`."""
     starts: np.ndarray
-    """Row n has `hashes[starts[n]:starts[n + 1]]`."""
+    """The hashes of row n are `hashes[starts[n]:starts[n + 1]]`."""
     leaves: np.ndarray
-    """Number of each row's leaf."""
+    """The number of each row's leaf; rows without a leaf share one number."""
 
     def words(self, row: int) -> tuple[set[int], set[int]]:
-        """Return the words of a row's prompt and those of its answer."""
+        """Return the hashes of the words in a row's prompt, and of those in its answer."""
         both = self.hashes[self.starts[row] : self.starts[row + 1]]
         in_answer = both & _IN_ANSWER == 1
         return set(both[~in_answer].tolist()), set(both[in_answer].tolist())
 
 
 def near_duplicates(batches: Iterable[pa.Table]) -> list[Repeat]:
-    """Find rows that repeat an earlier row of another leaf, each with the most similar of the rows that stay.
+    """Find the rows that repeat an earlier row of another leaf; all other rows stay.
 
-    A row is out if an earlier row, which itself stays, is similar enough. Rows of one leaf are never compared, because
-    curation has compared them.
+    A row is compared with earlier rows that stay, and if one is similar enough, paired with the most similar. Rows of one leaf
+    are never compared, because curation has done that. Rows without any content word always stay.
 
     Args:
         batches: All rows in order of precedence; columns `messages` and `leaf` as in `TRAINING_SCHEMA`.
@@ -84,13 +85,13 @@ def near_duplicates(batches: Iterable[pa.Table]) -> list[Repeat]:
     rows = _hashed(batches)
     keys = _band_keys(rows)
     shared = _shared_between_leaves(keys, rows.leaves) & (np.diff(rows.starts) > 0)[:, None]
-    staying: dict[int, list[int]] = defaultdict(list)  # rows by key
+    staying: dict[int, list[int]] = defaultdict(list)  # the staying rows with each key
     repeats = []
     for row in np.flatnonzero(shared.any(axis=1)).tolist():
         row_keys, words = keys[row, shared[row]].tolist(), rows.words(row)
         candidates = {other for key in row_keys for other in staying.get(key, ()) if rows.leaves[other] != rows.leaves[row]}
         similarities = {other: min(map(jaccard, words, rows.words(other))) for other in sorted(candidates)}
-        best = max(similarities, key=similarities.__getitem__, default=row)  # the first of equals
+        best = max(similarities, key=similarities.__getitem__, default=row)  # in a tie, the earliest row
         if similarities.get(best, 0.0) >= NEAR_DUPLICATE:
             repeats.append(Repeat(row, best, similarities[best]))
         else:
@@ -113,7 +114,10 @@ def _hashed(batches: Iterable[pa.Table]) -> _Rows:
 
 
 def _packed_words(messages: pa.ListArray) -> np.ndarray:
-    """Pack every content word of all turns except system messages, with its row, as `_IN_ANSWER` describes."""
+    """Pack every content word of all messages but the system's, with its row and whether it is in the last turn, the answer.
+
+    `_IN_ANSWER` describes the format.
+    """
     import pandas as pd
 
     turns = messages.flatten()
@@ -135,7 +139,10 @@ def _packed_words(messages: pa.ListArray) -> np.ndarray:
 
 
 def _band_keys(rows: _Rows) -> np.ndarray:
-    """Compute MinHash keys of shape (rows, bands); rows share a key if they share the least word by each function of a band."""
+    """Return MinHash keys of shape (rows, bands).
+
+    Rows have the same key in a band if, by each hash function of the band, the same word has the least hash.
+    """
     keys = np.zeros((len(rows.starts) - 1, _BANDS), np.uint32)
     for first in range(0, len(keys), _BATCH):
         bounds = rows.starts[first : first + _BATCH + 1]
@@ -153,11 +160,11 @@ def _band_keys(rows: _Rows) -> np.ndarray:
 
 
 def _shared_between_leaves(keys: np.ndarray, leaves: np.ndarray) -> np.ndarray:
-    """Tell for each key whether a row of another leaf has it too; of the shape of `keys`."""
+    """Tell for each of `keys` (rows, bands) whether a row of another leaf has the same key in the same band."""
     shared = np.zeros(keys.shape, bool)
     for band in range(_BANDS):
         order = np.argsort(keys[:, band], kind="stable")
-        starts = np.flatnonzero(np.diff(keys[order, band], prepend=-1))  # of each run of equal keys
+        starts = np.flatnonzero(np.diff(keys[order, band], prepend=-1))  # where each run of equal keys starts
         lowest, highest = np.minimum.reduceat(leaves[order], starts), np.maximum.reduceat(leaves[order], starts)
         shared[order, band] = np.repeat(lowest != highest, np.diff(starts, append=len(keys)))
     return shared

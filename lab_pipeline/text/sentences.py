@@ -10,7 +10,7 @@ _LONGEST_ABBREVIATION = len("approx.")
 
 
 def sentences(text: str) -> list[str]:
-    """Split plain text into sentences."""
+    """Split plain text after '.', '!' or '?' where a capital letter or figure follows, but not after common abbreviations."""
     found: list[str] = []
     start = 0
     for match in _SENTENCE_END.finditer(text):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
-"""Scripts without spaces between words, in which each character counts as one."""
+"""Character ranges of scripts without spaces between words; each of their characters counts as a word."""
 
 QUESTION_MARKS = "?？﹖؟⸮\u037e՞፧⁇⁈⁉‽⳺⳻꘏꛷"
 """Question marks of all scripts; \\u037e is the Greek one, which is mostly typed as a semicolon: see `is_asked`."""
@@ -26,7 +26,7 @@ _WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
 _TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
 _DOUBLED = re.compile(r"(?<=\w\w([bdgmnprt]))\1$")
-"""As in 'slipping'."""
+"""A doubled consonant that is left when an ending is stripped, as in 'slipping'."""
 _CAPITALS = "".join(filter(str.isupper, map(chr, range(0x10000))))
 _LETTER = r"\w\u0300-\u036f"
 """Characters of a word; an accent may be a separate character."""
@@ -55,7 +55,7 @@ _STEP = re.compile(
     rf"|(?<=[\w.,:;] )(?:[{_OTHER_SIGNS}]*[{_PLAIN_SIGNS}][{_SIGNS}]*|&&|\|\|)(?=[\s.,:;{QUESTION_MARKS}]|$)"
     rf"|(?<=[\"'`“‘])[{_SIGNS}]+(?=[\"'`”’])"
 )
-"""A sign between operands; a sign alone inside a line, unless it may be a dash or similar; a sign in quotation marks."""
+"""A sign between operands, a sign by itself in a line (unless it may be a dash or similar), or a sign in quotation marks."""
 _ONE_SIGN = str.maketrans("×·÷–—−", "**/---")
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _UNITS += "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -67,7 +67,7 @@ _ORDINALS = {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12} | {
 _SCALES = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
 _NUMBER_WORDS = _SMALL | _ORDINALS | {"hundred": 100} | _SCALES
 _AFTER_TENS = {"first": 1, "second": 2}
-"""Numbers only after tens: alone, 'first' is an order and 'second' may be a time."""
+"""Words that count as numbers only after tens, as in 'twenty-first': alone, 'first' is an order and 'second' may be a time."""
 _NUMBER = rf"(?:(?:{'|'.join(_TENS)})-(?:{'|'.join(_AFTER_TENS)})|{'|'.join(_NUMBER_WORDS)})"
 _NUMBER_RUN = re.compile(rf"\b{_NUMBER}(?:(?:[\s-]|\sand\s){_NUMBER})*\b", re.IGNORECASE)
 _NEVER_NAMES = STOP_WORDS | frozenset(
@@ -78,24 +78,24 @@ _NEVER_NAMES = STOP_WORDS | frozenset(
 
 
 def all_words(text: str) -> list[str]:
-    """Split a text at spaces into words; in scripts without spaces, into characters."""
+    """Split a text into words at spaces, and scripts without spaces into characters; punctuation stays with its word."""
     return _WORD.findall(text)
 
 
 def content_words(text: str) -> list[str]:
-    """Return the lower-case stems of words that carry content, and numbers."""
+    """Return the lower-case stems of all words but `STOP_WORDS`, and all numbers, in the order of the text, with repeats."""
     return [stem for chunk in text.split() for stem in _stems(chunk)]
 
 
 @lru_cache(maxsize=1 << 16)
 def _stems(chunk: str) -> tuple[str, ...]:
-    """Return the `content_words` of a text without spaces; cached, because most texts repeat the chunks of earlier ones."""
+    """Return the `content_words` of a chunk between spaces; cached, because most texts repeat chunks of earlier texts."""
     words = _TOKEN.findall(re.sub(r"['’]s\b", "", chunk.casefold()))
     return tuple(_stem(word) for word in words if word not in STOP_WORDS)
 
 
 def _stem(word: str) -> str:
-    """Strip a common English ending; most forms of a word give the same stem, which need not be a word itself."""
+    """Strip a common English ending, so that most forms of a word get the same stem, which need not be a word itself."""
     stem = _ENDING.sub("", word)
     return _DOUBLED.sub("", stem) if stem != word else word
 
@@ -104,25 +104,25 @@ _POLITE = (
     "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split()
 )
 _FRAMING = frozenset(map(_stem, _POLITE))
-"""Stems of words that make a question more polite or longer, but not another one."""
+"""Stems of words that make a question more polite or longer, but do not change what it asks."""
 
 
 def question_words(text: str) -> frozenset[str]:
-    """Return the stems of a question's content words; without any, all its words."""
+    """Return the stems of a question's content words without polite ones such as 'please'; if none is left, all its words."""
     stems = frozenset(stem for chunk in text.split() for stem in question_stems(chunk))
     return stems or frozenset(re.findall(r"\w+", text.casefold()))
 
 
 @lru_cache(maxsize=1 << 16)
 def question_stems(chunk: str) -> tuple[str, ...]:
-    """Return the `question_words` of a chunk between spaces; there may be none."""
+    """Return the stems that a chunk between spaces adds to `question_words`; there may be none."""
     return tuple(stem for stem in _stems(chunk) if stem not in _FRAMING)
 
 
 def numbers(text: str) -> set[str]:
-    """Return the numbers of a text as digits without thousands separators, also those in English words.
+    """Return the numbers of a text, in digits or English words, as digits without thousands separators.
 
-    'One' and the numbers of list items are left out, because they seldom count anything.
+    The number 1 and the numbers before list items are left out, because they seldom count anything.
     """
     text = _ENUMERATION.sub("", text)
     digits = {_plain(number) for number in re.findall(r"\d+(?:[.,:]\d+)*", text)}
@@ -147,7 +147,10 @@ def _plain(number: str) -> str:
 
 @lru_cache(4096)
 def calculation(text: str) -> tuple[str, ...]:
-    """Return signs of arithmetic, logic and code with their operands, in order; those of pure sums or products are sorted."""
+    """Return a text's signs of arithmetic, logic and code with their operands, in order; empty without signs.
+
+    If all signs are + or all are *, return the sign once and then the operands sorted, because their order does not matter.
+    """
     steps = [
         (_plain(step["left"] or ""), step["sign"] or step.group(), _plain(step["right"] or ""))
         for step in _STEP.finditer(text.casefold().translate(_ONE_SIGN))
@@ -159,9 +162,10 @@ def calculation(text: str) -> tuple[str, ...]:
 
 @lru_cache(4096)
 def asked_kinds(text: str) -> frozenset[str]:
-    """Return the kinds of thing that a text asks for, by its English question words; empty if they leave it open.
+    """Return the kinds of thing that a text's English question words ask for; empty if they leave the kind open.
 
-    'Which', 'what ... called' and 'how old' are left out: other words say what they ask for. 'What' may ask for a number.
+    The kinds are who, when, where, why, count, what and how. 'What' also gives count, because it may ask for a number. 'Which',
+    'what ... called' and 'how old' give no kind, because other words say what they ask for.
     """
     kinds = {found.lastgroup or "" for found in _QUESTION_WORD.finditer(text)}
     if "what" in kinds:
@@ -170,9 +174,10 @@ def asked_kinds(text: str) -> frozenset[str]:
 
 
 def exchanged(one: str, other: str) -> set[str]:
-    """Return the content words that changed places between two texts, with the words before those places.
+    """Return the content words that changed places between two texts, and the words that stand before them.
 
-    For example 'from Harsk to Osmerel' and 'from Osmerel to Harsk', but neither what 'and' or 'or' joins, nor moved parts.
+    'From Harsk to Osmerel' and 'from Osmerel to Harsk' give all four words. Words joined by 'and' or 'or' do not count, nor do
+    words that moved without others taking their place.
     """
     old, new = _followers(one), _followers(other)
     new_places = defaultdict(list)
@@ -188,13 +193,13 @@ def exchanged(one: str, other: str) -> set[str]:
 
 
 def _followers(text: str) -> set[tuple[str, str]]:
-    """Pair each content word with the word before it, ignoring articles."""
+    """Return each content word as (word before it, content word); articles are skipped."""
     words = [word for word in re.findall(r"\w+", text.casefold()) if word not in ("a", "an", "the")]
     return {(mark, word) for mark, word in pairwise(["", *words]) if word not in STOP_WORDS}
 
 
 def names(text: str) -> list[str]:
-    """Return capitalised words that are proper names by position: inside a sentence, or at its start as its subject."""
+    """Return the capitalised words that are names by position: inside a sentence, or at its start before a verb or a name."""
     found = []
     for word in _CAPITALISED.finditer(text):
         starts = _SENTENCE_START.search(text, max(0, word.start() - 8), word.start()) or not text[: word.start()].strip()
@@ -205,7 +210,7 @@ def names(text: str) -> list[str]:
 
 
 def is_asked(text: str) -> bool:
-    """Tell whether a text ends as a question in any script; in Greek, a semicolon ends one."""
+    """Tell whether a text ends with a question mark of any script; in Greek, a semicolon is one."""
     end = text.rstrip()[-1:]
     return bool(end) and (end in QUESTION_MARKS or "՞" in text or (end == ";" and bool(_GREEK.search(text))))
 
@@ -215,10 +220,10 @@ def negated(text: str) -> bool:
 
 
 def affirmed(text: str) -> str:
-    """Remove the negations of a text."""
+    """Return a text without its English negations, such as 'not' or 'never'."""
     return _NEGATION.sub("", text)
 
 
 def normalised(text: str) -> str:
-    """Fold case and white space, to compare questions."""
+    """Return a text in folded case with single spaces, by which equal questions are recognised."""
     return " ".join(text.casefold().split())

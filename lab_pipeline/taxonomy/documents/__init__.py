@@ -1,1 +1,1 @@
-"""Fetch documents, split them into passages, and find secrets in them."""
+"""Fetch documents, split them into passages, and find secrets and personal data in them."""

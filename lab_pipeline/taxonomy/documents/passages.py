@@ -1,4 +1,4 @@
-"""Split Markdown into passages: whole paragraphs under one heading, with their span in the source."""
+"""Split Markdown into passages: plain text of the paragraphs under one heading, with their span in the source."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from lab_pipeline.taxonomy.documents.repository import Document
 from lab_pipeline.text.sentences import sentences
 
 PASSAGE_WORDS = 120
-"""Maximum length of a passage of several paragraphs; a longer paragraph is split between sentences."""
+"""Maximum number of words in a passage; a longer paragraph is split between sentences. Only a single sentence may be longer."""
 
 
 def passages_of(row: GeneratedRow, source: FrozenLeaf) -> Iterator[Passage]:
-    """Yield the passages that a row is from: the chunks of a long paragraph share one span, so the row's support decides."""
+    """Yield those passages of a leaf that a row was written from: they have the row's document and span, and hold its support.
+
+    The span alone is not enough, because all parts of a split paragraph have the same span. Skill rows give none.
+    """
     for passage in source["passages"]:
         span = (passage["document"], passage["start"], passage["end"])
         if span == (row["document"], row["span_start"], row["span_end"]) and (row["support"] or "") in passage["text"]:
@@ -25,8 +28,11 @@ def passages_of(row: GeneratedRow, source: FrozenLeaf) -> Iterator[Passage]:
 
 
 def passages(document: Document) -> list[Passage]:
-    """Split a document into passages of about `PASSAGE_WORDS` words that never cross a heading; spans are whole lines."""
-    # Lines as in Markdown: str.splitlines would also split at form feeds and similar characters.
+    """Split a Markdown document into passages in its order, each of up to `PASSAGE_WORDS` words below one heading.
+
+    A passage's text is plain, without markup; headings are not part of it. Its span is that of whole lines in the source.
+    """
+    # Count lines as Markdown does: str.splitlines would also split at form feeds and similar characters.
     line_starts = [0, *(match.end() for match in re.finditer(r"\r\n?|\n", document.text)), len(document.text)]
 
     found: list[Passage] = []
@@ -83,7 +89,7 @@ def _blocks(markdown: str) -> list[_Block]:
 
 
 def _chunks(text: str) -> list[str]:
-    """Split a paragraph between sentences into chunks of at most `PASSAGE_WORDS` words, where sentences allow it."""
+    """Split a paragraph between sentences into chunks of at most `PASSAGE_WORDS` words; a longer sentence is one chunk."""
     if len(text.split()) <= PASSAGE_WORDS:
         return [text]
     chunks: list[str] = []

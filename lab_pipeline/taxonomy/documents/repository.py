@@ -1,4 +1,4 @@
-"""Read the documents that a leaf refers to, from untrusted repositories: see `lab_pipeline.core.git`."""
+"""Read a leaf's documents from an untrusted git repository (see `lab_pipeline.core.git`) or a plain local folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WORKTREE = "worktree"
 
 READABLE = (".md", ".txt")
 MAX_DEEP_WILDCARDS = 3
-"""Each '**' in a pattern multiplies the time that matching may take."""
+"""Maximum number of '**' in a pattern: each multiplies the time that matching may take."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text file of a document repository."""
+    """One text file of a document repository; bytes that are not UTF-8 become replacement characters."""
 
     path: str
     commit: str
@@ -35,12 +35,20 @@ class Document:
 def fetch_documents(
     reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings, origin: Path | None = None
 ) -> list[Document]:
-    """Read the documents that `reference` names, sorted by path; mirrors of git repositories are kept below `mirrors`.
+    """Read the documents that `reference` names: the `READABLE` files that match its patterns, without blank ones.
 
-    A repository is not contacted if its mirror has the commit. For `origin`, see `local_path`.
+    A git repository is contacted only if its mirror lacks the commit.
+
+    Args:
+        reference: Repository, commit and patterns; with commit `WORKTREE`, a plain local folder is read as it is.
+        taxonomy: Folder of the taxonomy, at which relative paths start.
+        mirrors: Folder in which mirrors of git repositories are kept.
+        settings: Whether local paths are allowed, maximum time and size.
+        origin: See `local_path`.
 
     Raises:
-        LabError: The address is not allowed, cannot be reached, lacks the commit, or matches no readable file.
+        LabError: The repository is not allowed, cannot be reached, lacks the commit, or has no matching file; the text is
+            larger than `settings.max_megabytes`; or a pattern has too many '**'.
     """
     for pattern in reference.patterns:
         if pattern.count("**") > MAX_DEEP_WILDCARDS:
@@ -66,13 +74,13 @@ def fetch_documents(
 
 
 def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | None:
-    """Resolve `repo` to a local path, or to None if it is a remote address with an allowed transport.
+    """Resolve `repo` to an absolute local path, which need not exist; None if it is a remote address.
 
-    A relative path starts at the taxonomy; if that is an export of the local repository `origin` and does not contain the
-    path, it starts there.
+    A relative path starts at the folder `taxonomy`. If that folder was exported from the local repository `origin` and does
+    not contain the path, the path starts at `origin` instead.
 
     Raises:
-        LabError: It is neither.
+        LabError: The address is not allowed (see `is_remote`), or the path cannot be resolved.
     """
     try:
         if is_remote(repo):

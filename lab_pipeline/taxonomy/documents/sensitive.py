@@ -1,4 +1,4 @@
-"""Detect secrets and personal data in documents before they go to a teacher on a foreign host.
+"""Detect secrets and personal data in documents, before these go to a teacher or judge on a host outside your network.
 
 Secrets are found by the token detectors of detect-secrets. Its entropy detectors are left out, because in prose they only
 match words. Its keyword detector takes minutes on crafted long lines, so a bounded pattern for quoted passwords replaces it.
@@ -22,7 +22,7 @@ from lab_pipeline.taxonomy.documents.repository import Document
 from lab_pipeline.taxonomy.leaf import Problem
 
 ALLOWED = "pragma: allowlist secret"
-"""Lines that contain this are skipped, as in detect-secrets."""
+"""Lines that contain this text are not searched, as in detect-secrets."""
 
 _DETECTORS = (
     "ArtifactoryDetector AWSKeyDetector AzureStorageKeyDetector BasicAuthDetector DiscordBotTokenDetector GitHubTokenDetector "
@@ -32,22 +32,25 @@ _DETECTORS = (
 ).split()
 
 _PIECE, _OVERLAP = 2000, 400
-"""Characters: very long lines are checked in chunks, because some detectors take quadratic time."""
+"""Long lines are searched in overlapping pieces of this many characters, because some detectors take quadratic time."""
 
 _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localhost|test)$", re.IGNORECASE)
-"""Reserved domains (RFC 2606)."""
+"""Domains reserved for examples (RFC 2606), whose addresses are nobody's."""
 
 
 @dataclass(frozen=True)
 class SensitiveMatch:
-    """Location and kind of a suspected secret or personal data; never the matched text."""
+    """Line (1-based) and kind of a suspected secret or personal datum; the matched text is never kept."""
 
     line: int
     kind: str
 
 
 def find_sensitive(text: str) -> list[SensitiveMatch]:
-    """Find what looks like a secret or personal data, in order of lines, each kind once a line."""
+    """Return what looks like a secret or personal data, by line and kind, each kind once for a line.
+
+    Lines with the mark `ALLOWED` are skipped.
+    """
     from phonenumbers import PhoneNumberMatcher
 
     lines = {number: line for number, line in enumerate(text.split("\n"), 1) if ALLOWED not in line}
@@ -62,7 +65,11 @@ def find_sensitive(text: str) -> list[SensitiveMatch]:
 
 
 def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Problem]:
-    """Yield a problem for each kind of match in a document, at its first line: an error if `refused` hosts would get it."""
+    """Yield one problem for each kind of secret or personal data in a document, at the first line that has it.
+
+    Args:
+        refused: The `refused_hosts`: if there are any, the problems are errors that name them, otherwise warnings.
+    """
     lines: dict[str, list[int]] = {}
     for match in find_sensitive(document.text):
         lines.setdefault(match.kind, []).append(match.line)
@@ -76,9 +83,10 @@ def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Probl
 
 
 def refused_hosts(settings: Settings) -> list[str]:
-    """List the hosts to which documents with sensitive data must not go; none if `documents.sensitive` is 'warn'.
+    """List the hosts to which documents with secrets or personal data must not go, sorted.
 
-    These are the hosts of teacher and judge that are, by their names, neither this machine nor in its network.
+    These are the hosts of teacher and judge endpoints that, by name or address, are neither this machine nor in its network.
+    There are none if `documents.sensitive` is 'warn'.
     """
     if settings.documents.sensitive == "warn":
         return []
@@ -106,7 +114,7 @@ def _secrets(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
 
 
 def _begins_with_iban(words: str) -> bool:
-    """Tell whether the text begins with an IBAN; the match may include a following word such as `BIC`."""
+    """Tell whether a pattern's match begins with a valid IBAN; the match may go on with another word, such as `BIC`."""
     groups = words.split(" ")
     return any(iban.is_valid("".join(groups[: end + 1])) for end in range(len(groups)))
 
@@ -121,7 +129,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
         bool,
     ),
     (
-        "an e-mail address",  # neither the user of a URL nor git@host:path
+        "an e-mail address",  # but neither the user in a URL nor git@host:path
         re.compile(r"(?:(?<=mailto:)|(?<![\w.+:/-]))[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b(?!:\S)"),
         lambda address: not _EXAMPLES.search(address),
     ),
