@@ -97,7 +97,6 @@ def encode_answers(row: Conversation, tokenizer: Any) -> TokenRow:
 
 @contextmanager
 def _naming(row: Conversation) -> Iterator[None]:
-    """Turn a `TemplateError` into a `TokenError` that names the row."""
     try:
         yield
     except TemplateError as error:

@@ -35,7 +35,6 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
     `DAGSTER_HOME` if the copy there is missing or differs.
 
     Args:
-        root: the home's folder.
         taxonomy: path or URL; None takes the one in the home's settings file.
         ref: git ref of the taxonomy for a new home to read; None takes the one in the settings file, if that names one.
 

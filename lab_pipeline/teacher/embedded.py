@@ -68,7 +68,6 @@ class EmbeddedTeacher:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        """The model and its tokenizer."""
         return load_model(self.folder), load_tokenizer(self.folder)
 
     async def _decode_waiting(self) -> None:

@@ -33,10 +33,7 @@ class _Retryable(Exception):
 
 
 def _wait(state: RetryCallState) -> float:
-    """Return the seconds to wait before the next try.
-
-    These are the server's `Retry-After`, but at most 120, or else an exponential back-off with full jitter of at most 30.
-    """
+    """Return the wait in s: the server's `Retry-After`, at most 120, or exponential back-off with full jitter, at most 30."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _Retryable) and error.after_seconds is not None:
         return min(error.after_seconds, 120)
@@ -159,7 +156,6 @@ def _text(content: Any) -> str:
 
 
 def _why_none(message: Any, finish: str | None) -> str:
-    """Say why the message of a completion holds no answer: refusal, spent tokens, filter, or no text."""
     if message.get("refusal"):
         return f"it refused: {str(message['refusal'])[:300]}"
     if finish in _CUT_OFF:

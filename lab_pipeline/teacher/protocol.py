@@ -17,8 +17,6 @@ class TeacherError(LabError):
 
 @dataclass(frozen=True)
 class Message:
-    """One message of the conversation that a request sends."""
-
     role: Literal["system", "user", "assistant"]
     content: str
 

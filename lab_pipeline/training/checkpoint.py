@@ -37,7 +37,6 @@ class Checkpoint:
 
     @property
     def report(self) -> TrainingReport:
-        """The training's results, as in `report.json`."""
         return TrainingReport(**read_json(self.folder / "report.json"))
 
 
@@ -93,7 +92,6 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
 
 
 def read_spec(path: Path) -> TrainingSpec:
-    """Read a training spec from a `spec.json` file."""
     return TrainingSpec(**read_json(path))
 
 

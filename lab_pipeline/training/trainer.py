@@ -111,13 +111,11 @@ class _Validator(TrainerCallback):
                 shutil.rmtree(folder)
 
     def choice(self, state: TrainerState) -> EpochChoice:
-        """Choose the best of the epochs that are measured in the trainer's log so far."""
         losses = epoch_losses(state)
         base = losses[0]["base_general"] if losses else None
         return choose(losses[1:], self.epochs, base, self.tolerance)
 
     def adapter(self, epoch: int) -> Path:
-        """Return the folder for an epoch's adapter; the adapter need not exist."""
         return self.folder / f"epoch-{epoch}"
 
     def _record(self, state: TrainerState, losses: ValidationLoss) -> None:
