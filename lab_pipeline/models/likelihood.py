@@ -1,4 +1,4 @@
-"""Measure how likely a model finds the reference answers; the gate decides by it."""
+"""Measure a model's loss on reference answers, by which the gate decides."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ _PACK_TOKENS = 2048
 
 
 def answer_losses(model_folder: Path, questions: Sequence[Question | GeneralQuestion], say: Say) -> list[float]:
-    """Compute the mean negative log-likelihood of each question's reference answer, in nats per answer token.
+    """Return a model's loss on each question's reference answer: its mean negative log-likelihood, in nats per token.
 
-    The model runs in bf16, prompted by its own chat template as in training.
+    Only tokens of the answer's own text count (`encode_answers`). The model is loaded from `model_folder` in bf16 and prompted
+    through its own chat template, as in training. Progress goes to `say`.
+
+    Raises:
+        TokenError: the chat template refuses a question with its answer.
     """
     if not questions:
         return []
@@ -29,9 +33,10 @@ def answer_losses(model_folder: Path, questions: Sequence[Question | GeneralQues
 def row_losses(
     model: Any, rows: Sequence[TokenRow], pack_tokens: int, advance: Callable[[int], None] = lambda number: None
 ) -> list[float]:
-    """Compute the mean loss of each row, in nats per labelled token, by a model in evaluation mode.
+    """Return each row's mean loss, in nats per labelled token; NaN for a row without labels.
 
-    A forward pass takes at most `pack_tokens` tokens; `advance` is called after it with its number of rows.
+    The caller sets the model to evaluation mode. Each forward pass takes rows of at most `pack_tokens` tokens together, or one
+    row that is longer. After each pass, `advance` is called with the number of its rows.
     """
     import torch
 
@@ -40,7 +45,7 @@ def row_losses(
         packed = {name: torch.tensor([values]).to(model.device) for name, values in flatten([rows[i] for i in indices]).items()}
         labels = packed["labels"][0]
         positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
-        with torch.no_grad():  # a training that continues could not use tensors made in inference mode
+        with torch.no_grad():  # not inference_mode: a training that goes on could not use its tensors
             logits = model(
                 input_ids=packed["input_ids"], position_ids=packed["position_ids"], logits_to_keep=positions, use_cache=False
             ).logits[0]
@@ -52,18 +57,18 @@ def row_losses(
 
 
 def prompt_of(question: Question | GeneralQuestion) -> list[Turn]:
-    """Build the messages by which a model is asked a question; general questions have no context."""
+    """Return the one user message that asks a model a question, with the question's context, if it has one, before it."""
     return as_prompt(question["question"], cast("str | None", question.get("context")))
 
 
 def as_row(question: Question | GeneralQuestion) -> Conversation:
-    """Build a row for `encode_answers` from a question and its reference answer."""
+    """Return a question and its reference answer as a row for `encode_answers`; the row's id is the question's text."""
     answer: Turn = {"role": "assistant", "content": question["answer"]}
     return {"id": question["question"], "messages": [*prompt_of(question), answer], "unmask": False}
 
 
 def _batches(rows: Sequence[TokenRow], pack_tokens: int) -> Iterator[list[int]]:
-    """Yield the indices of rows that share one forward pass, longest first."""
+    """Yield the indices of the rows of each forward pass, see `row_losses`; longer rows come before shorter ones."""
     pending: list[int] = []
     size = 0
     for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens), reverse=True):

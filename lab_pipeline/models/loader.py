@@ -7,16 +7,17 @@ from typing import Any
 
 
 def load_model(folder: Path, device: str | None = None, quantization: Any = None) -> Any:
-    """Load a causal language model in bf16, ready for evaluation; by default onto the GPU if there is one.
+    """Load a causal language model from a local folder, in bf16 and in evaluation mode.
 
     Args:
-        quantization: a transformers quantization config for the weights.
+        device: 'cuda' or 'cpu'; by default the GPU if there is one, else the CPU.
+        quantization: a transformers quantization config, such as `BitsAndBytesConfig`; None leaves the weights in bf16.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    places = {"": device} if quantization else None  # quantized weights cannot be moved later
+    places = {"": device} if quantization else None  # quantized weights cannot be moved after loading
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, quantization_config=quantization, device_map=places
     )
@@ -24,7 +25,7 @@ def load_model(folder: Path, device: str | None = None, quantization: Any = None
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a model's tokenizer with its chat template."""
+    """Load the tokenizer in a model's local folder; it holds the model's chat template."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)

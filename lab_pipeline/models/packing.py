@@ -1,4 +1,7 @@
-"""Encode rows as tokens and pack them: no padding, no attention between rows, loss on the answers only."""
+"""Encode rows as tokens with labels, and pack several rows into one sequence.
+
+A pack needs no padding, and no row in it attends to another. Labels mark the tokens that the loss covers.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from lab_pipeline.core.rows import Turn
 from lab_pipeline.models.template import Messages, TemplateError, locate, render, turn_end
 
 IGNORED = -100
-"""Label of a token without loss."""
+"""Label of a token that the loss does not cover."""
 
 MEASURE = "own tokens of the answer"
-"""Names what `encode_answers` labels. It enters the key of each stored measurement: never compare different measures."""
+"""Name of what `encode_answers` labels. It is part of the key of each stored measurement, so that losses over other tokens are
+never compared with these. Rename it whenever `encode_answers` labels other tokens."""
 
 Span = tuple[int, int]
 
@@ -26,7 +30,10 @@ class TokenError(LabError):
 
 
 class Conversation(TypedDict):
-    """The columns of a training row that decide its tokens and labels."""
+    """The columns of a training row that encoding reads.
+
+    `messages` and `unmask` decide tokens and labels; `id` names the row in errors.
+    """
 
     id: str
     messages: list[Turn]
@@ -35,28 +42,28 @@ class Conversation(TypedDict):
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Tokens and labels of one row or a piece of it."""
+    """Token ids and labels of one row, or of a piece of a row that is longer than a pack."""
 
     tokens: list[int]
     labels: list[int]
-    """`tokens` where the loss applies, else `IGNORED`; answers include their end token."""
+    """One for each token: its id where the loss covers the token, else `IGNORED`."""
 
     @property
     def learned(self) -> int:
-        """Number of tokens with loss; the first token of a row is never predicted."""
+        """Number of tokens that the loss covers; the first token never counts, because nothing predicts it."""
         labels = self.labels[1:]
         return len(labels) - labels.count(IGNORED)
 
 
 def encode(row: Conversation, tokenizer: Any) -> TokenRow:
-    """Encode a training row under the model's own chat template.
+    """Encode a training row by the model's own chat template, with labels for training.
 
     The loss covers all that the model must write after each prompt: what the template puts before an answer (such as an empty
-    thought), the answer, and the token that ends the turn. With `unmask` it covers everything from the first question on,
-    except system messages.
+    thought), the answer, and the token that ends the turn. If the row has `unmask`, the loss covers everything from the first
+    message after the leading system messages on; it never covers these, wherever the template puts them.
 
     Raises:
-        TokenError: the template refuses the row, or its answers cannot be located.
+        TokenError: the template refuses the row, drops an answer, or writes it so that it cannot be located.
     """
     with _naming(row):
         messages = row["messages"]
@@ -75,9 +82,10 @@ def encode(row: Conversation, tokenizer: Any) -> TokenRow:
 
 
 def encode_answers(row: Conversation, tokenizer: Any) -> TokenRow:
-    """Encode a row with labels on the text of its answers only, to measure a model by their likelihood.
+    """Encode a row with labels on the text of its answers only, to measure a model by its loss on them.
 
-    How likely a model ends its turn, or writes what its template puts before an answer, says nothing about what it knows.
+    Unlike in `encode`, the end of the turn and what the template puts before an answer have no labels: how likely a model
+    writes these says nothing about what it knows. `unmask` has no effect.
 
     Raises:
         TokenError: as `encode`.
@@ -89,7 +97,6 @@ def encode_answers(row: Conversation, tokenizer: Any) -> TokenRow:
 
 @contextmanager
 def _naming(row: Conversation) -> Iterator[None]:
-    """Turn a template's error into one that names the row."""
     try:
         yield
     except TemplateError as error:
@@ -97,7 +104,11 @@ def _naming(row: Conversation) -> Iterator[None]:
 
 
 def _answers(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[int, int, Span]]:
-    """Yield each answer's turn, the end of its prompt in the rendered `text`, and the span of the answer itself."""
+    """Yield for each answer the index of its message and, in characters of the rendered `text`, its prompt's end and its span.
+
+    Raises:
+        TemplateError: the template drops an answer, or an answer cannot be located after its prompt.
+    """
     for turn, message in enumerate(messages):
         if message["role"] == "assistant":
             prompt = render(tokenizer, messages[:turn], prompt=True)
@@ -110,7 +121,7 @@ def _answers(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[in
 
 
 def _labelled(tokenizer: Any, text: str, learned: list[Span], excluded: list[Span]) -> TokenRow:
-    """Encode a text, with labels on tokens that overlap a learned span and no excluded one."""
+    """Encode a text; label the tokens that overlap a `learned` span of its characters and no `excluded` span."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     labels = [
         token if _overlaps(span, learned) and not _overlaps(span, excluded) else IGNORED
@@ -124,17 +135,18 @@ def _overlaps(span: Span, others: list[Span]) -> bool:
 
 
 def split_row(row: TokenRow, most: int) -> list[TokenRow]:
-    """Split a row into pieces of at most `most` tokens; pieces without loss are left out."""
+    """Cut a row into consecutive pieces of at most `most` tokens; leave out pieces in which the loss covers no token."""
     starts = range(0, len(row.tokens), most)
     pieces = [TokenRow(row.tokens[start : start + most], row.labels[start : start + most]) for start in starts]
     return [piece for piece in pieces if piece.learned]
 
 
 def pack(rows: Sequence[TokenRow], pack_tokens: int) -> list[list[TokenRow]]:
-    """Pack rows into bins of at most `pack_tokens` tokens, by best fit of the longest first.
+    """Pack rows into bins of at most `pack_tokens` tokens: the longest first, each by best fit.
 
-    Each row goes into the fullest bin that still has room for it. Bins with the same room lie on one stack, so the bin is found
-    by bisection over the different rooms, of which there are at most `pack_tokens`.
+    `split_row` first cuts longer rows, and leaves out rows that the loss does not cover. Each row goes into the fullest bin
+    that still has room for it. Bins with the same room lie on one stack, so that bin is found by bisection over the different
+    rooms, of which there are at most `pack_tokens`.
     """
     bins: list[list[TokenRow]] = []
     by_room: dict[int, list[list[TokenRow]]] = {}
@@ -163,10 +175,10 @@ def pack(rows: Sequence[TokenRow], pack_tokens: int) -> list[list[TokenRow]]:
 
 
 def flatten(packed: list[TokenRow]) -> dict[str, list[int]]:
-    """Join the rows of one pack as model input.
+    """Join the rows of one pack into a model's input: token ids, position ids and labels.
 
-    Position ids restart at each row. Given these and *no* attention mask, transformers builds a block-diagonal mask, so no
-    row attends to another. Passing a mask of ones as well would undo that.
+    Position ids restart at 0 with each row, and a row's first token has no label. Given such position ids and *no* attention
+    mask, transformers builds a block-diagonal mask, so that no row attends to another. A mask of ones would undo that.
     """
     return {
         "input_ids": [token for row in packed for token in row.tokens],

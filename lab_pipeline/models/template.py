@@ -1,4 +1,4 @@
-"""Read a model's own chat template: how it writes a conversation, where each message is in the text, what ends a turn."""
+"""Read a model's chat template: how it writes a conversation, where it puts each message, and what ends a turn."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import Turn, as_conversation
 
 _MARK = "\ue000message\ue000"
-"""Stands in for a message to find its place in the rendered text; it occurs in no other text."""
+"""Text put in place of a message, to find where the template writes that message; it occurs in no other text."""
 
 Messages = list[Turn]
 
 
 class TemplateError(LabError):
-    """A chat template cannot be used for training and evaluation."""
+    """A model's chat template is missing, or cannot be used for training and evaluation; the message says why."""
 
 
 def render(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
-    """Write a conversation by the template; with `prompt`, up to where the model continues.
+    """Render a conversation with the model's chat template.
+
+    With `prompt`, end with the header of the answer that the model is to write (the generation prompt).
 
     Raises:
         TemplateError: there is no template, or it refuses the conversation.
@@ -35,13 +37,13 @@ def render(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
 
 
 def locate(tokenizer: Any, messages: Messages, turn: int, text: str) -> tuple[int, int] | None:
-    """Find the span of one message in `text`, the rendered conversation; None if the template drops the message.
+    """Return start and end, in characters of the rendered `text`, of message number `turn`; None if the template drops it.
 
     Templates strip texts, move system messages, and add text before or after a message. The conversation is therefore rendered
-    again with a mark in the message's place: what surrounds the mark is the template's, whatever the message says.
+    again with a mark in the message's place: the text around the mark is also the text around the message.
 
     Raises:
-        TemplateError: the text around the message depends on the message, so it cannot be located.
+        TemplateError: the text around the message depends on the message, so the message cannot be located.
     """
     before, found, after = render(tokenizer, _marked(messages, turn)).partition(_MARK)
     if not found:
@@ -52,7 +54,10 @@ def locate(tokenizer: Any, messages: Messages, turn: int, text: str) -> tuple[in
 
 
 def turn_end(tokenizer: Any, messages: Messages, turn: int) -> str:
-    """Return what the template writes after an answer that ends the conversation, up to the first special token."""
+    """Return what the template writes after the answer number `turn` if the conversation ends with it.
+
+    The text ends with the first special token, such as `<|im_end|>`; without a special token, it is all that follows.
+    """
     after = render(tokenizer, _marked(messages[: turn + 1], turn)).partition(_MARK)[2]
     encoded = tokenizer(after, add_special_tokens=False, return_offsets_mapping=True)
     for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
@@ -62,10 +67,13 @@ def turn_end(tokenizer: Any, messages: Messages, turn: int) -> str:
 
 
 def turn_end_tokens(tokenizer: Any) -> set[int]:
-    """Return the tokens that end a turn: the tokenizer's end token and the template's, which may differ.
+    """Return the ids of the tokens that end a turn.
+
+    These are the tokenizer's end-of-text token and the special token that the chat template writes after an answer. They may
+    be the same, and one of them may be missing.
 
     Raises:
-        TemplateError: there is neither, or the template refuses a plain question and answer.
+        TemplateError: both are missing, there is no template, or it refuses a plain question and answer.
     """
     end = turn_end(tokenizer, as_conversation("a", None, "b"), 1)
     last = tokenizer(end, add_special_tokens=False)["input_ids"][-1:]
@@ -76,7 +84,7 @@ def turn_end_tokens(tokenizer: Any) -> set[int]:
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Return all tokens that end a reply: those of the model's generation config and of `turn_end_tokens`.
+    """Return the ids, sorted, of all tokens that end a reply: those of the generation config and of `turn_end_tokens`.
 
     Raises:
         TemplateError: as `turn_end_tokens`.

@@ -1,4 +1,4 @@
-"""Merge base model and adapter into a candidate: the bf16 weights that are measured, and shipped if promoted."""
+"""Merge base model and adapter into a candidate: bf16 weights that are evaluated and, if promoted, shipped."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from lab_pipeline.training.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Candidate:
-    """A merged model that may be evaluated and promoted."""
+    """A merged model in the folder `model`, to be evaluated and promoted; its id is that of its checkpoint."""
 
     id: str
     model: Path
     digest: str
-    """Hash of the model folder, which proves that the shipped files are the measured ones."""
+    """Hash of the model folder's files, by which a promotion checks that it ships the files that were measured."""
 
 
 def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Candidate:
-    """Merge a checkpoint into the base model's bf16 weights, once."""
+    """Merge a checkpoint's adapter into the base model's bf16 weights, and store the model with its tokenizer in the home.
+
+    Without an adapter, the candidate is the base model. If the candidate is stored already, it is only loaded.
+    """
     from peft import PeftModel
 
     folder = home.root / "candidates" / checkpoint.id
     if not (folder / "candidate.json").exists():
         shutil.rmtree(folder / "model", ignore_errors=True)
         with written_whole(folder / "model") as scratch:
-            model = load_model(base.folder, "cpu")  # so that the merged weights do not depend on the machine
+            model = load_model(base.folder, "cpu")  # not on a GPU: the merged weights must not depend on the machine
             if checkpoint.adapter:
                 model = PeftModel.from_pretrained(model, checkpoint.adapter).merge_and_unload()
             model.save_pretrained(scratch)
@@ -43,7 +46,7 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Cand
 
 
 def load_candidate(home: Home, candidate_id: str) -> Candidate:
-    """Load the candidate of that id.
+    """Return the candidate of that id that the home stores.
 
     Raises:
         LabError: its merged weights are missing.

@@ -1,4 +1,4 @@
-"""Write the model card: `README.md` as the Hugging Face hub expects it, from a model's lineage."""
+"""Make the text of a model card, the `README.md` that the Hugging Face hub expects, from a model's lineage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _TAGS = ["lab", "qlora", "synthetic-data", "instructlab-taxonomy"]
 
 
 def model_card(lineage: Lineage, withdrawn: Mapping[str, Withdrawal]) -> str:
-    """Return the card's text; of all leaves `withdrawn` now, it names those that the model was trained on."""
+    """Return the card's text: YAML front matter for the hub, then Markdown.
+
+    Args:
+        withdrawn: all leaves that are withdrawn now; the card warns of those that the model was trained on.
+    """
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(

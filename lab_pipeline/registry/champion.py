@@ -2,8 +2,8 @@
 
 The alias moves if the gate's verdict allows it, or if a named person says so. A promoted model has its own folder,
 `champions/ID`: the very files that were measured, and the files in `BESIDE`. The folder is complete before the alias names it,
-and the alias moves before the history is written. A process killed in between leaves a move that the history lacks; readers
-add it, and the next move stores it.
+and the alias moves before the move is added to the history file. If the process is killed in between, the file lacks that move:
+`history` returns it all the same, and whatever next locks the alias adds it to the file.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.training.checkpoint import load_checkpoint
 
 BESIDE = ("README.md", "lineage.json", "adapters")
-"""Files beside a champion's measured files, which are not part of their hash: card and lineage are written later and may change
-(the card names withdrawn leaves), and the adapters were not measured."""
+"""Files and folders in a champion's folder that are not part of its hash. Card and lineage are written after the measurement
+and may change (the card names withdrawn leaves), and the adapters were not measured."""
 
 
 class PromotionRefused(LabError):
@@ -40,7 +40,11 @@ class PromotionRefused(LabError):
 
 @dataclass(frozen=True)
 class Signed:
-    """Author and reason of a move of the alias by hand; kept forever."""
+    """Name of the person who moves the alias by hand, and the reason; both are kept forever.
+
+    Raises:
+        LabError: one of them is blank.
+    """
 
     author: str
     reason: str
@@ -51,17 +55,19 @@ class Signed:
 
 
 class Move(TypedDict):
-    """One move of the alias; the last one is stored in `champion.json`, all in `history.jsonl`."""
+    """One move or confirmation of the alias; `champion.json` stores the last one, and `history.jsonl` all of them."""
 
     event: Literal["promotion", "override", "rollback", "confirmation"]
     """*promotion* by the gate, *override* of the gate by a person, *rollback* by a person, or *confirmation*: a changed catalog
     gave the same model, so the champion stayed."""
     id: str
     model: NotRequired[str]
+    """Folder of the model, relative to the home."""
     digest: str
     promoted_at: str
     catalog: dict[str, str]
     author: str | None
+    """None if the gate moved the alias."""
     reason: str
     before: str | None
     """Id of the champion before the move."""
@@ -69,19 +75,19 @@ class Move(TypedDict):
 
 @dataclass(frozen=True)
 class Champion:
-    """A promoted model."""
+    """A promoted model in the folder `model`, and the hash of its measured files."""
 
     id: str
     model: Path
     digest: str
     promoted_at: str
-    """Time of the move or confirmation; ISO 8601, UTC."""
+    """Time of the alias's move to this model or of its confirmation; ISO 8601, UTC."""
     catalog: dict[str, str]
     """Content hash of each leaf that the model was trained on."""
 
     @property
     def verified(self) -> bool:
-        """True if its files are the ones that were measured."""
+        """True if the files in its folder are those that were measured."""
         return self.model.is_dir() and model_digest(self.model) == self.digest
 
 
@@ -91,33 +97,37 @@ def model_digest(folder: Path) -> str:
 
 
 def current_champion(home: Home) -> Champion | None:
-    """Return the model that the alias names; None before the first promotion."""
+    """Return the champion, the model that the alias names; None before the first promotion."""
     return _champion(home, read_json(_alias(home))) if _alias(home).exists() else None
 
 
 def champion_folder(home: Home, name: str) -> Path:
-    """Return the folder of the champion of that id; earlier releases promoted a candidate in its own folder."""
+    """Return the folder of the present or past champion with the id `name`.
+
+    This is `champions/ID`. If there is none, it is the candidate's folder, in which earlier releases left a promoted model.
+    """
     folder = home.champions / name
     return folder if folder.is_dir() else home.root / "candidates" / name / "model"
 
 
 def history(home: Home) -> list[Move]:
-    """Return all moves of the alias, oldest first."""
+    """Return all moves of the alias, oldest first, with the last one even if a killed process left it out of the file."""
     stored = read_lines(_moves(home)) + ([read_json(_alias(home))] if _alias(home).exists() else [])
     moves = [cast(Move, {"event": "promotion", "author": None, **move}) for move in stored]  # earlier releases stored neither
     return moves[:-1] if moves[-2:-1] == moves[-1:] else moves
 
 
 def promote(home: Home, evaluation: Evaluation, override: Signed | None = None) -> Champion:
-    """Make the evaluated candidate the champion, if the gate allows it or a person overrides the gate. Idempotent.
+    """Make the evaluated candidate the champion if the gate allows it or a person overrides the gate; return the champion.
 
-    An override also holds if the champion has moved since the evaluation, or if the candidate was rolled back; it never holds
-    if the files changed. If a changed catalog gave the champion itself once more, that catalog is recorded for it, so that its
-    leaves no longer count as changed.
+    An override also helps if the alias has moved since the evaluation, or if a person rolled the candidate back, but never if
+    files changed. If the candidate is the champion already, nothing happens, with one exception: a changed catalog that gave
+    the same model is recorded for the champion as a confirmation, so that its leaves no longer count as changed.
 
     Raises:
-        PromotionRefused: the verdict is negative, a person rolled the candidate back, the champion moved since the evaluation,
-            the files are not the ones that were measured, or an override names the champion itself.
+        PromotionRefused: the files are not those that were measured, or an override names the champion itself. Without an
+            override also: the verdict is negative, a person rolled the candidate back, or the alias moved since.
+        LabError: the candidate's merged weights are missing.
     """
     name = evaluation["candidate"]
     with _alias_lock(home):
@@ -169,12 +179,12 @@ def promote(home: Home, evaluation: Evaluation, override: Signed | None = None) 
 
 
 def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
-    """Move the alias back to the champion before the current one, or to the earlier one of id `to`.
+    """Move the alias back to the past champion with the id `to`, and return that champion.
 
-    Without `to`, champions whose files are missing or changed are skipped.
+    Without `to`, go back along the chain of predecessors (`_before`) to the first one whose files are those that were measured.
 
     Raises:
-        LabError: there is no earlier champion, or its files are not the ones that were measured.
+        LabError: there is no such champion, or the files of the one named `to` are not those that were measured.
     """
     with _alias_lock(home):
         champion = current_champion(home)
@@ -200,10 +210,10 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
 
 
 def rewrite_cards(home: Home) -> None:
-    """Write the cards of all champions again, to name the leaves that are withdrawn now."""
+    """Write the cards of the present and all past champions again, so that each names the leaves that are withdrawn now."""
     with _alias_lock(home):
         for folder in sorted({champion_folder(home, move["id"]) for move in history(home)}):
-            if (folder / "lineage.json").exists():  # else cleaned up, or promoted by an earlier release
+            if (folder / "lineage.json").exists():  # else the folder was cleaned up, or an earlier release promoted it
                 _write_card(home, folder)
 
 
@@ -225,10 +235,10 @@ def _require_promotable(home: Home, evaluation: Evaluation, champion: Champion |
 
 
 def _before(home: Home, champion: Champion) -> list[Move]:
-    """Return the last moves to the champions before this one, newest first.
+    """Return, for each predecessor of this champion, the last move of the alias to it; the nearest predecessor comes first.
 
-    These are the champion that this one was last promoted over, the one that was promoted over, and so on; a champion that was
-    rolled back before this one came is not among them.
+    The chain of predecessors: the champion that this one replaced when it was last promoted, then the one which that champion
+    had replaced, and so on. A champion that was rolled back before this one was promoted is not in the chain.
     """
     moves = history(home)
     over = {move["id"]: move["before"] for move in moves if move["event"] in ("promotion", "override")}
@@ -240,7 +250,13 @@ def _before(home: Home, champion: Champion) -> list[Move]:
 
 
 def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> Path:
-    """Assemble a champion's folder from the measured files and the adapters."""
+    """Return the folder `champions/ID`, assembled from the candidate's files and the checkpoints' adapters.
+
+    A folder that is there already is used if its measured files are the candidate's, and replaced otherwise.
+
+    Raises:
+        PromotionRefused: the candidate's files changed while they were linked.
+    """
     folder = home.champions / candidate.id
     if folder.exists() and model_digest(folder) != candidate.digest:
         shutil.rmtree(folder)
@@ -249,7 +265,7 @@ def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> 
             shutil.copytree(candidate.model, scratch, copy_function=_link)
             for phase, name in checkpoints.items():
                 checkpoint = load_checkpoint(home.checkpoints / name)
-                if checkpoint and checkpoint.adapter:  # peft's README is an empty template
+                if checkpoint and checkpoint.adapter:  # without the README that peft writes, an empty template
                     no_card = shutil.ignore_patterns("README.md")
                     shutil.copytree(checkpoint.adapter, scratch / "adapters" / phase, ignore=no_card)
             found = model_digest(scratch)
@@ -278,7 +294,7 @@ def _move_alias(home: Home, move: Move) -> Champion:
 
 @contextmanager
 def _alias_lock(home: Home) -> Iterator[None]:
-    """Let one process at a time move the alias; first store a move that a killed process left out of the history."""
+    """Let one process at a time move the alias; first add a move that a killed process left out to the history file."""
     home.champions.mkdir(parents=True, exist_ok=True)
     with FileLock(home.champions / "lock"):
         if missing := history(home)[len(read_lines(_moves(home))) :]:

@@ -1,6 +1,6 @@
-"""Check that a base model can be trained and measured: try its chat template on conversations like those to come.
+"""Check that a base model can be trained and measured, by trying its chat template on conversations like the training rows.
 
-The check needs the tokenizer only, and comes before any cost.
+The check needs only the tokenizer, so that it can run before any costly step.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _WITH_CONTEXT = as_conversation("Who made the loom?", "Anna made a loom.\n\nPete
 def require_fitness(home: Home, settings: Settings) -> None:
     """Check that the base model's template can write all training rows, and that the answers can be located in the text.
 
-    Several turns and system messages are required only if a row of a custom data set has them.
+    The template must write several turns or system messages only if a row of a custom data set has them. The packaged model is
+    known to be fit, and is not checked.
 
     Raises:
-        LabError: the model cannot be trained.
+        LabError: the chat template or the tokenizer cannot be used for training; the message says why and what to do.
         ModelError: the model is missing.
         CustomDataError: a data set that the settings name cannot be read.
     """
-    if settings.base_model == PACKAGED:  # known to be fit; checking would unpack it
+    if settings.base_model == PACKAGED:  # the check would unpack it
         return
     tokenizer = _tokenizer(home, settings.base_model)
     _require([_TURN, _WITH_CONTEXT], tokenizer, settings, "")
@@ -76,7 +77,7 @@ def _require(conversations: Sequence[list[Turn]], tokenizer: Any, settings: Sett
 
 
 def _refusal(messages: list[Turn], tokenizer: Any) -> str | None:
-    """Return why a row of these messages cannot be encoded; None if it can."""
+    """Return why a row with these messages cannot be encoded for training; None if it can."""
     try:
         turn_end_tokens(tokenizer)
         encode({"id": "", "messages": messages, "unmask": False}, tokenizer)

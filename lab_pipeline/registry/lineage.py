@@ -1,4 +1,4 @@
-"""Record what a model was trained on; the record ships with the model as `lineage.json`."""
+"""Record what a model was trained on and how it was measured; the record ships with the model as `lineage.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab_pipeline.taxonomy.attribution import works
 
 
 class Override(TypedDict):
-    """A person's promotion against the gate's verdict."""
+    """A promotion by a person against the gate: the person, the reason, and the time (ISO 8601, UTC)."""
 
     author: str
     reason: str
@@ -21,19 +21,24 @@ class Override(TypedDict):
 
 
 class Lineage(EvaluatedModel):
-    """What a model was trained on and how it was measured."""
+    """The record in `lineage.json`: the model's id, its evaluation, its base model, its overrides and its leaves."""
 
     model: str
     base_model_id: str | None
+    """Its id on the Hugging Face hub; None for a local folder."""
     base_licence: str
     overrides: list[Override]
     leaves: list[dict[str, Any]]
-    """Each leaf as in the evaluation, with `works` instead of its attribution, and `made_from`: flow, prompts, teacher and
-    judge of its rows, None if an earlier release did not record them."""
+    """Each leaf as in the evaluation, but instead of `attribution` with `works` (title, link, licence and creators of each
+    source), and with `made_from`: flow, hashes of the prompts, source, teacher and judge of its rows. `made_from` is None for
+    rows of an earlier release, which did not record it."""
 
 
 def build_lineage(home: Home, evaluation: Evaluation, overrides: list[Override]) -> Lineage:
-    """Build the lineage of an evaluated model."""
+    """Return the lineage of an evaluated model.
+
+    The base model's licence, and what the rows of each leaf were made from, are read from the home.
+    """
     stored = {"chosen": {}, **evaluation}  # earlier releases chose no epoch
     return {
         "model": evaluation["candidate"],

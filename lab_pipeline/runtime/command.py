@@ -1,4 +1,4 @@
-"""Run a retune from the command line: the UI's jobs on the UI's instance, followed through Dagster's event log."""
+"""Run a retune from the command line: run the UI's jobs on the UI's Dagster instance, and follow them in its event log."""
 
 import logging
 import os
@@ -31,14 +31,18 @@ _POLL_SECONDS = 0.5
 
 
 class RunFailed(LabError):
-    """A failed run of a job; the message names the run and its log."""
+    """A job's run failed or did not start; the message says why, and names the run, if there is one, and its log file."""
 
 
 def retune(home: Home, say: Say) -> dict[str, Any]:
-    """Take a snapshot, refresh stale leaves, retune if anything changed, and return the summary.
+    """Take a snapshot, refresh stale leaves, run the job `retune` if anything changed, and return a summary of the result.
+
+    The summary is that of `reports.status.summary`. Runs that were killed earlier are first marked as failed. Leaves that fail
+    raise no error.
 
     Raises:
-        LabError: another retune is running on this home, no leaf has rows, or a run failed. Failed leaves alone raise nothing.
+        LabError: another retune is running on this home, or no leaf has a row to train on.
+        RunFailed: a run did not start, or failed not only because leaves failed.
     """
     settings = load_settings(home.settings_file)
     started = time.monotonic()
@@ -76,8 +80,15 @@ def run_job(
 ) -> str:
     """Run a job in its own process, pass its events on to `say`, and return the run's id.
 
+    The process's output goes to a file in the home's `logs/`. On Ctrl-C, wait until the process has saved its work and ended.
+
+    Args:
+        seconds: durations by the name of the step, to which those of this run's steps are added.
+        partitions: first and last leaf partition of the range to run.
+        leaves_may_fail: do not raise an error if the run failed only because leaves failed.
+
     Raises:
-        RunFailed: the run did not start, or failed; not if `leaves_may_fail` and only leaves failed.
+        RunFailed: the run did not start, or failed.
     """
     launch = uuid.uuid4().hex
     log = home.root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{job}-{launch[:8]}.log"
@@ -94,7 +105,7 @@ def run_job(
             time.sleep(_POLL_SECONDS)
             follower.catch_up()
     except KeyboardInterrupt:
-        worker.wait()  # the terminal interrupted it, too: it saves its work and ends
+        worker.wait()  # Ctrl-C also reached the worker, which saves its work and ends
         raise
     follower.catch_up()
     if follower.run_id is None:
@@ -111,7 +122,7 @@ def run_job(
 
 @dataclass
 class _Follower:
-    """Pass the events of a run on to `say`."""
+    """Find the run with the tag `launch`; tell `say` its messages, the steps that begin or fail, and the checks that fail."""
 
     instance: dg.DagsterInstance
     launch: str
@@ -119,8 +130,9 @@ class _Follower:
     run_id: str | None = None
     cursor: str | None = None
     failure: str | None = None
-    """First line of the last failed step's reason."""
+    """First line of the reason why the last failed step failed; None if no step failed."""
     only_leaves_failed: bool = False
+    """True if the last failed step failed only because leaves failed."""
 
     def catch_up(self) -> None:
         if self.run_id is None:
@@ -173,7 +185,10 @@ def _training_steps(instance: dg.DagsterInstance, run_id: str) -> int:
 
 @contextmanager
 def _peak_rss() -> Iterator[list[int]]:
-    """Measure the peak resident size (MiB) of this process and its descendants, as the only item of the list."""
+    """Yield a list with one item: the highest memory so far of this process and its descendants together, in MiB.
+
+    The memory is the sum of their resident sizes, sampled every `_POLL_SECONDS` until the context ends.
+    """
     peak = [0]
     ended = threading.Event()
 

@@ -17,7 +17,10 @@ SAMPLE_TAXONOMY = PROJECT / "data" / "taxonomy"
 
 
 def home_of(taxonomy: str | Path) -> Path:
-    """Return a taxonomy's default home: `LAB_HOME` if set, else one for the sample and one for each other path or URL."""
+    """Return the folder of a taxonomy's default home.
+
+    This is `LAB_HOME` if set; else `data/lab` for the sample taxonomy, and `data/homes/NAME-HASH` for any other path or URL.
+    """
     address = taxonomy_address(str(taxonomy), Path.cwd())
     if "LAB_HOME" in os.environ or address == str(SAMPLE_TAXONOMY):
         return default_home()
@@ -26,7 +29,14 @@ def home_of(taxonomy: str | Path) -> Path:
 
 
 def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> Home:
-    """Open a home, write its settings file if it has none, and set this process's environment for Dagster.
+    """Open a home, or create it for a taxonomy, and set this process's environment so that Dagster runs on it.
+
+    A new home gets a settings file and is bound to its taxonomy for good. The project's `dagster.yaml` is copied to
+    `DAGSTER_HOME` if the copy there is missing or differs.
+
+    Args:
+        taxonomy: path or URL; None takes the one in the home's settings file.
+        ref: git ref of the taxonomy for a new home to read; None takes the one in the settings file, if that names one.
 
     Raises:
         LabError: the home belongs to another taxonomy or reads another ref, or does not exist and no taxonomy is given.

@@ -1,4 +1,4 @@
-"""Fail runs whose process was killed, and free their pool slots, before they block other runs."""
+"""Mark runs whose process was killed as failed, and free their pool slots, so that they do not block other runs."""
 
 import dagster as dg
 
@@ -6,7 +6,7 @@ from lab_pipeline.core.processes import is_alive
 from lab_pipeline.core.progress import Say
 
 PROCESS_TAG = "lab/process"
-"""Run tag: the process that executes the run. Nothing else in a local instance shows that a worker is dead."""
+"""Run tag with the name of the process that executes the run. Nothing else in a local instance shows that it is dead."""
 
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -17,7 +17,10 @@ _UNFINISHED = [
 
 
 def reap_dead_runs(instance: dg.DagsterInstance, say: Say) -> int:
-    """Fail unfinished runs whose process is gone, free the pool slots of all ended runs, and return how many failed."""
+    """Mark unfinished runs whose process is gone as failed, and free the pool slots of all ended runs.
+
+    Each run that is marked is reported to `say`; their number is returned. Runs without a `PROCESS_TAG` are left alone.
+    """
     dead = [
         run
         for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED))

@@ -1,7 +1,7 @@
-"""Launch each local run in its own process, identified by pid and start time, so that a killed run is noticed.
+"""Launch each local run in its own process, which a tag of the run names, so that a killed run is noticed.
 
 Dagster's default launcher cannot tell that a run's process is gone: the run would stay "started" and hold its pool slot for
-ever. With this launcher, run monitoring fails it within seconds.
+ever. With this launcher, run monitoring marks it as failed within seconds.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ from lab_pipeline.runtime.reaping import PROCESS_TAG
 
 
 class ProcessRunLauncher(RunLauncher, ConfigurableClass):
-    """Start each run as `python -m lab_pipeline.runtime.run_worker`; `dagster.yaml` names this class."""
+    """A launcher that starts each run as `python -m lab_pipeline.runtime.run_worker`; `dagster.yaml` names this class."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -50,14 +50,14 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
         worker = subprocess.Popen(
             python_module("lab_pipeline.runtime.run_worker", *execute[execute.index("api") :]),
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in the UI's terminal ends the daemon, and the run with it, in order
+            start_new_session=True,  # Ctrl-C in the UI's terminal ends the daemon, whose end then ends the run
         )
         self._reap_finished()
         self._workers[run.run_id] = worker
         self._instance.add_run_tags(run.run_id, {PROCESS_TAG: name_of(worker.pid) or "ended at once"})
 
     def _reap_finished(self) -> None:
-        """Collect the exit codes of ended workers, which would stay zombies."""
+        """Collect the exit codes of ended workers, which would otherwise stay zombies, and forget these workers."""
         self._workers = {run_id: worker for run_id, worker in self._workers.items() if worker.poll() is None}
 
     def terminate(self, run_id: str) -> bool:

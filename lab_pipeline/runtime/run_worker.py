@@ -1,7 +1,7 @@
-"""Execute one run in this process, which ends with the process that started it.
+"""Execute one run in this process, which ends when the process that started it ends.
 
-The command line starts `python -m lab_pipeline.runtime.run_worker JOB LAUNCH [FIRST LAST]`. LAUNCH is a tag by which it finds
-the run's events; FIRST and LAST are a range of leaf partitions.
+The command line starts `python -m lab_pipeline.runtime.run_worker JOB LAUNCH [FIRST LAST]`. The run gets LAUNCH as a tag, by
+which the command line finds it; FIRST and LAST are the first and the last of a range of leaf partitions.
 The daemon starts `python -m lab_pipeline.runtime.run_worker api execute_run ...`, with the arguments of Dagster's own command.
 """
 

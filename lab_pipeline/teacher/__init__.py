@@ -1,1 +1,1 @@
-"""Ask the models that write and judge instructions, and journal their replies so that no call is made twice."""
+"""Ask the models that write and judge instructions, and journal their replies so that no answered call is made again."""

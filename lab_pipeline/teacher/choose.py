@@ -10,12 +10,25 @@ from lab_pipeline.teacher.protocol import Teacher
 
 
 def teacher_identities(settings: Settings) -> tuple[str, str]:
-    """Return the identities of teacher and judge without loading or contacting either."""
+    """Return the identities of the teacher and of the judge, without loading or contacting either.
+
+    Without a judge in the settings, the teacher judges, and both identities are the same.
+
+    Raises:
+        ModelError: an embedded model is not installed, or its folder lacks a file.
+    """
     return _identity(settings.teacher), _identity(settings.judge or settings.teacher)
 
 
 def load_teachers(home: Home, settings: Settings) -> tuple[Teacher, Teacher]:
-    """Load the teacher and the judge; without a judge in the settings, both are the same object."""
+    """Return the teacher and the judge; fetch the model of an embedded one, which it loads at its first request.
+
+    Without a judge in the settings, the teacher judges, and both are the same object.
+
+    Raises:
+        ModelError: an embedded model cannot be fetched.
+        SettingsError: the environment variable with an endpoint's key is not set.
+    """
     teacher = _load(home, settings.teacher)
     return teacher, _load(home, settings.judge) if settings.judge else teacher
 

@@ -1,7 +1,7 @@
-"""Run a small Hugging Face model as teacher inside the process, and decode requests in batches.
+"""Run a small Hugging Face model as teacher or judge inside this process, and decode requests in batches.
 
-A flow's prompts share a prefix: the same instructions, the same examples. Its keys and values are computed once for a batch,
-which on a CPU saves most of the work (measured in `benchmarks/teacher.py`).
+The prompts of a flow begin with the same instructions and examples. The keys and values of this shared prefix are computed once
+for a batch, which on a CPU saves most of the work (measured in `benchmarks/teacher.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Waiting:
-    """A request that waits for its batch."""
+    """A request that waits to be decoded, with the tokens of its prompt and the future that receives the reply."""
 
     request: Request
     tokens: list[int]
@@ -32,15 +32,15 @@ class _Waiting:
 
     @property
     def kind(self) -> tuple[bool, int, object]:
-        """What the requests of a batch share: task, length of reply, and prefix."""
+        """What all requests of a batch share: whether they have choices, `max_tokens`, and all messages but the last."""
         return bool(self.request.choices), self.request.max_tokens, self.request.messages[:-1]
 
 
 class EmbeddedTeacher:
-    """Reply to requests with a local model.
+    """A teacher or judge that runs the model in a local folder, loaded at the first request.
 
-    Requests that arrive while a batch is decoded wait. The most frequent kind is decoded next, up to `batch_size` requests of
-    similar length together, so that little padding is needed.
+    Requests that arrive while a batch is decoded wait. The next batch takes up to `batch_size` requests of the kind that most
+    waiting requests have (`_Waiting.kind`), the shortest first: requests of similar length need little padding.
     """
 
     def __init__(self, folder: Path, identity: str, batch_size: int = 32) -> None:
@@ -68,13 +68,13 @@ class EmbeddedTeacher:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        """Model and tokenizer, loaded at the first request."""
         return load_model(self.folder), load_tokenizer(self.folder)
 
     async def _decode_waiting(self) -> None:
         while self._waiting:
             await self._let_requests_arrive()
-            self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]  # else cancelled
+            # A future that is done before the request was decoded is that of a cancelled request.
+            self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
             if not self._waiting:
                 return
             kinds = defaultdict(list)
@@ -87,7 +87,7 @@ class EmbeddedTeacher:
             try:
                 work = self._score if batch[0].request.choices else self._write
                 replies = await asyncio.to_thread(work, batch)
-            except Exception as error:  # whatever it was, no request may wait forever
+            except Exception as error:  # whatever the error, no request may wait forever
                 for waiting in batch:
                     if not waiting.future.done():
                         waiting.future.set_exception(TeacherError(f"the embedded teacher failed: {error}"))
@@ -97,7 +97,7 @@ class EmbeddedTeacher:
                     waiting.future.set_result(reply)
 
     async def _let_requests_arrive(self) -> None:
-        """Let all coroutines that can add a request do so first."""
+        """Let other coroutines run until they add no more requests, so that the next batch is as large as can be."""
         before = -1
         while len(self._waiting) > before:
             before = len(self._waiting)
@@ -105,10 +105,10 @@ class EmbeddedTeacher:
                 await asyncio.sleep(0)
 
     def _prefilled(self, batch: list[_Waiting], new_tokens: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Return tokens, attention mask, and a cache that holds the prefix which all rows of the batch share.
+        """Return the batch's tokens, its attention mask, and a cache with the keys and values of the prompts' shared prefix.
 
-        Shorter rows are padded between prefix and suffix. The mask hides the padding, so any token will do, and positions
-        are counted by the mask.
+        The cache has room for `new_tokens` more tokens than the longest prompt. Shorter prompts are padded after the prefix.
+        The mask hides the padding, so any token will do, and positions are counted by the mask.
         """
         import torch
         from transformers import StaticCache
@@ -180,14 +180,15 @@ class EmbeddedTeacher:
 
 
 _TOP_K = 50
-"""Sample from this many most probable tokens: with a small model the others are noise, and take most of the sampling's time."""
+"""Number of most probable tokens among which the next one is drawn. With a small model all other tokens are noise, and drawing
+from them as well would take most of the sampling's time."""
 
 
 class _SampleEachRow:
-    """Turn greedy decoding into sampling at each row's temperature and seed, by the Gumbel-max trick.
+    """A logits processor that makes greedy decoding sample each row at its own temperature and seed: the Gumbel-max trick.
 
     The arg max of `logits / T + Gumbel noise` is a draw from `softmax(logits / T)`. Each row has its own generator of noise,
-    so its draws do not depend on the other rows of the batch.
+    so its draws do not depend on the other rows of the batch. Rows with temperature 0 are decoded greedily.
     """
 
     def __init__(self, requests: list[Request]) -> None:

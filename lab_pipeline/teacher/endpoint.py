@@ -1,4 +1,4 @@
-"""Ask a teacher behind an OpenAI-compatible server: vLLM, llama.cpp, TGI or a hosted API."""
+"""Ask a teacher or judge behind an OpenAI-compatible server: vLLM, llama.cpp, TGI or a hosted API."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
 from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherError, token_count
 
 _LEAST_MASS = 0.1
-"""If the choices have less probability than this together at the first token, the text is read instead."""
+"""If all choices together have less probability than this at the first token, the reply's text is read instead."""
 _RETRYABLE = {408, 409, 425, 429}
-"""And all from 500 on, for gateways use further codes such as 524 and 529."""
+"""HTTP statuses below 500 after which a request is tried again. All from 500 on are tried again too, because gateways use codes
+such as 524 and 529."""
 _CUT_OFF = {"length", "model_length", "max_tokens"}
-"""Servers' names for a reply that ends at the limit of tokens."""
+"""What servers call the finish of a reply that was cut off at the maximum number of tokens."""
 _FILTERED = "content_filter"
 
 
 class _Retryable(Exception):
-    """A failed try that may be repeated."""
+    """A failed try of a request that may be repeated, after `after_seconds` if the server named a time."""
 
     def __init__(self, message: str, after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -32,7 +33,7 @@ class _Retryable(Exception):
 
 
 def _wait(state: RetryCallState) -> float:
-    """Return the server's `Retry-After` if it sent one, else exponential back-off with full jitter, in seconds."""
+    """Return the wait in s: the server's `Retry-After`, at most 120, or exponential back-off with full jitter, at most 30."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _Retryable) and error.after_seconds is not None:
         return min(error.after_seconds, 120)
@@ -40,7 +41,11 @@ def _wait(state: RetryCallState) -> float:
 
 
 class EndpointTeacher:
-    """Send requests to `/chat/completions`, several at once; retry after refusals, time-outs and broken connections.
+    """A teacher or judge that answers at a server's `/chat/completions`, up to `concurrency` requests at once.
+
+    A request that meets a rate limit, server error, time-out or broken connection is tried again up to `retries` times.
+    If it still fails, or fails in another way, `reply` raises `TeacherError`. If the request succeeds but the model gives no
+    answer, for example because it refuses, that is no error: `Reply.no_answer` says why.
 
     Raises:
         SettingsError: the environment variable that should hold the key is not set.
@@ -60,7 +65,7 @@ class EndpointTeacher:
         )
         self._in_flight = asyncio.Semaphore(settings.concurrency)
         self._wrong_url: TeacherError | None = None
-        """Set by the first call that finds it; the waiting calls then fail at once."""
+        """Error of the first request that found the URL to be wrong; later requests are not sent, and raise it too."""
 
     async def reply(self, request: Request) -> Reply:
         async with self._in_flight:
@@ -101,7 +106,10 @@ class EndpointTeacher:
             raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
 
     def _check(self, status: int, response: httpx.Response) -> None:
-        """Raise the error that a status means; some servers state the status in the body of a 200 response."""
+        """Raise `_Retryable` or `TeacherError` for a failed request, a redirect or a web page; otherwise do nothing.
+
+        `status` need not be the response's own: some servers state an error's status in the body of a 200 response.
+        """
         if status in _RETRYABLE or status >= 500:
             after = response.headers.get("retry-after", "")
             raise _Retryable(f"HTTP {status}", float(after) if after.replace(".", "", 1).isdigit() else None)
@@ -134,13 +142,13 @@ class EndpointTeacher:
 
 
 def _status(error: Any) -> int:
-    """Return the HTTP status that an `error` in a body states; 400, which is not retried, if it states none."""
+    """Return the HTTP status that the `error` in a response's body states; 400, which is not retried, if it states none."""
     code = str(error.get("code")) if isinstance(error, dict) else ""
     return int(code) if code.isdigit() and int(code) >= 400 else 400
 
 
 def _text(content: Any) -> str:
-    """Return the text of a message's content, which may be a list of parts; '' if there is none."""
+    """Return the text of a message's content: a string, or the joined text parts of a list; '' if there is no text."""
     if isinstance(content, list):
         texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         return "".join(text for text in texts if isinstance(text, str))
@@ -148,7 +156,6 @@ def _text(content: Any) -> str:
 
 
 def _why_none(message: Any, finish: str | None) -> str:
-    """Say why a message of a completion holds no answer."""
     if message.get("refusal"):
         return f"it refused: {str(message['refusal'])[:300]}"
     if finish in _CUT_OFF:
@@ -157,9 +164,10 @@ def _why_none(message: Any, finish: str | None) -> str:
 
 
 def _probabilities(choices: tuple[str, ...], logprobs: Any) -> dict[str, float]:
-    """Return the normalised probability of each choice by the first token's alternatives.
+    """Return the probability of each choice, normalised over the choices, from the alternatives to the reply's first token.
 
-    Empty if the server states no probabilities, or if the choices have too little of it, so that the text says more.
+    An alternative counts for each choice that begins with it. The result is empty if the request has no choices, if the server
+    states no probabilities, or if all choices together have less than `_LEAST_MASS`: the reply's text then says more.
     """
     if not choices or not logprobs or not logprobs.get("content"):
         return {}

@@ -1,4 +1,4 @@
-"""Journal every reply as soon as it arrives, so that no finished call is ever made again."""
+"""Store every answer of a teacher or judge as soon as it arrives, so that no answered call is ever made again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError,
 
 
 class BudgetSpent(TeacherError):
-    """The run has made as many calls as `budgets.teacher_calls` allows; finished calls are kept."""
+    """The run has made as many calls as `budgets.teacher_calls` allows; answers so far are kept in the journals."""
 
 
 @dataclass
 class Budget:
-    """Calls that one run may still make, shared by all its leaves; None means no limit."""
+    """Number of calls to teacher and judge that one run may still make, over all leaves; None means no limit."""
 
     calls: int | None = None
 
     def spend(self) -> None:
-        """Take one call from the budget; raise `BudgetSpent` if none is left."""
+        """Take one call from the budget.
+
+        Raises:
+            BudgetSpent: none is left.
+        """
         if self.calls is None:
             return
         if self.calls == 0:
@@ -34,10 +38,10 @@ class Budget:
 
 
 def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
-    """Yield the hash of each request with its reply.
+    """Yield the hash of each answered request with its reply.
 
-    Earlier releases also stored replies without a text, which are skipped so that the call is made again, and token counts
-    that are no numbers, which are read as 0.
+    Incomplete lines are skipped. Earlier releases also stored replies that answer nothing, which are skipped so that the call
+    is made again, and token counts that are no integers, which are read as 0.
     """
     for segment in sorted(journal.glob("*.jsonl")):
         for entry in read_lines(segment):
@@ -50,18 +54,20 @@ def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
 
 
 class JournaledTeacher:
-    """Answer requests from a leaf's journal, and ask the teacher only for new ones.
+    """A teacher or judge that answers requests from a journal, and asks `teacher` only what the journal does not answer.
 
-    The journal is a folder of append-only segments, one for each process that wrote; a line torn by a crash is ignored.
+    Each call of `teacher` takes one from the budget; equal requests at the same time share a call. A reply that answers
+    nothing is returned but not stored. The journal is a folder in which each writer has an append-only file of its own; a
+    line torn by a crash is ignored.
     """
 
     def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:
         self.teacher = teacher
         self.budget = budget or Budget()
         self.calls = 0
-        """Number of calls that reached the model."""
+        """Number of calls to which `teacher` replied."""
         self.recalled = 0
-        """Number of calls that the journal answered."""
+        """Number of requests that the journal answered."""
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
         self._replies: dict[str, Reply] = dict(read_journal(journal))
         self._pending: dict[str, asyncio.Future[Reply]] = {}
@@ -82,7 +88,7 @@ class JournaledTeacher:
         return await self._pending[key]
 
     async def settle(self) -> None:
-        """Wait until every pending call has ended, and its reply is kept or its error raised."""
+        """Wait until no call is pending, and so every answer is stored. Errors reach the callers of `reply` only."""
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
 
     async def _ask(self, key: str, request: Request) -> Reply:
@@ -94,14 +100,14 @@ class JournaledTeacher:
             stored = {name: value for name, value in asdict(reply).items() if name != "no_answer"}
             add_line(self._segment, {"request": key, "reply": stored})
             self._replies[key] = reply
-            await asyncio.to_thread(flush, self._segment)  # takes milliseconds, in which other requests continue
+            await asyncio.to_thread(flush, self._segment)  # in a thread: other requests go on meanwhile
             return reply
         finally:
             del self._pending[key]
 
 
 class Counted:
-    """Report a journaled teacher's replies as progress; replies from the journal do not count for its rate."""
+    """A journaled teacher that reports each reply to `progress`; replies from the journal do not count for the rate."""
 
     def __init__(self, teacher: JournaledTeacher, progress: Progress) -> None:
         self._teacher = teacher

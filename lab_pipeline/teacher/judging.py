@@ -12,14 +12,18 @@ from lab_pipeline.core.evaluation import Separation
 from lab_pipeline.teacher.protocol import Reply
 
 SEPARATES = 0.9
-"""Least area under the ROC curve of a judge that may decide: it ranks nine of ten pairs of a good and a bad row right."""
+"""Least area under the ROC curve with which a judge may decide: of ten pairs of a good and a bad row, it then ranks nine
+right."""
 
 
 def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:
-    """Return score and verdict of a reply by the value of each choice; (None, 'unreadable') if it names no choice.
+    """Return the score and the verdict of a judge's reply; (None, 'unreadable') if no choice can be read in it.
 
-    With probabilities, the score is the expected value of the choices. Otherwise it is the value of the choice that the text
-    begins with, or else of the only one that it names.
+    The verdict is the most probable choice, and the score is the expected value of all choices. Without probabilities, the
+    verdict is the choice with which the text begins, or else the only choice that it names; the score is its value.
+
+    Args:
+        choices: the value of each choice.
     """
     if reply.probabilities:
         score = sum(probability * choices[choice] for choice, probability in reply.probabilities.items())
@@ -32,9 +36,13 @@ def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | No
 
 
 def known_separation(good: Sequence[float | None], bad: Sequence[float | None]) -> Separation:
-    """Measure how well a judge separates rows that are known to be good or bad.
+    """Measure how well a judge's scores, from 0 to 1, separate rows known to be good from rows known to be bad.
 
-    A verdict that could not be read (None) counts as the wrong one, so the area is a lower bound.
+    Return the area under the ROC curve, its 95 % interval, and whether the area reaches `SEPARATES`. A score of None, for a
+    verdict that could not be read, counts as the wrong verdict, so the area is a lower bound.
+
+    Raises:
+        ValueError: one of the lists is empty.
     """
     area, interval = area_under_curve(
         [0.0 if score is None else score for score in good], [1.0 if score is None else score for score in bad]
@@ -46,8 +54,9 @@ def area_under_curve(good: Sequence[float], bad: Sequence[float]) -> tuple[float
     """Return the area under the ROC curve and its 95 % interval.
 
     The area is the share of (good, bad) pairs in which the good row scores higher; ties count half. The interval holds each
-    area at most 1.96 of its own standard errors (Hanley and McNeil, *Radiology* 1982) away from this one, as Wilson's interval
-    for shares does (Newcombe, *Statistics in Medicine* 2006). So a perfect separation of few rows does not pass for certainty.
+    area whose distance from the measured area is at most 1.96 times the standard error that the former would have (Hanley and
+    McNeil, *Radiology* 1982), as Wilson's interval does for shares (Newcombe, *Statistics in Medicine* 2006). So a perfect
+    separation of few rows does not pass for certainty.
 
     Raises:
         ValueError: one of the lists is empty.

@@ -1,4 +1,4 @@
-"""Define requests to a teacher or judge, and its replies."""
+"""Define what a teacher or judge is, the requests to it and its replies."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ NO_ANSWER = "the teacher gave no answer"
 
 
 class TeacherError(LabError):
-    """A request failed; the message says why and what to do."""
+    """A request failed, so there is no reply; the message says why. An empty reply is no error, see `Reply.no_answer`."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a request."""
-
     role: Literal["system", "user", "assistant"]
     content: str
 
 
 @dataclass(frozen=True)
 class Request:
-    """One chat completion. The journal identifies a request by its hash, so equal requests to one teacher are one call."""
+    """A request for one chat completion.
+
+    The journal identifies a request by a hash of it and of the teacher, so equal requests to one teacher are one call.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
@@ -33,48 +34,50 @@ class Request:
     seed: int = 0
     """Seed of the sampling; without effect at temperature 0."""
     choices: tuple[str, ...] = ()
-    """If given, the teacher writes no text but states the probability of each of these words as the answer's beginning."""
+    """If given, the reply should state how probable each of these words is as the beginning of the answer. From a server that
+    states no probabilities, the reply's text is read instead."""
 
     def turns(self) -> list[Turn]:
-        """Return the messages as chat templates and servers take them."""
+        """Return the messages as dictionaries, the form in which chat templates and servers take them."""
         return [{"role": message.role, "content": message.content} for message in self.messages]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A teacher's reply to a request."""
+    """The reply of a teacher or judge to a request."""
 
     text: str
     finish: Literal["stop", "length"]
+    """*length* if the text was cut off at the request's `max_tokens`."""
     prompt_tokens: int
     completion_tokens: int
     probabilities: dict[str, float] = field(default_factory=dict)
-    """For a request with `choices`: their probabilities, normalised over the choices; empty if unknown."""
+    """Probability of each of the request's `choices`, normalised over the choices; empty without choices or if unknown."""
     no_answer: str | None = None
-    """`NO_ANSWER` and why, if the model replied with nothing. Such a reply is not journaled, so that the next run asks again;
-    the row that needed it records this as its fault."""
+    """If the request succeeded but the model gave no answer: `NO_ANSWER` and the reason. Such a reply is not journaled, so that
+    the next run asks again. The row that needs it takes this text as its fault, and the rule `no_reply` rejects the row."""
 
     @property
     def says_something(self) -> bool:
-        """Tell whether there is a text or a probability."""
+        """Tell whether the reply holds a text that is not blank, or probabilities."""
         return bool(self.text.strip() or self.probabilities)
 
 
 def token_count(stated: object) -> int:
-    """Return the number of tokens that a server stated, 0 if it stated none."""
+    """Return the number of tokens that a server stated; 0 if what it stated is no integer."""
     return stated if isinstance(stated, int) else 0
 
 
 class Teacher(Protocol):
-    """A model that replies to requests."""
+    """A model, teacher or judge, that answers requests."""
 
     @property
     def identity(self) -> str:
-        """Name and revision of the model, part of fingerprints and of the journal's keys."""
+        """Name of the model with its revision or server; part of fingerprints and of the journal's keys."""
 
     async def reply(self, request: Request) -> Reply:
-        """Answer one request.
+        """Answer one request; if the model replies with nothing, return a reply with `no_answer`.
 
         Raises:
-            TeacherError: the request failed.
+            TeacherError: the request failed, so there is no reply.
         """

@@ -1,7 +1,7 @@
-"""Train one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a Dagster Pipes child.
+"""Train one phase: `python -m lab_pipeline.training CHECKPOINT/spec.json`, by hand or as a child process of Dagster Pipes.
 
-Running the same command again resumes from the last saved step. SIGINT and SIGTERM save the state and exit with code 75. Any
-other failure is printed in one line, and stored with its traceback in the folder's `failure.txt`.
+The same command resumes from the last saved step. On SIGINT or SIGTERM, the state is saved and the exit code is 75. On any
+failure, the exit code is 1; the reason is printed in one line, and stored with its traceback in the folder's `failure.txt`.
 Training uses one GPU, or the CPU with OMP_NUM_THREADS threads.
 """
 
@@ -22,11 +22,12 @@ from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
 
 _LONGEST_STEP_SECONDS = 120
-"""After its run was killed, a trainer still finishes its current step; the next trainer waits this long for it."""
+"""How long to wait for another trainer to let go of this checkpoint: after its run was killed, a trainer still finishes its
+current step."""
 
 
 def main(path: str) -> int:
-    """Train as the spec at `path` says, and return the exit code."""
+    """Train as the spec at `path` says, mark the checkpoint as complete, and return the exit code: 0, 75 or 1."""
     spec = read_spec(Path(path))
     received: list[int] = []
     for each in (signal.SIGINT, signal.SIGTERM):

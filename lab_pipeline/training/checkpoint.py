@@ -1,4 +1,4 @@
-"""Keep checkpoint folders: adapter, spec, report and `meta.json`, which marks a checkpoint as complete."""
+"""Keep checkpoint folders: adapter, spec, report, and `meta.json`, whose presence marks a checkpoint as complete."""
 
 from __future__ import annotations
 
@@ -23,26 +23,31 @@ _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A phase's finished adapter."""
+    """The finished result of a training phase: an adapter, or none if there was nothing to learn."""
 
     id: str
     folder: Path
     meta: Mapping[str, Any]
-    """What it was trained from, as in `meta.json`."""
+    """Content of `meta.json`: hash of the adapter, what it was trained from, library versions, and when it was finished."""
 
     @property
     def adapter(self) -> Path | None:
-        """Folder of the adapter; None if the phase had nothing to learn and the model stays as it was."""
+        """Folder of the adapter; None if no phase so far had anything to learn, so that the base model stays as it is."""
         return self.folder / "adapter" if self.meta["adapter_digest"] else None
 
     @property
     def report(self) -> TrainingReport:
-        """The training's results."""
         return TrainingReport(**read_json(self.folder / "report.json"))
 
 
 def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe: Recipe, seed: int) -> str:
-    """Return the name of the checkpoint of these inputs; equal inputs share a checkpoint."""
+    """Return the id of the checkpoint that these inputs give: the phase and a hash of the inputs.
+
+    Of the recipe, only the part for this phase and the part for both phases count.
+
+    Args:
+        before: id of the phase-1 checkpoint that this phase goes on from; None in phase 1.
+    """
     common = recipe.model_dump(exclude={"knowledge", "skills"})
     phase = recipe.phase(dataset.phase).model_dump()
     return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase, seed])}"
@@ -51,7 +56,10 @@ def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe:
 def prepare_checkpoint(
     home: Home, base: BaseModel, dataset: Dataset, before: Checkpoint | None, recipe: Recipe, seed: int
 ) -> tuple[Checkpoint | None, Path]:
-    """Return the checkpoint of these inputs if it is finished, and the path of the spec to train it from."""
+    """Return the checkpoint of these inputs (None if it is not finished), and the path of its `spec.json`.
+
+    If it is not finished, write the spec, from which the phase can be trained, and remove the reason of an earlier failure.
+    """
     name = checkpoint_id(base, dataset, before.id if before else None, recipe, seed)
     folder = home.checkpoints / name
     spec = TrainingSpec(
@@ -71,7 +79,10 @@ def prepare_checkpoint(
 
 
 def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
-    """Make the checkpoint of a phase without data: a copy of the one before it."""
+    """Finish the checkpoint of a phase that trains nothing: copy the adapter of the checkpoint before it, if that has one.
+
+    The checkpoint gets an empty report. Its `spec.json` must exist already, at `spec_path`.
+    """
     folder = spec_path.parent
     inherited = before.adapter if before else None
     if inherited:
@@ -81,12 +92,11 @@ def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_p
 
 
 def read_spec(path: Path) -> TrainingSpec:
-    """Read a `spec.json`."""
     return TrainingSpec(**read_json(path))
 
 
 def finish_checkpoint(spec: TrainingSpec) -> None:
-    """Mark a trained checkpoint as complete, and remove the states to resume from."""
+    """Write the `meta.json` that marks a trained checkpoint as complete, and remove the saved states to resume from."""
     folder = Path(spec.output)
     _finished(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
     for states in folder.glob("resume*"):
@@ -94,7 +104,7 @@ def finish_checkpoint(spec: TrainingSpec) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Load the checkpoint in a folder; None if it is not complete."""
+    """Return the checkpoint in a folder; None if it is not complete, that is, has no `meta.json`."""
     meta = folder / "meta.json"
     return Checkpoint(folder.name, folder, read_json(meta)) if meta.exists() else None
 

@@ -9,7 +9,7 @@ from lab_pipeline.training.validation import GROUPS
 
 
 def curve_png(report: TrainingReport, title: str) -> bytes:
-    """Draw training and validation losses by step, and the chosen epoch, as a PNG of well under 50 kB."""
+    """Return a PNG, of well under 50 kB, of training and validation losses by step; a dotted line marks the chosen epoch."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 2.6), dpi=80, layout="constrained")

@@ -1,4 +1,4 @@
-"""Pass the reason why a training process failed to the step that waits for it, by a file in the checkpoint folder."""
+"""Tell the pipeline step that waits for a training process why it failed, through a file in the checkpoint folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ _KILLED = (
 
 
 def failure_file(folder: Path) -> Path:
-    """Return the file with the reason in its first line and the traceback below; it exists only if the last training failed."""
+    """Return the path of the file with the reason of a failed training in its first line, and the traceback below.
+
+    The file exists only if the last training in this checkpoint folder failed and could still store its reason.
+    """
     return folder / "failure.txt"
 
 
 def record_failure(folder: Path, error: Exception) -> str:
-    """Store in a checkpoint folder why its training failed, and return the reason in one line."""
+    """Store in a checkpoint folder, with the traceback, why its training failed; return the reason in one line.
+
+    If the error is a defect of the program, the line also says in which file the traceback is.
+    """
     known = as_lab_error(error)
     reason = " ".join(str(known or f"{type(error).__name__}: {error}").split())
     if known is None:
@@ -36,10 +42,14 @@ def record_failure(folder: Path, error: Exception) -> str:
 
 
 def training_failure(folder: Path, exit_code: int) -> LabError:
-    """Return the error of a failed training process: the reason that it stored, else a guess from its exit code."""
+    """Return an error that says why a training process failed.
+
+    The reason is the one that the process stored in its checkpoint folder, else a full disk, else what its exit code suggests
+    (negative if a signal ended the process).
+    """
     if failure_file(folder).exists():
         return LabError(failure_file(folder).read_text(encoding="utf-8").split("\n")[0])
-    if full := full_disk(folder):  # then it could not store its reason
+    if full := full_disk(folder):  # a process cannot store its reason on a full disk
         return full
     if exit_code == INTERRUPTED:
         return LabError("the training process was interrupted and saved its state: run again to continue from there")

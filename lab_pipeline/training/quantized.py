@@ -1,4 +1,4 @@
-"""Load a base model for QLoRA, protected from a bug of bitsandbytes."""
+"""Load a base model for QLoRA, give it an adapter, and avoid a bug of bitsandbytes that makes gradients wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab_pipeline.models.loader import load_model
 
 
 def load_base(folder: Path, recipe: Recipe) -> Any:
-    """Load the base model, quantized as the recipe says, onto the GPU if there is one."""
+    """Load the base model from a folder, in NF4 or bf16 as the recipe says, onto the GPU if there is one."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -27,8 +27,8 @@ def load_base(folder: Path, recipe: Recipe) -> Any:
 def keep_gradients_right(model: Any) -> None:
     """Keep bitsandbytes from repacking NF4 weights for AVX512-BF16.
 
-    bitsandbytes 0.50.2 repacks at the first forward pass without gradients in evaluation mode, and computes wrong gradients
-    from then on, without a warning: validation after an epoch would spoil the rest of the training.
+    bitsandbytes 0.50.2 repacks them on a CPU at the first forward pass in evaluation mode without gradients. From then on it
+    computes wrong gradients without a warning, so that a validation would spoil the rest of the training.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -38,7 +38,10 @@ def keep_gradients_right(model: Any) -> None:
 
 
 def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
-    """Add a trainable LoRA adapter to all linear layers: a fresh one, or phase 1's to be continued."""
+    """Return the model with a trainable LoRA adapter on all linear layers, in the dtype that `lora` says.
+
+    The adapter is the one in the folder `continued`, which keeps its rank, alpha and dropout, or a fresh one if that is None.
+    """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -50,6 +53,6 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    for config in adapted.peft_config.values():  # a set: its order would differ in each saved file
+    for config in adapted.peft_config.values():  # peft keeps a set, whose order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
     return adapted

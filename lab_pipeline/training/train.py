@@ -1,4 +1,4 @@
-"""Train one phase: from a base model and a data set to an adapter."""
+"""Train one phase: make an adapter from a base model, a data set and, in phase 2, the adapter of phase 1."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from lab_pipeline.training.validation import GROUPS, EpochLoss, ValidationSet
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """All that a phase depends on; stored in its checkpoint folder as `spec.json`, from which it can be run by hand."""
+    """All inputs of a phase's training; stored in its checkpoint folder as `spec.json`, from which it can be run by hand."""
 
     phase: Literal["knowledge", "skills"]
     base_model: str
+    """The model's folder."""
     dataset: str
+    """The data set's Parquet file."""
     continued: str | None
-    """Adapter folder of the phase before."""
+    """Folder of the adapter from the phase before, which is trained further; None to begin with a fresh adapter."""
     recipe: dict[str, object]
     seed: int
     output: str
@@ -36,28 +38,34 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """Results of a phase, stored as `report.json`; the defaults are those of a phase without data."""
+    """Results of a phase, stored as `report.json`; the default values are the results of a phase that trained nothing."""
 
     rows: int = 0
     validation_rows: int = 0
     tokens: int = 0
-    """Number of tokens over all epochs."""
+    """Number of tokens, prompts included, that all epochs together pass through the model."""
     steps: int = 0
     final_loss: float | None = None
+    """Mean training loss of the last five steps."""
     seconds: float = 0.0
+    """Time in the last training process; a resumed training also took time before."""
     peak_rss_mib: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
-    """Step, loss and learning rate of every step."""
+    """Number, training loss and learning rate of each step."""
     validation: list[EpochLoss] = field(default_factory=list)
-    """Empty without validation rows."""
+    """Losses before the first epoch and after each; empty without validation rows."""
     chosen: EpochChoice = field(default_factory=lambda: EpochChoice(epoch=0, of=0, why="Nothing to learn in this phase"))
 
 
 def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda: False) -> TrainingReport | None:
-    """Train an adapter as `spec` says and write it to `spec.output` with `report.json`; resume from the last saved step.
+    """Train an adapter as `spec` says, and return the report, which is also stored as `report.json`.
 
-    Folder `adapter` is that of the chosen epoch; `last` is that of the last epoch, if another one was chosen.
-    Returns None if `interrupted` returned True; the state is then saved, and the next call resumes from it.
+    The folder `spec.output` then holds the chosen epoch's adapter with the tokenizer in `adapter`, and, if that is not the last
+    epoch, the last epoch's adapter in `last`. A call resumes from the last saved step, if the data give the same packs. If
+    `interrupted`, which is asked after each step, returns True before the end, the state is saved and the result is None.
+
+    Raises:
+        TokenError: the chat template refuses a row.
     """
     import torch
     from transformers import set_seed
@@ -82,7 +90,7 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
         f"{spec.phase}: {len(rows):,} rows in {len(packs):,} packs, {tokens:,} tokens of which {answers:,} carry loss, "
         f"{phase.epochs} epochs on {'GPU' if torch.cuda.is_available() else 'CPU'}; {len(validation.rows):,} validation rows"
     )
-    resume = output / f"resume-{digest([digest(each) for each in packs])}"  # states of other packs are not resumed
+    resume = output / f"resume-{digest([digest(each) for each in packs])}"  # so saved states of other packs are not resumed
     run = prepare_run(model, packs, recipe, phase, spec.seed, resume, interrupted, validation)
     progress = Progress(f"{spec.phase} training steps", run.planned_steps, say, done=run.saved_step)
     run.watcher.on_step = lambda loss: progress.advance(note=f"loss {loss:.3f}")

@@ -1,7 +1,7 @@
 """Train on packed rows with transformers' Trainer, and compute logits only where the loss needs them.
 
-Answers are a fraction of the tokens. Logits over the vocabulary for all other tokens would take much of a small model's memory
-and time (`benchmarks/training.py` compares).
+Only a fraction of the tokens are in answers. To compute logits over the vocabulary for the others as well would take much of a
+small model's memory and time (`benchmarks/training.py` compares both).
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from lab_pipeline.training.validation import NOTHING, EpochLoss, ValidationLoss,
 
 
 class PackedTrainer(Trainer):
-    """Train on one pack at a time, given as flat `input_ids`, `position_ids` and `labels`."""
+    """A Trainer whose batches are one pack each, as `flatten` makes it: `input_ids`, `position_ids` and `labels`."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the mean cross entropy over the labelled tokens of the whole step, in nats."""
+        """Return the pack's part of the step's loss: its summed cross entropy in nats, divided by `num_items_in_batch`.
+
+        That is the number of labelled tokens in all packs of the step, so the parts add up to the mean over these tokens. By
+        default, it is the number in this pack. With `return_outputs`, the model's outputs are returned as well.
+        """
         labels = inputs["labels"][0]
         positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
         outputs = model(
@@ -40,12 +44,16 @@ class PackedTrainer(Trainer):
 
 
 _COMPLETE = "complete.json"
-"""Last file of a saved state: transformers saves file by file, and may be killed in between."""
+"""File that is written last into a saved state. transformers saves file by file and may be killed in between, so a state
+without this file is not resumed."""
 
 
 @dataclass(eq=False)
 class _Watcher(TrainerCallback):
-    """Report steps, mark saved states as complete, and end an interrupted run with a save."""
+    """A callback that passes each step's loss to `on_step` and marks saved states as complete.
+
+    When `interrupted` returns True after a step, it has the state saved and ends the training.
+    """
 
     interrupted: Callable[[], bool]
     on_step: Callable[[float], None] = lambda loss: None
@@ -66,11 +74,11 @@ class _Watcher(TrainerCallback):
 
 @dataclass(eq=False)
 class _Validator(TrainerCallback):
-    """Measure the model before the first epoch and after each, and keep the adapter of the best epoch so far.
+    """A callback that measures validation losses before the first epoch and after each, and keeps the best epoch's adapter.
 
-    The measurement takes place at an epoch's last step, not at its end: a run that resumes from a state saved at that step
-    never reaches the end event. Its result goes into the trainer's log, and so into that very state. Log and state agree even
-    after a kill.
+    It measures at the event of an epoch's last step, not at the event of the epoch's end, which a run never gets that resumes
+    from a state saved at that step. Losses go into the trainer's log, which is saved in that same state, so that log and state
+    agree even after a kill. Without validation rows, it does nothing.
     """
 
     validation: ValidationSet
@@ -94,19 +102,20 @@ class _Validator(TrainerCallback):
                 save_adapter(model, self.adapter(epoch))
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Remove the adapters of worse epochs; before this save, a resume might still have needed them."""
+        """Remove the adapters of all epochs but the best so far.
+
+        They are kept until a state is saved, because a resume from the state before it might choose one of them again.
+        """
         for folder in self.folder.glob("epoch-*"):
             if folder != self.adapter(self.choice(state)["epoch"]):
                 shutil.rmtree(folder)
 
     def choice(self, state: TrainerState) -> EpochChoice:
-        """Choose the best epoch so far."""
         losses = epoch_losses(state)
         base = losses[0]["base_general"] if losses else None
         return choose(losses[1:], self.epochs, base, self.tolerance)
 
     def adapter(self, epoch: int) -> Path:
-        """Return the folder of an epoch's adapter."""
         return self.folder / f"epoch-{epoch}"
 
     def _record(self, state: TrainerState, losses: ValidationLoss) -> None:
@@ -117,13 +126,13 @@ class _Validator(TrainerCallback):
 
 
 def epoch_losses(state: TrainerState) -> list[EpochLoss]:
-    """Return the validation losses so far: before the first epoch, and after each."""
+    """Return the validation losses in the trainer's log: before the first epoch (as epoch 0), and after each finished one."""
     log: list[Any] = state.log_history
     return [entry["validation"] for entry in log if "validation" in entry]
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter's folder whole or not at all; replace an earlier one."""
+    """Remove the folder if it exists, then write the model's adapter into it, whole or not at all."""
     shutil.rmtree(folder, ignore_errors=True)
     with written_whole(folder) as scratch:
         model.save_pretrained(scratch)
@@ -131,7 +140,7 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 @dataclass
 class Run:
-    """One phase's training run, resumable from `folder`."""
+    """One phase's training run. `folder` holds the saved states from which it resumes, and the best epoch's adapter."""
 
     trainer: PackedTrainer
     watcher: _Watcher
@@ -141,7 +150,7 @@ class Run:
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        """Loss and learning rate of every step, including those before a resume."""
+        """Number, training loss and learning rate of each step, including the steps before a resume."""
         return [
             {"step": int(entry["step"]), "loss": entry["loss"], "learning_rate": entry["learning_rate"]}
             for entry in self.trainer.state.log_history
@@ -150,21 +159,21 @@ class Run:
 
     @property
     def choice(self) -> EpochChoice:
-        """The best epoch so far."""
+        """The choice of the best epoch so far, see `validation.choose`."""
         return self.validator.choice(self.trainer.state)
 
     @property
     def chosen_adapter(self) -> Path | None:
-        """Folder of the chosen epoch's adapter; None if it is the last epoch, whose adapter is in the model."""
+        """Folder of the chosen epoch's adapter; None if the last epoch was chosen, whose adapter is in the model."""
         return None if self.choice["epoch"] == self.choice["of"] else self.validator.adapter(self.choice["epoch"])
 
     @property
     def saved_step(self) -> int:
-        """The last step with a saved state, from which `run` resumes; 0 if there is none."""
+        """Number of the last step with a complete saved state, from which `run` resumes; 0 if there is none."""
         return max((read_json(marker)["step"] for marker in self.folder.glob(f"checkpoint-*/{_COMPLETE}")), default=0)
 
     def run(self) -> bool:
-        """Train to the end; return False if interrupted before it."""
+        """Train from the last saved state, or from the beginning; return True at the end, False if interrupted before it."""
         saved = self.saved_step
         self.trainer.train(resume_from_checkpoint=str(self.folder / f"checkpoint-{saved}") if saved else None)
         return self.trainer.state.global_step >= self.planned_steps
@@ -180,7 +189,16 @@ def prepare_run(
     interrupted: Callable[[], bool],
     validation: ValidationSet = NOTHING,
 ) -> Run:
-    """Prepare a phase's training on `packs`, with states to resume from in `folder`."""
+    """Return a phase's training run on `packs`, ready to `run`.
+
+    The optimizer is AdamW, on a GPU in its paged 8-bit form.
+
+    Args:
+        model: the base model with a trainable adapter.
+        packs: model inputs from `flatten`.
+        folder: gets the saved states, of which the last two are kept, and adapters of epochs.
+        interrupted: asked after each step whether to save the state and stop.
+    """
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),

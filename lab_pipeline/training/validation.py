@@ -1,7 +1,7 @@
 """Measure validation loss after each epoch, and choose the epoch whose adapter is used.
 
-Further epochs lower the loss on what is trained, while the model forgets what it knew before (as measured with the shipped
-recipe's model). So the number of epochs is not fixed: of the epochs that forget little enough, the best is chosen.
+Each further epoch lowers the loss on the trained rows, while the model forgets more of what it knew before (as measured with
+the shipped recipe's model). So the last epoch need not be the best: the choice is made among epochs that forget little enough.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _GENERAL = "general"
 
 
 class ValidationLoss(TypedDict):
-    """Mean losses in nats per answer token; None without rows."""
+    """Validation losses: means over rows of each row's loss, in nats per answer token. A loss is None if it has no rows."""
 
     leaves: float | None
-    """Mean over leaves: each leaf counts once."""
+    """Mean of the values of `by_leaf`, so that each leaf counts once."""
     general: float | None
     by_leaf: dict[str, float]
     base_general: NotRequired[float | None]
-    """The base model's general loss; measured once, before the first epoch."""
+    """General loss of the base model without any adapter; only in the measurement before the first epoch."""
 
 
 class EpochLoss(ValidationLoss):
-    """Validation loss after an epoch; epoch 0 is before the training."""
+    """Validation losses after an epoch, and the number of steps until then; epoch 0 is before the training."""
 
     epoch: int
     step: int
@@ -40,20 +40,26 @@ class EpochLoss(ValidationLoss):
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """The encoded validation rows of a data set."""
+    """The validation rows of a data set as tokens; a forward pass takes up to `pack_tokens` of these."""
 
     rows: list[tuple[str, TokenRow]]
-    """Each with its leaf, or *general*."""
+    """Each as its leaf's name and its tokens; rows of no leaf are named *general*."""
     pack_tokens: int
 
     @classmethod
     def of(cls, rows: Sequence[TrainingRow], tokenizer: Any, pack_tokens: int) -> ValidationSet:
-        """Encode rows with labels on their answers, as the evaluation does; of a row longer than a pack, the first piece."""
+        """Encode validation rows with labels on the text of their answers, as the evaluation does.
+
+        Of a row longer than `pack_tokens`, only the first piece that holds a part of an answer is used.
+
+        Raises:
+            TokenError: the chat template refuses a row.
+        """
         encoded = [(row["leaf"] or _GENERAL, split_row(encode_answers(row, tokenizer), pack_tokens)[:1]) for row in rows]
         return cls([(group, piece) for group, pieces in encoded for piece in pieces], pack_tokens)
 
     def measure(self, model: Any) -> ValidationLoss:
-        """Measure the validation loss. Draws no random numbers, and leaves the model in training mode."""
+        """Return the validation losses of the model. Draw no random numbers, and leave the model in training mode."""
         model.eval()
         losses = defaultdict(list)
         measured = row_losses(model, [row for _, row in self.rows], self.pack_tokens)
@@ -69,16 +75,18 @@ NOTHING = ValidationSet([], 0)
 
 
 def choose(epochs: Sequence[EpochLoss], of: int, base_general: float | None, tolerance: float) -> EpochChoice:
-    """Choose the epoch with the lowest loss on the leaves, among those that forget no more than tolerated.
+    """Choose the epoch with the lowest loss on the leaves among the epochs whose general loss is tolerable.
 
-    If none is within the tolerance, choose the one with the lowest general loss; without losses on leaves, the last one within.
-    Ties go to the earlier epoch. A further epoch either leaves the choice as it is or is chosen itself.
+    Tolerable is a general loss of at most `base_general + tolerance`; without general rows, every epoch is. If no epoch is
+    tolerable, choose the one with the lowest general loss. If no leaf has validation rows, choose the last tolerable epoch; if
+    there are no validation rows at all, the last. Ties go to the earlier epoch. One more epoch in `epochs` either leaves the
+    choice as it is or is chosen itself.
 
     Args:
         epochs: losses after each epoch from 1; empty without validation rows.
         of: the number of epochs that the training has in all.
         base_general: the base model's general loss; None without general rows.
-        tolerance: tolerated rise of the general loss above it, in nats per token.
+        tolerance: in nats per token.
     """
     if not epochs:
         return {"epoch": of, "of": of, "why": "it is the last, and there are no validation rows to choose by"}
@@ -101,5 +109,5 @@ def choose(epochs: Sequence[EpochLoss], of: int, base_general: float | None, tol
 
 
 def _comparable(loss: float | None) -> float:
-    """Return a loss that compares as the worst where a broken model's is not a number."""
+    """Return a loss for comparisons: infinite, and so the worst, if it is None or not a number, as of a broken model."""
     return math.inf if loss is None or math.isnan(loss) else loss
