@@ -1,4 +1,4 @@
-"""Compose everything that Dagster loads."""
+"""Compose what Dagster loads: assets, checks, jobs, sensors, the schedule, resources and the executor."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def retune(
     home: HomeOption = None,
     summary: Annotated[Path | None, typer.Option(help="Write the summary as JSON to this file")] = None,
 ) -> None:
-    """Go from taxonomy to champion: refresh changed leaves, train, evaluate, and promote if better."""
+    """Go from taxonomy to champion: refresh changed leaves, train and evaluate a candidate, and promote it if it is better."""
     _require_local()
     if ref and not taxonomy:
         raise LabError("--ref goes with --taxonomy; an existing home keeps its ref in settings.yaml (taxonomy.ref)")
@@ -83,7 +83,7 @@ def status(home: HomeOption = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(home: HomeOption = None) -> None:
-    """Check everything that a run needs, and say how to fix what is missing."""
+    """Check everything that a run needs, and say how to fix what is missing. The exit code is 1 if anything is."""
     from lab_pipeline.reports.doctor import examine
 
     findings = examine(home or default_home())
@@ -111,7 +111,7 @@ for command in (*on_rows, *on_models):
 
 
 def main() -> None:
-    """Run the command line; show an error that a person can fix as one message, with exit code 1."""
+    """Run the command line. An error that a person can fix is shown as one message, with exit code 1; Ctrl-C exits with 130."""
     try:
         app()
     except KeyboardInterrupt:
@@ -131,7 +131,7 @@ def _require_local() -> None:
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
-    """Format the summary of a retune, or a home's status, for people."""
+    """Format the summary of a retune, or the status of a home, as text for a terminal."""
     leaves = result["leaves"]
     width = max((len(leaf) for leaf in leaves), default=0)
     lines = ["", "leaf".ljust(width) + "  status       kept of generated  flow"]

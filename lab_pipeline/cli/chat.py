@@ -21,10 +21,13 @@ _ANSWER_TOKENS = 512
 
 
 def find_model(home: Home, name: str) -> Path:
-    """Return a model's folder by its name: 'champion', 'base', or the id of an earlier champion or candidate.
+    """Return the folder of a model; the base model is fetched if it is not there.
+
+    Args:
+        name: 'champion', 'base', or the id of a champion or candidate.
 
     Raises:
-        LabError: there is no such model.
+        LabError: there is no such model, or its weights were removed.
     """
     if name == "base":
         return fetch_model(home, load_settings(home.settings_file).base_model).folder
@@ -42,7 +45,7 @@ def find_model(home: Home, name: str) -> Path:
 
 
 class Conversation:
-    """A conversation with one model, which answers as in evaluation: by its chat template, greedily."""
+    """A conversation with one model, which answers as in evaluation: prompted by its chat template, with greedy decoding."""
 
     def __init__(self, folder: Path) -> None:
         from transformers.utils import logging
@@ -56,10 +59,13 @@ class Conversation:
         self.prompt_tokens = context - self.answer_tokens
 
     def ask(self, question: str, say: Callable[[str], None]) -> None:
-        """Pass the answer to `say` piece by piece. Of an interrupted answer, the conversation keeps what was written.
+        """Ask the model a question, and pass its answer to `say` piece by piece.
+
+        The oldest turns are dropped when the conversation gets too long for the model. Of an interrupted answer, the
+        conversation keeps what was written.
 
         Raises:
-            LabError: the question is too long; the conversation goes on without it.
+            LabError: the question alone is too long; the conversation is then empty, and can go on.
         """
         from transformers import TextStreamer
 
@@ -84,7 +90,7 @@ class Conversation:
             self.messages.append({"role": "assistant", "content": "".join(pieces)})
 
     def _prompt(self, question: str) -> Any:
-        """Add a question and encode the conversation, dropping the oldest turns until it fits."""
+        """Add a question and encode the conversation with a generation prompt, dropping the oldest turns until it fits."""
         self.messages.append({"role": "user", "content": question})
         while True:
             prompt = self.tokenizer.apply_chat_template(
@@ -131,10 +137,12 @@ def chat(conversation: Conversation) -> None:
 
 
 def compare(home: Home, question: str) -> dict[str, str]:
-    """Ask base model, champion, and the last candidate if it is another model; return the answers by the model's label.
+    """Ask base model, champion and last candidate a question; return their answers by label, such as `champion ID`.
+
+    The last candidate is left out if it is the champion.
 
     Raises:
-        LabError: there is no model but the base model.
+        LabError: there is no model but the base model, or the weights of the last candidate were removed.
     """
     from transformers.utils import logging
 

@@ -22,7 +22,7 @@ def promote(
     reason: Reason,
     home: HomeOption = None,
 ) -> None:
-    """Promote a candidate that the gate rejected. History, lineage and model card keep author and reason."""
+    """Promote a candidate that the gate rejected. History, lineage and model card keep your name and reason."""
     opened = open_home(home)
     from lab_pipeline.registry import champion
     from lab_pipeline.reports.lineage import evaluation_of
@@ -37,7 +37,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Id of an earlier champion; default: the one before the current one")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Make an earlier champion the champion again. The rolled-back one is not promoted again by itself."""
+    """Make an earlier champion the champion again. The model that it replaces is not promoted again by itself."""
     opened = open_home(home)
     from lab_pipeline.registry import champion
 
@@ -59,7 +59,7 @@ def lineage(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model was trained on, which models hold a leaf, or where a training row comes from."""
+    """Show what a model was trained on, which models were trained on a leaf, or where a training row comes from."""
     opened = open_home(home)
     from lab_pipeline.reports import lineage as reports
     from lab_pipeline.taxonomy.leaf import BRANCHES
@@ -83,7 +83,7 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it, they are only listed")] = False,
     home: HomeOption = None,
 ) -> None:
-    """List, or with --delete remove, weights of candidates that were not promoted and states of abandoned trainings."""
+    """List, or with --delete remove, weights of candidates, of champions beyond --keep, and states of abandoned trainings."""
     opened = open_home(home)
     from lab_pipeline.reports.cleanup import clean_up, dispensable, freed_bytes
 
@@ -101,7 +101,7 @@ def chat(
     model: Annotated[str, typer.Option(help="'champion', 'base', or the id of a champion or candidate")] = "champion",
     home: HomeOption = None,
 ) -> None:
-    """Chat with a model; /exit or Ctrl-D ends, Ctrl-C stops an answer. From a pipe, each line is a question."""
+    """Chat with a model. /exit or Ctrl-D ends the chat, Ctrl-C stops an answer. From a pipe, each line is a question."""
     opened = open_home(home)
     from lab_pipeline.cli import chat
 

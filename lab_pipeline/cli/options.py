@@ -16,5 +16,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs")
 
 
 def open_home(home: Path | None) -> Home:
-    """Open an existing home, by default the one that `LAB_HOME` names."""
+    """Open an existing home; without `home`, the one that `LAB_HOME` names, else `data/lab` of the project.
+
+    The environment of this process is set for Dagster.
+
+    Raises:
+        LabError: there is no such home, or its settings are wrong.
+    """
     return prepare(home or default_home(), None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rejects(leaf: LeafArgument, home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Show a leaf's funnel, and each rejected row with stage, rule, scores and text."""
+    """Show a leaf's funnel, and each row that was rejected or left out of a data set, with stage, rule, reason and texts."""
     from lab_pipeline.reports import inspection
 
     opened = open_home(home)
@@ -32,7 +32,7 @@ def rows(
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a sample of the rows that curation kept of a leaf."""
+    """Show a random sample of the rows of a leaf that curation kept."""
     from lab_pipeline.reports import inspection
 
     opened = open_home(home)
@@ -49,7 +49,7 @@ def review(
     undo: Annotated[list[str] | None, typer.Option(help="Id of a row whose review is taken back; repeatable")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Ban or pin rows for ever. Without ids, review row by row in the terminal, the kept ones first."""
+    """Ban or pin rows of a leaf for ever, or undo this. Without ids, review row by row in the terminal, the kept rows first."""
     from lab_pipeline.reports import inspection
 
     opened, leaf = open_home(home), leaf.rstrip("/")
@@ -75,7 +75,7 @@ def withdraw(
     undo: Annotated[bool, typer.Option("--undo", help="Take an earlier withdrawal back")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Take a leaf out of all later data sets and models. Models that hold it say so on their card."""
+    """Take a leaf out of all later data sets and models. The cards of the champions trained on it say so."""
     opened, leaf = open_home(home), leaf.rstrip("/")
     from lab_pipeline.reports import lineage
 
@@ -89,7 +89,9 @@ def export_dataset(
     phase: Annotated[Literal["knowledge", "skills"] | None, typer.Option(help="Default: both")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Export the training data, multiple-choice questions for lm-eval and a data-set card, as other tools read them."""
+    """Export the training and validation rows of one phase or both, with a data-set card, in the formats of InstructLab's
+    trainers and the Hugging Face hub; for knowledge, also multiple-choice questions for lm-eval.
+    """
     opened = open_home(home)
     from lab_pipeline.config.settings import load_settings
     from lab_pipeline.datasets.dataset import Phase

@@ -1,1 +1,1 @@
-"""The asset graph: Dagster on the outside of the method, thin. One folder for each group of assets."""
+"""The asset graph: a thin layer of Dagster around the method, with one folder for each group of assets."""

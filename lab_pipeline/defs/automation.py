@@ -58,14 +58,17 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.SUSPENDED,
     dg.DagsterRunStatus.CANCELING,
 ]
-"""Without "not started": a run is in that state for a moment only, or for ever if its process was killed just then."""
+"""Statuses of an unfinished run.
+
+"Not started" is left out: a run has that status for a moment only, or for ever if its process was killed just then.
+"""
 
 _LONGEST_WAIT_SECONDS = 3600
 _RUNS_PER_TICK = 25
 
 
 def unlimited_costs(settings: Settings) -> bool:
-    """Tell whether refreshing leaves may cost money without a limit: a model needs a key, and no budget is set."""
+    """Tell whether refreshing leaves may cost money without a limit: teacher or judge needs a key, and no budget is set."""
     keys = [model.api_key_env for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
     return any(keys) and settings.budgets.teacher_calls is None
 
@@ -79,7 +82,7 @@ _schedule = _settings.schedule if _settings else ScheduleSettings()
 
 
 def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a LabError of a tick into a SkipReason."""
+    """Wrap a tick so that, instead of raising a LabError, it returns a SkipReason with the error's message."""
 
     @wraps(tick)
     def skipping_tick(*arguments: Any, **named: Any) -> Any:
@@ -136,7 +139,10 @@ def stale_leaves(context: dg.SensorEvaluationContext, lab: Lab) -> list[dg.RunRe
 
 
 def _refreshes(instance: dg.DagsterInstance, lab: Lab) -> tuple[list[dg.RunRequest], Backlog, str]:
-    """Return the runs to request now for stale leaves, the backlog, and its state in words."""
+    """Return the run requests for stale leaves that are due, the backlog, and its state in words.
+
+    At most `_RUNS_PER_TICK` ranges of leaves are looked at. A range whose runs crashed is requested only after its wait.
+    """
     home, settings, job = lab.home, lab.settings, refresh_leaves.name
     plans = plan_leaves(home, current_snapshot(home), settings, *teacher_identities(settings))
     stale = backlog(home, plans, settings.sensors, datetime.now(UTC))
@@ -213,7 +219,10 @@ def _retune_if_changed(lab: Lab, run_key: str) -> dg.RunRequest | dg.SkipReason:
 
 
 def _reason_to_wait(instance: dg.DagsterInstance, lab: Lab) -> str | None:
-    """Return why a retune should not start now: another run works on the home, or leaves are about to be refreshed."""
+    """Return why a retune should not start now, None if it may.
+
+    Either another run works on the home, or the sensor is on and leaves are about to be refreshed or tried again.
+    """
     for job in (retune.name, refresh_leaves.name, snapshot_taxonomy.name):
         if run := _unfinished(instance, job):
             return f"run {run.run_id} of {job} is not finished"
@@ -225,12 +234,14 @@ def _reason_to_wait(instance: dg.DagsterInstance, lab: Lab) -> str | None:
 
 
 def _due(home: Home) -> Path:
-    """Return the file that remembers a nightly retune that had to wait."""
+    """Return the path of the file that remembers a nightly retune that had to wait."""
     return home.root / "retune-due.json"
 
 
 def _backfill_without_retune(instance: dg.DagsterInstance) -> str | None:
-    """Return the last backfill's id if it included the champion and stopped before the catalog because leaves failed.
+    """Return the id of the last failed backfill if it should have retuned, but stopped before the catalog; else None.
+
+    Such a backfill includes leaves and the champion, and `waiting_retunes` has not started a retune for it yet.
 
     Dagster runs nothing downstream of a failed partition. Here the retune can go on: it uses a failed leaf's last good rows.
     """
@@ -252,7 +263,7 @@ def _unfinished(instance: dg.DagsterInstance, job: str) -> dg.DagsterRun | None:
 
 
 def _is_on(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> bool:
-    """Tell whether a sensor runs: as a person switched it, else as its definition says."""
+    """Tell whether a sensor is on: as a person switched it, or else by its default status."""
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.name == sensor.name and state.status != InstigatorStatus.DECLARED_IN_CODE:
             return state.status == InstigatorStatus.RUNNING
@@ -269,7 +280,10 @@ def _tags(wants: str) -> dict[str, str]:
 
 
 def _wait_after_crashes(instance: dg.DagsterInstance, job: str, wants: str, retry_seconds: int) -> float:
-    """Return the seconds until the same work may be tried again: 0 after one crash, then doubled after each further one."""
+    """Return the seconds until the same work may be tried again, 0 if it may be now.
+
+    The first crash causes no wait, the second one of `retry_seconds`. Each further crash doubles it, up to an hour.
+    """
     attempts = instance.get_run_records(dg.RunsFilter(job_name=job, tags={WANTS_TAG: wants}), limit=10)
     crashed = list(takewhile(lambda record: record.dagster_run.status != dg.DagsterRunStatus.SUCCESS, attempts))
     if len(crashed) < 2:

@@ -1,7 +1,7 @@
 """List the columns that each column of a table derives from, for the UI (`dagster/column_lineage`).
 
-Only columns of assets are listed: seeds, passages, general questions and custom data sets are none. Inputs that select rows,
-such as the catalog's `banned`, belong to the lineage of the table, not of a column.
+Only columns of assets are listed; seeds, passages, general questions and custom data sets are no assets. An input that only
+selects rows, such as the catalog's `banned`, belongs to the lineage of the table, not of a column.
 """
 
 import dagster as dg

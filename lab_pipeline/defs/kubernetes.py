@@ -14,11 +14,11 @@ from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
 
 _LONGEST_SECONDS = 86400
-"""As `max_runtime_seconds` in `dagster.yaml`; else a pod that waits for a GPU would outlive its run for ever."""
+"""Longest life of a pod, as `max_runtime_seconds` in `dagster.yaml`; a pod that waits for a GPU might else never end."""
 
 
 def executor() -> dg.ExecutorDefinition:
-    """Return the executor of all jobs.
+    """Return the executor of all jobs: on Kubernetes a pod for each step, else one process for the whole run.
 
     Raises:
         LabError: `LAB_DEPLOYMENT` names no deployment.

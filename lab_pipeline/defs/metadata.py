@@ -16,7 +16,7 @@ def column_schema(schema: pa.Schema) -> dg.TableSchema:
 
 
 def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
-    """Make a table of names and row counts, such as a funnel."""
+    """Show numbers of rows, such as a funnel, as a table with the columns `name` and "rows"."""
     records = [dg.TableRecord({name: key, "rows": value}) for key, value in numbers.items()]
     schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn("rows", "int")])
     return dg.MetadataValue.table(records, schema)
@@ -29,12 +29,16 @@ def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMeta
 
 
 def judge_agreement(agreement: Mapping[str, Any]) -> dict[str, float | int]:
-    """Return the measured agreements of a judge's repeated readings."""
+    """Return how far a judge's readings agree, with `judge_` before each name, without values that could not be measured."""
     return {f"judge_{name}": value for name, value in agreement.items() if value is not None}
 
 
 def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | bool]:
-    """Return an evaluation's judge scores: each model's mean, the candidate's difference (raw, equal length), agreement."""
+    """Return what a judge found in an evaluation as flat metadata, without values that could not be measured.
+
+    These are each model's mean score, candidate minus reference (raw and at equal length), whether the judge may decide, and
+    how far its readings agree. If the judge did not answer, only the reason is returned; without a judge, nothing.
+    """
     if judged is None:
         return {}
     if judged["unanswered"]:
@@ -48,7 +52,7 @@ def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | 
 
 
 def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.MarkdownMetadataValue:
-    """Show the first rows as a Markdown table."""
+    """Show the first rows as a Markdown table, with long texts cut off."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in list(rows)[:_PREVIEW_ROWS]:
         lines.append(f"| {' | '.join(_cell(row[column]) for column in columns)} |")

@@ -14,10 +14,10 @@ from lab_pipeline.reports.notifications import notify
     monitor_all_code_locations=True,  # there is one; runs that the command line starts name none
 )
 def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason | None:
-    """Send job, run and first error line of a crashed run to the webhook, if there is one.
+    """Send the job, the run and the first line of the error to the webhook when a run crashes, if there is a webhook.
 
-    A run in which only leaves failed is no crash: the other leaves are done, and a leaf that fails repeatedly is reported by
-    its own message.
+    A run in which only leaves failed is no crash: its other leaves are done, and a leaf that fails repeatedly is reported in a
+    message of its own.
     """
     failures = context.get_step_failure_events()
     crashes = [failure for failure in failures if not is_of_leaves(failure)]
@@ -34,13 +34,13 @@ def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason
 
 
 def is_of_leaves(failure: dg.DagsterEvent) -> bool:
-    """Tell whether a step failed only because leaves failed."""
+    """Tell whether a step failed with `LeavesFailed`, so only because leaves failed."""
     error = failure.step_failure_data.error
     return error is not None and error.cls_name == LeavesFailed.__name__
 
 
 def failure_reason(failure: dg.DagsterEvent) -> str:
-    """Return why a step failed: the message meant for people if there is one, else the root cause's."""
+    """Return why a step failed: the failure's description for people if there is one, else the root cause's message."""
     for_people = failure.step_failure_data.user_failure_data
     if for_people and for_people.description:
         return for_people.description

@@ -8,11 +8,11 @@ import dagster as dg
 LEAVES = dg.DynamicPartitionsDefinition(name="leaves")
 
 _BATCH = 1000
-"""Partitions added in one statement; SQLite limits the number of variables."""
+"""Maximum number of partitions added in one statement, because SQLite limits the number of variables."""
 
 
 def partition_of(leaf: str) -> str:
-    """Encode a leaf's key as a partition key; Dagster allows no commas and no control characters."""
+    """Encode a leaf's key as a partition key: commas and control characters, which Dagster allows in none, become %-escapes."""
     return "".join(quote(char) if char in ",%" or not char.isprintable() else char for char in leaf)
 
 
@@ -21,7 +21,7 @@ def leaf_of(partition: str) -> str:
 
 
 def register(instance: dg.DagsterInstance, leaves: list[str]) -> None:
-    """Add partitions for new leaves; those of removed leaves stay, with their history."""
+    """Add partitions for new leaves. Partitions of removed leaves stay, with their history."""
     known = set(instance.get_dynamic_partitions("leaves"))
     new = [key for key in map(partition_of, leaves) if key not in known]
     for start in range(0, len(new), _BATCH):

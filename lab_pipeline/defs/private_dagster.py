@@ -1,4 +1,4 @@
-"""Gather what is needed of Dagster's private modules, so that an update of Dagster breaks one module at most.
+"""Import all that the package needs from Dagster's private modules, so that an update of Dagster breaks one module at most.
 
 Checked with Dagster 1.13.27. Nothing else in the package imports `dagster._*`; a test of the definitions checks this. Look here
 first when Dagster moves, and use what has become public instead.

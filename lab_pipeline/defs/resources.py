@@ -20,14 +20,14 @@ _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 
 
 def _as_setting(section: type[BaseModel], name: str) -> Any:
-    """Make a launchpad field that overrides a setting, with the setting's description and bounds."""
+    """Make a launchpad field that overrides the setting `name` of a section; it shows the setting's description and bounds."""
     setting = section.model_fields[name]
     bounds = ", ".join(f"{_BOUNDS[kind]} {limit}" for bound in setting.metadata for kind, limit in asdict(bound).items())
     return Field(None, description=f"{setting.description}{f'; {bounds}' if bounds else ''}. Left out: as in settings.yaml")
 
 
 class ThisRun(dg.Config):
-    """Settings of one run that override `settings.yaml`."""
+    """Settings of one run, which override those of `settings.yaml` and of the recipe."""
 
     recipe: str | None = _as_setting(Settings, "recipe")
     strategy: Strategy | None = Field(
@@ -59,7 +59,7 @@ class ThisRun(dg.Config):
 
 
 class Lab(dg.ConfigurableResource):
-    """A home folder, by default the one that `LAB_HOME` names."""
+    """A home, by default the one that `LAB_HOME` names, with its settings and recipe as `this_run` overrides them."""
 
     root: str = Field(description="Folder of the home; set by the launcher")
     this_run: ThisRun = ThisRun()
@@ -80,9 +80,9 @@ class Lab(dg.ConfigurableResource):
 
 
 class RetuneLock(dg.ConfigurableResource):
-    """A lock on a home: one run at a time mixes, trains, evaluates or promotes, whoever started it.
+    """A lock on a home: only one run at a time mixes, trains, evaluates or promotes, and others wait.
 
-    The kernel releases it when the run's process ends, for whatever reason.
+    The kernel releases the lock when the run's process ends, for whatever reason.
     """
 
     root: str
@@ -109,7 +109,7 @@ class RetuneLock(dg.ConfigurableResource):
 
 @contextmanager
 def errors_as_failures() -> Iterator[None]:
-    """Turn an error that a person can fix into a step failure that shows its message, not a traceback."""
+    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback."""
     try:
         yield
     except Exception as error:

@@ -17,7 +17,7 @@ from lab_pipeline.models.packing import IGNORED, encode_answers
 
 
 class Rank(TypedDict):
-    """Rank of the reference answer among the choices; 1 is the likeliest."""
+    """Rank of the reference answer among the choices, which include it. The likeliest choice has rank 1."""
 
     rank: int
     choices: int
@@ -26,10 +26,16 @@ class Rank(TypedDict):
 def answer_ranks(
     model_folder: Path, questions: Sequence[Question], distractors: Sequence[Sequence[str]], say: Say
 ) -> list[Rank | None]:
-    """Rank each question's reference answer by mean log-likelihood per token; None where it has no distractors.
+    """Rank each question's reference answer and its distractors by mean log-likelihood per token.
 
     The prompt is computed once, and all answers share its cache and run as one batch. A question thus costs its prompt and up
-    to nine answers, where its loss costs the prompt and one. A tie counts against the reference.
+    to nine answers, where its loss costs the prompt and one. In a tie, the distractor ranks before the reference.
+
+    Args:
+        distractors: wrong answers to each question, in the questions' order.
+
+    Returns:
+        One rank for each question, in their order; None for a question without distractors.
     """
     import torch
     from transformers import DynamicCache
@@ -65,7 +71,11 @@ def answer_ranks(
 
 
 def summarise_ranks(ranks: Sequence[Rank | None]) -> ChoiceScore | None:
-    """Return accuracy and mean reciprocal rank, with the accuracy of guessing; None where nothing was ranked."""
+    """Summarise the questions that have a rank; None if there are none.
+
+    The accuracy is the share of questions with rank 1. Beside it stand the mean reciprocal rank and the accuracy that guessing
+    would reach.
+    """
     known = [rank for rank in ranks if rank]
     if not known:
         return None

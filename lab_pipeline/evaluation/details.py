@@ -15,14 +15,17 @@ from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal
 
 _SHOWN = 3
-"""Number of questions shown of those that gained most, and of those that gained least."""
+"""Number of questions shown whose loss fell most; as many are shown whose loss fell least or rose."""
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""Loss of each question, by model (base, candidate, and champion if there is one) and leaf."""
+"""Loss of each question, by model (base, candidate, and champion if there is one) and leaf.
+
+General questions are under the key `general`, or each under its category.
+"""
 
 
 class GroupLosses(TypedDict):
-    """Mean losses over a leaf's or a category's questions; None without questions."""
+    """Mean losses over the questions of a leaf or a category, in nats per answer token; None without questions."""
 
     name: str
     questions: int
@@ -31,16 +34,18 @@ class GroupLosses(TypedDict):
     difference: float | None
     """Candidate minus champion, or minus base without a champion."""
     interval: list[float] | None
+    """Confidence interval of the difference. For a single question, both ends are the difference itself."""
 
 
 class ShownQuestion(HeldoutQuestion):
-    """A question with each model's loss on the reference answer and its own answer."""
+    """A held-out question with each model's loss on the reference answer, and the answer that each model gives."""
 
     leaf: str
     losses: dict[str, float]
     difference: float
-    """As in `GroupLosses`."""
+    """Candidate minus champion, or minus base without a champion."""
     answers: NotRequired[dict[str, str]]
+    """Greedily decoded, by model."""
 
 
 class ReportDetails(TypedDict):
@@ -51,12 +56,15 @@ class ReportDetails(TypedDict):
     general: list[GroupLosses]
     """By category."""
     gained: list[ShownQuestion]
+    """Questions whose loss fell most, the largest fall first."""
     lost: list[ShownQuestion]
+    """Questions whose loss rose most or fell least, the largest rise first."""
     training: dict[str, Mapping[str, Any]]
     """`lab_pipeline.training.train.TrainingReport` as JSON, by phase."""
     versions: dict[str, str]
+    """Versions of the packages that trained the last phase."""
     teacher: dict[str, int]
-    """Calls and tokens in the journals of the leaves: everything ever asked for them, for this model or an earlier one."""
+    """Calls and tokens of all replies in the journals of the candidate's leaves, for this model or an earlier one."""
 
 
 def report_details(
@@ -68,7 +76,14 @@ def report_details(
     confidence: float,
     say: Say,
 ) -> ReportDetails:
-    """Compare losses by leaf and category, and ask all models the questions that changed most."""
+    """Collect the report's details: losses by leaf and category, single questions, training reports, and teacher calls.
+
+    Each of `models` is loaded and answers the few questions whose loss changed most.
+
+    Args:
+        scores: losses of the same models on all questions of `heldout`.
+        confidence: level of the intervals.
+    """
     gained, lost = _extremes(heldout["leaves"], scores)
     say(f"asking {len(models)} models the {len(gained + lost)} questions that changed most")
     answers = {name: greedy_answers(model.folder, gained + lost) for name, model in models.items()}
@@ -100,7 +115,10 @@ def _reference(scores: Scores) -> str:
 def _extremes(
     leaves: Mapping[str, Sequence[HeldoutQuestion]], scores: Scores
 ) -> tuple[list[ShownQuestion], list[ShownQuestion]]:
-    """Return the questions that gained most, best first, and those that gained least or lost, worst first; none is in both."""
+    """Return the `gained` and the `lost` questions of a report, at most `_SHOWN` of each.
+
+    A question is in one list only; with few questions, `lost` has fewer.
+    """
     questions: list[ShownQuestion] = []
     for leaf, asked in sorted(leaves.items()):
         for number, question in enumerate(asked):

@@ -1,6 +1,6 @@
 """Measure a candidate against the base model and the champion, and store the scores with the gate's verdict.
 
-Whoever promotes reads the verdict in the stored evaluation, however the promotion was started.
+A promotion reads the verdict from the stored evaluation, whether a job, a sensor or a person started it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,12 +45,12 @@ BASE = "base"
 GENERAL = "general"
 
 Ranks = Mapping[str, Mapping[str, Sequence[Rank | None]]]
-"""Rank of each question's reference answer, by model and leaf."""
+"""Rank of each question's reference answer, by model and leaf; None for a question without wrong choices."""
 
 
 @dataclass(frozen=True)
 class RetuneData:
-    """The rows that a candidate was trained on, and the questions that it is tested by."""
+    """The catalog and snapshot of the rows that a candidate was trained on, and the questions that test it."""
 
     catalog: Catalog
     snapshot: Snapshot
@@ -60,7 +60,10 @@ class RetuneData:
 def retune_inputs(
     catalog: Catalog, heldout_digest: str, general: GeneralSets, base_identity: str, recipe: Recipe, settings: Settings
 ) -> str:
-    """Fingerprint all that a retune's outcome depends on: data, base model, recipe, seed, policy, judge and measure.
+    """Fingerprint all that a retune's outcome depends on.
+
+    The fingerprint covers the leaves' rows, test questions, general rows, custom data sets, base model, recipe, seed, gate
+    policy, judge, and the way in which losses are measured.
 
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
@@ -72,7 +75,7 @@ def retune_inputs(
 
 
 def last_evaluation(home: Home) -> Evaluation | None:
-    """Return the evaluation of the last candidate, None before the first."""
+    """Return the evaluation of the last candidate, with its report's path in this home; None before the first evaluation."""
     path = home.evaluations / "last.json"
     if not path.exists():
         return None
@@ -84,8 +87,9 @@ def last_evaluation(home: Home) -> Evaluation | None:
 def nothing_changed(home: Home, inputs: str) -> bool:
     """Tell whether the last candidate was evaluated on these inputs and its verdict was carried out.
 
-    A rejection is carried out while the champion is the one that the candidate was compared with, or is the candidate itself,
-    promoted by a person.
+    A promotion is carried out when the history holds the candidate with the evaluation's catalog. A rejection is carried out
+    while the champion, or the base model without one, is the model that the candidate was compared with, or while the candidate
+    is the champion because a person promoted it.
     """
     last = last_evaluation(home)
     if last is None or last["inputs"] != inputs:
@@ -105,10 +109,14 @@ def evaluate(
     provenance: Provenance,
     say: Say,
 ) -> Evaluation:
-    """Score candidate, base and champion on the same questions, decide, and store evaluation and report.
+    """Measure candidate, base model and champion on the same questions, apply the gate, and store evaluation and report.
 
-    A stored evaluation of the same inputs (see `retune_inputs`) and candidate is returned as it is, unless its judge did not
-    answer. The provenance is kept beside the scores, for the model's lineage.
+    The last evaluation is returned as it is if it has the same inputs and candidate, and if the candidate has become champion,
+    or the reference is the same and the judge, if there is one, answered.
+
+    Args:
+        inputs: fingerprint by `retune_inputs`.
+        provenance: what the candidate was trained from; stored in the evaluation, for the model's lineage.
     """
     champion = current_champion(home)
     last = last_evaluation(home)
@@ -168,14 +176,14 @@ def evaluate(
 
 
 def _reference(champion: Champion | None) -> str:
-    """Return the id of what a candidate is compared with."""
+    """Return the id of the model that a candidate is compared with: the champion, or `BASE` without one."""
     return champion.id if champion else BASE
 
 
 def _changed_leaves(catalog: Catalog, champion: Champion | None) -> set[str]:
-    """Return the leaves whose rows the reference was not trained on.
+    """Return the leaves whose content differs from what the champion was trained on; all leaves without a champion.
 
-    If no leaf was changed or removed, the recipe or the base model was, and all leaves count as changed.
+    If no leaf was changed or removed, something else was, such as the recipe or the base model: all leaves count as changed.
     """
     now = catalog.contents
     before = champion.catalog if champion else {}
@@ -190,7 +198,10 @@ def _evaluated_leaves(data: RetuneData) -> list[EvaluatedLeaf]:
 
 
 def _scores(home: Home, role: str, model: MeasuredModel, heldout: HeldoutSet, say: Say) -> dict[str, list[float]]:
-    """Return the loss of every question, by leaf, the general questions under `GENERAL`."""
+    """Return the loss of every question in nats per answer token, by leaf, with the general questions under `GENERAL`.
+
+    A model is measured once on the same questions; later calls read the stored losses.
+    """
 
     def measure(questions: list[HeldoutQuestion | GeneralQuestion]) -> list[float]:
         say(f"scoring {role} ({model.digest}) on {len(questions)} questions")
@@ -202,7 +213,7 @@ def _scores(home: Home, role: str, model: MeasuredModel, heldout: HeldoutSet, sa
 
 
 def _distractors(home: Home, data: RetuneData, seed: int) -> dict[str, list[list[str]]]:
-    """Draw the wrong choices for each question, by leaf: other answers of the leaf, from its held-out and its used seeds."""
+    """Draw wrong choices for each held-out question, by leaf, from the answers of the leaf's other seeds, held out or not."""
     drawn = {}
     for entry in data.catalog.in_use:
         questions = data.heldout["leaves"][entry["leaf"]]
@@ -214,7 +225,7 @@ def _distractors(home: Home, data: RetuneData, seed: int) -> dict[str, list[list
 def _ranks(
     home: Home, model: MeasuredModel, questions: Questions, distractors: Mapping[str, list[list[str]]], say: Say
 ) -> dict[str, list[Rank | None]]:
-    """Return the rank of every question's reference answer, by leaf."""
+    """Return the rank of every question's reference answer, by leaf; None for a question without wrong choices."""
     path = home.evaluations / "ranks" / f"{model.digest}-{digest([MEASURE, questions, distractors])}.json"
     others = [drawn for leaf in questions for drawn in distractors[leaf]]
     return measure_once(path, questions, lambda asked: answer_ranks(model.folder, asked, others, say))
@@ -225,7 +236,10 @@ def _paired(scores: Scores, reference: str, leaves: Iterable[str]) -> Losses:
 
 
 def _measure_leaves(leaves: Iterable[str], scores: Scores, ranks: Ranks, confidence: float) -> LeafMeasurement:
-    """Return losses and multiple-choice scores of all models over some leaves; None for a model that is not there."""
+    """Return mean losses and multiple-choice scores of all models over some leaves.
+
+    Losses of a champion that is not there are None, and so are the scores of a model without ranked questions.
+    """
     leaves = list(leaves)
     choices: dict[str, ChoiceScore | None] = {
         name: summarise_ranks([rank for leaf in leaves for rank in ranks[name][leaf]]) if name in ranks else None
@@ -235,7 +249,10 @@ def _measure_leaves(leaves: Iterable[str], scores: Scores, ranks: Ranks, confide
 
 
 def _measure(leaves: list[str], scores: Scores, confidence: float) -> Measurement:
-    """Return the mean losses of all models over some leaves, and the candidate's difference from the base model."""
+    """Return the mean losses of all models over some leaves, and the candidate's minus the base model's with its interval.
+
+    Without questions, all values but their number are None; without a champion, its loss is.
+    """
     compared = compare(_paired(scores, BASE, leaves), confidence)
     champion = [loss for leaf in leaves for loss in scores.get("champion", {}).get(leaf, [])]
     return {

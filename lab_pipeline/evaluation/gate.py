@@ -19,8 +19,9 @@ than two degrees of freedom (one or two leaves in all) there is nothing to estim
 used.
 
 A retrain may also shift all leaves by the same amount. No test of a single pair of models can tell such a shift from a gain;
-`minimum_gain` guards against it. It is twice the standard deviation of that shift, which was 0.09 in nine real trainings on
-the same data. Of their 72 ordered pairs, the test alone passes every third; with the minimum, one (`benchmarks/retrains.py`).
+`minimum_gain` guards against it. It is twice the standard deviation of that shift; this deviation was 0.09 in nine real
+trainings on the same data. Of their 72 ordered pairs, the test alone passes a third, and with the minimum gain a single pair
+passes (`benchmarks/retrains.py`).
 
 **Harm** is measured for this very model, not for its retrains: only the questions are a sample, so the interval is that of a
 mean over questions, with the spread taken within leaves. A group passes if its interval ends below the tolerance
@@ -61,7 +62,7 @@ Losses = dict[str, list[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidate against reference on one group of questions, as means over questions."""
+    """Mean losses of candidate and reference over one group of questions; `difference` is candidate minus reference."""
 
     questions: int
     leaves: int
@@ -69,39 +70,42 @@ class Comparison:
     reference: float
     difference: float
     interval: tuple[float, float] | None
-    """Confidence interval for these leaves and models: only the questions are a sample. None for a single question."""
+    """Confidence interval of the difference, in which only the questions are a sample. None for a single question."""
 
     @property
     def worst(self) -> float:
-        """Upper end of the interval; the difference where there is none."""
+        """Upper end of the interval; without an interval, the difference."""
         return self.interval[1] if self.interval else self.difference
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Mean of the changed leaves' mean differences, with an interval that allows for the noise of a retrain."""
+    """Mean of the changed leaves' mean differences, each leaf counting once; the interval allows for the noise of a retrain."""
 
     difference: float
     interval: tuple[float, float]
     retrain_noise: float
-    """Standard deviation of a leaf's mean between retrains, estimated here or taken from the policy."""
+    """Standard deviation of a leaf's mean loss between retrains, estimated from the leaves or taken from the policy."""
     degrees_of_freedom: int
 
 
 @dataclass(frozen=True)
 class LeafVerdict:
-    """Result on one leaf. Only `veto` affects the decision; the rest shows where a candidate gained and lost."""
+    """Result on one leaf. Only `veto` affects the decision; the other fields show people where a candidate gained or lost."""
 
     leaf: str
     role: Literal["changed", "unchanged", "allowed"]
+    """A leaf in `allowed_regressions` is "allowed", whether it changed or not."""
     finding: LeafChange
+    """Better or worse if the interval excludes zero; not measurable without an interval."""
     veto: bool
+    """Whether the interval, widened for the number of leaves, lies above `leaf_tolerance`; never for an allowed leaf."""
     comparison: Comparison | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Decision of the gate; `reason` is a sentence for people."""
+    """Decision of the gate. `reason` explains it to people; `gain` is None with fewer than two questions on changed leaves."""
 
     promoted: bool
     outcome: Outcome
@@ -111,7 +115,10 @@ class Verdict:
 
 
 def compare(losses: Losses, confidence: float) -> Comparison | None:
-    """Compare two models by the mean difference over questions, with its two-sided interval; None without questions."""
+    """Compare two models by the mean difference over all questions; None without questions.
+
+    The two-sided interval takes its spread within leaves, or over all questions if no leaf has two.
+    """
     leaves = [_differences(pairs) for pairs in losses.values() if pairs]
     if not leaves:
         return None
@@ -128,7 +135,7 @@ def compare(losses: Losses, confidence: float) -> Comparison | None:
 
 
 def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings) -> Gain | None:
-    """Estimate the gain on the changed leaves, see the module's head; None with fewer than two questions."""
+    """Estimate the gain on the changed leaves as the module's head explains; None if they have fewer than two questions."""
     leaves = {leaf: _differences(pairs) for leaf, pairs in changed.items() if pairs}
     if sum(len(each) for each in leaves.values()) < 2:
         return None
@@ -162,17 +169,19 @@ def decide(
     policy: GateSettings,
     judged: tuple[float, float] | None = None,
 ) -> Verdict:
-    """Apply the policy.
+    """Apply the policy, and return the verdict. Leaves in `allowed_regressions` are reported, but decide nothing.
 
     If leaves were only removed, the others must be no worse. If fewer than `minimum_questions` held-out questions remain, the
-    general questions decide alone, because what was withdrawn has to leave the model; without those, a person has to decide.
+    general questions alone decide: withdrawn data must not stay in the model for lack of a test. If there are no general
+    questions either, a person decides.
 
     Args:
         changed: losses on leaves whose rows differ from those that the reference was trained on.
         unchanged: losses on all other leaves in use.
         general: losses on the general questions.
-        identical: candidate and reference have the same bytes.
-        judged: interval of the difference between judged scores (0 wrong, 1 right) at equal length; None: no judge decides.
+        identical: candidate and champion have the same bytes; such a candidate passes.
+        judged: interval of the candidate's judged score (0 wrong, 1 right) minus the reference's, at equal length; None if no
+            judge decides.
     """
     leaves = _leaf_verdicts(changed, unchanged, policy)
     changed = {leaf: pairs for leaf, pairs in changed.items() if leaf not in policy.allowed_regressions}
@@ -266,19 +275,19 @@ def _means(leaves: list[np.ndarray]) -> np.ndarray:
 
 
 def _within(leaves: list[np.ndarray]) -> tuple[float, int]:
-    """Pool the variance of questions about their leaf's mean; also return its degrees of freedom, (0, 0) if no leaf has two."""
+    """Return the pooled variance of questions about their leaf's mean, and its degrees of freedom; 0, 0 if no leaf has two."""
     degrees = sum(len(each) - 1 for each in leaves)
     squares = sum(float(np.square(each - each.mean()).sum()) for each in leaves)
     return (squares / degrees if degrees else 0.0), degrees
 
 
 def _question_noise(leaves: list[np.ndarray]) -> float:
-    """Return the mean variance of a leaf's mean that comes from its questions alone."""
+    """Return the variance that a leaf's mean has because its questions are a sample, averaged over the leaves."""
     return _within(leaves)[0] * float(np.mean([1 / len(each) for each in leaves]))
 
 
 def student_t(confidence: float, degrees: int) -> float:
-    """Return the half-width of a two-sided interval, in standard errors."""
+    """Return the half-width of the two-sided interval of Student's t, in standard errors."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, (1 + confidence) / 2))

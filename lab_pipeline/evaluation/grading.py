@@ -20,12 +20,12 @@ from lab_pipeline.teacher.judging import read_verdict
 from lab_pipeline.teacher.protocol import Request, Teacher, TeacherError
 
 FILES = Path(__file__).parent / "judge"
-"""The rubric as a prompt, and rows whose verdict is known."""
+"""Folder with the rubric, which is a prompt, and with answers whose verdict is known."""
 
 RUBRIC = load_prompt(FILES / "grade.yaml")
 
 VERDICTS = {"Right": 1.0, "Partly": 0.5, "Wrong": 0.0}
-"""Score of each verdict. Their first letters differ, so the first token of a reply tells their probabilities apart."""
+"""Score of each verdict. The verdicts' first letters differ, so the probabilities of a reply's first token tell them apart."""
 
 Order = tuple[Literal["reference", "answer"], Literal["reference", "answer"]]
 ORDERS: tuple[Order, Order] = (("reference", "answer"), ("answer", "reference"))
@@ -33,7 +33,7 @@ REPEATS = 2
 CALLS = len(ORDERS) * REPEATS
 """Calls for one answer, if every reply can be read."""
 SPARE = 2
-"""Further readings of an order when replies cannot be read."""
+"""Calls that one order may take beyond `REPEATS`, to replace replies that cannot be read."""
 TEMPERATURE = 0.3
 """Low, so that repeated readings show how sure the judge is, not how it is sampled."""
 
@@ -49,11 +49,11 @@ class GradableAnswer(TypedDict):
 
 @dataclass(frozen=True)
 class Reading:
-    """One verdict of the judge."""
+    """One reply of the judge with a readable verdict."""
 
     verdict: str
     score: float
-    """Expected score over the verdicts where the judge gives probabilities, else the verdict's own."""
+    """Mean of the verdicts' scores, weighted by the judge's probabilities; if it gives none, the score of this verdict."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Grade:
-    """Readings of one answer with the reference first and with the answer first."""
+    """All readings of one answer: some with the reference first, and some with the answer first."""
 
     reference_first: Readings
     answer_first: Readings
@@ -77,26 +77,26 @@ class Grade:
 
     @property
     def scores(self) -> list[float]:
-        """Mean score of each order that could be read."""
+        """Mean score of each order that has a readable verdict, so at most two scores."""
         return [fmean(reading.score for reading in order.found) for order in self.orders if order.found]
 
     @property
     def score(self) -> float | None:
-        """From 0, wrong, to 1, right; None unless both orders could be read."""
+        """Mean over both orders, from 0 (wrong) to 1 (right); None unless each order has a readable verdict."""
         return fmean(self.scores) if all(order.found for order in self.orders) else None
 
 
 def rubric_digest() -> str:
-    """Fingerprint what verdicts depend on beside the judge."""
+    """Fingerprint what verdicts depend on besides the judge's model: the rubric, its verdicts, and how the judge is asked."""
     return digest([RUBRIC, VERDICTS, ORDERS, REPEATS, SPARE, TEMPERATURE])
 
 
 async def grade_answers(judge: Teacher, rows: Sequence[GradableAnswer], at_once: int) -> list[Grade]:
-    """Grade answers, with at most `at_once` calls under way.
+    """Grade answers, with at most `at_once` calls under way; return the grades in the answers' order.
 
     Raises:
-        TeacherError: the judge gave no reply. No further call is begun then, and calls under way are finished, so that a
-            journal keeps their replies.
+        TeacherError: a request to the judge failed, or the budget of calls is spent. Answers that wait are then not read any
+            more; readings under way are finished, so that a journal keeps their replies.
     """
     slots = asyncio.Semaphore(at_once)
     failures: list[TeacherError] = []
@@ -120,12 +120,12 @@ async def grade_answers(judge: Teacher, rows: Sequence[GradableAnswer], at_once:
 
 
 def agreement(grades: Sequence[Grade]) -> Agreement:
-    """Measure how far the readings agree, as shares; None where nothing can be compared.
+    """Measure how far the readings of an answer agree, over all answers with a score; None where nothing can be compared.
 
-    `alike` is the share of answers whose readings all give one verdict. `repeats` is the share of pairs of readings in the
-    same order that do, averaged over answers, and `orders` that of pairs in different orders. If `orders` is lower, the judge
-    has a position bias, and `order_shift` shows its direction: the mean score with the reference first minus that with the
-    answer first.
+    `alike` is the share of answers whose readings all give one verdict. `repeats` is the share of agreeing pairs among pairs
+    of readings in the same order, averaged over answers, and `orders` the same for pairs in different orders. If `orders` is
+    lower, the judge has a position bias, and `order_shift` shows its direction: the mean score with the reference first minus
+    the mean score with the answer first. Answers without a score and unreadable replies are counted.
     """
     graded = [grade for grade in grades if grade.score is not None]
     alike = [len({reading.verdict for order in grade.orders for reading in order.found}) == 1 for grade in graded]
@@ -144,7 +144,10 @@ def agreement(grades: Sequence[Grade]) -> Agreement:
 
 
 async def _read_in_order(judge: Teacher, row: GradableAnswer, order: Order) -> Readings:
-    """Ask for verdicts in one order; each sample has its own seed, and so its own entry in a journal."""
+    """Ask for verdicts in one order until `REPEATS` can be read, with at most `SPARE` calls more.
+
+    Each call has its own seed, and so its own entry in a journal.
+    """
     texts = [{"title": title, "content": row[title]} for title in order]
     messages = render_prompt("judge/grade.yaml", RUBRIC, {"context": None, **row, "texts": texts})
     found: list[Reading] = []

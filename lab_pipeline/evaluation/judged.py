@@ -1,7 +1,8 @@
 """Let a judge score the models' answers to the held-out questions, if the settings name an endpoint as `judge`.
 
 **May it decide?** Only while it separates good from bad among known rows (`lab_pipeline.evaluation.known_rows`); until then
-its scores are advisory. A teacher that is the judge by default grades no answers: it would favour its own style in its pupil.
+its scores are advisory. If the settings name no judge, the teacher judges generated rows, but grades no model's answers: it
+would favour its own style in a model that learned from its rows.
 
 **Length.** Judges favour long answers. So the candidate's difference is also given at equal length: it is the intercept of a
 least-squares fit of the score difference on the difference of log word counts, the idea of length-controlled AlpacaEval
@@ -41,14 +42,14 @@ Questions = Mapping[str, Sequence[HeldoutQuestion]]
 
 
 class ModelAnswer(GradableAnswer):
-    """A model's answer to the question of that number in its leaf."""
+    """A model's answer to a held-out question; `number` is the question's index in its leaf."""
 
     id: str
     model: str
     leaf: str
     number: int
     score: NotRequired[float | None]
-    """From 0, wrong, to 1, right; None if the judge's replies could not be read."""
+    """From 0 (wrong) to 1 (right); None if the judge gave no readable verdict in one of the two orders."""
 
 
 class _Graded(NamedTuple):
@@ -57,7 +58,7 @@ class _Graded(NamedTuple):
 
 
 def judging_inputs(settings: Settings) -> list[object]:
-    """Return what verdicts on answers, and the judge's right to decide, depend on; empty if no endpoint judges."""
+    """Return what the judge's verdicts, and its right to decide, depend on; empty if the settings name no endpoint as judge."""
     if not isinstance(settings.judge, EndpointTeacherSettings):
         return []
     return [teacher_identities(settings)[1], rubric_digest(), KNOWN_ROWS]
@@ -72,15 +73,15 @@ def judge_models(
     folder: Path,
     say: Say,
 ) -> JudgedAnswers | None:
-    """Ask all models all questions and have the answers judged; None if no endpoint judges.
+    """Let all models answer all questions, and the judge grade the answers; None if the settings name no endpoint as judge.
 
-    A judge that does not answer stops no evaluation: the result then holds only `judge` and `unanswered`, the reason. Calls
-    already made are kept for the next time.
+    If a request to the judge fails, its key is not set or the budget of calls is spent, the evaluation goes on: the result then
+    holds only `judge` and the reason, `unanswered`. Replies that the judge gave before are kept for the next evaluation.
 
     Args:
         models: base, candidate, and champion if there is one.
-        reference: the one of them that the candidate is compared with.
-        folder: where `judged.json` will hold every answer with its readings.
+        reference: key of the model that the candidate is compared with.
+        folder: where `judged.json` is written with every answer and its readings, if the judge answered.
     """
     endpoint = settings.judge
     if not isinstance(endpoint, EndpointTeacherSettings):
@@ -110,7 +111,7 @@ def judge_models(
 
 
 def unanswered(evaluation: Evaluation) -> bool:
-    """Tell whether the judge of a stored evaluation did not answer; evaluations of earlier releases had no judge."""
+    """Tell whether a stored evaluation has a judge that did not answer; evaluations of earlier releases have no judge."""
     judged = evaluation.get("judged")
     return bool(judged and judged["unanswered"])
 
@@ -118,7 +119,8 @@ def unanswered(evaluation: Evaluation) -> bool:
 def deciding_interval(judged: JudgedAnswers | None, policy: GateSettings) -> tuple[float, float] | None:
     """Return the interval of the candidate's difference at equal length, if the gate is to use it.
 
-    None if the judge may not decide or too few answers were graded.
+    None if no judge answered, if it does not separate known rows, or if fewer than `minimum_questions` questions could be
+    compared.
     """
     if judged is None or judged["unanswered"] or not judged["known_rows"]["separates"]:
         return None
@@ -130,9 +132,10 @@ def deciding_interval(judged: JudgedAnswers | None, policy: GateSettings) -> tup
 
 
 def summarise_scores(rows: Sequence[ModelAnswer], reference: str, policy: GateSettings) -> JudgedScores:
-    """Return scores and words by model and leaf, and the candidate's difference from the reference, raw and at equal length.
+    """Return mean scores and word counts by model and leaf, and candidate minus `reference`, raw and at equal length.
 
-    Answers without a score are left out. The differences also leave out the policy's `allowed_regressions`.
+    Answers without a score are left out. The differences are taken over the questions to which both models' answers have a
+    score, without the leaves in `allowed_regressions`; `compared` is the number of these questions.
     """
     models = list(dict.fromkeys(row["model"] for row in rows))
     groups: dict[tuple[str, str | None], list[_Graded]] = defaultdict(list)
@@ -209,7 +212,7 @@ async def _ask(
 
 
 def _answers(home: Home, role: str, model: MeasuredModel, questions: Questions, say: Say) -> dict[str, list[str]]:
-    """Return the model's answer to every question, by leaf."""
+    """Return the model's greedily decoded answer to every question, by leaf; stored answers are read."""
 
     def answer(asked: list[HeldoutQuestion]) -> list[str]:
         say(f"asking {role} ({model.digest}) {len(asked)} questions")
@@ -220,7 +223,7 @@ def _answers(home: Home, role: str, model: MeasuredModel, questions: Questions, 
 
 
 def _mean(answers: Sequence[_Graded]) -> JudgedMean | None:
-    """Return mean score and words; None without answers."""
+    """Return the number, mean score and mean word count of graded answers; None if there are none."""
     if not answers:
         return None
     score, words = (fmean(values) for values in zip(*answers, strict=True))

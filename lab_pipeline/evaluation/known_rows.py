@@ -21,14 +21,14 @@ class KnownRow(GradableAnswer):
 KNOWN_ROWS: list[KnownRow] = [
     json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-"""Written for this project. Neither length nor words shared with the reference tell good answers from bad ones."""
+"""Answers written for this project. Neither their length nor words shared with the reference tell good from bad ones."""
 
 
 async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, say: Say) -> KnownSeparation:
-    """Return the `separation` of this judge by this rubric, measured once.
+    """Return how well this judge separates `KNOWN_ROWS`; it grades them once, and the stored result is read later.
 
     Raises:
-        TeacherError: the judge gave no reply.
+        TeacherError: a request to the judge failed, or the budget of calls is spent.
     """
     path = home.evaluations / "judge" / f"known-rows-{digest([judge.identity, rubric_digest(), KNOWN_ROWS])}.json"
     if not path.exists():
@@ -38,7 +38,7 @@ async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, sa
 
 
 def separation(grades: Sequence[Grade]) -> KnownSeparation:
-    """Measure how well a judge separates `KNOWN_ROWS`, graded in their order."""
+    """Measure how well a judge's grades, given in the order of `KNOWN_ROWS`, separate the good rows from the bad ones."""
     scores: dict[bool, list[float | None]] = {True: [], False: []}
     for row, grade in zip(KNOWN_ROWS, grades, strict=True):
         scores[row["good"]].append(grade.score)

@@ -13,7 +13,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """A model under evaluation; results are stored by the digest of its files."""
+    """A model under evaluation, with the digest of its files, under which its results are stored."""
 
     folder: Path
     digest: str
@@ -22,7 +22,10 @@ class MeasuredModel:
 def measure_once(
     path: Path, questions: Mapping[str, Sequence[_Question]], measure: Callable[[list[_Question]], Iterable[_Result]]
 ) -> dict[str, list[_Result]]:
-    """Measure the questions of all leaves in one call of `measure`, and store its results by leaf; read them if stored."""
+    """Return one result for each question, by leaf; read from `path` if it exists, else measured and stored there.
+
+    `measure` is called once with the questions of all leaves, and gives one result for each, in their order.
+    """
     if not path.exists():
         results = iter(measure([question for asked in questions.values() for question in asked]))
         write_json(path, {leaf: [next(results) for _ in asked] for leaf, asked in questions.items()})

@@ -32,11 +32,11 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _POINTS = 400
-"""Most points drawn of a training curve."""
+"""Maximum number of points of a drawn training curve; longer curves are averaged."""
 
 
 def write_report(evaluation: Evaluation, details: ReportDetails) -> None:
-    """Write `report.md` where the evaluation says, and `details.json` and `report.html` beside it."""
+    """Write `report.md` to the path in `evaluation["report"]`, and `details.json` and `report.html` beside it."""
     path = Path(evaluation["report"])
     write_json(path.with_name("details.json"), details)
     write_text(path.with_suffix(".html"), report_html(evaluation, details))
@@ -44,7 +44,7 @@ def write_report(evaluation: Evaluation, details: ReportDetails) -> None:
 
 
 def report_markdown(evaluation: Evaluation) -> str:
-    """Render the short report."""
+    """Render the short report as Markdown, from the evaluation alone."""
     groups: dict[str, Measurement] = {
         "**all leaves**": evaluation["heldout"],
         **{_code(leaf): measured for leaf, measured in sorted(evaluation["heldout"]["leaves"].items())},
@@ -104,7 +104,7 @@ def report_html(evaluation: Evaluation, details: ReportDetails) -> str:
 
 
 def may_decide(known: KnownSeparation) -> str:
-    """Say whether the gate uses the judge's scores, and why."""
+    """Say in one sentence whether the judge's scores may refuse a candidate, and why."""
     low, high = known["interval"]
     area = f"its area under the curve over {known['rows']} known rows is {known['area']:.2f} ({low:.2f} to {high:.2f})"
     if known["separates"]:
@@ -166,7 +166,7 @@ def _judged_difference(difference: JudgedDifference | None) -> str:
 
 
 def _agreement(agreement: Agreement) -> str:
-    """Say in sentences how far the judge's readings agree."""
+    """Say in sentences how far the judge's readings agree, and how many replies could not be read; empty without either."""
     text = ""
     if agreement["graded"]:
         text = (
@@ -193,7 +193,7 @@ def _signed(value: float, digits: int = 3) -> str:
 
 
 def _breakable(leaf: str) -> Markup:
-    """Let a leaf's key be broken into lines after each slash."""
+    """Allow a line break after each slash of a leaf's key."""
     return Markup("/<wbr>").join(leaf.split("/"))
 
 
@@ -207,7 +207,7 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Common axis of a table's interval plots, always with zero on it."""
+    """Common axis of a table's interval plots, with zero always on it and room on both sides of zero."""
 
     low: float
     high: float
@@ -220,17 +220,21 @@ class _Scale:
         return cls(low, high)
 
     def at(self, value: float) -> float:
-        """Return the position of a value in percent."""
+        """Return the position of a value on the axis, in percent from its low end."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     @staticmethod
     def can_draw(row: GroupLosses) -> bool:
-        """Tell whether the row can be drawn: it needs questions, and a broken model's losses are not numbers."""
+        """Tell whether the row can be drawn: not without questions, and not if a broken model's losses are not finite."""
         return all(_is_finite(value) for value in (row["difference"], *(row["interval"] or [])))
 
 
 def _curve(report: Mapping[str, Any]) -> Mapping[str, object] | None:
-    """Draw the losses of a phase's `TrainingReport` as polylines in a square of 100, leaving out NaN; None without points."""
+    """Draw the training and validation losses of a phase's `TrainingReport` as polylines in a square of 100 by 100.
+
+    Training losses are drawn raw and smoothed; `top` is the largest loss drawn. Losses that are not finite are left out. None
+    if no finite training loss is left.
+    """
     points = [point for point in report["curve"] if math.isfinite(point["loss"])]
     if not points:
         return None

@@ -1,4 +1,4 @@
-"""Free disk space: remove weights of candidates that were not promoted, and states of abandoned trainings."""
+"""Free disk space: remove weights of candidates and of champions beyond a number, and states of abandoned trainings."""
 
 import shutil
 import time
@@ -13,14 +13,16 @@ from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.registry.champion import champion_folder, history
 
 RESUME_DAYS = 7
-"""A training untouched for so many days counts as abandoned."""
+"""A training counts as abandoned if no file of its saved state has changed for this many days."""
 
 
 def dispensable(home: Home, keep: int | None = None) -> list[Path]:
-    """List the folders that can be removed: never those of the champion and the last candidate.
+    """List the folders that can be removed: weights of candidates and of old champions, and states of abandoned trainings.
+
+    The folders of the current champion and of the last evaluated candidate are never listed.
 
     Args:
-        keep: number of champions to keep, the current one and the latest before it; None keeps all of them.
+        keep: number of champions to keep, the current one and those that were champion most recently; None keeps all.
     """
     newest_first = list(dict.fromkeys(move["id"] for move in reversed(history(home))))
     kept = {champion_folder(home, name) for name in newest_first[:keep]}
@@ -39,7 +41,7 @@ def dispensable(home: Home, keep: int | None = None) -> list[Path]:
 
 
 def freed_bytes(folders: list[Path]) -> int:
-    """Count the bytes that removing the folders frees: those of files whose hard links are all in them."""
+    """Count the bytes that removing the folders frees. A file counts only if all its hard links are in these folders."""
     links_found: Counter[tuple[int, int, int]] = Counter()
     for file in (file for folder in folders for file in folder.rglob("*") if file.is_file()):
         status = file.stat()
@@ -48,10 +50,10 @@ def freed_bytes(folders: list[Path]) -> int:
 
 
 def clean_up(home: Home, keep: int | None = None) -> list[Path]:
-    """Remove the `dispensable` folders, and return them.
+    """Remove the `dispensable` folders, with the record `candidate.json` of each removed candidate; return the folders.
 
     Raises:
-        LabError: a run is working on the home's model.
+        LabError: a run is working on the home's data sets or model. Then nothing is removed.
     """
     try:
         with FileLock(home.root / "tail.lock", timeout=0), FileLock(home.champions / "lock", timeout=0):

@@ -29,7 +29,7 @@ _MEMORY_GIB = 6
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One finding; `message` says what was found, or how to fix it."""
+    """One finding. `message` says what was found or, if the check did not pass, what is wrong and how to fix it."""
 
     name: str
     passed: bool
@@ -37,7 +37,10 @@ class HealthCheck:
 
 
 def examine(home: Path) -> list[HealthCheck]:
-    """Check the machine and a home, whose settings are checked only if there are any."""
+    """Check the machine and a home, and if the home has settings, all that they name.
+
+    Return one finding for each thing checked. If the settings are wrong, this is a finding, and what they name is not checked.
+    """
     findings = [*_machine(), *_home(home)]
     if not (home / "settings.yaml").exists():
         return [*findings, HealthCheck("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
@@ -134,7 +137,7 @@ def _notifications(settings: Settings) -> str:
 
 
 def _model(role: str, settings: TeacherSettings) -> HealthCheck:
-    """Check the teacher or the judge."""
+    """Check that an embedded model is there, or that an endpoint has its key, answers, and serves the model."""
     if not isinstance(settings, EndpointTeacherSettings):
         return _tried(role, lambda: f"embedded, {model_identity(settings.model)}")
     import httpx

@@ -1,4 +1,4 @@
-"""Show people a leaf's rows, those kept and those rejected with the reason, and record what they decide about them."""
+"""Show people the kept and the rejected rows of a leaf, with the reason of each rejection, and record their decisions."""
 
 import random
 from collections import Counter
@@ -25,6 +25,7 @@ class LeafRows:
 
     leaf: str
     funnel: dict[str, int]
+    """Number of rows by stage."""
     kept: list[CuratedRow]
     rejected: list[RejectedRow]
     excluded: list[tuple[str, RejectedRow]]
@@ -32,12 +33,12 @@ class LeafRows:
     reviews: list[Review]
 
     def review_of(self, row: CuratedRow) -> Review | None:
-        """Return the review in force of a row."""
+        """Return the review in force for a row, None if it has none."""
         return review_of(self.reviews, row["id"], row_text(row))
 
 
 def leaf_rows(home: Home, leaf: str) -> LeafRows:
-    """Read the rows of a leaf.
+    """Read the rows of a leaf's last good refresh, and its reviews.
 
     Raises:
         LabError: no such leaf is known, or it was never refreshed.
@@ -59,7 +60,11 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
 
 
 def described_rejects(rows: LeafRows) -> dict[str, Any]:
-    """Describe the rows that curation or the current data sets rejected, with counts by stage and by data set and rule."""
+    """Describe the rows that curation rejected or the current data sets left out, each with its stage, rule and reason.
+
+    Beside these `rows` stand the leaf's `funnel`, and under `excluded` the number of rows that data sets left out, by data set
+    and rule. The stage of a row that a data set left out is the name of the data set.
+    """
     described = [
         {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
         for stage, row in [*((_stage(row["rule"]), row) for row in rows.rejected), *rows.excluded]
@@ -69,16 +74,20 @@ def described_rejects(rows: LeafRows) -> dict[str, Any]:
 
 
 def sampled_rows(rows: LeafRows, size: int, seed: int) -> dict[str, Any]:
-    """Draw at most `size` of the kept rows by `seed`, in their order."""
+    """Draw at most `size` of the kept rows at random by `seed`; describe them in their order, with the number of kept rows."""
     chosen = sorted(random.Random(seed).sample(range(len(rows.kept)), min(size, len(rows.kept))))
     return {"leaf": rows.leaf, "kept": len(rows.kept), "rows": [_described(rows, rows.kept[index]) for index in chosen]}
 
 
 def review_rows(home: Home, leaf: str, decision: Decision, ids: Sequence[str], author: str, reason: str) -> list[Review]:
-    """Record one decision on several rows of a leaf; the beginning of an id is enough where it is unique.
+    """Record one decision on several rows of a leaf, and return the reviews.
+
+    Args:
+        ids: ids of rows; the beginning of an id is enough where only one row of the leaf has it.
 
     Raises:
-        LabError: an id fits no row, or several; or an incomplete row is to be pinned. Then nothing is recorded.
+        LabError: an id fits no row, or several; an incomplete row is to be pinned; or author or reason is blank. Then nothing
+            is recorded.
     """
     rows = leaf_rows(home, leaf)
     known: dict[str, str | None] = {row["id"]: row_text(row) for row in (*rows.kept, *rows.rejected)}
@@ -93,9 +102,10 @@ def review_rows(home: Home, leaf: str, decision: Decision, ids: Sequence[str], a
 
 
 def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say: Callable[[str], None]) -> int:
-    """Show each row without a review, the kept ones first, and ask what to do with it; return the number of decisions.
+    """Show each row without a review, the kept ones first, and ask whether to ban, pin or pass over it, or to quit.
 
-    Each answer is recorded at once, so one can stop at any row.
+    A ban or pin asks for a reason and is recorded at once, so that a person can stop at any row. A decision that cannot be
+    recorded is passed to `say`, and the next row follows. Return the number of recorded decisions.
     """
     rows = leaf_rows(home, leaf)
     statuses = [(row, "kept") for row in rows.kept]
@@ -122,7 +132,7 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
 
 
 def rejects_text(rejects: Mapping[str, Any]) -> str:
-    """Render `described_rejects` for a terminal, the counts first."""
+    """Render the result of `described_rejects` for a terminal: the counts, then each row."""
     lines = [rejects["leaf"], *(f"{count:>8}  {stage}" for stage, count in rejects["funnel"].items())]
     lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in rejects["excluded"].items()]
     for row in rejects["rows"]:
@@ -131,13 +141,13 @@ def rejects_text(rejects: Mapping[str, Any]) -> str:
 
 
 def rows_text(sample: Mapping[str, Any]) -> str:
-    """Render `sampled_rows` for a terminal."""
+    """Render the result of `sampled_rows` for a terminal."""
     blocks = [row_block(row) for row in sample["rows"]]
     return printable("\n\n".join([f"{sample['leaf']}: {len(blocks)} of {sample['kept']} kept rows", *blocks]))
 
 
 def row_block(row: Mapping[str, Any]) -> str:
-    """Render one described row for a terminal."""
+    """Render one described row for a terminal: id, texts, document, scores and review, without those that are empty."""
     texts = {"context": row["context"], "question": row["question"], "answer": row["answer"], "written from": row["support"]}
     if row["document"]:
         texts["document"] = f"{row['document']}, commit {row['document_commit']}"
@@ -157,7 +167,7 @@ def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
 
 
 def _stage(rule: str) -> str:
-    """Return the stage of the funnel at which a rule of curation rejects."""
+    """Return the stage of the funnel at which a rule or a judge (`judge NAME`) rejects rows."""
     stages = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
     return stages.get(rule, "judged" if rule.startswith("judge ") else "curated")
 

@@ -26,7 +26,10 @@ from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.withdrawals import Withdrawal, record_withdrawal, withdrawals
 
 RowLineage = Mapping[str, object]
-"""Where a row comes from, as far as its kind of source has it; a curated row also has what its table was made from."""
+"""Where a row comes from. Its keys depend on the row's kind of source.
+
+For a curated row of a data set, they include the provenance of the row's table.
+"""
 
 _MADE_BY = ("taxonomy_commit", "flow", "flow_version", "teacher")
 
@@ -50,7 +53,9 @@ def evaluation_of(home: Home, candidate: str) -> Evaluation:
 
 
 def model_lineage(home: Home, model: str) -> Mapping[str, Any]:
-    """Return what a model was trained on: the `lineage.json` of a champion, the same for a candidate; and what was withdrawn.
+    """Return what a model was trained on: a champion's `lineage.json`, or the same facts from a candidate's evaluation.
+
+    Under `withdrawn` stand the model's leaves that are withdrawn now, each with who withdrew it and why.
 
     Args:
         model: 'champion', or the id of a champion or candidate.
@@ -71,17 +76,20 @@ def model_lineage(home: Home, model: str) -> Mapping[str, Any]:
 
 
 def known_leaves(home: Home) -> set[str]:
-    """Return the keys of the leaves in the current snapshot, in any model, and of those withdrawn."""
+    """Return the keys of all leaves in the current snapshot, in an evaluated model, or among the withdrawn leaves."""
     in_taxonomy = {row["leaf"] for row in current_snapshot(home).rows} if home.current_snapshot.exists() else set()
     in_models = {leaf for evaluation in evaluations(home).values() for leaf in evaluation["catalog"]}
     return in_taxonomy | in_models | withdrawals(home).keys()
 
 
 def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
-    """Find the models that were trained on a leaf, oldest first, with their rows of it; and its withdrawal, if any.
+    """Find the evaluated models that were trained on a leaf, oldest first, and the leaf's withdrawal, None without one.
+
+    Each model has its standing (champion, earlier champion or candidate), the outcome and time of its evaluation, the number of
+    rows from the leaf, and the commits of taxonomy and document.
 
     Raises:
-        LabError: no such leaf is known; the message has similar names.
+        LabError: no such leaf is known; the message suggests similar names.
     """
     check_known(home, leaf)
     champion = current_champion(home)
@@ -105,7 +113,9 @@ def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
 
 
 def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False) -> Withdrawal:
-    """Exclude a leaf from all later data sets and tests, or undo that, and update the cards of the models trained on it.
+    """Exclude a leaf from all later data sets and tests, or with `undo` include it again; return what was recorded.
+
+    The model cards of all champions are written again, because they name the withdrawn leaves.
 
     Raises:
         LabError: no such leaf is known, there is nothing to change, or author or reason is blank.
@@ -119,12 +129,15 @@ def withdraw(home: Home, leaf: str, author: str, reason: str, undo: bool = False
 def row_lineage(home: Home, row_id: str) -> RowLineage:
     """Trace a row to its leaf, commits and flow, and if it was made from a document, to the span and its text.
 
+    Also tell which data sets and models hold the row, and its review. A row that repeats another one, as replay or RAFT do, has
+    that row's lineage too; a general or custom row has no leaf, only its question's id or its file.
+
     Args:
         row_id: id of a row of a data set, or of a row of a leaf that is in no data set; the beginning of an id is enough where
             it is unique.
 
     Raises:
-        LabError: the id fits no row, or several.
+        LabError: the id fits no row, or several; or the tables that the row came from are no longer in the home.
     """
     reviews = reviews_in_force(home, current_snapshot(home).reviews)
     row, data_sets = _training_row(home, row_id)
@@ -163,7 +176,11 @@ def as_text(kind: str, answer: Mapping[str, object]) -> str:
 
 
 def _origin(home: Home, leaf: str, row: TrainingRow) -> RowLineage:
-    """Find what a curated, seed or document row was made from, in the sources and tables that any catalog named."""
+    """Find what a curated, seed or document row was made from, in the frozen leaves and tables that any catalog named.
+
+    Raises:
+        LabError: these tables are no longer in the home.
+    """
     wanted = row["source_row"]
     metadata = json.loads(row["metadata"])
     for entry in _catalog_entries(home, leaf):
@@ -201,7 +218,11 @@ def _span(passage: Passage | None) -> RowLineage:
 
 
 def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]]) -> RowLineage:
-    """Trace a row of a leaf's last good tables that is in no data set: banned, rejected by a rule, or not mixed yet."""
+    """Trace a row of a leaf's last good tables that is in no data set: banned, rejected by a rule, or not mixed yet.
+
+    Raises:
+        LabError: no row's id begins so, or several do.
+    """
     found = []
     states = [state for leaf in sorted(known_leaves(home)) if (state := leaf_state(home, leaf))]
     tables = [(state, table) for state in states for table in ("curated", "rejected")]
@@ -232,7 +253,13 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
 
 
 def _training_row(home: Home, beginning: str) -> tuple[TrainingRow | None, list[str]]:
-    """Find the one training row whose id, or whose curated row's id, begins so; and the data sets that hold it."""
+    """Find the one training row whose id, or whose curated row's id, begins so, and the names of the data sets that hold it.
+
+    Without such a row, return None and no names.
+
+    Raises:
+        LabError: several training rows fit.
+    """
     holding = {
         path: {
             row["id"]
@@ -253,7 +280,7 @@ def _training_row(home: Home, beginning: str) -> tuple[TrainingRow | None, list[
 
 
 def _catalog_entries(home: Home, leaf: str) -> list[CatalogEntry]:
-    """Return the different entries that all catalogs had for a leaf, oldest first."""
+    """Return a leaf's entries in all catalogs, oldest first, without repetitions of the same table, source and bans."""
     entries: dict[tuple[str | None, str | None, str], CatalogEntry] = {}
     for path in sorted(home.datasets.glob("catalog-*.parquet"), key=lambda each: each.stat().st_mtime):
         for entry in pq.read_table(path, filters=[("leaf", "=", leaf)]).to_pylist():
@@ -262,7 +289,10 @@ def _catalog_entries(home: Home, leaf: str) -> list[CatalogEntry]:
 
 
 def _commit_of(home: Home, leaf: str, fingerprint: str) -> str | None:
-    """Return the taxonomy commit of the oldest snapshot with this state of the leaf; its last, if it was taken at several."""
+    """Return the taxonomy commit of the oldest snapshot in which the leaf has this fingerprint; None if there is none.
+
+    If a snapshot was taken at several commits, this is the last of them.
+    """
     found = []
     for path in home.current_snapshot.parent.glob("*.parquet"):
         matching = pq.read_table(path, columns=["leaf"], filters=[("leaf", "=", leaf), ("fingerprint", "=", fingerprint)])
@@ -273,14 +303,14 @@ def _commit_of(home: Home, leaf: str, fingerprint: str) -> str | None:
 
 
 def check_known(home: Home, leaf: str) -> None:
-    """Raise a `LabError` with leaves of similar names if there is no such leaf."""
+    """Raise a `LabError` that suggests leaves of similar names if `known_leaves` does not have this one."""
     known = known_leaves(home)
     if leaf not in known:
         raise LabError(f"{leaf}: no such leaf{_near(leaf, known)}")
 
 
 def _near(name: str, known: Collection[str]) -> str:
-    """Suggest similar names, or those that end alike, or else name some that exist."""
+    """End an error message with similar names, else with names that end alike, else with some that exist."""
     ending = name.rsplit("/", 1)[-1]
     similar = get_close_matches(name, known, n=3) or sorted(each for each in known if each.endswith(ending))[:3]
     if similar:

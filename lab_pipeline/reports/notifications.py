@@ -1,4 +1,4 @@
-"""Post messages for people to a Slack-compatible webhook; off unless the settings name the variable with its URL.
+"""Post messages for people to a Slack-compatible webhook, if the settings name an environment variable with its URL.
 
 The URL is a secret, because whoever has it can post. So it comes from the environment, and no message or log shows it.
 """
@@ -44,7 +44,10 @@ def webhook_url(settings: Settings) -> str | None:
 
 
 def notify(settings: Settings, text: str, say: Say) -> None:
-    """Post `text` to the webhook, if there is one; report a failure to `say`, never raise it, because no run may fail by it."""
+    """Post `text` to the webhook; do nothing if notifications are off.
+
+    A failure is passed to `say` and never raised, because a notification must not make a run fail.
+    """
     import httpx
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every URL
@@ -72,7 +75,7 @@ def notify(settings: Settings, text: str, say: Say) -> None:
 
 
 def newly_quarantined(before: Snapshot | None, now: Snapshot) -> str | None:
-    """List the leaves that were not quarantined before, each with its first error; None if there are none."""
+    """Return a message on the leaves quarantined `now` but not `before`, each with its first error; None if there are none."""
     known = {row["leaf"] for row in before.rows if not row["usable"]} if before else set()
     lines = []
     for row in now.rows:
@@ -85,19 +88,19 @@ def newly_quarantined(before: Snapshot | None, now: Snapshot) -> str | None:
 
 
 def needs_attention(failures: Sequence[LeafFailure], attempts: int) -> str | None:
-    """List the leaves that failed for the `attempts`-th time and are not tried again; None if there are none."""
+    """Return a message on the leaves whose `attempts`-th attempt failed, the last that a sensor starts; None without any."""
     lines = [f"{failure.leaf}: {failure.error}" for failure in failures if failure.attempts == attempts]
     return _listed(f"Failed {attempts} times and needs attention", lines) if lines else None
 
 
 def rejected(evaluation: Evaluation) -> str:
-    """Say which candidate the gate rejected, and why."""
+    """Return a message that says which candidate the gate rejected, why, and where its report is."""
     verdict = evaluation["verdict"]
     return f"Candidate {evaluation['candidate']} not promoted: {verdict['reason']}\nReport: {evaluation['report']}"
 
 
 def moved_by_hand(champion: Champion, signed: Signed) -> str:
-    """Say who overrode the gate or rolled back, and why."""
+    """Return a message that says who made which model the champion by overriding the gate or rolling back, and why."""
     return f"{signed.author} made {champion.id} the champion: {signed.reason}"
 
 

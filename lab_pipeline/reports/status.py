@@ -23,13 +23,13 @@ from lab_pipeline.teacher.choose import teacher_identities
 
 @dataclass
 class HomeStatus:
-    """What a home needs."""
+    """What a home's leaves and model need: which leaves are stale, and whether a retune has anything to do."""
 
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
     stale: list[str]
     trainable: bool
-    """Whether a leaf in use has rows, or needs none because nothing is to be generated."""
+    """Whether there is something to train on: a leaf in use has rows, or needs none because no rows are to be generated."""
     inputs: str
     """Fingerprint of all that the outcome of a retune depends on."""
     unchanged: bool
@@ -50,7 +50,7 @@ class HomeStatus:
 
 
 class LeafSummary(TypedDict):
-    """A leaf's status, flow, number of rows, calls in this run, and problems."""
+    """Status of a leaf. `generated` and `kept` count rows of its last good refresh, `teacher_calls` the calls of this run."""
 
     kind: str | None
     status: str
@@ -67,7 +67,12 @@ class LeafSummary(TypedDict):
 def leaf_summary(
     home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], refreshed: Collection[str]
 ) -> dict[str, LeafSummary]:
-    """Summarise each leaf of a snapshot, by key; `refreshed` are those of this run."""
+    """Summarise each leaf of a snapshot, by key.
+
+    Args:
+        plans: plans of the usable leaves for which rows are to be generated.
+        refreshed: keys of the leaves that this run refreshed or tried to refresh.
+    """
     leaves: dict[str, LeafSummary] = {}
     withdrawn = withdrawals(home)
     for row in snapshot.rows:
@@ -104,7 +109,16 @@ def leaf_summary(
 def summary(
     home: Home, status: HomeStatus, refreshed: Collection[str], steps: int, seconds: Mapping[str, float], peak: int
 ) -> dict[str, Any]:
-    """Summarise a retune and its result: the leaves it refreshed, training steps, seconds by stage, and peak RSS in MiB."""
+    """Summarise a retune as JSON: all leaves, the last evaluation's losses and verdict, the champion, and what the run cost.
+
+    Without an evaluation or a champion, their values are None.
+
+    Args:
+        refreshed: keys of the leaves that this run refreshed or tried to refresh.
+        steps: training steps of this run.
+        seconds: time taken, by stage.
+        peak: peak resident memory in MiB.
+    """
     leaves = leaf_summary(home, status.snapshot, status.plans, refreshed)
     evaluation = last_evaluation(home)
     champion = current_champion(home)
@@ -127,6 +141,6 @@ def summary(
 
 
 def status_report(home: Home) -> dict[str, Any]:
-    """Summarise the home as it is now; `behind` lists the stale leaves."""
+    """Return the `summary` of the home as it is now, as of a run that did nothing; `behind` lists the stale leaves."""
     status = HomeStatus.of(home, load_settings(home.settings_file))
     return {**summary(home, status, (), 0, {}, 0), "behind": status.stale}

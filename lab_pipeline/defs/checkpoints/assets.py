@@ -24,7 +24,7 @@ from lab_pipeline.training.failure import training_failure
 from lab_pipeline.training.validation import GROUPS
 
 _MALLOC = {
-    # Without these, glibc returns freed tensors to the system and requests them again at each step; keeping them is 7 % faster.
+    # By default, glibc returns freed tensors to the system and requests them again at each step; keeping them is 7 % faster.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 35),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
     "MALLOC_TOP_PAD_": str(1 << 28),
@@ -33,7 +33,7 @@ _MALLOC = {
 
 @dg.asset(group_name="checkpoints", kinds={"huggingface", "pytorch"}, owners=["team:lab"])
 def base_model(lab: Lab) -> dg.MaterializeResult:
-    """Fetch the base model once: a local folder of bf16 safetensors, downloaded or converted."""
+    """Fetch the base model once, if it can be trained: a local folder of bf16 safetensors, downloaded or converted."""
     with errors_as_failures():
         require_fitness(lab.home, lab.settings)
         model = fetch_model(lab.home, lab.settings.base_model)
@@ -54,7 +54,11 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
 def knowledge_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
-    """Train phase 1: a QLoRA adapter that knows the documents. Equal inputs are trained once."""
+    """Train phase 1: a QLoRA adapter that learns the documents.
+
+    Inputs that were trained before are not trained again. Without rows, or if the recipe's strategy is stacked, nothing is
+    trained, and phase 2 starts from the base model.
+    """
     return _train(context, lab, trainer, "knowledge")
 
 
@@ -69,15 +73,18 @@ def knowledge_checkpoint(
 def skills_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
-    """Train phase 2: continue phase 1's adapter on the skills, with a replay of phase 1's rows."""
+    """Train phase 2: continue phase 1's adapter on the skills, with a replay of phase 1's rows.
+
+    Inputs that were trained before are not trained again. Without rows, phase 1's adapter is passed on as it is.
+    """
     return _train(context, lab, trainer, "skills")
 
 
 def phase_1_checkpoint(home: Home, base: BaseModel, lab: Lab) -> Checkpoint:
-    """Load the finished phase 1 checkpoint of the current data.
+    """Load the finished phase 1 checkpoint for the current base model, knowledge data set, recipe and seed.
 
     Raises:
-        NotMaterialized: it was not trained yet.
+        NotMaterialized: no checkpoint was made from these yet, or there is no data set.
     """
     found, _ = prepare_checkpoint(home, base, load_dataset(home, "knowledge"), None, lab.recipe, lab.settings.seed)
     if found is None:
@@ -111,10 +118,10 @@ def _train(
 
 
 def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path) -> None:
-    """Train in a separate process, which can be killed without the run.
+    """Train as the file `spec` says, on the first visible GPU, in a process that can be killed without the run's process.
 
     Raises:
-        LabError: the process ended without a checkpoint.
+        LabError: the process ended with an error.
     """
     # With several visible GPUs, transformers' Trainer would spread each pack over all of them.
     first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]

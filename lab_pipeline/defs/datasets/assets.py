@@ -24,7 +24,7 @@ from lab_pipeline.teacher.choose import teacher_identities
     deps=[taxonomy_snapshot, dg.AssetDep("curated_instructions", partition_mapping=dg.AllPartitionMapping())],
 )
 def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """List which rows of each leaf go into the next model: current ones, or the last good ones of a stale or broken leaf.
+    """List which rows of each leaf go into the next model: its current rows or, if it is stale or broken, its last good rows.
 
     The data sets depend on this list instead of every leaf, so the graph stays small however many leaves there are.
     """
@@ -51,7 +51,10 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
 
 @dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
 def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Collect the test questions: each leaf's held-out seeds, which no prompt shows, and general ones against forgetting."""
+    """Collect the test questions: each leaf's held-out seeds, and general questions that reveal forgetting.
+
+    No prompt shows a held-out seed to the teacher.
+    """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
@@ -76,7 +79,7 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
 
 @dg.asset(group_name="datasets", kinds={"parquet"}, owners=["team:lab"], deps=[instruction_catalog, heldout_questions])
 def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Mix phase 1's data: knowledge rows and text of the documents, with general questions against forgetting."""
+    """Mix phase 1's data: rows of the knowledge leaves and text of the documents, with general rows against forgetting."""
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
@@ -91,7 +94,10 @@ def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
     deps=[instruction_catalog, heldout_questions, knowledge_dataset],
 )
 def skills_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Mix phase 2's data: rows of the skill leaves, with a replay of phase 1 and general questions."""
+    """Mix phase 2's data: rows of the skill leaves, with a replay of phase 1 and general rows against forgetting.
+
+    Some of phase 1's questions are asked again over several documents (RAFT).
+    """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         catalog, heldout, general = current_catalog(home), load_heldout(home), load_general(settings.general)

@@ -48,7 +48,10 @@ def _report(asset: dg.AssetsDefinition, home: Home, found: list[ExpectationResul
 
 @dg.asset_check(asset=instruction_catalog)
 def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
-    """Check that no leaf is stale: its rows match its taxonomy folder, prompts and teacher."""
+    """Check that no leaf is stale, quarantined or withdrawn. A warning: a stale or quarantined leaf's last good rows are used.
+
+    A leaf is stale if its rows were made from another state of its taxonomy folder, its flow, the teacher or the judge.
+    """
     catalog = current_catalog(lab.home)
     notes = "\n".join(f"- `{entry['leaf']}`: {entry['state']}: {entry['note']}" for entry in catalog.leaves if entry["note"])
     return dg.AssetCheckResult(
@@ -60,7 +63,7 @@ def leaves_are_current(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=instruction_catalog)
 def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
-    """Check that each leaf contributes at least one row."""
+    """Check that each leaf for which rows are to be generated has at least one. A warning: the other leaves are used anyway."""
     leaves = current_catalog(lab.home).leaves
     empty = [entry["leaf"] for entry in leaves if not entry["rows"] and entry["state"] != "not generated"]
     return dg.AssetCheckResult(
@@ -70,7 +73,7 @@ def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.multi_asset_check(name="curated_rows_meet_expectations", specs=_specs(instruction_catalog, "curated_rows"))
 def curated_rows_meet_expectations(lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    """Validate the rows of all leaves in use with Great Expectations."""
+    """Validate the curated rows of all leaves in use with Great Expectations, and write the results as a page for people."""
     home, columns = lab.home, ["id", "leaf", "question", "answer", "fault"]
     empty = CURATED_SCHEMA.empty_table().select(columns)
     rows = pa.concat_tables([empty, *(curated_table(home, entry, columns) for entry in current_catalog(home).in_use)])

@@ -50,7 +50,7 @@ SPECS = [
 
 
 class LeavesFailed(dg.Failure):
-    """Failure of some leaves of a batch, and of nothing else."""
+    """Failure of a step in which some leaves failed, and nothing else."""
 
 
 @dg.multi_asset(
@@ -63,8 +63,9 @@ class LeavesFailed(dg.Failure):
 def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Generate, judge and curate the rows of a batch of leaves.
 
-    One step does the whole batch. It reports each leaf's materializations as the leaf finishes, reuses what is stored under
-    the right fingerprint, and fails at the end if any leaf failed, so that exactly the failed leaves are red.
+    One step does the whole batch. It reports each leaf's materializations as the leaf finishes, and reuses stored rows whose
+    fingerprint has not changed. It fails at the end if any leaf failed, so that exactly the failed leaves are red. Withdrawn
+    leaves are skipped.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
@@ -99,7 +100,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
 
 @dataclass
 class _Batch:
-    """The leaves of a run that are done, each reported to Dagster at once."""
+    """The leaves of a run that have finished or failed; `report` tells Dagster about each at once."""
 
     context: dg.AssetExecutionContext
     home: Home
@@ -122,7 +123,7 @@ class _Batch:
 
 
 def _requested_leaves(context: dg.AssetExecutionContext, lab: Lab) -> list[str]:
-    """Return the leaves of the run's partitions without those that must not be generated, and log why."""
+    """Return the leaves of the run's partitions without withdrawn leaves, none if nothing is to be generated; log why."""
     if not lab.settings.mixing.generated:
         context.log.info("mixing.generated is false in settings.yaml: no rows are generated")
         return []
@@ -133,7 +134,7 @@ def _requested_leaves(context: dg.AssetExecutionContext, lab: Lab) -> list[str]:
 
 
 def _check_base_model(context: dg.AssetExecutionContext, lab: Lab) -> None:
-    """Refuse a base model that cannot be trained before any row is paid for; warn if it is not there to be checked."""
+    """Raise if the base model cannot be trained, before any row is paid for; only warn if the model is missing."""
     try:
         require_fitness(lab.home, lab.settings)
     except ModelError as error:

@@ -34,7 +34,7 @@ JUDGES_SEPARATE = dg.AssetCheckSpec(
 
 
 def leaf_checks(states: list[LeafState]) -> Iterator[dg.AssetCheckResult]:
-    """Check the funnels and kept rows of the leaves that a run refreshed."""
+    """Check that no row of the leaves in `states` was lost between stages, and that each of these leaves kept a row."""
     lost = {
         state.leaf: missing
         for state in states
@@ -54,7 +54,11 @@ def leaf_checks(states: list[LeafState]) -> Iterator[dg.AssetCheckResult]:
 
 
 def judge_check(home: Home, flows: Iterable[Flow], model: str) -> dg.AssetCheckResult:
-    """Check the judges of these flows with the model of this identity."""
+    """Check that each judge of these flows separates known rows, if it may reject rows and was measured.
+
+    Args:
+        model: identity of the model that judges.
+    """
     separations = {
         f"{flow.name}: {judge.name}": measured
         for flow in flows

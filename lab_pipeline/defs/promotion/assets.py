@@ -34,11 +34,11 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool="gpu",
     op_tags=gpu_op_tags(),
-    # A night without a change evaluates nothing, so only a report of a week or more is worth a look.
+    # A night without a change evaluates nothing, so only a report that is a week old or older is worth a look.
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
 )
 def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Compare the candidate with base model and champion on the test questions, and store the gate's verdict."""
+    """Compare the candidate with the base model and the champion on the test questions; store scores, report and verdict."""
     with errors_as_failures():
         last = last_evaluation(lab.home)
         evaluation = _evaluated_candidate(lab, context.log.info)
@@ -66,7 +66,7 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
     """Merge the skills checkpoint of the current data into a candidate, and evaluate it.
 
     Raises:
-        NotMaterialized: there are no rows, or a data set or checkpoint of the current data is missing.
+        NotMaterialized: no leaf is in use, or a catalog, data set, test or checkpoint is missing or out of date.
     """
     home, settings, recipe = lab.home, lab.settings, lab.recipe
     base = fetch_model(home, settings.base_model)
@@ -101,10 +101,10 @@ def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
 
 @dg.asset(group_name="promotion", kinds={"huggingface"}, owners=["team:lab"], deps=[evaluation_report], output_required=False)
 def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> Iterator[dg.MaterializeResult]:
-    """Promote the candidate: one folder with merged bf16 safetensors, tokenizer, model card, lineage and adapters.
+    """Promote the last evaluated candidate if the gate let it pass.
 
-    The asset reads the verdict of the last evaluation and promotes nothing if the gate rejected the candidate, however it is
-    started. That is no failure: the champion stays.
+    The champion is one folder with merged bf16 safetensors, tokenizer, model card, lineage and adapters. If the promotion is
+    refused, however this asset was started, it is no failure: the champion stays.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings

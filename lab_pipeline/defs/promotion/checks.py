@@ -24,7 +24,7 @@ def beats_champion(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=evaluation_report)
 def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
-    """Check that the judge of the models' answers separates known good rows from bad ones; if not, its scores are advice."""
+    """Check that the judge of the models' answers separates known good answers from bad ones. If not, its scores are advice."""
     evaluation = last_evaluation(lab.home)
     assert evaluation
     judged = evaluation.get("judged")  # evaluations of earlier releases have none
@@ -49,7 +49,7 @@ def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=champion_model)
 def files_are_those_measured(lab: Lab) -> dg.AssetCheckResult:
-    """Check that the champion's files have the hash that was measured in the evaluation."""
+    """Check that the champion's files still have the hash with which they were evaluated."""
     champion = current_champion(lab.home)
     assert champion
     digest = model_digest(champion.model)

@@ -16,7 +16,7 @@ class Rollback(dg.Config):
 
 @dg.op
 def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> None:
-    """Move the alias to an earlier champion whose files still have the measured hash."""
+    """Make an earlier champion the champion again, if its files still have the hash with which they were evaluated."""
     with errors_as_failures():
         signed = registry.Signed(config.author, config.reason)
         champion = registry.rollback(lab.home, signed, config.to)
@@ -32,7 +32,7 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
     )
 
 
-# A rollback need not wait for a running retune: its candidate was compared with the old champion, so promoting it is refused.
+# A rollback need not wait for a running retune: the retune compares with the old champion, so its promotion is refused.
 @dg.job(description="Make an earlier champion the champion again. The rolled-back one is not promoted again by itself.")
 def rollback() -> None:
     move_alias()

@@ -11,10 +11,10 @@ from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 
 @dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
 def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
-    """Read the taxonomy: one row per leaf, usable or quarantined with file, line and reason.
+    """Read the taxonomy: one row for each leaf, either usable, or quarantined with file, line and reason.
 
-    Usable leaves become partitions. Their content is frozen, so that all later assets see the same state. Stored below
-    `snapshots/` in the home.
+    Usable leaves become partitions. Their content is frozen, so that all later assets see the same state. The snapshot is
+    stored below `snapshots/` in the home.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
