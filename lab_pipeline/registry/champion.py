@@ -196,7 +196,8 @@ def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
             earlier = [known[to]]
         target = next((move for move in earlier if _champion(home, move).verified), None)
         if champion is None or target is None:
-            broken = "".join(f"; {move['model']}: its files are not those that were measured" for move in earlier)
+            folders = [champion_folder(home, move["id"]).relative_to(home.root) for move in earlier]
+            broken = "".join(f"; {folder}: its files are not those that were measured" for folder in folders)
             raise LabError(f"no earlier champion to go back to{broken}")
         move: Move = {
             **target,
