@@ -27,9 +27,9 @@ class Duplicates:
 
     Questions are compared by the Jaccard similarity of their content words. With the same answer, they are the same if it is at
     least `SAME_ANSWER`. With different answers, they are the same if it is at least `SAME_QUESTION`, one question has all words
-    of the other, and no words are exchanged ('from Harsk to Osmerel', 'from Osmerel to Harsk'). Questions that differ in a
-    number, an arithmetic sign, a name, a negation, the kind of thing they ask for ('who', 'when') or their context are never
-    the same.
+    of the other, and no words are exchanged ('from Harsk to Osmerel', 'from Osmerel to Harsk'). Never the same are
+    questions that differ in a number, an arithmetic sign, a name, a negation, the kind of thing they ask for ('who', 'when') or
+    their context.
     """
 
     def __init__(self) -> None:

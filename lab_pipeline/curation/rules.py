@@ -28,12 +28,10 @@ _UNKNOWN_FLOOR = 1e-5
 _UNKNOWN_LETTERS = 8
 """A text is also in another language if it has two or more words that the leaf does not know, with at least this many letters
 together, and their probability in the leaf's language is below `_UNKNOWN_FLOOR`: 'gibt zwei' has 3e-6 in English, 'gluteus
-maximus' 3e-5. This finds 26 of 40 foreign answers of one to seven words in English leaves, and keeps all of 650 English
-ones."""
+maximus' 3e-5. This finds 26 of 40 foreign answers of one to seven words in English leaves, and keeps 650 English ones."""
 
 _HABIT = 0.2
-"""If at least this share of a leaf's seeds breaks a rule, the rule is off for that leaf. It is one seed of upstream's minimum
-of five."""
+"""If at least this share of a leaf's seeds breaks a rule, the rule is off for that leaf: one of upstream's minimum of five."""
 
 
 def no_reply(row: Row, rules: Rules, leaf: Profile) -> Reason:
@@ -123,8 +121,7 @@ _ON_DOCUMENTS = (
 
 
 def applicable(source: FrozenLeaf, rules: Rules, leaf: Profile) -> tuple[Rule, ...]:
-    """Return the rules that hold for a leaf, in the order of `RULES`: those that less than the share `_HABIT` of its seeds
-    breaks.
+    """Return the rules that hold for a leaf, in the order of `RULES`: those that its own seeds keep (see `_HABIT`).
 
     What seeds do is what the leaf teaches, such as markup, refusals or another language. But the rules in `_FIXED` always hold,
     and in knowledge those in `_ON_DOCUMENTS` too, since knowledge must rest on its documents, whatever its seeds do.

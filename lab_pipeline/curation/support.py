@@ -17,8 +17,7 @@ _RESTATED = 0.8
 """A text with at least this share of another text's content words says the same, so both must agree in negation."""
 
 _RETOLD = 3
-"""A sentence of an answer retells a sentence of the source if it shares at least this many content words with it and adds
-one."""
+"""A sentence of an answer retells a source sentence if it shares at least this many content words with it and adds one."""
 
 _DISSIMILAR = 0.7
 _DISSIMILAR_AND_UNKNOWN = 1.0
@@ -108,7 +107,7 @@ def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _affirms(text: str, negation: str) -> bool:
-    """Tell whether `text` has at least the share `_RESTATED` of the content words that `negation` negates."""
+    """Tell whether `text` has at least the share `_RESTATED` of the content words of `negation`, a text that negates them."""
     denied = affirmed(negation)
     return bool(content_words(denied)) and support(denied, text) >= _RESTATED
 

@@ -34,8 +34,7 @@ class Start(_Section):
     repeats: int = Field(1, ge=1, le=100)
     """Number of rows from each starting point. Examples are drawn anew for each repeat."""
     examples: int = Field(3, ge=1, le=20)
-    """Number of seed examples in a prompt, drawn from the same leaf (local sampling: LAB paper, section 3); all if it has
-    fewer."""
+    """Maximum number of seed examples in a prompt, drawn from its leaf (local sampling: LAB paper, section 3)."""
     answers: bool = False
     """Take the sentence or passage itself as the answer, so that a small model need not rephrase it, only ask for it."""
 
@@ -119,8 +118,7 @@ class Rules(_Section):
     """Minimum and maximum number of words (so is `question_words`). A leaf whose seeds are shorter or longer widens the ranges
     for that leaf."""
     answer_support: float | None = None
-    """Minimum share of the answer's content words that its source has. In knowledge, words that the question has do not
-    count."""
+    """Minimum share of the answer's content words that its source has. In knowledge, words of the question do not count."""
     question_support: float | None = None
     """Minimum share of the question's content words that its source or the leaf's description has."""
     question_names: float | None = None
@@ -232,8 +230,7 @@ class Flow:
         return self.known_rows(judge) if judge.gates else None
 
     def known_rows(self, judge: Judge) -> tuple[tuple[dict[str, str], ...], tuple[dict[str, str], ...]]:
-        """Return the (good, bad) rows that a judge must separate in order to gate; both are empty if no judge of the flow
-        gates.
+        """Return the (good, bad) rows that a judge must separate in order to gate; both empty if no judge of the flow gates.
 
         The good rows are the same for every judge, the bad ones are the judge's own.
         """
@@ -244,8 +241,7 @@ class Flow:
         return [judge for judge in self.file.judges if bool(judge.before) == early]
 
     def trusting(self, names: Collection[str]) -> Self:
-        """Return a copy of the flow in which, of the gating judges, only those with these names gate; the others only
-        advise."""
+        """Return a copy of the flow in which no judges but those with these names gate; the scores of all others are advice."""
         judges = tuple(judge.model_copy(update={"gates": judge.gates and judge.name in names}) for judge in self.file.judges)
         return replace(self, file=self.file.model_copy(update={"judges": judges}))
 
