@@ -1,6 +1,7 @@
-"""Apply answerability heuristics to rows whose answer is an extracted sentence.
+"""Reject rows whose answer was taken from the source word for word, and does not answer the question.
 
-Other answers were written for their question. English only: a question without an English question word passes.
+Other answers pass, since the teacher wrote them for their question. `unanswered` knows English only: it passes a question
+without an English question word.
 """
 
 import re
@@ -13,7 +14,7 @@ from lab_pipeline.text.words import QUESTION_MARKS, content_words, names, number
 _QUESTION_WORD = re.compile(r"\b(?:who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
 _CUT_OFF = re.compile(r"\b(?:at|by|for|from|in|of|on|to|with) (?:what|which) \w+\W*$", re.IGNORECASE)
 _OPENS = rf"(?:^|[,.:;!{QUESTION_MARKS}] |\b(?:and|or|in|on|at|by|from|for|to|of|with|since|until|after) )"
-"""What stands before a question word; elsewhere 'when' and 'where' are conjunctions."""
+"""What stands before a question word that asks. Anywhere else, 'when' and 'where' are conjunctions."""
 _KIND_ASKED = re.compile(
     rf"{_OPENS}(?:(?P<person>who|whose)|(?P<number>how (?:many|much|old|long|deep|wide|high|tall|far|heavy|big))|"
     r"(?P<time>when|(?:what|which) (?:year|day|date|month))|(?P<place>where)|(?P<reason>why)|"
@@ -34,7 +35,7 @@ _SIGNS_OF_KIND = {
 _NAMED = re.compile(r"\b(?:called|name[sd]?|known as)\b", re.IGNORECASE)
 
 _ONE = re.compile(r"\b(?:one|once|1)\b", re.IGNORECASE)
-"""A number as well, for `numbers` does not find it."""
+"""'One' answers 'how many?' too, but `numbers` leaves it out."""
 _BY_SOMEBODY = re.compile(r"\bby (?!\w+ing\b)", re.IGNORECASE)
 
 # Is the verb of 'What does ... do?' a verb of the sentence?
@@ -62,7 +63,7 @@ _PROPERTY = re.compile(
     r"task|temperature|time|title|use|value|weight|width|year)s?\b",
     re.IGNORECASE,
 )
-"""What a sentence may tell without naming it, such as a width."""
+"""Properties, such as a width, which a sentence may state without their name."""
 
 
 def _is_extracted(row: Row) -> bool:
@@ -70,7 +71,11 @@ def _is_extracted(row: Row) -> bool:
 
 
 def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions that fit any sentence of the leaf, and those that say all that their sentence says."""
+    """Reject questions that name less than the share `rules.question_names` of the words that distinguish their sentence, and
+    questions that name all these words, so that nothing is left to answer.
+
+    The distinguishing words are the content words of the sentence without those of the leaf's description.
+    """
     if rules.question_names is None or not _is_extracted(row):
         return None
     specific = set(content_words(row["answer"])) - leaf.subject
@@ -83,8 +88,12 @@ def general_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions that their sentence does not answer: they invent a name; ask for a name, number, time, place, reason or
-    manner that it lacks; use another verb; or ask what a thing is, while the sentence says what it does."""
+    """Reject questions that the sentence given as their answer does not answer.
+
+    Such a question breaks off; has a proper name that occurs nowhere in the leaf; asks for a person, name, number, time, place,
+    reason or manner that the sentence lacks; asks with 'does' and a verb that the sentence lacks; or asks what a thing is,
+    while the sentence says what the thing does.
+    """
     if not rules.sentence_answers or not _is_extracted(row):
         return None
     question, sentence = row["question"], row["answer"]
@@ -108,7 +117,8 @@ def unanswered(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _has_kind(kind: str, sentence: str, question: str, leaf: Profile) -> bool:
-    """Tell whether a sentence has the kind of thing that is asked for, and one that the question does not name itself."""
+    """Tell whether a sentence has the kind of thing that is asked for. Persons and numbers that the question names do not
+    count, nor do persons that the leaf's description names."""
     if kind == "person":
         known = leaf.subject.union(content_words(question))
         return bool(_BY_SOMEBODY.search(sentence)) or any(not set(content_words(name)) <= known for name in names(sentence))
@@ -119,7 +129,8 @@ def _has_kind(kind: str, sentence: str, question: str, leaf: Profile) -> bool:
 
 
 def _has_verb(after_does: str, sentence: str) -> bool:
-    """Tell whether a word after 'does' is a verb of the sentence: there in the third person, or after a modal."""
+    """Tell whether a sentence can have the verb of the question: it has the third person of a word after 'does', or has a
+    modal, or the question's verb is one of `_ANY_VERB`."""
     in_sentence = set(re.findall(r"\w+", sentence.casefold()))
     words = re.findall(r"\w+", after_does.casefold())
     forms = {form for word in words for form in (f"{word}s", f"{word}es", f"{word[:-1]}ies")}
@@ -127,7 +138,8 @@ def _has_verb(after_does: str, sentence: str) -> bool:
 
 
 def _says_what_is(thing: str, sentence: str) -> bool:
-    """Tell whether a sentence can answer 'What is ...?': it says what the thing is, or what is done to it if that is asked."""
+    """Tell whether a sentence can answer 'What is THING?'. If the question asks for a property, or what is done to a thing,
+    nearly any sentence can; otherwise the sentence must say what the thing is, or have the verb of its '-ing' form."""
     if re.search(r"\d", thing):
         return False
     if _WHAT_IS_DONE.search(thing):

@@ -1,4 +1,4 @@
-"""Split a leaf's judged rows into kept and rejected ones, with the reason of every rejection."""
+"""Split a leaf's judged rows into kept and rejected rows, with the reason of every rejection."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,14 @@ from lab_pipeline.flows.flow import Flow, Judge
 def curate(
     rows: Sequence[JudgedRow], source: FrozenLeaf, flow: Flow, grounding: Mapping[str, float | None] | None = None
 ) -> tuple[list[CuratedRow], list[RejectedRow]]:
-    """Split the rows of one leaf into (kept, rejected), in their order; none is lost.
+    """Split the rows of one leaf into (kept, rejected). Every row is in one of the two, in the order of `rows`.
 
-    `grounding` has the rows' grounding scores by id, where measured.
+    A row is rejected by a gating judge, by a rule, or as `duplicate` of an earlier row that was kept; it gets the columns
+    `rule` and `reason`. All rows get the column `grounding`.
+
+    Args:
+        source: the leaf's frozen source, from which its profile is built.
+        grounding: the measured grounding scores, by row id.
     """
     leaf = profile(source)
     rules = applicable(source, flow.file.rules, leaf)
@@ -37,8 +42,9 @@ def curate(
 
 
 def _broken_rule(row: CuratedRow, flow: Flow, rules: tuple[Rule, ...], leaf: Profile) -> tuple[str, str] | None:
-    """Return the first (rule, reason) that rejects a row."""
-    if rejection := _rejection_by_judge(row, flow.judges(early=True)):  # first: later columns were never written
+    """Return the (rule, reason) of the first check that rejects a row, None if all checks pass it."""
+    # Early judges come first: rows that they stopped lack later columns, so the rules would call them incomplete.
+    if rejection := _rejection_by_judge(row, flow.judges(early=True)):
         return rejection
     for rule in rules:
         if reason := rule(row, flow.file.rules, leaf):
@@ -59,6 +65,9 @@ def _rejection_by_judge(row: JudgedRow, judges: Sequence[Judge]) -> tuple[str, s
 
 
 def funnel(generated: int, kept: int, rejected: Sequence[RejectedRow]) -> dict[str, int]:
-    """Count rows by outcome: `generated` = `kept` + the sum of all rules."""
+    """Return the number of rows `generated`, rejected by each rule (the most frequent one first), and `kept`.
+
+    The number generated is the sum of all the others.
+    """
     counts = Counter(row["rule"] for row in rejected)
     return {"generated": generated, **dict(counts.most_common()), "kept": kept}

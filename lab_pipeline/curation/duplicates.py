@@ -1,4 +1,4 @@
-"""Find rows of a leaf that ask the same as an earlier one."""
+"""Find rows of a leaf that ask the same as an earlier row of the leaf."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from lab_pipeline.text.leaks import SAME_QUESTION, differ
 from lab_pipeline.text.words import content_words, exchanged, names, negated, normalised, numbers, question_words
 
 SAME_ANSWER = 0.65
-"""Least similarity of two questions with the same answer that count as the same question."""
+"""Minimum Jaccard similarity at which two questions with the same answer count as the same question."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,17 @@ class _Question:
     in_names: frozenset[str]
     answer: frozenset[str] | str
     context: tuple[object, ...]
-    """What makes similar questions different: numbers, negation, and the row's context."""
+    """The question's numbers, its negation, and the row's context: questions that differ in these are never compared."""
 
 
 class Duplicates:
-    """Remembers rows, and finds the one that a new row repeats.
+    """Remembers rows, and finds the remembered row that a new row repeats.
 
-    Two questions are the same if one holds nearly all words of the other (Jaccard similarity of content words) and none in
-    their place, or if they are less similar but have the same answer. Questions that differ in a number, an arithmetic sign, a
-    name, a negation, the kind of thing they ask for ('who', 'when') or their context are never the same; those with two words
-    exchanged ('from Harsk to Osmerel') are so only if their answer is the same.
+    Questions are compared by the Jaccard similarity of their content words. With the same answer, they are the same if it is at
+    least `SAME_ANSWER`. With different answers, they are the same if it is at least `SAME_QUESTION`, one question has all words
+    of the other, and no words are exchanged ('from Harsk to Osmerel', 'from Osmerel to Harsk'). Never the same are
+    questions that differ in a number, an arithmetic sign, a name, a negation, the kind of thing they ask for ('who', 'when') or
+    their context.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Duplicates:
         self._questions.append(question)
 
     def find(self, row: JudgedRow) -> str | None:
-        """Return the id of the row that this one repeats."""
+        """Return the id of the earliest remembered row that this row repeats, None if it repeats none."""
         new = _question(row)
         shared = Counter(index for word in new.words for index in self._with_word.get((*new.context, word), ()))
         for index, common in sorted(shared.items()):

@@ -1,4 +1,4 @@
-"""Measure grounding without a judge: how much likelier its source makes an answer.
+"""Measure grounding without a judge: how much likelier an answer becomes if the model sees its source.
 
 The score is log p(answer | source, question) - log p(answer | question) under the base model, per answer token: the pointwise
 mutual information of answer and source given the question. It is high for what the source says, and low for what the teacher
@@ -20,13 +20,16 @@ _PACK_TOKENS = 1024
 
 
 def grounding_scores(model_folder: Path, rows: Sequence[JudgedRow], say: Say) -> dict[str, float]:
-    """Return grounding scores (nats per answer token) by row id, of the rows that are complete and have a source."""
+    """Measure rows with the base model in `model_folder`; return their grounding scores, in nats per answer token, by row id.
+
+    Rows with a fault, or without a source, question or answer, get no score. `say` takes the progress.
+    """
     complete = [row for row in rows if not row["fault"] and row["support"] and row["question"] and row["answer"]]
     if not complete:
         return {}
     model, tokenizer = _loaded(model_folder)
     texts = [(row["question"], row["answer"], source) for row in complete for source in (row["support"], None)]
-    asked = list(dict.fromkeys(texts))  # rows of two sources may share the pair without a source
+    asked = list(dict.fromkeys(texts))  # rows with different sources may share question and answer, so measure these once
     encoded = [
         encode_answers(as_row({"question": question, "answer": answer, "context": source}), tokenizer)
         for question, answer, source in asked
@@ -42,5 +45,5 @@ def grounding_scores(model_folder: Path, rows: Sequence[JudgedRow], say: Say) ->
 
 @lru_cache(maxsize=1)
 def _loaded(folder: Path) -> tuple[Any, Any]:
-    """Load the base model, and keep it for the next leaf."""
+    """Load the base model and its tokenizer, and keep them for the next leaf."""
     return load_model(folder), load_tokenizer(folder)

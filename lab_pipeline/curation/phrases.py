@@ -1,6 +1,7 @@
 """List the phrases by which the wording rules recognise markup, refusals and references to the source.
 
-One alternative a line. English, with the commonest phrases of some other languages; the language rule rejects the others.
+Each line is an alternative. They are English, with the commonest phrases of some other languages. Phrases of any other language
+are left to the language rule.
 """
 
 import re
@@ -167,10 +168,10 @@ DANGLING_QUESTION = _any(
     r"^what happened (?:next|then|after)\b|\b(?:is|are|was|were) there\W*$",
     r"\b(?:mentioned|discussed|stated|(?<!first )(?<!ally )described)\W*$",  # a species is first or formally described
 )
-"""A question about a pronoun, or something 'mentioned', that nothing before it explains."""
+"""A question about a pronoun, or about something 'mentioned', which the question does not explain."""
 
 THE_SOURCE = re.compile(rf"\bthe ({_SOURCE})\W*$", re.IGNORECASE)
-"""A reference to the source, unless the source itself has this word."""
+"""A question or answer that ends in a word for the source, such as 'the text'. It is fine if the source itself has the word."""
 
 OPEN_END = re.compile(
     r"(?:\b(?:a|an|and|are|be|because|been|but|can|could|had|has|have|her|his|if|is|its|nor|or|our|should|than|that|the|their|"

@@ -1,4 +1,4 @@
-"""Profile a leaf: what its seeds and documents tell about how its rows should look."""
+"""Profile a leaf: derive from its seeds, passages and descriptions how its rows should look."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from lab_pipeline.text.words import all_words, content_words
 
 
 class Row(TypedDict):
-    """What rules see of a row, or of a seed that is checked like a row."""
+    """The columns that rules read, of a generated row or of a seed that is checked like one."""
 
     kind: str
     context: str | None
@@ -29,40 +29,42 @@ Reason = str | None
 """Why a rule rejects a row; None if it does not."""
 
 _RUN = 5
-"""Characters of the runs that texts are compared by; see `similarity`."""
+"""Length, in characters, of the runs by which `similarity` compares texts."""
 _ENOUGH_SIMILARITY = 0.07
-"""No row needs more similarity to the seeds than this: seeds on different subjects have 0.06 to 0.07, but seeds may also be
-one sentence with different names."""
+"""Upper limit of `Profile.least_similarity`. Seeds on different subjects have a similarity of 0.06 to 0.07. Seeds may also be
+one sentence with different names, but rows need not be as similar as that."""
 _OTHER_SEEDS = 2
-"""With fewer other seeds than this, their similarity tells nothing. Upstream's minimum of five seeds, of which one is held
-out, leaves three others."""
+"""Measure how similar a leaf's seeds are only if each has at least this many others. Upstream's minimum of five seeds, of which
+one is held out, leaves each seed three others."""
 _SIMILARITY_OF_FEW = 0.04
-"""Then used as the least similarity of seeds: in leaves of two seeds it rejects none of 248 rows, and two thirds of the rows of
-other leaves and of the general questions."""
+"""Assumed similarity of the least similar seed in leaves with too few seeds to measure it. With two seeds it rejects none of
+248 own rows, but two thirds of other leaves' rows and general questions."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What rules know of a leaf."""
+    """What rules know of a leaf. Its texts are those of its frozen source: seeds, passages and descriptions."""
 
     language: str | None
-    """Language of its seeds (English name), else of all its texts; None if that is unclear."""
+    """English name of the language of its seeds or, if that is unclear, of all its texts; None if that is unclear too."""
     scripts: set[str]
-    """Scripts of its seeds, passages and descriptions."""
+    """Scripts of its texts."""
     subject: frozenset[str]
-    """Stems of the content words of its descriptions, which questions may name even if a passage does not."""
+    """Stems of the content words of task, domain and outline, which questions may name even if their passage does not."""
     topics: frozenset[str]
-    """Stems of the content words of its seeds, passages and descriptions."""
+    """Stems of the content words of its texts."""
     words: frozenset[str]
-    """All words of its seeds, passages and descriptions, in lower case."""
+    """All words of its texts, in lower case."""
     lengths: dict[str, tuple[int, int]]
-    """Words of its shortest and longest seed, by column (`question`, `answer`); without seeds, bounds without effect."""
+    """Number of words of the shortest and longest text of its seeds, by column (`question`, `answer`). Without seeds, the
+    minimum is huge and the maximum 0, so that no range is widened."""
     end_marks: bool
     """Whether any seed's answer ends in a punctuation mark; if none does, no row's answer needs one."""
     style: dict[str, float]
     """The mean vector of its seeds; see `similarity`."""
     least_similarity: float
-    """Similarity of the least similar seed to the others."""
+    """The lowest mean similarity of a seed to the other seeds, `_SIMILARITY_OF_FEW` if there are too few; at most
+    `_ENOUGH_SIMILARITY`."""
 
 
 def profile(source: FrozenLeaf) -> Profile:
@@ -72,7 +74,7 @@ def profile(source: FrozenLeaf) -> Profile:
     style = _mean([_vector(seed) for seed in seeds])
     others = len(seeds) - 1
     to_others = [_SIMILARITY_OF_FEW]
-    if others >= _OTHER_SEEDS:  # the mean over all seeds holds each seed's similarity to itself, which is 1
+    if others >= _OTHER_SEEDS:  # `style` has the seed itself, with similarity 1: take it out
         to_others = [(len(seeds) * similarity(seed, style) - 1) / others for seed in seeds]
     return Profile(
         language=main_language(seeds) or main_language([material]),
@@ -88,16 +90,16 @@ def profile(source: FrozenLeaf) -> Profile:
 
 
 def similarity(text: str, style: dict[str, float]) -> float:
-    """Return the mean cosine similarity of a text to a leaf's seeds, over runs of five characters.
+    """Return the mean cosine similarity of a text to a leaf's seeds, whose mean vector is `style`, by runs of five characters.
 
-    Runs of five, function words included, separate tasks better than content words or shorter runs: area under the curve 0.99
-    (content words: 0.91), each seed of six skill leaves against the other leaves' seeds and general questions.
+    Such runs, function words included, separate tasks better than content words or shorter runs do. Between the seeds of six
+    skill leaves and other leaves' seeds and general questions, the area under the ROC curve is 0.99 (content words: 0.91).
     """
     return sum(weight * style.get(run, 0.0) for run, weight in _vector(text).items())
 
 
 def _vector(text: str) -> dict[str, float]:
-    """Count a text's runs of characters, with logarithmic weights, as a vector of length 1."""
+    """Return a vector of length 1 that weighs each run of characters in a text by one plus the logarithm of its count."""
     plain = " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
     counts = Counter(plain[start : start + _RUN] for start in range(len(plain) - _RUN + 1))
     weights = {run: 1 + math.log(count) for run, count in counts.items()}
@@ -119,7 +121,7 @@ def _lengths(texts: Sequence[str]) -> tuple[int, int]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield every text in a frozen source."""
+    """Yield every string in a frozen source: texts, but also keys and hashes, which do no harm here."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""Curate a leaf's rows, with people's reviews before the rules."""
+"""Curate a leaf's rows so that people's reviews overrule the rules."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,11 +16,12 @@ Curated = tuple[list[CuratedRow], list[RejectedRow]]
 def curate_reviewed(
     rows: Sequence[JudgedRow], reviews: Sequence[Review], curate: Callable[[Sequence[JudgedRow]], Curated]
 ) -> Curated:
-    """Curate by `curate`, but reject banned rows and keep pinned ones, whatever the rules say.
+    """Split rows into (kept, rejected) by `curate`, but reject banned rows and keep pinned rows whatever `curate` decides.
 
-    A row that says the same as a banned one is banned too, since people saw only one of them. One that asks the same as a
-    pinned row is its duplicate. An incomplete row is not kept even if it is pinned. Checks on whole data sets hold for pinned
-    rows too: there, a row that repeats a held-out question is left out.
+    A row that asks and answers the same as a banned row is banned too, since people saw only one of the two. A row that asks
+    the same as a pinned row is rejected as `duplicate`. A pinned row is rejected if it is incomplete. The checks on whole data
+    sets hold for pinned rows too: a pinned row that repeats a held-out question is left out of the data set. Both lists keep
+    the order of `rows`.
     """
     if not reviews:
         return curate(rows)
@@ -52,7 +53,7 @@ def curate_reviewed(
             still_kept.append({**pinned[lost["id"]], "grounding": lost["grounding"]})
         else:
             still_rejected.append(lost)
-    kept, rejected = curate([row for row in rows if row["id"] in banned])  # for the columns that curation adds
+    kept, rejected = curate([row for row in rows if row["id"] in banned])  # adds columns; its verdict is overruled
     still_rejected += [{**one, "rule": BANNED, "reason": str(decided[one["id"]])} for one in (*kept, *rejected)]
 
     place = {row["id"]: number for number, row in enumerate(rows)}

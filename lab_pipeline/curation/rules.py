@@ -1,6 +1,6 @@
-"""Apply the rules that need no judge. Each looks at one row, and returns the reason to reject it or None.
+"""Define the rules that need no judge. A rule is a function that returns the reason to reject a row, or None.
 
-Their order matters: the first rule that a row breaks rejects it, and the funnel counts it there.
+The order of `RULES` matters: the first rule that a row breaks rejects it, and the funnel counts the row under this rule's name.
 """
 
 import re
@@ -18,33 +18,36 @@ from lab_pipeline.text.words import all_words
 Rule = Callable[[Row, Rules, Profile], Reason]
 
 _LANGUAGE_FLOOR = 0.001
-"""A text is in another language if the leaf's language has a lower probability. Detectors are seldom sure of short texts."""
+"""A text is in another language if the leaf's language has a lower probability than this. The floor is low because detectors
+are seldom sure of short texts."""
 _LANGUAGE_WORDS = 3
-"""Least number of words for that."""
+"""Apply the language test only to texts with at least this many words."""
 _KNOWN_WORDS = 0.5
-"""A text is in the leaf's language if the leaf knows this share of its words, whatever a detector makes of its jargon."""
+"""Apply the language test only to texts of whose words the leaf knows at most this share: detectors misread its jargon."""
 _UNKNOWN_FLOOR = 1e-5
 _UNKNOWN_LETTERS = 8
-"""Two or more unknown words with this many letters suffice below this floor: 'gibt zwei' has 3e-6 in English, 'gluteus
+"""A text is also in another language if it has two or more words that the leaf does not know, with at least this many letters
+together, and their probability in the leaf's language is below `_UNKNOWN_FLOOR`: 'gibt zwei' has 3e-6 in English, 'gluteus
 maximus' 3e-5. This finds 26 of 40 foreign answers of one to seven words in English leaves, and keeps 650 English ones."""
 
 _HABIT = 0.2
-"""If this share of a leaf's seeds breaks a rule, disable the rule for that leaf: one of upstream's minimum of five."""
+"""If at least this share of a leaf's seeds breaks a rule, the rule is off for that leaf: one of upstream's minimum of five."""
 
 
 def no_reply(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject rows that the teacher gave no answer for; the next refresh of the leaf asks again."""
+    """Reject rows for which the teacher's reply was empty; the next refresh of the leaf asks again."""
     return row["fault"] if (row["fault"] or "").startswith(NO_ANSWER) else None
 
 
 def incomplete(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject rows with a fault, or without a question or answer."""
+    """Reject rows with any fault, or with a question or answer that has no letter or digit."""
     empty = (f"{column} empty" for column in ("question", "answer") if not re.search(r"\w", row[column] or ""))
     return row["fault"] or next(empty, None)
 
 
 def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions and answers outside of both the flow's bounds and the lengths of the leaf's seeds."""
+    """Reject rows with a question or answer whose number of words is outside the range that spans the flow's bounds and the
+    seeds' lengths."""
     texts = ("question", row["question"], rules.question_words), ("answer", row["answer"], rules.answer_words)
     for column, text, (least, most) in texts:
         words = len(all_words(text))
@@ -56,7 +59,8 @@ def wrong_length(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def other_language(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject rows in another script or language than the leaf's."""
+    """Reject rows with letters of a script that the leaf lacks, and rows whose question, answer, or both together are in
+    another language than the leaf's. If the leaf's language is unclear, only scripts count."""
     if not rules.language:
         return None
     if foreign := scripts(f"{row['question']} {row['answer']}") - leaf.scripts:
@@ -102,7 +106,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 _FIXED = (no_reply, incomplete, wrong_length, wording.no_question, support.ungrounded)
-"""Rules that no leaf is free of."""
+"""Rules that hold for every leaf, even if its seeds break them."""
 _ON_DOCUMENTS = (
     wording.points_at_source,
     support.uninformative,
@@ -113,14 +117,14 @@ _ON_DOCUMENTS = (
     answering.general_question,
     answering.unanswered,
 )
-"""Rules that no knowledge leaf is free of."""
+"""Rules that hold for every knowledge leaf, even if its seeds break them."""
 
 
 def applicable(source: FrozenLeaf, rules: Rules, leaf: Profile) -> tuple[Rule, ...]:
-    """Return the rules that hold for a leaf: those that its own seeds keep.
+    """Return the rules that hold for a leaf, in the order of `RULES`: those that its own seeds keep (see `_HABIT`).
 
-    What seeds do is what the leaf teaches, such as markup, refusals or another language. But knowledge must rest on its
-    documents, whatever its seeds do.
+    What seeds do is what the leaf teaches, such as markup, refusals or another language. But the rules in `_FIXED` always hold,
+    and in knowledge those in `_ON_DOCUMENTS` too, since knowledge must rest on its documents, whatever its seeds do.
     """
     always = _FIXED + (_ON_DOCUMENTS if source["kind"] == "knowledge" else ())
     rest = {"kind": source["kind"], "fault": None, "grounding": None}

@@ -1,6 +1,6 @@
-"""Check by words alone that a row is supported by its source and belongs to its leaf.
+"""Check by words alone whether a row is supported by its source and belongs to its leaf.
 
-Judges and `lab_pipeline.curation.grounding` find what words cannot tell, such as a wrong span of the right passage.
+Judges and `lab_pipeline.curation.grounding` find faults that words cannot show, such as a wrong span of the right passage.
 """
 
 import re
@@ -14,31 +14,34 @@ from lab_pipeline.text.words import affirmed, content_words, names, negated, num
 _YES_OR_NO = re.compile(r"(?:yes|no)\b", re.IGNORECASE)
 
 _RESTATED = 0.8
-"""A text with this share of another's content words says the same, so both must agree in negation."""
+"""A text with at least this share of another text's content words says the same, so both must agree in negation."""
 
 _RETOLD = 3
-"""A sentence of an answer that shares this many content words with a sentence of the source, and adds one word, retells it."""
+"""A sentence of an answer retells a source sentence if it shares at least this many content words with it and adds one."""
 
 _DISSIMILAR = 0.7
 _DISSIMILAR_AND_UNKNOWN = 1.0
 _UNKNOWN_QUESTION = 0.15
-"""A skill row is off topic if its similarity to the seeds is below 0.7 of that of the least similar seed, or below all of it
-if the leaf knows less than 0.15 of the question's words. With four seeds drawn from each of six skill leaves, this rejects 4 of
-160 other seeds, and 87 % of other leaves' rows and general questions; with five seeds, 1 of 120 and 85 %."""
+"""A skill row is off topic if its similarity to the seeds is below 0.7 times `Profile.least_similarity`, or below 1.0 times if
+the leaf's texts have less than 0.15 of the question's content words. With four seeds drawn from each of six skill leaves, this
+rejects 4 of 160 other seeds, and 87 % of other leaves' rows and general questions; with five seeds, 1 of 120 and 85 %."""
 
 
 def support(text: str, source: str, known: frozenset[str] = frozenset()) -> float:
-    """Return the share of the text's content words that are in the source or among the `known` stems; 1.0 if it has none."""
+    """Return the share of the text's content words that are in the source or among the `known` stems, from 0 to 1.
+
+    A text without content words has 1.0.
+    """
     words = content_words(text)
     known = known.union(content_words(source), numbers(source))
     return sum(word in known for word in words) / len(words) if words else 1.0
 
 
 def answer_support(row: Row) -> float:
-    """Return the share of the answer's content words that the row's source supports.
+    """Return the share of the answer's content words that the row's source has, from 0 to 1.
 
-    In knowledge, only words that are not in the question count: the question needs no support, and gives none. In a skill
-    without a context, the question is the source.
+    In knowledge, answer words that the question has do not count: they need no support, and give none. In skills, negations of
+    the answer do not count, and a row without a source has its question as source. An answer without words that count has 1.0.
     """
     source = row["support"] or ""
     if row["kind"] != "knowledge":
@@ -49,7 +52,8 @@ def answer_support(row: Row) -> float:
 
 
 def uninformative(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject knowledge answers that only repeat the question, other than yes or no."""
+    """Reject knowledge answers that add no content word to the question, unless they begin with yes or no, or one of question
+    and answer is negated and the other is not."""
     if not rules.informative or row["kind"] != "knowledge":
         return None
     new = set(content_words(row["answer"])) - set(content_words(row["question"]))
@@ -58,7 +62,9 @@ def uninformative(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers with a number or proper name that is neither in the source nor in the question."""
+    """Reject answers with a number or proper name that is neither in the source nor in the question; names may also be in the
+    leaf's description. In grounded skills, also reject answers with a swapped number or name (`_swapped_fact`). Rows without a
+    source pass."""
     if not rules.facts or not row["support"]:
         return None
     source = f"{row['support']} {row['question']}"
@@ -73,9 +79,9 @@ def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _swapped_fact(row: Row, source: str) -> Reason:
-    """Reject answers that retell a sentence with its number or name replaced by something else from the source.
+    """Reject answers that retell a sentence of the source with its number or name replaced by another word of the source.
 
-    Used for grounded skills only, which retell a few lines; an answer about a document may combine all of it.
+    This is for grounded skills only, which retell a few lines: a knowledge answer may combine facts of all its passage.
     """
     source_words, question = set(content_words(source)), set(content_words(row["question"]))
     for stated, sentence in _aligned(row, source):
@@ -88,7 +94,8 @@ def _swapped_fact(row: Row, source: str) -> Reason:
 
 
 def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers that restate a sentence of the source but add a negation, or drop the one that it has."""
+    """Reject answers that restate a sentence of the source but add a negation, or drop the sentence's own. Answers that begin
+    with yes or no pass, as do rows without a source."""
     if not rules.facts or not row["support"] or _YES_OR_NO.match(row["answer"]):
         return None
     for stated, sentence in _aligned(row, row["support"]):
@@ -100,13 +107,14 @@ def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _affirms(text: str, negation: str) -> bool:
-    """Tell whether a text affirms most of what the other one negates."""
+    """Tell whether `text` has at least the share `_RESTATED` of the content words of `negation`, a text that negates them."""
     denied = affirmed(negation)
     return bool(content_words(denied)) and support(denied, text) >= _RESTATED
 
 
 def _aligned(row: Row, source: str) -> Iterator[tuple[str, str]]:
-    """Pair each sentence of the answer with the most similar one of the source, by shared words, ties by the question's."""
+    """Pair each sentence of the answer with the source sentence that shares most words with it. In a tie, take the one that
+    shares more words with the question. Without a source sentence, pair it with an empty text."""
     question = set(content_words(row["question"]))
     in_source = [(sentence, set(content_words(sentence))) for sentence in sentences(source)]
     for stated in sentences(row["answer"]):
@@ -116,7 +124,7 @@ def _aligned(row: Row, source: str) -> Iterator[tuple[str, str]]:
 
 
 def unsupported_answer(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers with too few content words from their source."""
+    """Reject answers with too small a share of content words from their source; see `answer_support`."""
     if rules.answer_support is None:
         return None
     found = answer_support(row)
@@ -124,7 +132,8 @@ def unsupported_answer(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions with too few content words from their source."""
+    """Reject questions with too small a share of content words from their source or the leaf's description. Rows without a
+    source pass."""
     if rules.question_support is None or not row["support"]:
         return None
     found = support(row["question"], row["support"], leaf.subject)
@@ -132,7 +141,8 @@ def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def off_topic(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject knowledge rows with too few words of the leaf, and skill rows that are unlike its seeds."""
+    """Reject knowledge rows with too small a share of content words from the leaf's texts, and skill rows that are too unlike
+    the leaf's seeds (see `_UNKNOWN_QUESTION`)."""
     if rules.on_topic is None:
         return None
     if row["kind"] == "knowledge":
@@ -147,7 +157,8 @@ def off_topic(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def ungrounded(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers that their source hardly makes likelier; see `lab_pipeline.curation.grounding`."""
+    """Reject rows whose grounding score is below the flow's threshold: the source hardly makes the answer likelier. Rows
+    without a score pass."""
     found = row["grounding"]
     if rules.grounding is None or found is None or found >= rules.grounding:
         return None

@@ -9,19 +9,20 @@ from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import QUESTION_MARKS, STOP_WORDS, content_words, is_asked
 
 _SENTENCE_WORDS = 3
-"""An answer with this many words and a finite verb is a sentence. In the sample and public taxonomies, seed answers without an
-end mark are phrases of up to four words, none with a finite verb."""
+"""An answer with at least this many words and a finite verb is a sentence. In the sample and public taxonomies, seed answers
+without an end mark are phrases of up to four words, none with a finite verb."""
 _MOST_OF_SENTENCE = 2 / 3
-"""An answer with more of a source sentence than this, but not all of it, is cut off."""
+"""An answer that begins a source sentence and has more than this share of it, but not all of it, is cut off."""
 _ECHO = 6
-"""An answer that ends in the question's last six words, question mark included, repeats it."""
+"""An answer that is a question, and ends in the same six words as the row's question, only repeats it."""
 _QUOTED = 3
-"""A refusal whose last three words are in the question or source is what the row is about."""
+"""A refusal whose last three words are in the question or source is not the teacher's, but what the row is about."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
 
 
 def leaked_tag(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject markup of prompts or of the teacher's output format, unless the row's source has it."""
+    """Reject rows whose question or answer has markup of prompts, chat templates or the teacher's output format that the row's
+    source does not have."""
     source = row["support"] or ""
     for text in (row["question"], row["answer"]):
         for found in phrases.LEAKED_TAG.finditer(text):
@@ -31,7 +32,8 @@ def leaked_tag(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject rows in which the teacher, not question or source, says what it cannot do or (knowledge) what the source lacks."""
+    """Reject rows in which the teacher refuses: the answer or question says what the teacher cannot do, or the answer says, in
+    knowledge, what the source lacks. A refusal of the answer that question or source also has is not the teacher's."""
     answer, given = row["answer"], f"{row['question']} {row['support'] or ''}".casefold()
     found = phrases.REFUSAL.search(answer) or phrases.NO_ANSWER.fullmatch(answer)
     if not found and row["kind"] == "knowledge":
@@ -44,7 +46,8 @@ def refusal(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject knowledge rows, shown without their document, that mention 'the text' or ask about an unexplained 'it'."""
+    """Reject knowledge rows that mention 'the text' or ask about an unexplained 'it', since models see these rows without their
+    document. Rows with a context (document instructions) pass."""
     if row["kind"] != "knowledge" or row["context"]:
         return None
     question, answer = row["question"], row["answer"]
@@ -58,17 +61,18 @@ def points_at_source(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def no_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions without a question mark."""
+    """Reject questions that do not end in a question mark, if the flow asks for one (`rules.question_mark`)."""
     return "question lacks its '?'" if rules.question_mark and not is_asked(row["question"]) else None
 
 
 def open_end(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject texts that end in a word or mark after which something must follow."""
+    """Reject rows whose question or answer ends in a word or mark after which something must follow."""
     return _ends_in(phrases.OPEN_END, row)
 
 
 def open_preposition(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject texts that end in a preposition: a separate rule, since leaves with phrases such as 'take part in' disable it."""
+    """Reject rows whose question or answer ends in a preposition. This is a rule of its own, so that leaves with phrases such
+    as 'take part in' switch off nothing else."""
     return _ends_in(phrases.OPEN_PREPOSITION, row)
 
 
@@ -80,7 +84,7 @@ def _ends_in(ending: re.Pattern[str], row: Row) -> Reason:
 
 
 def open_bracket(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject texts with a bracket that is not closed."""
+    """Reject rows whose question or answer has more opening than closing brackets or quotation marks of a kind."""
     for column in ("question", "answer"):
         for opening, closing in _BRACKETS:
             if row[column].count(opening) > row[column].count(closing):
@@ -89,7 +93,8 @@ def open_bracket(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def half_word(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers whose last word is unknown to the leaf, but begins the word that follows in the question or source."""
+    """Reject answers whose last word is cut off. The leaf does not know such a word; in the question or source it is never
+    whole, but begins a longer word that comes after the answer's last word but one."""
     text = row["answer"].casefold().strip()
     if not text[-1].isalnum():
         return None
@@ -104,7 +109,10 @@ def half_word(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def unfinished(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers that are a sentence without an end, as their verb or their source shows."""
+    """Reject answers whose last line is a sentence without an end mark.
+
+    It is one if a sentence of the source goes on there, or if it has a finite verb and any seed's answer has an end mark.
+    """
     *earlier, line = row["answer"].strip().splitlines()
     bare = any(each.rstrip()[-1].isalnum() for each in earlier if len(each.split()) >= _SENTENCE_WORDS)
     words = line.casefold().split()
@@ -116,7 +124,11 @@ def unfinished(row: Row, rules: Rules, leaf: Profile) -> Reason:
 
 
 def _is_cut_off(words: list[str], sentence: str) -> bool:
-    """Tell whether the words are most of a sentence or its beginning up to a determiner, or end before a content word."""
+    """Tell whether a sentence of the source goes on where the words end.
+
+    Either it begins with the words, and they are most of it or a determiner follows; or it only has their last two words, and a
+    content word follows.
+    """
     text = " ".join(words)
     if text in sentence:
         most = _MOST_OF_SENTENCE * len(sentence) < len(text) < len(sentence.rstrip(f".!。{QUESTION_MARKS}"))
@@ -127,7 +139,8 @@ def _is_cut_off(words: list[str], sentence: str) -> bool:
 
 
 def repetitive(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject texts with the same three words again and again, as small models in a loop write, and repeated questions."""
+    """Reject rows whose context or answer repeats more than a fifth of its runs of three words (and more than one), as small
+    models in a loop write, and answers that only repeat the question."""
     for column in ("context", "answer"):
         words = (row[column] or "").casefold().split()
         triples = list(zip(words, words[1:], words[2:], strict=False))

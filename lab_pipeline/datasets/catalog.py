@@ -21,33 +21,39 @@ from lab_pipeline.taxonomy.withdrawals import withdrawals
 
 @dataclass(frozen=True)
 class Catalog:
-    """One entry for each leaf of the snapshot with this id."""
+    """One entry for each leaf of a snapshot; `snapshot` is its id."""
 
     snapshot: str
     leaves: list[CatalogEntry]
 
     @property
     def in_use(self) -> list[CatalogEntry]:
-        """Return the leaves that contribute rows, seeds or passages."""
+        """Return the entries of the leaves that contribute rows, seeds or passages to the data sets."""
         return [entry for entry in self.leaves if entry["source"]]
 
     @property
     def contents(self) -> dict[str, str]:
-        """Return the content hash of each leaf in use, by leaf."""
+        """Return the hash of what each leaf in use contributes, by the leaf's key."""
         return {entry["leaf"]: entry["content"] for entry in self.in_use if entry["content"]}
 
     @property
     def stale(self) -> list[str]:
-        """Return the leaves to refresh: those whose rows are old, and those that have none yet."""
+        """Return the keys of the leaves to refresh: those with rows of an earlier plan, and those with no rows yet."""
         return [entry["leaf"] for entry in self.leaves if entry["state"] in ("behind", "missing")]
 
 
 def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], generated: bool) -> Catalog:
-    """Build the catalog of a snapshot's leaves; removed leaves are not in it.
+    """Build the catalog of a snapshot's leaves; leaves that the taxonomy no longer has are not in it.
+
+    A withdrawn leaf contributes nothing. A stale or quarantined leaf contributes the rows of its last successful refresh, if
+    any, without those that people banned since.
 
     Args:
-        plans: plans of the usable leaves, by leaf.
-        generated: False if the settings want no generated rows; existing ones are then not used either.
+        plans: plans of the usable leaves, by key.
+        generated: False if the settings want no generated rows. Leaves then contribute seeds and passages only.
+
+    Raises:
+        LabError: the home's `reviews.yaml` is wrong.
     """
     withdrawn = withdrawals(home)
     reviews = reviews_in_force(home, snapshot.reviews)
@@ -80,7 +86,7 @@ def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ge
 
 
 def store_catalog(home: Home, catalog: Catalog) -> None:
-    """Store a catalog and make it the current one."""
+    """Store a catalog as a Parquet file named by its hash, and make it the current one."""
     path = home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
     write_rows(path, catalog.leaves, CATALOG_SCHEMA)
     write_json(home.datasets / "catalog.json", {"snapshot": catalog.snapshot, "file": path.name})
@@ -100,12 +106,12 @@ def current_catalog(home: Home) -> Catalog:
 
 
 def curated_rows(home: Home, entry: CatalogEntry) -> list[CuratedRow]:
-    """Read the curated rows of a catalog entry, without banned ones."""
+    """Read the curated rows of a catalog entry, without those that people banned; none if the leaf has no curated table."""
     return curated_table(home, entry).to_pylist()
 
 
 def curated_table(home: Home, entry: CatalogEntry, columns: list[str] | None = None) -> pa.Table:
-    """Read the curated rows of a catalog entry as a table, with all columns or some."""
+    """Read the `curated_rows` of a catalog entry as a table, with the named columns or all."""
     if not entry["curated"]:
         return CURATED_SCHEMA.empty_table().select(columns or CURATED_SCHEMA.names)
     banned = entry.get("banned")  # catalogs of earlier releases lack it
@@ -116,7 +122,7 @@ def curated_table(home: Home, entry: CatalogEntry, columns: list[str] | None = N
 
 
 def frozen_leaf(home: Home, entry: CatalogEntry) -> FrozenLeaf:
-    """Read the seeds and passages of a leaf in use, from which its rows were generated."""
+    """Read the frozen source of a leaf in use: the seeds, passages and descriptions from which its rows were generated."""
     assert entry["source"], "a leaf in use has a source"
     return read_json(home.leaf_source(entry["source"]))
 
@@ -124,7 +130,8 @@ def frozen_leaf(home: Home, entry: CatalogEntry) -> FrozenLeaf:
 def _state_and_note(
     home: Home, row: SnapshotRow, generated: bool, plan: LeafPlan | None, refreshed: LeafState | None
 ) -> tuple[str, str | None]:
-    """Return the state of a leaf that is not withdrawn (see `CatalogEntry.state`), and a note for people."""
+    """Return the state of a leaf that is not withdrawn (see `CatalogEntry.state`), and a note for people that says why the leaf
+    is quarantined, behind or missing."""
     if not row["usable"]:
         problems = "; ".join(f"line {problem['line']}: {problem['message']}" for problem in row["problems"][:3])
         return "quarantined", problems + ("; last good rows in use" if refreshed else "")
@@ -138,7 +145,8 @@ def _state_and_note(
 
 
 def _add_rows(home: Home, entry: CatalogEntry, refreshed: LeafState, reviews: Sequence[Review]) -> None:
-    """Fill in the columns that describe a leaf's rows, without those that people banned."""
+    """Fill in what a refreshed leaf contributes: its kind, the fingerprints of its curated table and frozen source, the ids of
+    curated rows that people banned, the number of all other curated rows, and the hash of their texts and the source."""
     entry |= {"kind": refreshed.kind, "curated": refreshed.curated, "source": refreshed.source}
     texts = []
     for row in curated_rows(home, entry):

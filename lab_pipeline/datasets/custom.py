@@ -1,6 +1,6 @@
 """Read custom data sets: JSONL or Parquet files of conversations, and InstructLab recipes (YAML) that list such files.
 
-`custom_format` describes the rows. A row that is wrong is excluded with its file and line; the others are used.
+`custom_format` describes the rows. A wrong row is excluded and reported with its file and line; all other rows are used.
 """
 
 import json
@@ -33,7 +33,7 @@ class _RecipeMetadata(BaseModel):
 
 
 class _Recipe(BaseModel):
-    """A recipe of instructlab-sdg's."""
+    """A recipe in the format of instructlab-sdg."""
 
     datasets: list[DatasetSettings]
     metadata: _RecipeMetadata = _RecipeMetadata()
@@ -42,8 +42,9 @@ class _Recipe(BaseModel):
 def custom_rows(datasets: list[DatasetSettings], seed: int) -> tuple[list[pa.Table], list[ExcludedRow]]:
     """Read custom data sets; return their rows, one table under `TRAINING_SCHEMA` for each file, and the unreadable rows.
 
-    A sample is drawn by hash of its rows and `seed`. Where upstream repeats rows to reach a number, all are taken once. A
-    recipe's system prompt, if it has one, replaces that of each row, as upstream does it.
+    From each file, take as many rows as its sampling size says, a number or a share, chosen by hash of the row's id and `seed`.
+    Where upstream repeats rows to reach a number, all are taken once. A recipe's system prompt, if it has one, replaces the
+    system message of each row, as upstream does it.
 
     Raises:
         CustomDataError: a file is missing or of another kind, or a recipe is wrong.
@@ -62,10 +63,10 @@ def custom_rows(datasets: list[DatasetSettings], seed: int) -> tuple[list[pa.Tab
 
 
 def custom_contents(datasets: list[DatasetSettings]) -> list[tuple[str, int | float, str]]:
-    """Return all that the rows of custom data sets depend on: each file's hash, sampling size and system prompt.
+    """Return all that the rows of custom data sets depend on: (hash, sampling size, system prompt) of each file.
 
     Raises:
-        CustomDataError: as `custom_rows`.
+        CustomDataError: a file cannot be read, or a recipe is wrong.
     """
     contents = []
     for path, size, system_prompt in _files(datasets):
@@ -75,7 +76,8 @@ def custom_contents(datasets: list[DatasetSettings]) -> list[tuple[str, int | fl
 
 
 def _files(datasets: list[DatasetSettings]) -> Iterator[tuple[Path, int | float, str]]:
-    """Yield each file with sampling size and system prompt; recipes are resolved."""
+    """Yield (path, sampling size, system prompt) of each file. A recipe is replaced by the files that it lists, whose paths
+    start at the recipe's folder; a file outside a recipe has the system prompt ''."""
     for dataset in datasets:
         path = Path(dataset.path)
         if path.suffix in (".yaml", ".yml"):
@@ -107,7 +109,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path, system_prompt: str) -> tuple[pa.Table, list[ExcludedRow]]:
-    """Read one file; return its rows and the unreadable ones."""
+    """Read one file; return its rows as a table, and the unreadable rows. Empty lines are skipped."""
     tables, unreadable = [TRAINING_SCHEMA.empty_table()], []
     rows: list[TrainingRow] = []
     with _readable(path):
@@ -127,7 +129,7 @@ def _read(path: Path, system_prompt: str) -> tuple[pa.Table, list[ExcludedRow]]:
 
 
 def _raw_rows(path: Path) -> Iterator[bytes | dict[str, object]]:
-    """Yield the rows of a Parquet file, or the lines of another one."""
+    """Yield the rows of a Parquet file as dictionaries, or the lines of any other file as bytes."""
     if path.suffix == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS):
             yield from batch.to_pylist()

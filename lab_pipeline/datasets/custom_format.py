@@ -26,14 +26,14 @@ class RowError(Exception):
 
 
 def parse_row(raw: bytes | dict[str, object], system_prompt: str, place: str) -> TrainingRow:
-    """Convert a JSON line, or a row of a Parquet file, to a training row.
+    """Convert a JSON line, or a row of a Parquet file, to a training row of the source `own`.
 
     Args:
         system_prompt: replaces the row's own system message; '' leaves it.
-        place: file name and line.
+        place: file name and line, which become the `source_row`.
 
     Raises:
-        RowError: the row cannot be used.
+        RowError: the row is no JSON object in UTF-8, or one of its keys is wrong.
     """
     try:
         row = json.loads(raw) if isinstance(raw, bytes) else raw
@@ -53,7 +53,8 @@ def parse_row(raw: bytes | dict[str, object], system_prompt: str, place: str) ->
 
 
 def _messages(row: dict[str, object]) -> tuple[list[Turn], bool]:
-    """Return the row's messages, and whether they came as one text of the role `pretraining`."""
+    """Return the row's messages (a system message if it has one, then user and assistant in turn), and whether user and
+    assistant came as one text of the role `pretraining`, which is split. Raise RowError for any other messages."""
     found = row.get("messages")
     if found is None:
         found = [{"role": role, "content": row[role]} for role in _ROLE_COLUMNS if row.get(role)]

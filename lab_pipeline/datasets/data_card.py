@@ -26,16 +26,17 @@ _HUB_LICENCES = {
 """SPDX ids that the hub knows, by the same names in lower case."""
 
 Counts = Counter[tuple[str | None, str]]
-"""Number of rows by leaf (None: of no leaf) and source."""
+"""Number of rows by (leaf, source); the leaf is None for rows that belong to no leaf."""
 
 
 def data_card(
     splits: Mapping[Phase, dict[str, Counts]], digests: Mapping[Phase, str], questions: dict[str, int], snapshot: Snapshot
 ) -> str:
-    """Render the card; the leaves' licences are those in the snapshot.
+    """Return the card's text: the hub's front matter, the rows of each split by source, and for each leaf the number of its
+    rows and the works and licences that the snapshot states.
 
     Args:
-        splits: number of rows in each split of each phase.
+        splits: for each phase, number of rows by split, leaf and source.
         digests: hash of each phase's data set.
         questions: number of multiple-choice questions by leaf.
     """

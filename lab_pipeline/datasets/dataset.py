@@ -19,12 +19,12 @@ from lab_pipeline.datasets.rows import conversations
 Phase = Literal["knowledge", "skills"]
 
 _BATCH_ROWS = 50_000
-"""Rows that are put in order and written together."""
+"""Approximate number of rows that are put in order and written together."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One phase's training data: a Parquet file named by the hash of its rows. Described in `PHASE.json`."""
+    """The training data of one phase: a Parquet file named by the hash of its rows, which `PHASE.json` describes."""
 
     phase: Phase
     made_from: str
@@ -34,20 +34,20 @@ class Dataset:
     digest: str
     path: Path
     rows: int
-    """Rows to train on, without those to validate on; likewise `by_source` and `by_leaf`."""
+    """Number of rows to train on. Like `by_source` and `by_leaf`, it does not count rows to validate on."""
     by_source: dict[str, int]
     by_leaf: dict[str, int]
     validation: dict[str, int]
-    """Rows to validate on, by leaf; the general ones as `general`."""
+    """Number of rows to validate on, by leaf; those of no leaf as `general`."""
     excluded: dict[str, int]
-    """Excluded rows by rule."""
+    """Number of excluded rows, by rule."""
 
     def read(self) -> list[TrainingRow]:
-        """Read all rows."""
+        """Read all rows, those to validate on included."""
         return read_rows(self.path)
 
     def head(self, count: int = 5) -> list[TrainingRow]:
-        """Read the first rows."""
+        """Read the first `count` rows, or all if there are fewer."""
         return next(pq.ParquetFile(self.path).iter_batches(count), TRAINING_SCHEMA.empty_table()).to_pylist()
 
 
@@ -55,7 +55,7 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
     """Load the phase's current data set.
 
     Raises:
-        NotMaterialized: it was not materialized yet, or by a release that did not record how it was mixed.
+        NotMaterialized: it was not materialized yet, or only by a release that did not record how data sets were mixed.
     """
     pointer = home.datasets / f"{phase}.json"
     described = read_json(pointer) if pointer.exists() else {}
@@ -65,7 +65,11 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
 
 
 def excluded_rows(home: Home) -> list[tuple[str, ExcludedRow]]:
-    """Read the rows that the current data sets exclude, each with the name of its data set."""
+    """Read the rows that were excluded from the current data sets, each as (name of its data set, row).
+
+    Raises:
+        NotMaterialized: a data set is of a release that did not record how data sets were mixed.
+    """
     found = []
     for phase in get_args(Phase):
         if (home.datasets / f"{phase}.json").exists():
@@ -83,9 +87,10 @@ def store_dataset(
     mixed_by: str,
     seed: int,
 ) -> Dataset:
-    """Shuffle rows, write them and the excluded ones, and make them the phase's current data set.
+    """Shuffle rows, write them and, in a file beside them, the excluded rows, and make them the phase's current data set.
 
     The order depends on the rows' ids and the seed alone, so equal rows give equal bytes, whatever order they come in.
+    `made_from` and `mixed_by` are the fingerprints to record (see `Dataset`).
     """
     ranks, row_digests = [], []
     by_source, by_leaf, validation = Counter[str](), Counter[str](), Counter[str]()
@@ -123,13 +128,17 @@ def store_dataset(
 
 
 def _ranks(ids: list[str], seed: int) -> np.ndarray:
-    """Return 64-bit numbers that order the rows by seed, evenly spread since the ids are hashes."""
+    """Return a 64-bit number for each row, which depends on its id and the seed: sorted by these, the rows are shuffled.
+
+    The numbers are evenly spread, since the ids are hashes.
+    """
     mask, odd = int(digest([seed, "order"])[:16], 16), 0x9E3779B97F4A7C15  # Fibonacci hashing: Knuth, TAOCP 3, section 6.4
     return (np.array([int(row[:16], 16) for row in ids], np.uint64) ^ np.uint64(mask)) * np.uint64(odd)
 
 
 def _shuffled(tables: list[pa.Table], ranks: list[np.ndarray]) -> Iterator[pa.Table]:
-    """Yield the rows in the order of their ranks: each batch holds an equal range of ranks, so about `_BATCH_ROWS` rows."""
+    """Yield the rows in the order of their ranks, in batches. Each covers an equal range of ranks, so it has about
+    `_BATCH_ROWS` rows."""
     batches = np.uint64(sum(map(len, tables)) // _BATCH_ROWS + 1)
     batch_of = [(rank >> np.uint64(32)) * batches >> np.uint64(32) for rank in ranks]
     for batch in range(int(batches)):

@@ -1,7 +1,7 @@
-"""Exclude rows that the checks on data sets would stop a run for.
+"""Exclude the rows for which the checks on data sets would stop a run.
 
-These are rows with chat markup, rows that repeat a held-out question, and rows that repeat one of another leaf: the same
-question, or nearly the same conversation.
+These are rows with chat markup, rows that repeat a held-out question, rows with the same prompt as an earlier row, and rows
+with nearly the same conversation as an earlier row of another leaf.
 """
 
 import re
@@ -25,7 +25,7 @@ _BATCH_ROWS = 50_000
 
 
 class Exclusion(NamedTuple):
-    """Why a row is excluded; see `ExcludedRow`."""
+    """Why a row is excluded; `ExcludedRow` describes the fields."""
 
     rule: str
     reason: str
@@ -34,15 +34,15 @@ class Exclusion(NamedTuple):
 
 
 def excluded_row(source_row: str, leaf: str | None, question: str, exclusion: Exclusion) -> ExcludedRow:
-    """Describe an excluded row."""
+    """Build the record of an excluded row; `source_row` becomes its id."""
     return cast(ExcludedRow, {"id": source_row, "leaf": leaf, "question": question, **exclusion._asdict()})
 
 
 def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[list[pa.Table], list[ExcludedRow]]:
-    """Split rows into those to keep, under `TRAINING_SCHEMA`, and those excluded.
+    """Split rows into those to keep, as tables under `TRAINING_SCHEMA`, and records of those excluded.
 
-    The order of the rows is their precedence: of two that repeat each other, the earlier one stays. Seeds of one leaf may ask
-    the same question and answer it in several ways.
+    The order of the rows is their precedence: of two rows that repeat each other, the earlier one stays. Two kinds of rows may
+    share a prompt: seeds of one leaf, which may answer a question in several ways, and rows of the source `document`.
     """
     seed_leaves: dict[int, str] = {}
     """Leaf of each kept seed, by the row's index in `prompts`."""
@@ -77,7 +77,7 @@ def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[lis
 
 
 def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the same rows in larger tables of one chunk each."""
+    """Yield the same rows, in the same order, in larger tables of one chunk each; the last one may be small or empty."""
     held: list[pa.Table] = []
     for table in tables:
         held.append(table)
@@ -88,7 +88,8 @@ def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _exclusion(turns: list[tuple[str, str]], leak: str | None) -> Exclusion | None:
-    """Return why a row must be excluded whatever the other rows are, if it must."""
+    """Return why a row must be excluded whatever the other rows are: chat markup, or `leak`, the held-out question that the row
+    repeats. None if neither applies."""
     for _, text in turns:
         if markup := _MARKUP.search(text):
             return Exclusion("markup", f"holds the chat markup {markup.group()!r}")
@@ -96,7 +97,10 @@ def _exclusion(turns: list[tuple[str, str]], leak: str | None) -> Exclusion | No
 
 
 def _same_prompts(prompts: np.ndarray) -> dict[int, tuple[int, None]]:
-    """Map each row whose prompt equals an earlier one's to the first that has it."""
+    """Map each row whose prompt equals an earlier row's to the first row with this prompt; rows are given by index.
+
+    The None beside it says that no similarity was measured.
+    """
     order = np.argsort(prompts, kind="stable")
     new = np.diff(prompts[order], prepend=~prompts[order[:1]]) != 0
     first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
@@ -106,10 +110,12 @@ def _same_prompts(prompts: np.ndarray) -> dict[int, tuple[int, None]]:
 def _exclude_repeats(
     batches: list[pa.Table], repeats: Mapping[int, tuple[int, float | None]], rule: str, relation: str
 ) -> list[ExcludedRow]:
-    """Remove rows that repeat others from `batches`, in place, and return them.
+    """Remove rows that repeat other rows from `batches`, in place, and return records of the rows removed.
 
     Args:
-        repeats: maps a row's index, over all batches, to the row that it repeats and their similarity.
+        repeats: maps a row's index, over all batches, to the index of the row that it repeats and their similarity.
+        rule: the rule to record.
+        relation: the beginning of the reason to record, which the other row's leaf completes.
     """
     rows = sorted(repeats)
     names = pa.concat_tables([batch.select(["source_row", "leaf"]) for batch in batches])

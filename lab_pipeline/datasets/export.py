@@ -1,9 +1,10 @@
-"""Export a home's data sets in the formats of other tools, to one folder that can be moved.
+"""Export a home's data sets in the formats of other tools, to one folder that works wherever it is moved.
 
 - `PHASE_SPLIT_msgs.jsonl`: rows of `id`, `messages`, `metadata` (JSON text) and `unmask`, as instructlab-training and
   training_hub read them, and `PHASE_recipe.yaml`, which names the training split as instructlab-sdg's recipes do: paths start
   at the recipe's folder. A phase without rows has neither.
-- `multiple_choice/`: for each knowledge leaf its held-out questions, with a task file for lm-eval (see `multiple_choice`).
+- `multiple_choice/`, if phase *knowledge* is exported: for each knowledge leaf its held-out questions, with a task file for
+  lm-eval (see `multiple_choice`).
 - `README.md`: a data-set card for the Hugging Face hub.
 """
 
@@ -34,11 +35,12 @@ from lab_pipeline.taxonomy.snapshot import load_snapshot
 
 
 def export_datasets(home: Home, phases: list[Phase], folder: Path, settings: Settings) -> list[str]:
-    """Write the current data sets of these phases to a new folder; return its files' names, sorted.
+    """Write the current data sets of these phases to a new folder; return the paths of its files within the folder, sorted.
 
     Raises:
         LabError: the folder exists already.
-        NotMaterialized: a data set, or the held-out questions, were not materialized yet, or not since the catalog.
+        NotMaterialized: the catalog, the held-out questions or a data set were not materialized yet, or a data set was mixed
+            from others than the current catalog, held-out questions or custom data sets.
     """
     if folder.exists():
         raise LabError(f"{folder}: exists already; name a new folder for the export")
@@ -64,14 +66,15 @@ def export_datasets(home: Home, phases: list[Phase], folder: Path, settings: Set
 
 
 def exported_row(row: TrainingRow) -> dict[str, object]:
-    """Convert a training row to InstructLab's columns; leaf and source go to the metadata."""
+    """Convert a training row to InstructLab's columns: `id`, `messages`, `metadata` and `unmask`. Leaf, source and source row
+    go to the metadata; the split is left out, since each split has a file of its own."""
     metadata = json.loads(row["metadata"]) | {"leaf": row["leaf"], "source": row["source"], "source_row": row["source_row"]}
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
     return {"id": row["id"], "messages": row["messages"], "metadata": text, "unmask": row["unmask"]}
 
 
 def _write_rows(dataset: Dataset, licences: dict[str, list[str]], folder: Path) -> dict[str, Counts]:
-    """Write each split's rows, in the data set's order; return the number of rows by split, leaf and source."""
+    """Write a JSONL file for each split that has rows, in the data set's order; return each split's row counts."""
     counts: dict[str, Counts] = {}
     files: dict[str, TextIO] = {}
     with ExitStack() as stack:
@@ -86,7 +89,7 @@ def _write_rows(dataset: Dataset, licences: dict[str, list[str]], folder: Path) 
 
 
 def _rows(dataset: Dataset, licences: dict[str, list[str]]) -> Iterator[TrainingRow]:
-    """Read the rows with today's licences, as the card states them; an edit of these mixes no data set anew."""
+    """Read the rows with the licences in force now, as the card states them. Editing one makes no data set stale."""
     with pq.ParquetFile(dataset.path) as table:
         for batch in table.iter_batches(10_000):
             yield from with_licences(pa.Table.from_batches([batch]), licences).to_pylist()

@@ -1,4 +1,4 @@
-"""Load the general questions: one set measures forgetting and is never trained on, another is replayed."""
+"""Load the general questions: one set measures forgetting and is never trained on, the other is replayed in training."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class GeneralSetError(LabError):
 
 @dataclass(frozen=True)
 class GeneralSets:
-    """General questions: `questions` to measure by, `replay` to train on."""
+    """The general questions: `questions` measure forgetting, `replay` are for training and validation."""
 
     questions: list[GeneralQuestion]
     replay: list[GeneralQuestion]
@@ -28,7 +28,7 @@ def load_general(folder: str | Path | None) -> GeneralSets:
     """Read `questions.jsonl` and `replay.jsonl` of a folder; None means the shipped set.
 
     Raises:
-        GeneralSetError: a file is missing, or a line of it is wrong.
+        GeneralSetError: a file is missing, or a line is no JSON object with exactly the keys of `GeneralQuestion`, none empty.
     """
     folder = Path(folder) if folder else SHIPPED
     return GeneralSets(_load(folder / "questions.jsonl"), _load(folder / "replay.jsonl"))

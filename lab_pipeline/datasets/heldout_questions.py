@@ -1,4 +1,4 @@
-"""Build, store and load the held-out questions, by which models are tested."""
+"""Build, store and load the held-out questions, with which models are tested."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from lab_pipeline.datasets.catalog import Catalog
 def build_heldout(
     catalog: Catalog, snapshot_rows: Sequence[SnapshotRow], general: list[GeneralQuestion], withheld: list[str]
 ) -> HeldoutSet:
-    """Collect the held-out questions of each leaf in use, and the general questions.
+    """Collect the held-out questions of each leaf in use, the general questions and the withheld prompts, with a hash of all.
 
     Args:
         snapshot_rows: rows of the snapshot from which the catalog was built.
@@ -39,7 +39,7 @@ def load_heldout(home: Home) -> HeldoutSet:
     """Load the current held-out questions.
 
     Raises:
-        NotMaterialized: heldout_questions was not materialized yet, or by a release that withheld less.
+        NotMaterialized: heldout_questions was not materialized yet, or only by a release that recorded no withheld prompts.
     """
     path = home.datasets / "heldout.json"
     heldout: HeldoutSet | None = read_json(path) if path.exists() else None
@@ -49,7 +49,8 @@ def load_heldout(home: Home) -> HeldoutSet:
 
 
 def heldout_prompts(heldout: HeldoutSet) -> list[str]:
-    """List the prompts that no training row may repeat, each once: of the leaves, general, and withheld."""
+    """Return, each once, the prompts that no training row may repeat: the leaves' held-out questions with their contexts, the
+    general questions, and the withheld prompts."""
     prompts = [
         as_prompt(question["question"], question["context"])[0]["content"]
         for questions in heldout["leaves"].values()

@@ -8,7 +8,7 @@ and general questions against forgetting. `exclusion` compares rows of several l
 The rows stay in Arrow tables, are read leaf by leaf and written batch by batch; only single rows become Python objects.
 
 Some rows of each leaf (see `splits`) and some general questions are for validation: no model learns from them, and training
-takes the epoch that does best on them. Phase 2 also validates on phase 1's, to notice if phase 1 is forgotten.
+takes the epoch that does best on them. Phase 2 also has phase 1's validation rows, to notice if phase 1 is forgotten.
 """
 
 import random
@@ -48,7 +48,14 @@ from lab_pipeline.text.leaks import LeakDetector
 def mix_knowledge(
     home: Home, catalog: Catalog, heldout: HeldoutSet, replay: Sequence[GeneralQuestion], recipe: Recipe, settings: Settings
 ) -> Dataset:
-    """Build and store phase 1's data."""
+    """Build phase 1's data set, store it as the current one with the rows that it excludes, and return it.
+
+    Args:
+        replay: general questions to draw from; the recipe says how many.
+
+    Raises:
+        CustomDataError: a custom data set cannot be read.
+    """
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] == "knowledge"]
     custom, unreadable = custom_rows(settings.mixing.knowledge, settings.seed)
     curated = (_curated(home, entry, recipe.validation.share, settings.seed) for entry in leaves)
@@ -75,10 +82,15 @@ def mix_skills(
     settings: Settings,
     knowledge: Dataset,
 ) -> Dataset:
-    """Build and store phase 2's data.
+    """Build phase 2's data set, store it as the current one with the rows that it excludes, and return it.
+
+    Args:
+        replay: general questions to draw from; the recipe says how many.
+        knowledge: phase 1's data set.
 
     Raises:
-        NotMaterialized: phase 1's data was mixed from other sources, or in another way.
+        NotMaterialized: phase 1's data set was mixed from other sources, by other shares, or with another seed.
+        CustomDataError: a custom data set cannot be read.
     """
     require_current_sources([knowledge], catalog, heldout, settings.mixing)
     require_current_mixing([knowledge], replay, recipe, settings.seed)
@@ -105,7 +117,7 @@ def mix_skills(
 
 
 def _in_order(catalog: Catalog) -> list[CatalogEntry]:
-    """Sort the leaves in use by key: of rows that repeat each other, the first leaf's stays."""
+    """Return the leaves in use, sorted by key: of rows that repeat each other, the one of the first leaf stays."""
     return sorted(catalog.in_use, key=lambda entry: entry["leaf"])
 
 
@@ -131,7 +143,7 @@ def _curated(home: Home, entry: CatalogEntry, validation_share: float, seed: int
 
 
 def _replayed(rows: pa.Table, share: float, seed: int) -> pa.Table:
-    """Draw a share of phase 1's rows, under new ids."""
+    """Draw a share of phase 1's rows at random, and return them as rows of the source `replay` with new ids."""
     chosen = np.zeros(len(rows), bool)
     chosen[random.Random(digest([seed, "replay"])).sample(range(len(rows)), round(share * len(rows)))] = True
     rows = rows.filter(pa.array(chosen))
@@ -141,7 +153,10 @@ def _replayed(rows: pa.Table, share: float, seed: int) -> pa.Table:
 
 
 def _raft_rows(home: Home, catalog: Catalog, rows: pa.Table, share: float, seed: int) -> pa.Table:
-    """Ask a share of phase 1's questions over documents."""
+    """Ask a share of phase 1's curated rows once more over documents (see `raft`); return these new rows.
+
+    A row whose passage is not found in the leaf's source is skipped.
+    """
     questions: list[TrainingRow] = rows.filter(pc.field("source") == "curated").to_pylist() if share else []
     questions.sort(key=lambda row: digest([seed, "raft", row["id"]]))
     by_leaf = defaultdict(list)
@@ -159,7 +174,8 @@ def _raft_rows(home: Home, catalog: Catalog, rows: pa.Table, share: float, seed:
 
 
 def _general(replay: Sequence[GeneralQuestion], phase: Phase, leaks: LeakDetector, recipe: Recipe, seed: int) -> pa.Table:
-    """Draw the phase's share of the general questions, and those to validate on, which neither phase trains on."""
+    """Draw general questions: as many to train on as the recipe says for the phase, and those to validate on, which are the
+    same for both phases and which neither trains on. Questions that repeat a held-out question are left out."""
     free = [question for question in replay if not leaks.leak(question["question"])]
     free.sort(key=lambda question: digest([seed, "general", question["id"]]))
     first, second = recipe.knowledge.general_replay, recipe.phase("skills").general_replay

@@ -1,6 +1,7 @@
 """Turn held-out questions into multiple choice: draw wrong choices, and write tasks for lm-eval.
 
-InstructLab tests by questions that the teacher wrote from the passages that it also trains on; no training row has seen these.
+InstructLab tests with questions that the teacher wrote from the same passages as the training rows. These are held-out seeds,
+and no training row repeats them.
 """
 
 import json
@@ -18,7 +19,7 @@ from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.text.words import normalised
 
 TAG = "lab_knowledge"
-"""lm-eval's name for the questions of all leaves together."""
+"""The name by which lm-eval runs the tasks of all leaves together."""
 
 MOST_DISTRACTORS = 8
 MOST_CHOICES = 4
@@ -28,7 +29,10 @@ _LOADER = Path(__file__).with_name("lm_eval_questions.py")
 
 
 def draw_distractors(question: Question, answers: Sequence[str], seed: int) -> list[str]:
-    """Draw at most `MOST_DISTRACTORS` answers that differ from the question's own, by hash of seed, question and answer."""
+    """Draw at most `MOST_DISTRACTORS` of the answers as wrong choices, in an order by hash of seed, question and answer.
+
+    Answers that differ only in case or white space count as one; the question's own answer is left out.
+    """
     others = {normalised(answer): answer for answer in sorted(answers)}
     others.pop(normalised(question["answer"]), None)
     prompt = as_prompt(question["question"], question["context"])
@@ -38,9 +42,11 @@ def draw_distractors(question: Question, answers: Sequence[str], seed: int) -> l
 def choice_questions(
     leaf: str, questions: Sequence[HeldoutQuestion], answers: Sequence[str], seed: int
 ) -> list[dict[str, object]]:
-    """Give each question at most `MOST_CHOICES` choices, in an order by hash; leave out questions without a wrong one.
+    """Return a leaf's questions as rows of `id`, `leaf`, `question` (with its context), `choices`, and `answer`, which is the
+    index of the right choice.
 
-    Wrong choices are drawn from `answers`, those of the leaf. Of a row, `answer` is the index of the right choice.
+    Each has at most `MOST_CHOICES` choices, in an order by hash. The wrong ones are drawn from `answers`, the answers of the
+    leaf's seeds; a question for which there is no wrong choice is left out.
     """
     found: list[dict[str, object]] = []
     for question in questions:
@@ -54,7 +60,11 @@ def choice_questions(
 
 
 def write_tasks(home: Home, catalog: Catalog, heldout: HeldoutSet, folder: Path, seed: int) -> dict[str, int]:
-    """Write questions and an lm-eval task for each knowledge leaf that has some; return their number by leaf."""
+    """Write to `folder`, for each knowledge leaf in use, its multiple-choice questions (JSONL) and an lm-eval task (YAML), and
+    the loader that the tasks call; return the number of questions by leaf.
+
+    Leaves without such questions are skipped. If no leaf has any, not even the folder is made.
+    """
     written = {}
     for entry in catalog.in_use:
         leaf = entry["leaf"]
@@ -76,7 +86,7 @@ def write_tasks(home: Home, catalog: Catalog, heldout: HeldoutSet, folder: Path,
 
 
 def _task_name(leaf: str) -> str:
-    """Name a leaf's task; the hash tells apart leaves that differ in signs only, such as `a_b/c` and `a/b_c`."""
+    """Return the name of a leaf's task; its hash tells apart leaves that differ in signs only, such as `a_b/c` and `a/b_c`."""
     return f"lab_{re.sub('[^A-Za-z0-9]+', '_', leaf)[:100].strip('_')}_{digest(leaf)[:6]}"
 
 
@@ -93,5 +103,5 @@ def _task(leaf: str, name: str) -> str:
         "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")],
         "metadata": {"version": 1.0, "leaf": leaf},
     }
-    # The choices are scored by their own text: small models cannot choose among letters.
+    # lm-eval scores each choice by the probability of its own text, because small models cannot choose among letters.
     return f"custom_dataset: !function questions.load\n{yaml.safe_dump(task, sort_keys=False, allow_unicode=True)}"

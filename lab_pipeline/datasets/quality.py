@@ -24,7 +24,7 @@ SUITES = Path(__file__).parent / "suites"
 
 
 class Expectation(BaseModel):
-    """One expectation of a suite."""
+    """One expectation of a suite: `expectation` is its type in Great Expectations, `arguments` are those of this type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,20 +42,21 @@ class ExpectationResult:
     severity: Literal["critical", "warning"]
     passed: bool
     observed: str
-    """The observed value, or the number of unexpected rows with examples."""
+    """The observed value, or the number of unexpected rows with up to three examples."""
 
 
 @cache
 def load_suite(name: str) -> tuple[Expectation, ...]:
-    """Read `suites/NAME.yaml`."""
+    """Return the expectations in `suites/NAME.yaml`."""
     expectations = yaml.safe_load((SUITES / f"{name}.yaml").read_text(encoding="utf-8"))
     return tuple(map(Expectation.model_validate, expectations))
 
 
 def validate(frame: pd.DataFrame, name: str) -> tuple[list[ExpectationResult], str]:
-    """Validate a table by the suite of that name.
+    """Validate a table by the suite of that name; return the results, in the suite's order, and an HTML page that shows them.
 
-    Return the results, in the suite's order, and their HTML page (Data Docs), whose styles come from the web.
+    The page is Great Expectations' (Data Docs), and loads its styles from the web. Great Expectations' analytics are switched
+    off for the process, unless the environment sets them.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -92,7 +93,7 @@ def _result(expectation: Expectation, found: Any) -> ExpectationResult:
 
 
 def curated_frame(rows: pa.Table) -> pd.DataFrame:
-    """Build the table that the suite `curated_rows` validates."""
+    """Build the table that the suite `curated_rows` validates: `id`, `leaf`, `question`, `answer` and `fault` of each row."""
     return _frame({name: rows[name] for name in ("id", "leaf", "question", "answer", "fault")})
 
 
@@ -101,7 +102,10 @@ CHECKED_COLUMNS = ["id", "messages", "leaf", "source", "part"]
 
 
 def training_frame(rows: pa.Table) -> pd.DataFrame:
-    """Build the table that the suite `training_rows` validates; `prompt` joins all but the last message."""
+    """Build the table that the suite `training_rows` validates, with one row for each conversation.
+
+    `prompt` joins the contents of all messages but the last one, of which `answer` is the content and `last_role` the role.
+    """
     messages = rows["messages"].combine_chunks()
     turns = messages.flatten()
     texts = pc.fill_null(turns.field("content"), "")
@@ -123,6 +127,7 @@ def training_frame(rows: pa.Table) -> pd.DataFrame:
 
 
 def _frame(columns: dict[str, pa.ChunkedArray]) -> pd.DataFrame:
-    """Replace nulls by empty texts, since Great Expectations skips nulls; those of leaf and fault are legal and stay."""
+    """Build a data frame in which nulls are replaced by empty texts, since Great Expectations skips nulls. Nulls in `leaf` and
+    `fault` are legal and stay."""
     filled = {name: column if name in ("leaf", "fault") else pc.fill_null(column, "") for name, column in columns.items()}
     return pa.table(filled).to_pandas()

@@ -1,8 +1,8 @@
-"""Ask questions over several documents, of which one or none answers: retrieval-augmented fine-tuning (RAFT).
+"""Ask questions over several documents, of which one or none has the answer: retrieval-augmented fine-tuning (RAFT).
 
-After https://arxiv.org/abs/2403.10131, with the shares of InstructLab's `datamixing.py`: in 40 % of the rows, the passage that
-a question came from stands among three others of its leaf; in the rest, four others stand alone. So the model learns to pick
-the right passage, and to know the answer without it.
+After https://arxiv.org/abs/2403.10131, with the shares of InstructLab's `datamixing.py`. In 40 % of the rows, the prompt has
+the passage that the question came from and three other passages of its leaf; in all other rows, it has four other passages. So
+the model learns to pick the right passage, and to know the answer without it.
 """
 
 import json
@@ -13,14 +13,16 @@ from lab_pipeline.core.storage import digest
 
 GOLD_SHARE = 0.4
 DOCUMENTS = 4
-"""Documents in a prompt, fewer where the leaf has not as many."""
+"""Number of documents in a prompt; fewer if the leaf has fewer passages."""
 
 
 def raft_row(row: TrainingRow, gold: str, passages: list[str], seed: int) -> TrainingRow:
-    """Ask a knowledge row's question once more, after documents that are drawn by hash of the row and `seed`.
+    """Return a new row that asks a knowledge row's question after documents, drawn by hash of the row and `seed`.
+
+    Its metadata record the number of documents, and whether the gold passage is among them (`answered`).
 
     Args:
-        gold: the passage that the row was made from, one of `passages`; it stands alone where its leaf has no other.
+        gold: text of the passage that the row was made from; it is the only document if the leaf has no other passage.
         passages: texts of all passages of the leaf.
     """
     draw = random.Random(digest([seed, "raft", row["id"]]))

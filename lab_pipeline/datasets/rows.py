@@ -27,9 +27,10 @@ PROVENANCE_COLUMNS = ("document", "document_commit", "flow", "taxonomy_commit", 
 
 
 def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
-    """Convert curated rows to training rows, column by column, since there may be millions.
+    """Convert curated rows to training rows of the source `curated`, column by column, since there may be millions.
 
-    Rows whose id is in `validating` are for validation.
+    Rows whose id is in `validating` are for validation, all others for training. The loss covers the whole text of document
+    instructions (`unmask`), and the answers of all other rows.
     """
     ids, leaves = rows["id"].to_pylist(), rows["leaf"].to_pylist()
     provenance = list(zip(*(rows[column].to_pylist() for column in PROVENANCE_COLUMNS), strict=True))
@@ -50,7 +51,7 @@ def instruction_rows(rows: pa.Table, validating: set[str]) -> pa.Table:
 
 
 def _question_answer_turns(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> pa.ListArray:
-    """Join each prompt with its answer as `as_conversation` does."""
+    """Build each row's messages as `as_conversation` does: the prompt by the user, the answer by the assistant."""
     count = len(prompts)
     contents = pa.concat_arrays([*prompts.chunks, *answers.chunks]).take(np.arange(2 * count).reshape(2, count).T.ravel())
     roles = pa.array(["user", "assistant"]).take(np.tile([0, 1], count))
@@ -59,13 +60,14 @@ def _question_answer_turns(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -
 
 
 def seed_row(leaf: str, seed: SeedExample) -> TrainingRow:
-    """Convert a seed example in use: what a person wrote is the best row that a skill has."""
+    """Convert a seed example in use to a training row: what a person wrote is the best row that a skill has."""
     messages = as_conversation(seed["asked"], None, seed["answer"])
     return _row(digest([seed["asked"], seed["answer"]]), messages, {}, leaf=leaf, source="seed")
 
 
 def document_row(leaf: str, domain: str, passage: Passage) -> TrainingRow:
-    """Convert a passage of a document to a row whose loss covers the whole text (`unmask`)."""
+    """Convert a passage of a document to a training row: a question about its heading, or else about the leaf's domain, with
+    the passage as answer. The loss covers the whole text (`unmask`)."""
     subject = passage["heading"] or domain
     messages = as_conversation(f"What do you know about this subject: {subject}?", None, passage["text"])
     metadata = {"document": passage["document"], "document_commit": passage["commit"], "domain": domain}
@@ -74,13 +76,16 @@ def document_row(leaf: str, domain: str, passage: Passage) -> TrainingRow:
 
 
 def general_row(question: GeneralQuestion) -> TrainingRow:
-    """Convert a general question, which is replayed against forgetting."""
+    """Convert a general question, which is replayed against forgetting, to a training row of no leaf."""
     messages = as_conversation(question["question"], None, question["answer"])
     return _row(question["id"], messages, {"category": question["category"]}, leaf=None, source="general")
 
 
 def custom_row(messages: list[Turn], unmask: bool, metadata: Mapping[str, object], place: str) -> TrainingRow:
-    """Build a row of a custom data set. Its id is the hash of its content, so it is the same wherever the file lies."""
+    """Build a training row of a custom data set (source `own`, no leaf); `place`, its file and line, becomes its `source_row`.
+
+    Its id is the hash of messages and `unmask`, so it is the same wherever the file lies.
+    """
     row = _row(digest([messages, unmask]), messages, metadata, leaf=None, source="own", unmask=unmask)
     return {**row, "source_row": place}
 
@@ -101,12 +106,15 @@ def _row(
 
 
 def licences_by_leaf(snapshot: Snapshot) -> dict[str, list[str]]:
-    """Return the licences that each leaf's attribution states."""
+    """Return the licences that each leaf's attribution states, by leaf."""
     return {row["leaf"]: licences(row["attribution"]) for row in snapshot.rows}
 
 
 def with_licences(rows: pa.Table, stated: Mapping[str, list[str]]) -> pa.Table:
-    """Add the licences of its leaf to each row's metadata, which is part of no hash: editing a licence retrains nothing."""
+    """Return the rows with the licences of their leaf in the metadata (`licences`); rows of no leaf stay as they are.
+
+    Metadata is part of no hash, so an edited licence retrains nothing.
+    """
     before = list(zip(rows["metadata"].to_pylist(), rows["leaf"].to_pylist(), strict=True))
     after = {
         (metadata, leaf): _as_json({**json.loads(metadata), "licences": stated.get(leaf, [])}) if leaf else metadata
@@ -121,7 +129,7 @@ def _as_json(metadata: Mapping[str, object]) -> str:
 
 
 def conversations(rows: pa.Table) -> Iterator[list[tuple[str, str]]]:
-    """Yield each row's messages as (role, content)."""
+    """Yield for each row the list of its messages, each as (role, content)."""
     for messages in rows["messages"].chunks:
         turns = messages.flatten()
         flat = list(zip(turns.field("role").to_pylist(), turns.field("content").to_pylist(), strict=True))
@@ -131,7 +139,10 @@ def conversations(rows: pa.Table) -> Iterator[list[tuple[str, str]]]:
 
 
 def user_texts(rows: pa.Table) -> tuple[pa.Array, np.ndarray]:
-    """Return all that users say in the rows, and the index of each text's row; documents hold no question."""
+    """Return the contents of all user messages, and for each the index of its row.
+
+    Rows of the source `document` are left out: their prompts are made from headings and ask for no fact.
+    """
     messages = rows["messages"].combine_chunks()
     turns, row = messages.flatten(), pc.list_parent_indices(messages)
     is_question = pc.not_equal(rows["source"].combine_chunks(), "document").take(row)

@@ -1,8 +1,10 @@
-"""Select validation rows: the facts of training in other words. No model learns from them; the epoch is chosen by them.
+"""Select validation rows, which ask about the facts of training in other words. The epoch is chosen by them; no model learns
+from them.
 
 Rows that ask nearly the same stay together, since a paraphrase among the training rows would turn validation into a test of
-wording. A fact of a document that no other row teaches is for training, since the held-out questions also ask about taught
-facts; facts that no row teaches would make harmless epochs look harmful (`benchmarks/README.md`, choosing the epoch).
+wording. A row on a document's fact is for validation only if a training row teaches the same fact: the held-out questions also
+ask about taught facts, and facts that no row teaches would make harmless epochs look harmful (`benchmarks/README.md`, choosing
+the epoch).
 """
 
 from collections import Counter, defaultdict
@@ -18,11 +20,15 @@ ENOUGH_ROWS = 10
 
 
 def validation_ids(rows: Sequence[CuratedRow], seed_prompts: Sequence[str], share: float, random_seed: int) -> set[str]:
-    """Select validation rows of one leaf: whole groups, in an order by hash, never more than `share` of the rows.
+    """Return the ids of one leaf's validation rows: whole groups of rows that ask nearly the same, never more than `share` of
+    the rows; none if the leaf has fewer than `ENOUGH_ROWS` rows.
+
+    Groups are tried in an order by hash. A group is for training if it has a document instruction, asks nearly the same
+    as a seed in use, or has the last training rows on some fact.
 
     Args:
         rows: curated rows; of their columns, `id`, `kind`, `context`, `question` and `support` are read.
-        seed_prompts: prompts of the leaf's seeds in use; a group that asks nearly the same is for training, as they are.
+        seed_prompts: prompts of the leaf's seeds in use.
     """
     if len(rows) < ENOUGH_ROWS:
         return set()
@@ -42,12 +48,12 @@ def validation_ids(rows: Sequence[CuratedRow], seed_prompts: Sequence[str], shar
 
 
 def _fact(row: CuratedRow) -> str | None:
-    """Return the text of the document that the row asks about; None if the row has a context, or no document."""
+    """Return the text of the document that the row asks about, as its fact; None if the row has a context, or no document."""
     return None if row["context"] else row["support"]
 
 
 def _groups(rows: Sequence[CuratedRow]) -> list[list[CuratedRow]]:
-    """Group rows that share a context or ask nearly the same question, directly or through others (union-find)."""
+    """Group rows that share a context or ask nearly the same question, directly or through other rows (union-find)."""
     parent = list(range(len(rows)))
     known = LeakDetector()
     first_row: dict[str, int] = {}

@@ -1,6 +1,6 @@
 """Tell whether a stored data set is still the one that the current inputs and recipe would give.
 
-A data set carries two fingerprints: `made_from` of its sources, and `mixed_by` of the way they were mixed.
+A data set records two fingerprints: `made_from` is that of its sources, `mixed_by` that of the way they were mixed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,20 +16,26 @@ from lab_pipeline.datasets.dataset import Dataset, Phase
 
 
 def source_fingerprint(catalog: Catalog, heldout: HeldoutSet, custom: MixingSettings) -> str:
-    """Hash the sources of both data sets: leaves, held-out questions and custom data sets."""
+    """Hash the sources of both phases' data sets: what the leaves in use contribute, held-out questions and custom data sets.
+
+    Raises:
+        CustomDataError: a custom data set cannot be read.
+    """
     return digest([catalog.contents, heldout["digest"], [custom_contents(custom.knowledge), custom_contents(custom.skills)]])
 
 
 def mixing_fingerprint(phase: Phase, replay: Sequence[GeneralQuestion], recipe: Recipe, seed: int) -> str:
-    """Hash all else that decides which rows a phase's data set has: general questions, the recipe's shares, the seed."""
+    """Hash all that decides, beside its sources, which rows a phase's data set has: general questions, the recipe's strategy
+    and shares, and the seed."""
     return digest([replay, recipe.mixing(phase), seed])
 
 
 def require_current_sources(datasets: Iterable[Dataset], catalog: Catalog, heldout: HeldoutSet, custom: MixingSettings) -> None:
-    """Raise if a data set was not mixed from these sources.
+    """Refuse data sets that were not mixed from these sources.
 
     Raises:
-        NotMaterialized: as after the catalog alone was built anew; the message names the data sets.
+        NotMaterialized: a data set was mixed from others, for example before the catalog was built anew; the message names it.
+        CustomDataError: a custom data set cannot be read.
     """
     fingerprint = source_fingerprint(catalog, heldout, custom)
     _refuse(
@@ -39,10 +45,10 @@ def require_current_sources(datasets: Iterable[Dataset], catalog: Catalog, heldo
 
 
 def require_current_mixing(datasets: Iterable[Dataset], replay: Sequence[GeneralQuestion], recipe: Recipe, seed: int) -> None:
-    """Raise if a data set was not mixed by this recipe and seed.
+    """Refuse data sets that were not mixed by this recipe, with this seed and these general questions.
 
     Raises:
-        NotMaterialized: as after an edit of the recipe's shares; the message names the data sets.
+        NotMaterialized: a data set was mixed otherwise, as before an edit of the recipe's shares; the message names it.
     """
     _refuse(
         [dataset for dataset in datasets if dataset.mixed_by != mixing_fingerprint(dataset.phase, replay, recipe, seed)],

@@ -8,18 +8,19 @@ from lab_pipeline.taxonomy.leaf import Kind
 
 
 def default_flow(settings: Settings, kind: Kind) -> str:
-    """Name the taxonomy's flow for one kind of leaf: as the settings say, else the one that suits the teacher's strength."""
+    """Return the name of the flow for one kind of leaf: as the settings say, else `simple_KIND` for an embedded teacher, which
+    is small, and `KIND` for any other."""
     return getattr(settings.flows, kind) or (f"simple_{kind}" if settings.teacher.kind == "embedded" else kind)
 
 
 def flows_of_leaves(settings: Settings, kinds: dict[str, Kind]) -> dict[str, Flow]:
-    """Choose the flow of each leaf in `kinds`, by key.
+    """Load the flow of each leaf in `kinds`, which maps leaves' keys to their kinds; return the flows by the same keys.
 
-    The longest key of `flows.leaves` decides that is the leaf or a branch above it, and whose flow serves this kind of leaf;
-    without one, the taxonomy's flow for the kind.
+    A key of `flows.leaves` matches its own leaf and, if it is a branch, all leaves below. Of the matching keys whose flow
+    serves the leaf's kind, the longest wins. A leaf without such a key gets the flow that `default_flow` names.
 
     Raises:
-        FlowError: a flow named in the settings cannot be used, or is set for a leaf of another kind.
+        FlowError: a flow named in the settings cannot be loaded, or serves another kind than the leaf that it is named for.
     """
     load = cache(load_flow)
     branches = sorted(settings.flows.leaves, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""Load and check a flow: `flow.yaml` and the prompt files beside it."""
+"""Load and check a flow: `flow.yaml`, the prompt files that it names and, if a judge gates, `known_rows.yaml`."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent
 KNOWN_ROWS = "known_rows.yaml"
 _OF_LEAF = ("task", "domain", "outline", "heading")
 STOPS_BELOW = 0.5
-"""A judge before a stage stops rows with a lower score: they are more probably bad than good."""
+"""A gating judge before a stage stops rows with a lower score: they are more probably bad than good."""
 
 
 class _Section(BaseModel):
@@ -26,16 +26,17 @@ class _Section(BaseModel):
 
 
 class Start(_Section):
-    """What each row starts from, before the teacher is asked."""
+    """The starting points of a leaf's rows, and the seed examples that their prompts show."""
 
     each: Literal["sentence", "passage", "seed"]
-    """One row for each sentence or passage of the documents (knowledge), or each training seed (skills)."""
+    """Start a row from each sentence or passage of the leaf's documents (knowledge), or start as many rows as the leaf has
+    seeds in use (skills). A prompt shows only the seeds that are drawn as examples."""
     repeats: int = Field(1, ge=1, le=100)
-    """Rows from each start, each time with other examples."""
+    """Number of rows from each starting point. Examples are drawn anew for each repeat."""
     examples: int = Field(3, ge=1, le=20)
-    """Seed examples in the prompt, drawn from the same leaf (local sampling: LAB paper, section 3)."""
+    """Maximum number of seed examples in a prompt, drawn from its leaf (local sampling: LAB paper, section 3)."""
     answers: bool = False
-    """Use the sentence or passage itself as the answer, so that a small model need not rephrase it."""
+    """Take the sentence or passage itself as the answer, so that a small model need not rephrase it, only ask for it."""
 
     @model_validator(mode="after")
     def _can_answer(self) -> Self:
@@ -45,8 +46,11 @@ class Start(_Section):
 
 
 class Augmentation(_Section):
-    """Another form of a passage, such as a summary: pairs are written from it too (`text` in prompts), and it makes a document
-    instruction, which is a row of the passage, one of `instructions`, and this form as the answer."""
+    """Another form of a passage, such as a summary, which the teacher writes.
+
+    The stages write rows from this form (`text` in prompts) as well as from the passage. The form also makes a document
+    instruction: a row with the passage as context, one of `instructions` as question, and the form as answer.
+    """
 
     name: str
     prompt: str
@@ -55,18 +59,18 @@ class Augmentation(_Section):
 
 
 class Stage(_Section):
-    """One request to the teacher. Its reply becomes a column, or question and answer where `output` is pairs."""
+    """A request to the teacher for each row. The reply becomes the column `output`; with `pairs`, both question and answer."""
 
     output: Literal["context", "question", "answer", "pairs"]
     prompt: str
     max_tokens: int = Field(ge=1, le=32_768)
     temperatures: tuple[float, ...] = (0.0,)
-    """One sample for each entry."""
+    """Temperatures at which the prompt is sampled, once for each entry. Each sample continues the row as a row of its own."""
     first_line: bool = False
-    """Keep only the reply's first line, because small models tend to go on."""
+    """Keep only the first line of a reply without labels, because small models tend to go on."""
     several: int = Field(1, ge=1, le=50)
-    """Number of items that the prompt asks for in one reply, as `{{ several }}`. With more than one, and for pairs, each item
-    has a label, such as `Question:`, and makes its own row."""
+    """Number of items that the prompt asks for in one reply, as `{{ several }}`. If there is more than one, or `output` is
+    pairs, the reply must label its texts, such as `Question:`, and each item makes its own row."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -78,22 +82,24 @@ class Stage(_Section):
 
 
 class Judge(_Section):
-    """One verdict on a row. Its score is the expected value of the choices if the judge gives their probabilities, else the
-    value of its choice."""
+    """A question about a row that a judge model answers with one of `choices`.
+
+    The score is the expected value of the choices if the model gives their probabilities, else the value of the one it names.
+    """
 
     name: str
     prompt: str
     choices: dict[str, Annotated[float, Field(ge=0, le=1)]] = {"Yes": 1.0, "No": 0.0}
-    """Value of each verdict that the judge may give. First letters must differ: probabilities are those of first tokens."""
+    """Value of each verdict, from 0 (bad) to 1 (good). First letters must differ: probabilities are those of first tokens."""
     minimum: float = Field(0.5, ge=0, le=1)
     gates: bool = False
-    """Reject rows below `minimum`, provided that the judge separates the flow's known rows. Otherwise the score is advisory:
-    shown and stored."""
+    """Reject rows that score below `minimum` or unreadably, provided that the judge separates its known rows. Otherwise the
+    score is only advice: it is stored and shown, and rejects nothing."""
     before: Literal["question", "answer"] | None = None
-    """Judge before the stage with this output. A gating judge stops rows below `STOPS_BELOW` there, not below its `minimum`,
-    so that a changed threshold never costs a call."""
+    """Judge before the stage with this output; None: judge the whole row. Before a stage, a gating judge stops rows that score
+    below `STOPS_BELOW`. Its `minimum` is applied only in curation, so that a changed `minimum` never costs a call."""
     document_instructions: bool = False
-    """Judge document instructions as well."""
+    """Judge document instructions (see `Augmentation`) as well; only judges of whole rows can."""
 
     @model_validator(mode="after")
     def _can_decide(self) -> Self:
@@ -105,34 +111,40 @@ class Judge(_Section):
 
 
 class Rules(_Section):
-    """Thresholds of the rules in `lab_pipeline.curation.rules`, which need no judge. None switches a rule off."""
+    """Thresholds of the rules in `lab_pipeline.curation.rules`, which need no judge. None or false switches a rule off."""
 
     question_words: tuple[int, int] = (3, 60)
     answer_words: tuple[int, int] = (1, 250)
-    """Least and most words, as for questions; shorter and longer seeds of a leaf widen both ranges for it."""
+    """Minimum and maximum number of words (so is `question_words`). A leaf whose seeds are shorter or longer widens the ranges
+    for that leaf."""
     answer_support: float | None = None
-    """Least share of the answer's content words found in its source; in knowledge, words of the question are not counted."""
+    """Minimum share of the answer's content words that its source has. In knowledge, words of the question do not count."""
     question_support: float | None = None
-    """Least share of the question's content words found in its source."""
+    """Minimum share of the question's content words that its source or the leaf's description has."""
     question_names: float | None = None
-    """If the source is the answer: least share of its content words, the leaf's subject aside, that the question names.
-    'What is the loom?' fits any sentence on looms."""
+    """For rows whose answer is their source, word for word: minimum share of the answer's content words, without those of the
+    leaf's description, that the question must name. 'What is the loom?' fits any sentence on looms."""
     sentence_answers: bool = False
-    """If the source is the answer, it must have the kind of thing that is asked for, such as a number."""
+    """If the answer is the source, word for word, it must have the kind of thing that is asked for, such as a number."""
     on_topic: float | None = 0.65
-    """Least share of a knowledge row's content words found in the leaf's seeds, passages or descriptions. Seeds left out in
-    turn have at least 0.78, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds."""
+    """Minimum share of a knowledge row's content words that the leaf's seeds, passages or descriptions have. A seed that is
+    left out of them has at least 0.78, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds instead,
+    by fixed thresholds (`off_topic`)."""
     grounding: float | None = None
-    """Least grounding score, in nats per answer token; needs a pass of the base model. The packaged one finds little that the
-    other rules miss (benchmarks/grounding.py), so the shipped flows leave it off."""
+    """Minimum grounding score, in nats per answer token. It takes a pass of the base model. With the packaged base model it
+    finds little that the other rules miss (benchmarks/grounding.py), so the shipped flows leave it off."""
     facts: bool = True
-    """Numbers, names and negations of the answer must agree with its source."""
+    """Numbers and names of the answer must be in its source or question, and its negations must agree with the source."""
     question_mark: bool = False
     informative: bool = True
+    """Knowledge answers must say more than their question, or yes or no."""
     language: bool = True
+    """Rows must be in the leaf's language and scripts."""
 
 
 class FlowFile(_Section):
+    """The content of a `flow.yaml`."""
+
     version: int = Field(ge=1)
     kind: Literal["knowledge", "grounded_skill", "freeform_skill"]
     description: str
@@ -161,17 +173,24 @@ class FlowFile(_Section):
 
 
 class KnownRows(_Section):
-    """Rows whose verdict is known, with the columns that the judges' prompts use. A judge may gate if it separates them."""
+    """The content of a `known_rows.yaml`: rows whose verdict is known, each with the variables that the judges' prompts use.
+
+    A judge may gate only if its scores separate the good rows from its bad ones.
+    """
 
     good: tuple[dict[str, str], ...] = Field(min_length=8)
-    """Good to every judge."""
+    """Rows that every judge should find good."""
     bad: dict[str, Annotated[tuple[dict[str, str], ...], Field(min_length=8)]]
-    """Bad to one judge, by the judge's name."""
+    """By the judge's name, rows that this judge should find bad."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow that is ready to run. Its digests tell what a change invalidates: generation, judging or only curation."""
+    """A loaded flow: the content of its `flow.yaml`, its prompts by file name and, if a judge gates, the known rows.
+
+    It has a digest each for generation, judging and curation. An edit of the flow repeats only the steps whose digest it
+    changes and the steps after them.
+    """
 
     name: str
     file: FlowFile
@@ -184,7 +203,8 @@ class Flow:
 
     @property
     def generation_digest(self) -> str:
-        """Hash what decides which rows are generated, including the judges before stages, but not their thresholds."""
+        """Hash what decides which rows are generated: start, augmentations, stages, and the judges before stages, with their
+        prompts. The judges' `minimum` is left out."""
         parts: list[Augmentation | Stage] = [*self.file.augmentations, *self.file.stages]
         prompts = [[part.model_dump(mode="json"), self.prompts[part.prompt]] for part in parts]
         early = [[self._prompt(judge), judge.gates, self._gating_rows(judge)] for judge in self.judges(early=True)]
@@ -200,7 +220,7 @@ class Flow:
         return digest([self.file.rules.model_dump(mode="json"), gates])
 
     def separation_digest(self, judge: Judge) -> str:
-        """Hash what decides whether a model, as this judge, separates the known rows."""
+        """Hash what decides whether a model, asked as this judge, separates the known rows: prompt, choices, and these rows."""
         return digest([self._prompt(judge), self.known_rows(judge)])
 
     def _prompt(self, judge: Judge) -> list[Any]:
@@ -210,20 +230,23 @@ class Flow:
         return self.known_rows(judge) if judge.gates else None
 
     def known_rows(self, judge: Judge) -> tuple[tuple[dict[str, str], ...], tuple[dict[str, str], ...]]:
-        """Return the (good, bad) rows that a judge must separate in order to gate; none if no judge of the flow gates."""
+        """Return the (good, bad) rows that a judge must separate in order to gate; both empty if no judge of the flow gates.
+
+        The good rows are the same for every judge, the bad ones are the judge's own.
+        """
         return (self.known.good, self.known.bad.get(judge.name, ())) if self.known else ((), ())
 
     def judges(self, early: bool) -> list[Judge]:
-        """Return the judges that are asked before a stage, or those of whole rows."""
+        """Return the judges that are asked before a stage if `early`, else the judges of whole rows."""
         return [judge for judge in self.file.judges if bool(judge.before) == early]
 
     def trusting(self, names: Collection[str]) -> Self:
-        """Return the flow in which only these judges gate; the scores of the others are advisory."""
+        """Return a copy of the flow in which no judges but those with these names gate; the scores of all others are advice."""
         judges = tuple(judge.model_copy(update={"gates": judge.gates and judge.name in names}) for judge in self.file.judges)
         return replace(self, file=self.file.model_copy(update={"judges": judges}))
 
     def render(self, prompt: str, variables: Mapping[str, object]) -> tuple[Message, ...]:
-        """Fill in a prompt.
+        """Return the messages of the prompt in the file `prompt`, filled in with `variables`.
 
         Raises:
             FlowError: the prompt uses an undefined variable.
@@ -236,10 +259,11 @@ def shipped_flows() -> list[str]:
 
 
 def load_flow(name: str, kind: Kind | None = None) -> Flow:
-    """Load the shipped flow of that name, or the flow in the folder at that path, and check all of it.
+    """Load a flow, and check all its files. `name` is the name of a shipped flow, or the path of a flow's folder.
 
     Raises:
-        FlowError: there is none, it serves another kind of leaf than `kind`, or one of its files is wrong.
+        FlowError: there is no such flow; it serves another kind of leaf than `kind`; one of its files is missing or wrong; a
+            prompt uses a variable that rows lack; or a gating judge has no bad known rows.
     """
     folder = SHIPPED / name if name in shipped_flows() else Path(name)
     if not (folder / "flow.yaml").is_file():
@@ -266,7 +290,11 @@ def load_flow(name: str, kind: Kind | None = None) -> Flow:
 
 
 def variables_by_prompt(file: FlowFile) -> Iterator[tuple[str, set[str]]]:
-    """Yield each prompt of a flow with the variables that it may use: see `Draft.variables` in `instructions/generate.py`."""
+    """Yield the file name of each prompt of a flow, with the names of the variables that the prompt may use.
+
+    For judges of whole rows these are the row's columns and the leaf's description, for other prompts the keys that
+    `Draft.variables` in `instructions/generate.py` has by then. A file that several parts of the flow use comes once for each.
+    """
     known = {*_OF_LEAF, "examples", "support", "text"} | ({"answer"} if file.start.answers else set())
     for augmentation in file.augmentations:
         yield augmentation.prompt, known

@@ -1,4 +1,4 @@
-"""Load and render prompts: YAML lists of messages, whose contents are Jinja templates without undefined variables."""
+"""Load and render prompts: YAML lists of messages whose contents are Jinja templates. An undefined variable is an error."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -17,10 +17,10 @@ from lab_pipeline.teacher.protocol import Message
 
 @final
 class RepeatedTurns(TypedDict):
-    """Messages that are repeated for each item of a list."""
+    """A part of a prompt whose messages are repeated for each item of a list. The item's keys are variables of the messages."""
 
     each: str | list[dict[str, str]]
-    """A variable that holds a list, or the items themselves, such as a judge's worked examples."""
+    """The name of a variable that holds the list, such as `examples`, or the list itself, such as a judge's worked examples."""
     messages: list[Turn]
 
 
@@ -40,10 +40,10 @@ def _template(text: str) -> jinja2.Template:
 
 
 def render_prompt(name: str, prompt: Prompt, variables: Mapping[str, object]) -> tuple[Message, ...]:
-    """Fill in a prompt.
+    """Return the messages of a prompt, filled in with `variables`. Error messages call the prompt `name`.
 
     Raises:
-        FlowError: the prompt, called `name` in the message, uses an undefined variable.
+        FlowError: the prompt uses an undefined variable, or repeats messages for a variable that is no list.
     """
     messages: list[Message] = []
     for part in prompt:
@@ -66,10 +66,10 @@ def _message(name: str, turn: Turn, variables: Mapping[str, object]) -> Message:
 
 
 def load_yaml(path: Path) -> Any:
-    """Load a file of a flow.
+    """Return the content of a flow's YAML file.
 
     Raises:
-        FlowError: it cannot be read, or is not YAML.
+        FlowError: the file cannot be read, or is not YAML in UTF-8.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -80,7 +80,13 @@ def load_yaml(path: Path) -> Any:
 
 
 def unknown_variables(prompt: Prompt, known: Collection[str], in_examples: Collection[str]) -> list[str]:
-    """Return the variables of a prompt that are neither known nor in the items that its messages are repeated for."""
+    """Return, sorted, the variables of a prompt that would be undefined when the prompt is rendered.
+
+    Args:
+        known: variables that all messages may use.
+        in_examples: further variables of messages that are repeated for the items of a variable. If the prompt lists the items
+            itself, the keys that all of them have count instead.
+    """
     unknown: set[str] = set()
     for part in prompt:
         if "role" in part:
@@ -94,7 +100,7 @@ def unknown_variables(prompt: Prompt, known: Collection[str], in_examples: Colle
 
 
 def _variables(text: str) -> set[str]:
-    """Return the variables that a template looks up, but for those whose absence it provides for."""
+    """Return the variables that a template needs: it looks them up without `is defined` or a `default`."""
     parsed = _TEMPLATES.parse(text)
     tested = parsed.find_all((nodes.Test, nodes.Filter))
     spared = {each.node.name for each in tested if each.name in ("defined", "default") and isinstance(each.node, nodes.Name)}
@@ -102,10 +108,10 @@ def _variables(text: str) -> set[str]:
 
 
 def load_prompt(path: Path) -> Prompt:
-    """Load a prompt file and check all of it.
+    """Load a prompt file, and check the form of its messages and the syntax of its templates, but not their variables.
 
     Raises:
-        FlowError: the file cannot be read, or is not a list of messages.
+        FlowError: the file cannot be read, is not a list of messages, or a template is wrong.
     """
     parts = load_yaml(path)
     if not isinstance(parts, list):

@@ -27,31 +27,32 @@ from lab_pipeline.text.sentences import sentences
 _VERDICT_TOKENS = 8
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.5
-"""Sample when an unreadable verdict is asked for again: a greedy reply would be the same."""
+"""Temperature at which an unreadable verdict is asked for again, since a greedy reply would be the same."""
 
 _SHORTEST_SENTENCE = 4
-"""Words; shorter sentences and passages, such as headings, start no row."""
+"""Sentences and passages with fewer words than this, such as headings, start no row."""
 
 Example = dict[str, str | None]
-"""`context`, `question`, `answer` and `support` of a seed."""
+"""A seed as prompts show it: its `context`, `question` and `answer`, and as `support` the text that its answer rests on."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A row in progress."""
+    """A candidate row in progress, which the stages continue."""
 
     leaf: FrozenLeaf
     origin: list[Any]
-    """What the draft comes from: its start, augmentation, and the number of each sample and item. Unique within the leaf."""
+    """Where the draft comes from: its starting point, repeat, augmentation, and the number of each sample and item. It is
+    unique within the leaf, and decides the seed of the sampling."""
     repeat: int
     examples: list[Example]
     passage: Passage | None
     support: str | None
     """The sentence or passage that the draft starts from; None for a seed."""
     text: str | None
-    """What the teacher writes from: `support`, or another form of it."""
+    """What the teacher writes from: `support`, or an augmentation's form of it."""
     columns: Mapping[str, str]
-    """What has been written so far, by column."""
+    """The texts written so far, by column: `context`, `question`, `answer`."""
     augmentation: str | None = None
     scores: Sequence[JudgeScore] = ()
     fault: str | None = None
@@ -60,7 +61,8 @@ class Draft:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Return what prompts may use; `variables_by_prompt` in `flows/flow.py` knows their names before there is a draft."""
+        """Return the variables that a prompt template may name: the leaf's description, the examples, the passage's heading,
+        `support`, `text`, and the columns written so far. `variables_by_prompt` in `flows/flow.py` lists the same names."""
         return {
             **_description(self.leaf),
             "examples": self.examples,
@@ -72,9 +74,10 @@ class Draft:
 
 
 def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
-    """Return the drafts that a leaf's rows start from: its sentences, passages or seeds, with examples drawn from the leaf.
+    """Return the drafts that a leaf's rows start from: in each repeat, one for each sentence, passage or seed of the leaf.
 
-    Drafts of one repeat share their examples, and so the beginning of their prompts, for prefix caches to hit.
+    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that their prompts begin alike and
+    prefix caches hit.
     """
     start = flow.file.start
     drafts = []
@@ -93,7 +96,7 @@ def _description(leaf: FrozenLeaf) -> dict[str, str]:
 
 
 def _origins(leaf: FrozenLeaf, each: str) -> Iterator[tuple[list[Any], Passage | None, str | None]]:
-    """Yield the origin of each draft, with the passage and text that it starts from if that is no seed."""
+    """Yield (origin, passage, text) of each draft; passage and text are None if it starts from a seed. Skip short texts."""
     if each == "seed":
         for index, seed in enumerate(leaf["seeds"]):
             yield [digest(seed), index], None, None
@@ -106,14 +109,14 @@ def _origins(leaf: FrozenLeaf, each: str) -> Iterator[tuple[list[Any], Passage |
 
 
 def _example(seed: SeedExample, each: str) -> Example:
-    """Prepare a seed for prompts; `support` is the part of its context that a row of this flow would start from."""
+    """Prepare a seed for prompts. `support` is its context or, if rows start from sentences, the sentence that fits it best."""
     context = seed["context"]
     support = supporting_sentence(context, seed) if each == "sentence" and context else context
     return {"context": context, "question": seed["question"], "answer": seed["answer"], "support": support}
 
 
 def supporting_sentence(context: str, seed: SeedExample) -> str:
-    """Return the sentence of a context that shares most words with a seed's question and answer."""
+    """Return the sentence of a context that shares most words with a seed's question and answer; in a tie, the first."""
     wanted = set(re.findall(r"\w+", f"{seed['question']} {seed['answer']}".casefold()))
     return max(sentences(context), key=lambda sentence: len(wanted & set(re.findall(r"\w+", sentence.casefold()))))
 
@@ -121,10 +124,13 @@ def supporting_sentence(context: str, seed: SeedExample) -> str:
 async def generate(
     leaf: FrozenLeaf, flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
 ) -> list[GeneratedRow]:
-    """Generate all candidate rows of one leaf. Their order does not depend on the models' pace.
+    """Generate all candidate rows of one leaf, in an order that does not depend on the models' pace.
+
+    Incomplete rows and rows that a judge stopped are among them, with the reason as their `fault`. The rows have the scores of
+    judges before stages, not yet those of judges of whole rows.
 
     Raises:
-        TeacherError: the teacher or the judge gave no reply; earlier replies are in its journal.
+        TeacherError: a request to the teacher or the judge failed; its journal keeps earlier replies.
         FlowError: a prompt uses a variable that the rows lack.
     """
     drafts = await _map_each(first_drafts(leaf, flow, seed), partial(_augment, flow=flow, teacher=teacher, seed=seed))
@@ -136,12 +142,14 @@ async def generate(
 
 
 async def _map_each(items: Iterable[Any], work: Callable[[Any], Awaitable[list[Draft]]]) -> list[Draft]:
-    """Work on all items at once, and return the drafts in the order of the items."""
+    """Work on all items concurrently, and return the drafts of all, in the order of the items."""
     return [draft for several in await asyncio.gather(*map(work, items)) for draft in several]
 
 
 async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
-    """Return the draft, and for each augmentation one to write pairs from and a finished document instruction."""
+    """Return the draft itself and, for each augmentation, two more: one whose pairs are still to be written, and a finished
+    document instruction. Later repeats make no document instruction, since they get the same form. A form that is empty or cut
+    off gives only the document instruction, with a fault."""
 
     async def augmented(wanted: Augmentation) -> list[Draft]:
         reply = await teacher.reply(Request(flow.render(wanted.prompt, draft.variables), wanted.max_tokens))
@@ -153,16 +161,17 @@ async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> lis
         instruction = random.Random(digest([seed, form.origin])).choice(wanted.instructions)
         columns = {"context": draft.support or "", "question": instruction, **({} if reply.no_answer else {"answer": text})}
         finished = replace(form, columns=columns, fault=fault, done=True)
-        once = [finished] if draft.repeat == 0 else []  # every repeat gets the same forms
+        once = [finished] if draft.repeat == 0 else []  # every repeat gets the same form
         return once + ([] if fault else [form])
 
     return [draft, *await _map_each(flow.file.augmentations, augmented)]
 
 
 async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
-    """Add the scores of the judges that come before a stage; end the draft if one that gates finds it bad."""
+    """Add the scores of the judges before a stage. If a gating judge scores the draft below `STOPS_BELOW` or unreadably, end
+    it: no later stage works on it. A draft that is done already is not judged."""
     scored = {each["judge"] for each in draft.scores}
-    judges = [judge for judge in judges if judge.name not in scored]  # by an earlier stage with the same output
+    judges = [judge for judge in judges if judge.name not in scored]  # an earlier stage may have had the same output
     if draft.done or not judges:
         return [draft]
     scores = await asyncio.gather(*(score(draft.variables, judge, flow, judge_model) for judge in judges))
@@ -174,7 +183,8 @@ async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_
 
 
 async def _run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
-    """Return a continuation of the draft for each sample and item, with the stage's columns or a fault."""
+    """Sample the stage's prompt once for each temperature; return the drafts that continue this one, one for each item of each
+    reply. A faulty item's draft gets the fault and is done. A draft that is done already comes back as it is."""
     if draft.done:
         return [draft]
     messages = flow.render(stage.prompt, {**draft.variables, "several": stage.several})
@@ -217,10 +227,13 @@ def _record(draft: Draft, flow: Flow, teacher: Teacher, taxonomy_commit: str) ->
 
 
 async def judge(rows: Sequence[GeneratedRow], leaf: FrozenLeaf, flow: Flow, judge_model: Teacher) -> list[JudgedRow]:
-    """Add the scores of all judges of whole rows; incomplete rows are not judged.
+    """Return the rows, in their order, with the scores of all judges of whole rows added.
+
+    Rows with a fault come back unjudged. Document instructions are scored only by judges that ask for them.
 
     Raises:
-        TeacherError: the judge gave no reply; earlier replies are in its journal.
+        TeacherError: a request to the judge failed; its journal keeps earlier replies.
+        FlowError: a prompt uses a variable that the rows lack.
     """
     headings = {(each["document"], each["start"], each["end"]): each["heading"] for each in leaf["passages"]}
 
@@ -237,7 +250,14 @@ async def judge(rows: Sequence[GeneratedRow], leaf: FrozenLeaf, flow: Flow, judg
 
 
 async def score(variables: Mapping[str, object], judge: Judge, flow: Flow, judge_model: Teacher) -> JudgeScore:
-    """Ask one judge about one row; a verdict that cannot be read is asked for again."""
+    """Ask a model, as one judge, about one row, and return its score.
+
+    An unreadable verdict is asked for again, up to `_TRIES` times in all; if none can be read, the score is None.
+
+    Raises:
+        TeacherError: a request failed.
+        FlowError: the judge's prompt uses a variable that the row lacks.
+    """
     messages = flow.render(judge.prompt, variables)
     for sample in range(_TRIES):
         temperature = _RETRY_TEMPERATURE if sample else 0.0

@@ -1,4 +1,4 @@
-"""Ask judges about rows whose verdict is known, once for each model, prompt and set of rows: who fails may not gate."""
+"""Ask judges about rows whose verdict is known, once for each model, prompt and set of rows. Judges that fail may not gate."""
 
 import asyncio
 from pathlib import Path
@@ -14,36 +14,40 @@ from lab_pipeline.teacher.protocol import Teacher
 
 
 class Separation(TypedDict):
-    """How well a model, as one judge of a flow, separates its known rows."""
+    """How well a model, asked as one judge of a flow, separates this judge's known good rows from its bad ones."""
 
     flow: str
     judge: str
     model: str
     area: float
+    """Area under the ROC curve; `interval` is its 95 % interval, and `separates` tells whether it reaches `SEPARATES`."""
     interval: list[float]
     separates: bool
     scores: dict[str, list[float | None]]
-    """Of the `good` and the `bad` rows; None where a verdict was unreadable."""
+    """Scores of the known rows, as `good` and `bad`; None where a verdict was unreadable."""
 
 
 def separation(home: Home, flow: Flow, judge: Judge, model: str) -> Separation | None:
-    """Read the separation of a judge; None if the model of this identity was not asked yet."""
+    """Read the stored separation of a judge by the model of this identity; None if it was not measured yet."""
     path = _path(home, flow, judge, model)
     return read_json(path) if path.exists() else None
 
 
 class Separations:
-    """The judges of one refresh, each asked about its known rows when the first leaf needs it."""
+    """Measures the separations of one refresh: each judge is asked about its known rows when the first leaf needs it.
+
+    The home stores the separations for later refreshes. `say` takes a warning for each judge that fails.
+    """
 
     def __init__(self, home: Home, model: Teacher, say: Say) -> None:
         self._home, self._model, self._say = home, model, say
         self._one_at_a_time = asyncio.Lock()
 
     async def trusted(self, flow: Flow) -> Flow:
-        """Return the flow in which only those judges gate that separate their known rows.
+        """Return a copy of the flow in which a judge gates only if it separates its known rows; measure new judges first.
 
         Raises:
-            TeacherError: the judge gave no reply.
+            TeacherError: a request to the judge failed.
         """
         async with self._one_at_a_time:
             gating = [judge for judge in flow.file.judges if judge.gates]

@@ -32,7 +32,8 @@ Table = Literal["generated", "judged", "curated", "rejected"]
 
 @dataclass(frozen=True)
 class LeafPlan:
-    """What a leaf's tables should be made from; `source` and the tables are named by their fingerprints."""
+    """What a leaf's tables should be made from. `source`, `generated`, `judged` and `curated` are the fingerprints by which the
+    frozen source and the tables are stored; the table of rejected rows shares that of `curated`."""
 
     leaf: str
     source: str
@@ -42,23 +43,24 @@ class LeafPlan:
     curated: str
     reviews: list[Review]
     grounded: str | None
-    """None if the flow has no threshold for grounding."""
+    """Fingerprint of the grounding scores; None if the flow has no threshold for grounding."""
 
     @property
     def provenance(self) -> dict[str, object]:
-        """Describe the flow for lineage, with the hash of each of its prompts."""
+        """Return the flow's name, its version, and the hash of each of its prompts, as lineage records them."""
         prompts = {name: digest(prompt) for name, prompt in self.flow.prompts.items()}
         return {"flow": self.flow.name, "version": self.flow.file.version, "prompts": prompts}
 
     def path(self, home: Home, table: Table) -> Path:
-        """Return where this plan's table is stored."""
+        """Return the path of this plan's table, whether or not it is stored yet."""
         fingerprint = {"generated": self.generated, "judged": self.judged}.get(table, self.curated)
         return home.leaf(self.leaf) / f"{table}-{fingerprint}.parquet"
 
 
 @dataclass(frozen=True)
 class LeafState:
-    """A leaf's last good tables, and what they cost; stored as `state.json`."""
+    """A leaf's last successful refresh: the fingerprints of its tables, the funnel of its rows, and the calls to teacher and
+    judge that it made (without replies from the journal). Stored as `state.json`."""
 
     leaf: str
     kind: str
@@ -72,7 +74,10 @@ class LeafState:
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """Plan every usable leaf for these models, by key; none if the settings say that nothing is generated.
+    """Return the plan of every usable leaf, by key; no plans if the settings say that nothing is generated.
+
+    Args:
+        teacher: identity of the teacher; likewise `judge`.
 
     Raises:
         FlowError: a flow named in the settings cannot be used.
@@ -100,13 +105,14 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
 
 
 def leaf_state(home: Home, leaf: str) -> LeafState | None:
+    """Read the leaf's last successful refresh; None if there was none."""
     path = home.leaf(leaf) / "state.json"
     return LeafState(**read_json(path)) if path.exists() else None
 
 
 @dataclass(frozen=True)
 class LeafFailure:
-    """A leaf's last failure to be refreshed; stored as `failure.json`."""
+    """A leaf's last failed refresh, and how many attempts at the same plan failed; stored as `failure.json`."""
 
     leaf: str
     error: str
@@ -118,16 +124,17 @@ class LeafFailure:
 
 
 def leaf_failure(home: Home, plan: LeafPlan) -> LeafFailure | None:
-    """Read the last failure to carry out this plan, unless it succeeded since."""
+    """Read the last failure to carry out this plan; None if there was none, or the plan was carried out since."""
     path = home.leaf(plan.leaf) / "failure.json"
     stored = read_json(path) if path.exists() else None
     return LeafFailure(**stored) if stored and stored["plan"] == plan.curated else None
 
 
 def find_stale_leaves(home: Home, plans: dict[str, LeafPlan]) -> list[str]:
-    """Find the leaves whose last good tables differ from the plan, or lack rows for which the teacher gave no answer.
+    """Return the keys of the stale leaves, sorted.
 
-    Withdrawn leaves are never stale. The order is that of the keys.
+    A planned leaf is stale if it was never refreshed, if its last good tables are not those of its plan, or if they lack rows
+    because the teacher's reply was empty. Withdrawn leaves are never stale.
     """
     stale = []
     for leaf in sorted(plans.keys() - withdrawals(home).keys()):
@@ -142,11 +149,11 @@ class Backlog:
     """The stale leaves, by what happens to them next."""
 
     due: list[str]
-    """Refreshed now."""
+    """Leaves to refresh now."""
     waiting: dict[str, float]
-    """Failed; seconds until they are retried."""
+    """Failed leaves that are tried again later, with the seconds until then."""
     left: dict[str, str]
-    """Failed too often: the last error. A person must act, or the plan must change."""
+    """Leaves that failed too often, with their last error. A person must act, or the plan must change."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.due)} to refresh"] if self.due else []
@@ -156,7 +163,8 @@ class Backlog:
 
 
 def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now: datetime) -> Backlog:
-    """Sort the stale leaves. A failed leaf waits for `policy.retry_seconds`, doubled after each further failure."""
+    """Sort the stale leaves into those due, waiting and left. A failed leaf waits for `policy.retry_seconds`, doubled after
+    each further failure, and is left after `policy.attempts` failures."""
     found = Backlog([], {}, {})
     for leaf in find_stale_leaves(home, plans):
         failure = leaf_failure(home, plans[leaf])
@@ -167,7 +175,7 @@ def backlog(home: Home, plans: dict[str, LeafPlan], policy: SensorSettings, now:
         else:
             since = (now - datetime.fromisoformat(failure.failed_at)).total_seconds()
             wait = policy.retry_seconds * 2 ** (failure.attempts - 1)
-            if 0 <= since < wait:  # below 0, the clock was set back: do not wait
+            if 0 <= since < wait:  # if the clock was set back, `since` is negative: do not wait
                 found.waiting[leaf] = wait - since
             else:
                 found.due.append(leaf)

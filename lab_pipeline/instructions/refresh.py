@@ -1,4 +1,4 @@
-"""Refresh leaves as planned: stored tables are not made again, and a leaf that fails does not stop the others."""
+"""Refresh leaves as planned: make the tables that are not stored yet. A leaf that fails does not stop the others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,10 +37,10 @@ from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
 
 _LEAVES_AT_ONCE = 200
-"""Each leaf in progress holds a lock file open."""
+"""Limit of leaves in progress at the same time, since each holds a lock file open."""
 
 Ground = Callable[[Sequence[JudgedRow]], Awaitable[Mapping[str, float]]]
-"""Measures the grounding of rows, by id."""
+"""A function that measures rows, and returns their grounding scores by row id."""
 
 
 def refresh_leaves(
@@ -53,12 +53,17 @@ def refresh_leaves(
     say: Say,
     on_done: Callable[[LeafState | LeafFailure], None],
 ) -> None:
-    """Refresh leaves side by side, so that the batches of an embedded teacher stay full.
+    """Refresh leaves concurrently, so that the batches of an embedded teacher stay full; store their tables and outcomes.
 
-    A leaf that fails does not stop the others: its failure is recorded, and passed to `on_done` like any outcome.
+    A leaf that fails, or that another process is refreshing, does not stop the others: its failure is stored too. All leaves
+    share the budget of calls in the settings.
+
+    Args:
+        say: takes progress and warnings.
+        on_done: takes the outcome of each leaf, good or bad, as soon as the leaf is done.
 
     Raises:
-        OSError: the machine refuses to write, which is no leaf's failure.
+        OSError: the machine refuses to write, as on a full disk. This ends the refresh, and counts as no leaf's failure.
     """
     budget = Budget(settings.budgets.teacher_calls)
     leaves = [
@@ -104,13 +109,13 @@ def refresh_leaves(
 
 
 def _refused(error: Exception) -> bool:
-    """Tell whether the machine is at fault, such as a full disk: that ends the refresh and counts against no leaf."""
+    """Tell whether the machine caused the error, as a full disk does. It ends the refresh and counts against no leaf."""
     return not isinstance(error, LabError) and refusal(error) is not None
 
 
 @dataclass(frozen=True)
 class _LeafRefresh:
-    """The refresh of one leaf: its tables are made from its frozen source by its plan."""
+    """The refresh of one leaf, which makes the leaf's tables from its frozen source by its plan."""
 
     home: Home
     plan: LeafPlan
@@ -126,9 +131,9 @@ class _LeafRefresh:
         return self.plan.path(self.home, table)
 
     def expected_calls(self) -> int:
-        """Estimate how many replies the leaf needs, including those in the journal.
+        """Estimate how many replies the leaf's missing tables need, including replies that the journal has already.
 
-        Assumes that each reply holds as many items as asked for, and that no judge stops a row.
+        The estimate assumes that each reply holds as many items as asked for, and that no judge stops a row.
         """
         flow = self.plan.flow
         starts = len(first_drafts(self.source, flow, self.seed))
@@ -142,15 +147,18 @@ class _LeafRefresh:
         return (not self.path("generated").exists()) * generating + (not self.path("judged").exists()) * judging
 
     async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher, ground: Ground) -> dict[str, int]:
-        """Make the tables that are not stored yet, by the plan's flow with the judges that may gate; return the funnel.
+        """Make and store the tables that are not stored yet; return the funnel of the leaf's rows.
 
-        A table with rows that the teacher gave no answer for is made again: the journal answers for the others.
+        A table with rows for which the teacher's reply was empty is made again; the journal has the replies for all other rows.
+
+        Args:
+            flow: the plan's flow, in which only judges gate that separate their known rows.
         """
         generated, judged = self.path("generated"), self.path("judged")
         curated, rejected = self.path("curated"), self.path("rejected")
         if not _is_whole(generated):
             candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit)
-            self._grounding_path.unlink(missing_ok=True)  # it belongs to the rows before
+            self._grounding_path.unlink(missing_ok=True)  # its scores are those of the old rows
             write_rows(generated, candidates, GENERATED_SCHEMA)
         if not _is_whole(judged):
             write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model), JUDGED_SCHEMA)
@@ -167,7 +175,7 @@ class _LeafRefresh:
         return self.folder / f"grounding-{self.plan.grounded}.parquet"
 
     async def _grounding(self, rows: Sequence[JudgedRow], ground: Ground) -> dict[str, float | None]:
-        """Return the grounding scores of the leaf's rows by id, measured unless stored."""
+        """Return the grounding scores of the leaf's rows by id; measure and store them first if they are not stored yet."""
         if not self._grounding_path.exists():
             measured = [GroundingRow(id=row, grounding=score) for row, score in (await ground(rows)).items()]
             write_rows(self._grounding_path, measured, GROUNDING_SCHEMA)
@@ -175,7 +183,10 @@ class _LeafRefresh:
         return {row["id"]: row["grounding"] for row in stored}
 
     def succeeded(self, counts: dict[str, int], teacher: JournaledTeacher, judge_model: JournaledTeacher) -> LeafState:
-        """Store the leaf's state, and what its tables were made from."""
+        """Store what the leaf's tables were made from, and store and return its state; forget earlier failures.
+
+        If the teacher's reply was empty for some rows, record a failure as well, so that the leaf is tried again.
+        """
         plan, models = self.plan, {"teacher": teacher.identity, "judge": judge_model.identity}
         write_json(self.home.provenance(plan.leaf, plan.curated), {**plan.provenance, "frozen_source": plan.source, **models})
         state = LeafState(
@@ -190,14 +201,14 @@ class _LeafRefresh:
             refreshed_at=_now(),
         )
         write_json(self.folder / "state.json", asdict(state))
-        if unanswered := counts.get(no_reply.__name__, 0):  # the leaf's other rows are in use, and it is tried again
+        if unanswered := counts.get(no_reply.__name__, 0):  # the other rows are in use nevertheless
             self.failed(f"{NO_ANSWER} for {unanswered} of {counts['generated']} rows", teacher, judge_model)
         else:
             (self.folder / "failure.json").unlink(missing_ok=True)
         return state
 
     def failed(self, error: str, *models: JournaledTeacher) -> LeafFailure:
-        """Record a failed attempt at this plan."""
+        """Store and return a failed attempt at this plan, counted on from earlier failures of the same plan."""
         before = leaf_failure(self.home, self.plan)
         attempts, calls = before.attempts + 1 if before else 1, sum(model.calls for model in models)
         failure = LeafFailure(self.plan.leaf, error, attempts, calls, self.plan.curated, _now())
@@ -206,7 +217,7 @@ class _LeafRefresh:
 
 
 def _is_whole(table: Path) -> bool:
-    """Tell whether a table is stored, and the teacher has answered for each of its rows."""
+    """Tell whether a table is stored, and has no row for which the teacher's reply was empty."""
     return table.exists() and not any((row["fault"] or "").startswith(NO_ANSWER) for row in read_rows(table))
 
 

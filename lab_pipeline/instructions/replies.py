@@ -7,14 +7,17 @@ from lab_pipeline.flows.flow import Stage
 from lab_pipeline.teacher.protocol import Reply
 
 Item = tuple[dict[str, str], str | None]
-"""The columns that were read, and their fault, if any."""
+"""The columns that were read from one item of a reply, and the item's fault; None if it is complete."""
 
 _RULE = re.compile(r"\n\s*([-*_=])\1{2,}\s*$")
-"""A horizontal rule below an item."""
+"""A horizontal rule at the end of an item."""
 
 
 def read_reply(stage: Stage, reply: Reply) -> list[Item]:
-    """Return the items of a reply: at least one, and each malformed one with its own fault."""
+    """Return the items of a reply, at least one. An item that is empty, incomplete or cut off has a fault.
+
+    A reply to a stage without labels is one item, as is an empty reply, or one in which no label was found.
+    """
     if reply.no_answer:
         return [({}, reply.no_answer)]
     text = reply.text.strip()
@@ -34,7 +37,10 @@ def read_reply(stage: Stage, reply: Reply) -> list[Item]:
 
 
 def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Split a text at its labels. The first column's label begins a new item, as does any label that the item has already."""
+    """Split a text at its labels into items, which map columns to texts; return none if it has no label.
+
+    The first column's label begins a new item, as does a label that the item has already.
+    """
     for labels in ({column: column for column in columns}, {column[0]: column for column in columns}):  # else Q: and A:
         found = list(_label(tuple(labels)).finditer(text))
         if not found:
@@ -52,7 +58,7 @@ def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 @cache
 def _label(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Match a label at the beginning of a line: 'Question:', '**Question 2:**', '3. [QUESTION]', '### Answer'."""
+    """Build the pattern of a label at a line's beginning: 'Question:', '**Question 2:**', '3. [QUESTION]', '### Answer'."""
     before = r"^[ \t>#*_(\[-]*(?:\d{1,3}[.)][ \t]*)?[*_\[]*"
     number = r"(?:[ \t]*#?\d{1,3})?"
     after = r"[ \t]*(?:[*_]*[:\]][:*_]*|[*_]+[ \t]*$|[ \t]*$)"
