@@ -214,7 +214,11 @@ class GroundingRow(TypedDict):
 
 
 class CatalogEntry(TypedDict):
-    """One leaf of the instruction catalog: its state, and which of its rows go into the next model."""
+    """What one leaf contributes to the next model's training: its state, and counts and fingerprints of its data.
+
+    The rows themselves are not here: they are those of the curated table `curated`, without the ids in `banned`. The leaf's
+    seeds and passages are in the `FrozenLeaf` `source`.
+    """
 
     leaf: str
     kind: str | None

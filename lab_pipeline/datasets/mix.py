@@ -48,13 +48,14 @@ from lab_pipeline.text.leaks import LeakDetector
 def mix_knowledge(
     home: Home, catalog: Catalog, heldout: HeldoutSet, replay: Sequence[GeneralQuestion], recipe: Recipe, settings: Settings
 ) -> Dataset:
-    """Build phase 1's data set, store it as the current one with the rows that it excludes, and return it.
+    """Build phase 1's data set, make it the current one, and return it. Rows left out are stored in a file beside it.
 
     Args:
         replay: general questions to draw from; the recipe says how many.
 
     Raises:
-        CustomDataError: a custom data set cannot be read.
+        CustomDataError: a custom data set's file is missing or of an unknown kind, or its recipe is wrong. A single row that
+            cannot be read is only left out.
     """
     leaves = [entry for entry in _in_order(catalog) if entry["kind"] == "knowledge"]
     custom, unreadable = custom_rows(settings.mixing.knowledge, settings.seed)

@@ -198,9 +198,10 @@ def _evaluated_leaves(data: RetuneData) -> list[EvaluatedLeaf]:
 
 
 def _scores(home: Home, role: str, model: MeasuredModel, heldout: HeldoutSet, say: Say) -> dict[str, list[float]]:
-    """Return the loss of every question in nats per answer token, by leaf, with the general questions under `GENERAL`.
+    """Return one model's loss on every question, by leaf, in nats per answer token; general questions are under `GENERAL`.
 
-    A model is measured once on the same questions; later calls read the stored losses.
+    The losses are stored by model and question set; a second call with the same model and questions reads them.
+    `role` is only for messages.
     """
 
     def measure(questions: list[HeldoutQuestion | GeneralQuestion]) -> list[float]:
@@ -238,7 +239,8 @@ def _paired(scores: Scores, reference: str, leaves: Iterable[str]) -> Losses:
 def _measure_leaves(leaves: Iterable[str], scores: Scores, ranks: Ranks, confidence: float) -> LeafMeasurement:
     """Return mean losses and multiple-choice scores of all models over some leaves.
 
-    Losses of a champion that is not there are None, and so are the scores of a model without ranked questions.
+    Without a champion, its loss and its score are None. Without questions, all losses are None. A model's multiple-choice
+    score is also None if none of its questions was ranked.
     """
     leaves = list(leaves)
     choices: dict[str, ChoiceScore | None] = {

@@ -25,7 +25,9 @@ KNOWN_ROWS: list[KnownRow] = [
 
 
 async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, say: Say) -> KnownSeparation:
-    """Return how well this judge separates `KNOWN_ROWS`; it grades them once, and the stored result is read later.
+    """Return how well this judge separates the good rows of `KNOWN_ROWS` from the bad ones.
+
+    The first call has the judge grade the rows and stores the result; later calls with the same judge, rubric and rows read it.
 
     Raises:
         TeacherError: a request to the judge failed, or the budget of calls is spent.

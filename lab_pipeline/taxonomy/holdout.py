@@ -79,11 +79,15 @@ class Ledger:
 
 
 def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed], list[Seed]]:
-    """Split a leaf's seeds into (used, held out), and record the roles of new seeds in the ledger; some may be set aside.
+    """Split a leaf's seeds into (used, held out), and record the roles of new seeds in the ledger.
 
-    One of three questions of each knowledge context is held out, and one of five seeds of a skill, but at least one. New seeds
-    are chosen by a hash of `random_seed` and the question. Seeds that repeat each other get one role. Seeds are held out only
-    while most seeds of the leaf stay in use for generation, and never from a leaf with fewer than `MINIMUM_SEEDS`.
+    A seed with the role *set_aside* (see `Role`) is in neither list. A seed that is already in the ledger keeps its role, and
+    a new seed that resembles a known question or a training prompt gets its role from that (see `Ledger.assign`).
+
+    Of the other seeds, a third of each knowledge context, rounded down, is held out. Of a skill it is a fifth, rounded down,
+    but at least one. They are chosen by a hash of `random_seed` and the question; seeds that repeat each other are chosen
+    together, the smallest groups first. No further seed is held out once half of the leaf's seeds would be, and none of a
+    leaf with fewer than `MINIMUM_SEEDS`.
     """
 
     def group(seed: Seed) -> int:

@@ -169,7 +169,10 @@ def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str
 def _row(
     home: Home, settings: Settings, taxonomy: Taxonomy, reading: LeafReading, ledger: Ledger, scans: dict[str, str]
 ) -> SnapshotRow:
-    """Return a leaf's row; if the leaf is usable, record the roles of its seeds and store it frozen."""
+    """Return a leaf's snapshot row. If the leaf is usable, also record its seeds' roles and store its `FrozenLeaf` in the home.
+
+    A leaf whose documents cannot be read becomes unusable here; the problem is added to `reading`.
+    """
     leaf = reading.leaf
     frozen: FrozenLeaf | None = None
     held_out: list[Seed] = []

@@ -39,11 +39,12 @@ class LocatedYaml:
 
 
 def load_located(raw: bytes) -> LocatedYaml:
-    """Parse one YAML document of plain types; an empty one has the value None.
+    """Parse one YAML document of strings, numbers, lists and other plain types; an empty document has the value None.
 
     Raises:
-        YamlProblem: The document is too large or nested too deeply, is not UTF-8 or not YAML, or has an alias, a key that
-            stands twice, an escaped character that cannot be stored, a huge number, or a tag that is no plain type.
+        YamlProblem: The document is too large, nested too deeply, not UTF-8 or not YAML; or it has an alias, a duplicate key,
+            an unprintable character written as an escape, an integer of more than `MAX_DIGITS` digits, or a tag that PyYAML's
+            safe loader refuses, such as `!!python/object`.
     """
     if len(raw) > MAX_BYTES:
         raise YamlProblem(f"the file has {len(raw):,} bytes; at most {MAX_BYTES:,} are read", 1)

@@ -164,7 +164,12 @@ def _same_question(one: _Worded, other: _Worded) -> bool:
 
 
 def _numbers_differ(one: str, other: str) -> bool:
-    """Tell whether each text has a number that the other one lacks, or whether numbers changed places between them."""
+    """Tell whether two texts differ in their numbers: each has one that the other lacks, or two numbers were swapped.
+
+    '5 pears and 3 apples' and '3 pears and 5 apples' swap two numbers. '3 apples, 5 pears' only reorders '5 pears, 3 apples',
+    and does not count. A number that only one text has is no difference if that text has all numbers of the other. Swaps are
+    found among numbers in digits only, not among number words.
+    """
     found, others = numbers(one), numbers(other)
     return bool(found - others and others - found) or any(map(str.isdigit, exchanged(one, other)))
 

@@ -164,8 +164,9 @@ def calculation(text: str) -> tuple[str, ...]:
 def asked_kinds(text: str) -> frozenset[str]:
     """Return the kinds of thing that a text's English question words ask for; empty if they leave the kind open.
 
-    The kinds are who, when, where, why, count, what and how. 'What' also gives count, because it may ask for a number. 'Which',
-    'what ... called' and 'how old' give no kind, because other words say what they ask for.
+    The kinds are who, when, where, why, count, what and how. 'What' gives both what and count, because it may ask for a
+    number. Questions such as 'Which ...', 'What ... called', 'What ... like' and 'How old ...' give no kind: their question
+    word alone does not tell what is asked for.
     """
     kinds = {found.lastgroup or "" for found in _QUESTION_WORD.finditer(text)}
     if "what" in kinds:
