@@ -78,9 +78,10 @@ class Recipe(Section):
         return self.strategy == Strategy.stacked
 
     def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, object]:
-        """Return those hyperparameters, as JSON, that a phase's data set depends on; if one changes, the data set is stale.
+        """Return, as JSON, the hyperparameters that a phase's data set is made with; it is stale once one of them changes.
 
-        They are strategy, sizes of the validation sets, and both `general_replay`; for skills also `phase_1_replay` and `raft`.
+        For either phase: `strategy`, `validation.share`, `validation.general`, and the `general_replay` of both phases. For
+        skills also `skills.phase_1_replay` and `skills.raft`.
         """
         skills = {"general_replay"} | ({"phase_1_replay", "raft"} if phase == "skills" else set())
         chosen = {"validation": {"share", "general"}, "knowledge": {"general_replay"}, "skills": skills}

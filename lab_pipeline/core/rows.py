@@ -304,5 +304,8 @@ def as_conversation(question: str, context: str | None, answer: str) -> list[Tur
 
 
 def is_document_instruction(row: GeneratedRow) -> bool:
-    """Tell whether a knowledge row asks for another form of a passage, such as a summary; only these have a context."""
+    """Tell whether a row is a knowledge row that asks for another form of a passage, such as a summary.
+
+    Of the knowledge rows, only these have a context.
+    """
     return row["kind"] == "knowledge" and row["context"] is not None

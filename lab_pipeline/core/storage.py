@@ -166,7 +166,10 @@ def flush(path: Path) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Return the values that `append_line` or `add_line` wrote, without lines that were cut short; none without a file."""
+    """Return the values that `append_line` or `add_line` wrote to a file; an empty list if the file does not exist.
+
+    Lines that are not valid JSON, such as those that a crash cut short, are skipped.
+    """
     if not path.exists():
         return []
     values = []

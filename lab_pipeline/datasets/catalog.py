@@ -111,7 +111,10 @@ def curated_rows(home: Home, entry: CatalogEntry) -> list[CuratedRow]:
 
 
 def curated_table(home: Home, entry: CatalogEntry, columns: list[str] | None = None) -> pa.Table:
-    """Read the `curated_rows` of a catalog entry as a table, with the named columns or all."""
+    """Read the curated rows of a catalog entry as a table, without those that people banned; with all columns, or `columns`.
+
+    Return an empty table if the leaf has no curated table.
+    """
     if not entry["curated"]:
         return CURATED_SCHEMA.empty_table().select(columns or CURATED_SCHEMA.names)
     banned = entry.get("banned")  # catalogs of earlier releases lack it

@@ -168,8 +168,11 @@ async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> lis
 
 
 async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
-    """Add the scores of the judges before a stage. If a gating judge scores the draft below `STOPS_BELOW` or unreadably, end
-    it: no later stage works on it. A draft that is done already is not judged."""
+    """Let the judges that come before a stage score the draft, and return the draft with their scores added.
+
+    If a gating judge gives less than `STOPS_BELOW`, or no readable score, the draft is done: no later stage works on it. A
+    draft that is done already is returned as it is, and a judge that has scored the draft is not asked again.
+    """
     scored = {each["judge"] for each in draft.scores}
     judges = [judge for judge in judges if judge.name not in scored]  # an earlier stage may have had the same output
     if draft.done or not judges:

@@ -179,9 +179,10 @@ def promote(home: Home, evaluation: Evaluation, override: Signed | None = None) 
 
 
 def rollback(home: Home, signed: Signed, to: str | None = None) -> Champion:
-    """Move the alias back to the past champion with the id `to`, and return that champion.
+    """Move the alias to a past champion whose files are still those that were measured, and return that champion.
 
-    Without `to`, go back along the chain of predecessors (`_before`) to the first one whose files are those that were measured.
+    With `to`, it is the champion with this id; any champion in the history qualifies, except the present one. Otherwise it is
+    the nearest in the chain of predecessors (`_before`) whose files are unchanged.
 
     Raises:
         LabError: there is no such champion, or the files of the one named `to` are not those that were measured.

@@ -213,7 +213,7 @@ def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
     """Export the regular files of a commit to a folder, unless it exists already; keep the two exports last used before."""
     folder = home.taxonomies / git("rev-parse", f"{commit}^{{tree}}").decode().strip()
     if not folder.exists():
-        blobs = [blob for blob in git.files(commit) if _stays_inside(blob.path)]
+        blobs = [blob for blob in git.files(commit) if _is_safe_to_write(blob.path)]
         megabytes = sum(blob.size for blob in blobs) / 1_000_000
         most = MOST_DOCUMENTS * settings.documents.max_megabytes
         if megabytes > most:
@@ -232,8 +232,12 @@ def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
     return folder
 
 
-def _stays_inside(path: str) -> bool:
-    """Tell whether a path of a git tree is safe to write below a folder; a crafted tree may contain any path."""
+def _is_safe_to_write(path: str) -> bool:
+    """Tell whether a path from a git tree may be written below a folder; a crafted tree may contain any path.
+
+    It may not if it leads out of the folder, is not in plain form ('a//b', './a'), has a part named `.git` in any case, or is
+    too long for a file system.
+    """
     parts = path.split("/")
     return (
         len(os.fsencode(path)) < 2000

@@ -63,7 +63,7 @@ class LeakDetector:
         self._known.append((question, words))
 
     def leak(self, prompt: str) -> str | None:
-        """Return the earliest known question that a prompt repeats; None if it repeats none."""
+        """Return the known question that a prompt repeats; the one known longest if several, None if there is none."""
         return next(self.leaks(prompt), None)
 
     def leaks(self, prompt: str) -> Iterator[str]:

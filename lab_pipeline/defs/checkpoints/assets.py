@@ -83,8 +83,10 @@ def skills_checkpoint(
 def phase_1_checkpoint(home: Home, base: BaseModel, lab: Lab) -> Checkpoint:
     """Load the finished phase 1 checkpoint for the current base model, knowledge data set, recipe and seed.
 
+    If it is not finished, its spec is written and the reason of an earlier failure removed (see `prepare_checkpoint`).
+
     Raises:
-        NotMaterialized: no checkpoint was made from these yet, or there is no data set.
+        NotMaterialized: no checkpoint was finished from these inputs yet, or there is no knowledge data set.
     """
     found, _ = prepare_checkpoint(home, base, load_dataset(home, "knowledge"), None, lab.recipe, lab.settings.seed)
     if found is None:
