@@ -20,16 +20,21 @@ def opened(tmp_path, tiny_model, monkeypatch):
         yield opened
 
 
-def refreshed(opened: TestLab) -> dg.ExecuteInProcessResult:
-    with dg.DagsterInstance.ephemeral() as instance:
-        given = {"resources": {"lab": Lab(root=str(opened.home.root))}, "instance": instance, "raise_on_error": False}
-        assert dg.materialize([taxonomy_snapshot], **given).success
-        return dg.materialize([leaf_instructions], partition_key=partition_of(FREEFORM), **given)
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:  # must outlive the results, whose events are read from it
+        yield instance
 
 
-def test_no_call_is_made_for_a_base_model_that_cannot_be_trained(opened, tiny_model, tmp_path):
+def refreshed(opened: TestLab, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    given = {"resources": {"lab": Lab(root=str(opened.home.root))}, "instance": instance, "raise_on_error": False}
+    assert dg.materialize([taxonomy_snapshot], **given).success
+    return dg.materialize([leaf_instructions], partition_key=partition_of(FREEFORM), **given)
+
+
+def test_no_call_is_made_for_a_base_model_that_cannot_be_trained(opened, instance, tiny_model, tmp_path):
     opened.set(base_model=str(templates.with_template(tiny_model, tmp_path / "bare", None)))
-    run = refreshed(opened)
+    run = refreshed(opened, instance)
     (failed,) = run.filter_events(lambda event: event.is_step_failure)
     told = failed.step_failure_data.user_failure_data.description
     assert "settings.yaml: base_model: " in told and "no chat template" in told
@@ -38,8 +43,8 @@ def test_no_call_is_made_for_a_base_model_that_cannot_be_trained(opened, tiny_mo
     assert not made.success
 
 
-def test_leaves_are_refreshed_where_the_base_model_cannot_be_had_now(opened, monkeypatch):
+def test_leaves_are_refreshed_where_the_base_model_cannot_be_had_now(opened, instance, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     opened.set(base_model="nobody/nothing-at-all")
-    assert refreshed(opened).success
+    assert refreshed(opened, instance).success
     assert opened.calls() and leaf_state(opened.home, FREEFORM)
