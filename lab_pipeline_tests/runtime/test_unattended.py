@@ -85,7 +85,7 @@ class Life:
                 return list(self.instance.get_ticks(state.instigator_origin_id, state.selector_id, after=since))
         return []
 
-    def says(self, name: str, words: str, seconds: float = 30) -> str:
+    def says(self, name: str, words: str, seconds: float = 120) -> str:
         """Wait until the last tick of a sensor or schedule says that."""
         return wait_for(
             f"{name} to say {words!r}", lambda: (said := tick_says(self.instance, name)) and words in said and said, seconds
