@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error
 from lab_pipeline.core.processes import is_alive, this_process
 from lab_pipeline.core.storage import append_line, file_digest, read_json, read_lines, write_json, write_rows
-from lab_pipeline.instructions.plan import LeafPlan, backlog
+from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, backlog
 from lab_pipeline.runtime.launcher import prepare
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline.taxonomy.source import open_taxonomy
@@ -263,8 +264,8 @@ def test_a_leaf_waits_no_longer_when_the_clock_jumps(tmp_path, jump):
     home = Home.open(tmp_path)
     plan = LeafPlan("skills/x", "source", None, "generated", "judged", "curated", [], None)
     now = datetime.now(UTC)
-    failure = {"plan": "curated", "attempts": 1, "error": "down", "failed_at": now.isoformat()}
-    write_json(home.leaf(plan.leaf) / "failure.json", failure)
+    failure = LeafFailure(plan.leaf, "down", 1, 0, plan.curated, now.isoformat())
+    write_json(home.leaf(plan.leaf) / "failure.json", asdict(failure))
     assert backlog(home, {plan.leaf: plan}, SensorSettings(), now).waiting
     assert backlog(home, {plan.leaf: plan}, SensorSettings(), now + jump).due == [plan.leaf]
 
