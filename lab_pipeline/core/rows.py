@@ -125,7 +125,8 @@ class LeafProblem(TypedDict):
 
 
 class SnapshotRow(TypedDict):
-    """One leaf of a taxonomy snapshot; None where an unusable leaf does not show a value."""
+    """One leaf of a taxonomy snapshot. An unusable leaf keeps some values of its previous snapshot (see `usable`); other
+    values that cannot be read from it are None."""
 
     leaf: str
     kind: str | None

@@ -38,7 +38,7 @@ Example = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Draft:
-    """A candidate row in progress, which the stages continue."""
+    """A candidate row in progress. Drafts are immutable: a stage continues one by making a new draft from it."""
 
     leaf: FrozenLeaf
     origin: list[Any]

@@ -15,7 +15,8 @@ from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError,
 
 
 class BudgetSpent(TeacherError):
-    """The run has made as many calls as `budgets.teacher_calls` allows; answers so far are kept in the journals."""
+    """The run has made as many calls, to teacher and judge together and over all leaves, as `budgets.teacher_calls` allows.
+    Answers so far are kept in the journals, so the next run goes on from there."""
 
 
 @dataclass

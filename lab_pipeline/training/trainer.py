@@ -132,7 +132,8 @@ def epoch_losses(state: TrainerState) -> list[EpochLoss]:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Remove the folder if it exists, then write the model's adapter into it, whole or not at all."""
+    """Delete the folder, then write the model's adapter there, whole or not at all. If writing fails, the old adapter is
+    gone."""
     shutil.rmtree(folder, ignore_errors=True)
     with written_whole(folder) as scratch:
         model.save_pretrained(scratch)
