@@ -245,7 +245,7 @@ def test_rewritten_history_switched_branches_broken_leaves_and_a_lost_remote_are
     away = home.repository.rename(home.repository.with_name("away"))
     home.says("taxonomy_changes", "cannot be reached")
     away.rename(home.repository)
-    home.says("taxonomy_changes", f"as in snapshot {home.snapshot.id}")
+    home.says("taxonomy_changes", f"has not changed since snapshot {home.snapshot.id}")
     assert len(home.runs("snapshot_taxonomy", since)) == 2
 
 
