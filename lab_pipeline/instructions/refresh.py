@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from lab_pipeline.config.settings import Settings
@@ -218,7 +219,10 @@ class _LeafRefresh:
 
 def _is_whole(table: Path) -> bool:
     """Tell whether a table is stored, and has no row for which the teacher's reply was empty."""
-    return table.exists() and not any((row["fault"] or "").startswith(NO_ANSWER) for row in read_rows(table))
+    if not table.exists():
+        return False
+    faults = pq.read_table(table, columns=["fault"])["fault"].to_pylist()  # one column: this is asked at every refresh
+    return not any((fault or "").startswith(NO_ANSWER) for fault in faults)
 
 
 def _now() -> str:
