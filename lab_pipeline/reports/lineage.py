@@ -253,7 +253,9 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
 
 
 def _training_row(home: Home, beginning: str) -> tuple[TrainingRow | None, list[str]]:
-    """Find the one training row whose id, or whose curated row's id, begins so, and the names of the data sets that hold it.
+    """Find the training row whose id, or whose curated row's id, begins with `beginning`.
+
+    Return it together with the names of the data sets that hold it.
 
     Without such a row, return None and no names.
 
