@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypedDict
 
 from lab_pipeline.core.errors import LabError
@@ -139,9 +140,11 @@ def _overlaps(span: Span, others: list[Span]) -> bool:
 
 def split_row(row: TokenRow, most: int) -> list[TokenRow]:
     """Cut a row into consecutive pieces of at most `most` tokens; leave out pieces in which the loss covers no token."""
-    starts = range(0, len(row.tokens), most)
-    pieces = [TokenRow(row.tokens[start : start + most], row.labels[start : start + most]) for start in starts]
-    return [piece for piece in pieces if piece.learned]
+    pieces = [row]  # nearly all rows fit, and a copy of each would double time and memory
+    if len(row.tokens) > most:
+        starts = range(0, len(row.tokens), most)
+        pieces = [TokenRow(row.tokens[start : start + most], row.labels[start : start + most]) for start in starts]
+    return [piece for piece in pieces if any(label != IGNORED for label in islice(piece.labels, 1, None))]
 
 
 def pack(rows: Sequence[TokenRow], pack_tokens: int) -> list[list[TokenRow]]:
