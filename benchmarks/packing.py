@@ -12,6 +12,7 @@ import random
 import time
 
 from lab_pipeline.models.packing import TokenRow, pack
+from lab_pipeline_tests.models.first_fit import first_fit
 
 ROWS, ROWS_BY_FIRST_FIT, PACK_TOKENS = 1_000_000, 20_000, 2048
 
@@ -19,17 +20,6 @@ ROWS, ROWS_BY_FIRST_FIT, PACK_TOKENS = 1_000_000, 20_000, 2048
 def lengths(number: int) -> list[int]:
     chance = random.Random(17)
     return [min(PACK_TOKENS, max(2, round(chance.lognormvariate(5, 0.8)))) for _ in range(number)]
-
-
-def first_fit(sizes: list[int]) -> int:
-    rooms: list[int] = []
-    for size in sorted(sizes, reverse=True):
-        place = next((index for index, room in enumerate(rooms) if room >= size), None)
-        if place is None:
-            rooms.append(PACK_TOKENS)
-            place = -1
-        rooms[place] -= size
-    return len(rooms)
 
 
 def best_fit(sizes: list[int]) -> tuple[float, int]:
@@ -45,7 +35,7 @@ if __name__ == "__main__":
     seconds, packs = best_fit(everything)
     few_seconds, few_packs = best_fit(fewer)
     started = time.perf_counter()
-    packs_by_first_fit = first_fit(fewer)
+    packs_by_first_fit = first_fit(fewer, PACK_TOKENS)
     first_fit_seconds = time.perf_counter() - started
     print(
         json.dumps(

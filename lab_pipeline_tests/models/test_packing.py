@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from lab_pipeline.models.packing import IGNORED, TokenError, TokenRow, encode, encode_answers, flatten, pack, split_row
 from lab_pipeline_tests import templates
+from lab_pipeline_tests.models.first_fit import first_fit
 from lab_pipeline_tests.training.runs import training_row
 
 
@@ -81,18 +82,6 @@ def test_packing_loses_no_row_fills_no_pack_too_much_and_leaves_no_piece_without
         assert kept
         if len(row.tokens) <= pack_tokens:
             assert kept == set(row.tokens)
-
-
-def first_fit(lengths: list[int], pack_tokens: int) -> int:
-    """Count the packs of first fit decreasing, the yardstick."""
-    rooms: list[int] = []
-    for length in sorted(lengths, reverse=True):
-        place = next((index for index, room in enumerate(rooms) if room >= length), None)
-        if place is None:
-            rooms.append(pack_tokens)
-            place = -1
-        rooms[place] -= length
-    return len(rooms)
 
 
 @given(st.lists(st.integers(2, 100), max_size=60))
