@@ -61,9 +61,10 @@ def exclude_rows(tables: Iterable[pa.Table], heldout: LeakDetector) -> tuple[lis
                 continue
             if source == "seed":
                 seed_leaves[len(prompts)] = leaf
-            prompt = normalised("\n".join(text for role, text in turns[:-1] if role != "system"))
-            # passages under one heading have the same prompt, yet none repeats another
-            prompts.append(hash((source, index, len(batches)) if source == "document" else prompt))
+            if source == "document":  # passages under one heading have the same prompt, yet none repeats another
+                prompts.append(hash((source, index, len(batches))))
+            else:
+                prompts.append(hash(normalised("\n".join(text for role, text in turns[:-1] if role != "system"))))
         excluded += _excluded(batch, exclusions)
         batches.append(_without(batch, exclusions))
     same = {

@@ -122,8 +122,8 @@ class Rules(_Section):
     question_support: float | None = None
     """Minimum share of the question's content words that its source or the leaf's description has."""
     question_names: float | None = None
-    """For rows whose answer is their source, word for word: minimum share of the answer's content words, without those of the
-    leaf's description, that the question must name. 'What is the loom?' fits any sentence on looms."""
+    """Minimum share of the answer's content words that the question must name, if the answer is the source word for word. Words
+    of the leaf's description do not count: 'What is the loom?' fits any sentence on looms."""
     sentence_answers: bool = False
     """If the answer is the source, word for word, it must have the kind of thing that is asked for, such as a number."""
     on_topic: float | None = 0.65

@@ -29,14 +29,14 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Cand
 
     Without an adapter, the candidate is the base model. If the candidate is stored already, it is only loaded.
     """
-    from peft import PeftModel
-
     folder = home.root / "candidates" / checkpoint.id
     if not (folder / "candidate.json").exists():
         shutil.rmtree(folder / "model", ignore_errors=True)
         with written_whole(folder / "model") as scratch:
             model = load_model(base.folder, "cpu")  # not on a GPU: the merged weights must not depend on the machine
             if checkpoint.adapter:
+                from peft import PeftModel
+
                 model = PeftModel.from_pretrained(model, checkpoint.adapter).merge_and_unload()
             model.save_pretrained(scratch)
             load_tokenizer(base.folder).save_pretrained(scratch)

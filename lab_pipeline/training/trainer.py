@@ -23,7 +23,7 @@ from lab_pipeline.training.validation import NOTHING, EpochLoss, ValidationLoss,
 
 
 class PackedTrainer(Trainer):
-    """A Trainer whose batches are one pack each, as `flatten` makes it: `input_ids`, `position_ids` and `labels`."""
+    """Transformers' Trainer for packed rows: each batch is one pack from `flatten`, computed without padding."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
