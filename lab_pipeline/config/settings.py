@@ -242,7 +242,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def overridden(settings: Settings, values: Mapping[str, Any], where: str, folder: Path) -> Settings:
-    """Return the settings with some values replaced; keys of a section that are not given keep their values.
+    """Return a copy of the settings with some values replaced; keys of a section that are not given keep their values.
 
     Args:
         values: The new values, as in `{"seed": 3, "gate": {"confidence": 0.9}}`.
@@ -266,7 +266,8 @@ def _validated(values: Any, where: str) -> Settings:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    """Make paths absolute; relative ones start at `folder`. A model, flow or recipe that is no existing path stays a name."""
+    """Return a copy with absolute paths; relative ones start at `folder`. A model, flow or recipe that does not exist there
+    stays a name."""
 
     def here(name: str) -> str:
         return str((folder / name).resolve()) if (folder / name).exists() else name
@@ -293,7 +294,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
 
 
 def anchored(dataset: DatasetSettings, folder: Path) -> DatasetSettings:
-    """Make the path of a data set absolute; a relative one starts at `folder`."""
+    """Return a copy of a data set's settings with an absolute path; a relative one starts at `folder`."""
     return dataset.model_copy(update={"path": str((folder / dataset.path).resolve())})
 
 

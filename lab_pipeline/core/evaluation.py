@@ -148,7 +148,7 @@ class JudgedScores(TypedDict, total=False):
     raw: JudgedDifference | None
     """None if no question can be compared."""
     equal_length: LengthAdjusted | None
-    """None with fewer than three such questions, or if lengths always differ by the same factor, so that no slope fits."""
+    """None if fewer than three questions can be compared, or if lengths always differ by the same factor (no slope fits)."""
 
 
 class JudgedAnswers(JudgedScores, total=False):

@@ -76,7 +76,7 @@ def is_remote(address: str) -> bool:
 
 
 class Git:
-    """Runs git commands, of at most `timeout_seconds` each, on a bare mirror of the repository at `address`."""
+    """Runs git commands, of at most `timeout_seconds` each, on the bare mirror of `address`, which only `fetch` creates."""
 
     def __init__(self, mirror: Path, address: str, timeout_seconds: int) -> None:
         self.mirror = mirror
@@ -207,7 +207,7 @@ class Git:
             return False
 
     def files(self, commit: str) -> list[Blob]:
-        """List the regular files of a commit; symbolic links and submodules are skipped.
+        """List the regular files of a commit at any depth, in git's order; symbolic links and submodules are skipped.
 
         Raises:
             GitError: The commit lists too many files, or the mirror is damaged.

@@ -48,7 +48,7 @@ class Home:
 
     @classmethod
     def open(cls, root: Path) -> Home:
-        """Open the home at `root`; if it is missing, create its folder and its marker `home.json`.
+        """Open the home at `root`; its folder and its marker `home.json` are created if they are missing.
 
         Raises:
             LabError: The folder cannot be written, or a release with another `SCHEMA_VERSION` wrote it.
@@ -86,19 +86,19 @@ class Home:
         return self.root / "snapshots" / f"{snapshot_id}.parquet"
 
     def snapshot_facts(self, snapshot_id: str) -> Path:
-        """Return the JSON file with all fields of a `Snapshot` but its rows; `current_snapshot` is a copy of the latest one."""
+        """Return the path of the JSON file with all of a `Snapshot` but its rows; `current_snapshot` copies the latest."""
         return self.root / "snapshots" / f"{snapshot_id}.json"
 
     def leaf_source(self, fingerprint: str) -> Path:
-        """Return the JSON file of the `FrozenLeaf` with this fingerprint."""
+        """Return the path of the JSON file of the `FrozenLeaf` with this fingerprint, whether or not it is stored yet."""
         return self.root / "sources" / f"{fingerprint}.json"
 
     def leaf(self, key: str) -> Path:
-        """Return the folder that holds the journal, instruction tables and state of one leaf."""
+        """Return the path of the folder for the journal, instruction tables and state of one leaf, whether or not it exists."""
         return self.root / "leaves" / file_name(key)
 
     def provenance(self, leaf: str, curated: str) -> Path:
-        """Return the JSON file that says from which flow, prompts, frozen source and models a curated table was made.
+        """Return the path of the JSON file that says from which flow, prompts, frozen source and models a table was made.
 
         Args:
             leaf: Key of the leaf.
@@ -107,7 +107,7 @@ class Home:
         return self.leaf(leaf) / f"made-{curated}.json"
 
     def mixed_datasets(self) -> list[Path]:
-        """List the Parquet files of all training data sets in this home, without those of excluded rows."""
+        """List the Parquet files of all training data sets ever mixed here, by name; files of excluded rows are left out."""
         mixed = [*self.datasets.glob("knowledge-*.parquet"), *self.datasets.glob("skills-*.parquet")]
         return sorted(path for path in mixed if not path.stem.endswith("-excluded"))
 

@@ -9,7 +9,7 @@ Say = Callable[[str], None]
 
 
 class Progress:
-    """Counts steps and reports them through `say`, at most every `every_seconds` and when their number reaches `total`.
+    """Counts steps and reports them through `say`, at most once in `every_seconds`, but always when they reach `total`.
 
     `done` is the number of steps that an earlier process has finished. Rate and time left are computed from the steps that
     this process worked on, without steps whose results an earlier process had stored.

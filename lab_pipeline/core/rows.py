@@ -125,8 +125,8 @@ class LeafProblem(TypedDict):
 
 
 class SnapshotRow(TypedDict):
-    """One leaf of a taxonomy snapshot. An unusable leaf keeps some values of its previous snapshot (see `usable`); other
-    values that cannot be read from it are None."""
+    """One leaf of a taxonomy snapshot, with what was read from its folder; values that the folder lacks are None or empty. Some
+    values of an unusable leaf are instead those of the previous snapshot (see `usable`)."""
 
     leaf: str
     kind: str | None
@@ -134,13 +134,13 @@ class SnapshotRow(TypedDict):
     schema_verdict: str
     """'valid' or 'invalid' by InstructLab's schemas."""
     usable: bool
-    """False: the leaf is quarantined; its held-out questions, documents, contributor and attribution are then those of its row
-    in the previous snapshot, if there is one."""
+    """False: the leaf is quarantined. `held_out`, `documents`, `document_commit`, `contributor`, `attribution` and
+    `heldout_questions` are then those of its row in the previous snapshot, if it has one there."""
     fingerprint: str | None
     """Hash of the leaf's `FrozenLeaf` without commit ids, so it changes with all that a prompt may show; None if unusable."""
     seeds: Int32 | None
     held_out: Int32
-    """Number of held-out seeds, which `seeds` includes."""
+    """Number of held-out seeds; `seeds` counts these and all others."""
     documents: list[str]
     document_commit: str | None
     contributor: str | None
@@ -185,7 +185,7 @@ class GeneratedRow(TypedDict):
     fault: str | None
     """Why the row is incomplete; None if it is complete."""
     scores: list[JudgeScore]
-    """Scores by the flow's judges, before `JudgedRow` only by early judges; only curation applies the flow's thresholds."""
+    """Scores by those judges of the flow that come before a stage; in a `JudgedRow` also by the judges of whole rows."""
 
 
 JudgedRow = GeneratedRow
@@ -260,7 +260,7 @@ class TrainingRow(TypedDict):
 
 
 class ExcludedRow(TypedDict):
-    """A row that was left out of a data set, and why."""
+    """The record of a row that was left out of a data set, and why; stored in a file beside the data set."""
 
     id: str
     """The row's `source_row`."""

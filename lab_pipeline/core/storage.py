@@ -114,7 +114,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as a Parquet file under `schema`, whole or not at all.
+    """Write rows as a Parquet file under `schema`, whole or not at all; an earlier file at `path` is replaced.
 
     Raises:
         ValueError: A row lacks a column of the schema, has a column that is not in it, or a value of a wrong type.

@@ -41,7 +41,7 @@ _NON_COMMERCIAL = re.compile(r"\bnc\b|non[ -]?commercial", re.IGNORECASE)
 
 
 def works(attribution: str | None) -> list[dict[str, str]]:
-    """Return the works that an `attribution.txt` names; none for None.
+    """Return the works that the text of an `attribution.txt` names, in its order; an empty list for None.
 
     Each has the keys `title`, `link`, `licence` (as an SPDX id if known) and `creators`, without those that are not stated.
     """

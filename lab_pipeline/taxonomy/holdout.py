@@ -27,7 +27,8 @@ MINIMUM_SEEDS = 3
 
 
 def taught_questions(home: Home) -> LeakDetector:
-    """Return a detector of prompts that repeat one in any training data set of this home; raw document text has no prompt."""
+    """Return a detector of texts that repeat a prompt of any training data set ever mixed in this home. Prompts of document
+    rows are left out, because they are made from headings."""
     prompts = set()
     for path in home.mixed_datasets():
         rows = pq.read_table(path, columns=["messages"], filters=[("source", "!=", "document")])
@@ -61,7 +62,7 @@ class Ledger:
             self._prompts[role].add(asked)
 
     def assign(self, seed: Seed, leaf: str, hold_out: bool) -> Role:
-        """Give a seed its role, record it in the ledger, and return it.
+        """Give a seed that is not yet in the ledger its role, record it, and return the role.
 
         A seed that nearly repeats a used question, or a prompt of a training data set, is used. A seed that nearly repeats a
         held-out question is held out. A seed that does both is set aside. Only for other seeds does `hold_out` decide.
@@ -86,8 +87,8 @@ def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed
 
     Of the other seeds, a third of each knowledge context, rounded down, is held out. Of a skill it is a fifth, rounded down,
     but at least one. They are chosen by a hash of `random_seed` and the question; seeds that repeat each other are chosen
-    together, the smallest groups first. No further seed is held out once half of the leaf's seeds would be, and none of a
-    leaf with fewer than `MINIMUM_SEEDS`.
+    together, the smallest groups first. This choice never makes half of the leaf's seeds or more held out, and it holds out
+    none of a leaf with fewer than `MINIMUM_SEEDS`.
     """
 
     def group(seed: Seed) -> int:

@@ -100,7 +100,8 @@ class Leaf:
 
 @dataclass
 class LeafReading:
-    """The result of reading a leaf: its verdicts, content (None if refused, or without a usable seed), problems."""
+    """What `read_leaf` found in a leaf: verdicts, content (None if refused, or without a usable seed) and problems. When a
+    snapshot is taken, it adds problems of the leaf's documents and split, which can make the leaf unusable."""
 
     key: str
     schema_verdict: Literal["valid", "invalid"] = "invalid"

@@ -77,7 +77,7 @@ def review_of(reviews: Sequence[Review], row_id: str, text: str) -> Review | Non
 
 
 def read_reviews(file: Path) -> list[Review]:
-    """Read a `reviews.yaml`; return none if there is no such file.
+    """Return the entries of a `reviews.yaml`, in its order; an empty list if there is no such file.
 
     Raises:
         LabError: The file cannot be read, or an entry is wrong; the message then names file and line.
@@ -109,7 +109,7 @@ def _parsed(raw: bytes, file: Path) -> list[Review]:
 
 
 def reviews_in_force(home: Home, contributed: Sequence[dict[str, str | None]]) -> dict[str, list[Review]]:
-    """Return all reviews by leaf key, those of the taxonomy before those of the home, so that the home's take precedence.
+    """Return the reviews of each leaf by key, the taxonomy's before the home's; of those on one row, the last counts.
 
     Args:
         contributed: The reviews of the taxonomy as JSON, as `Snapshot.reviews` has them.

@@ -65,8 +65,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Read the whole taxonomy, store rows, facts and frozen leaves in `home`, and make the result the current snapshot.
 
-    New seeds get their roles in the held-out ledger, documents are fetched, and scratch folders of killed processes removed. A
-    leaf that cannot be used is no error: its row says why.
+    New seeds get their roles in the held-out ledger, documents are fetched, and scratch folders of killed processes removed.
+    Earlier snapshots stay stored. A leaf that cannot be used is no error: its row says why.
 
     Args:
         on_progress: Called before each leaf with the number of leaves done, the number of all leaves, and the leaf's key.
@@ -128,7 +128,7 @@ def current_snapshot(home: Home) -> Snapshot:
 
 
 def check_recipients(snapshot: Snapshot, settings: Settings) -> None:
-    """Make sure that the snapshot checked its documents for all `refused_hosts` of the present settings.
+    """Refuse a snapshot that did not check its documents for all `refused_hosts` of the present settings.
 
     Raises:
         LabError: Teacher, judge or `documents.sensitive` changed since, and a host came in that it did not check for.
@@ -157,7 +157,8 @@ def load_snapshot(home: Home, snapshot_id: str) -> Snapshot:
 
 
 def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str, str | None]], list[str]]:
-    """Return the taxonomy's reviews, and notes; if the file is wrong, the previous reviews, so that bans stay in force."""
+    """Return the reviews in the taxonomy's `reviews.yaml`, and no note. If the file is wrong, return those of the snapshot
+    `before`, so that bans stay in force, and a note that says so."""
     file = taxonomy.folder / FILE
     try:
         found = [] if file.is_symlink() else read_reviews(file)
@@ -214,7 +215,8 @@ def _row(
 
 
 def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
-    """Copy held-out questions and origin from a quarantined leaf's earlier row, since its last good rows stay in use."""
+    """Overwrite held-out questions and origin in a quarantined leaf's `row` by those of its `earlier` row: the last good rows
+    stay in use."""
     row["held_out"], row["heldout_questions"] = earlier["held_out"], earlier["heldout_questions"]
     row["documents"], row["document_commit"] = earlier["documents"], earlier["document_commit"]
     row["contributor"], row["attribution"] = earlier["contributor"], earlier["attribution"]

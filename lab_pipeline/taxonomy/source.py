@@ -210,7 +210,7 @@ def _user_git(folder: Path, *arguments: str) -> str:
 
 
 def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
-    """Export the regular files of a commit to a folder, unless it exists already; keep the two exports last used before."""
+    """Export a commit's regular files to a folder, unless it exists; delete all other exports but the two used last."""
     folder = home.taxonomies / git("rev-parse", f"{commit}^{{tree}}").decode().strip()
     if not folder.exists():
         blobs = [blob for blob in git.files(commit) if _is_safe_to_write(blob.path)]

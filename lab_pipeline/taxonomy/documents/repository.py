@@ -35,7 +35,7 @@ class Document:
 def fetch_documents(
     reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings, origin: Path | None = None
 ) -> list[Document]:
-    """Read the documents that `reference` names: the `READABLE` files that match its patterns, without blank ones.
+    """Return the documents that `reference` names: the `READABLE` files that match its patterns, by path, without blank ones.
 
     A git repository is contacted only if its mirror lacks the commit.
 

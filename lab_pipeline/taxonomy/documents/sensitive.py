@@ -47,7 +47,7 @@ class SensitiveMatch:
 
 
 def find_sensitive(text: str) -> list[SensitiveMatch]:
-    """Return what looks like a secret or personal data, by line and kind, each kind once for a line.
+    """Return line and kind of all that looks like a secret or personal data, sorted, each kind at most once for a line.
 
     Lines with the mark `ALLOWED` are skipped.
     """
