@@ -86,7 +86,7 @@ def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ge
 
 
 def store_catalog(home: Home, catalog: Catalog) -> None:
-    """Store a catalog as a Parquet file named by its hash, and make it the current one."""
+    """Store a catalog as a Parquet file named by its hash, and make it the current one; earlier ones stay stored."""
     path = home.datasets / f"catalog-{digest([catalog.snapshot, catalog.leaves])}.parquet"
     write_rows(path, catalog.leaves, CATALOG_SCHEMA)
     write_json(home.datasets / "catalog.json", {"snapshot": catalog.snapshot, "file": path.name})

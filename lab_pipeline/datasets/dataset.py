@@ -65,7 +65,7 @@ def load_dataset(home: Home, phase: Phase) -> Dataset:
 
 
 def excluded_rows(home: Home) -> list[tuple[str, ExcludedRow]]:
-    """Read the rows that were excluded from the current data sets, each as (name of its data set, row).
+    """Read the rows that were excluded from the current data sets, if there are any, each as (name of its data set, row).
 
     Raises:
         NotMaterialized: a data set is of a release that did not record how data sets were mixed.
@@ -89,8 +89,8 @@ def store_dataset(
 ) -> Dataset:
     """Shuffle rows, write them and, in a file beside them, the excluded rows, and make them the phase's current data set.
 
-    The order depends on the rows' ids and the seed alone, so equal rows give equal bytes, whatever order they come in.
-    `made_from` and `mixed_by` are the fingerprints to record (see `Dataset`).
+    Earlier data sets stay stored. The order depends on the rows' ids and the seed alone, so equal rows give equal bytes,
+    whatever order they come in. `made_from` and `mixed_by` are the fingerprints to record (see `Dataset`).
     """
     ranks, row_digests = [], []
     by_source, by_leaf, validation = Counter[str](), Counter[str](), Counter[str]()

@@ -34,7 +34,7 @@ class Exclusion(NamedTuple):
 
 
 def excluded_row(source_row: str, leaf: str | None, question: str, exclusion: Exclusion) -> ExcludedRow:
-    """Build the record of an excluded row; `source_row` becomes its id."""
+    """Build the record of an excluded row; its `source_row` becomes the record's id."""
     return cast(ExcludedRow, {"id": source_row, "leaf": leaf, "question": question, **exclusion._asdict()})
 
 

@@ -31,7 +31,7 @@ def build_heldout(
 
 
 def store_heldout(home: Home, heldout: HeldoutSet) -> None:
-    """Store held-out questions and make them the current ones."""
+    """Store held-out questions as the current ones, in place of those before."""
     write_json(home.datasets / "heldout.json", heldout)
 
 

@@ -106,7 +106,7 @@ def _row(
 
 
 def licences_by_leaf(snapshot: Snapshot) -> dict[str, list[str]]:
-    """Return the licences that each leaf's attribution states, by leaf."""
+    """Return the licences that each leaf's attribution states, by leaf; an empty list for a leaf that states none."""
     return {row["leaf"]: licences(row["attribution"]) for row in snapshot.rows}
 
 

@@ -74,7 +74,7 @@ class LeafState:
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
-    """Return the plan of every usable leaf, by key; no plans if the settings say that nothing is generated.
+    """Return the plan of every usable leaf, even a withdrawn one, by key; none if the settings say that nothing is generated.
 
     Args:
         teacher: identity of the teacher; likewise `judge`.
@@ -112,11 +112,12 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
 
 @dataclass(frozen=True)
 class LeafFailure:
-    """A leaf's last failed refresh, and how many attempts at the same plan failed; stored as `failure.json`."""
+    """A leaf's last refresh that failed or got no answer for some rows; stored as `failure.json`."""
 
     leaf: str
     error: str
     attempts: int
+    """Number of such refreshes by the same plan."""
     teacher_calls: int
     plan: str
     """Fingerprint of the curated table that was planned."""
@@ -124,7 +125,7 @@ class LeafFailure:
 
 
 def leaf_failure(home: Home, plan: LeafPlan) -> LeafFailure | None:
-    """Read the last failure to carry out this plan; None if there was none, or the plan was carried out since."""
+    """Read the last failure by this plan; None if there was none, or a refresh by it succeeded for all rows since."""
     path = home.leaf(plan.leaf) / "failure.json"
     stored = read_json(path) if path.exists() else None
     return LeafFailure(**stored) if stored and stored["plan"] == plan.curated else None

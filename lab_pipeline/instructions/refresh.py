@@ -150,7 +150,7 @@ class _LeafRefresh:
     async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher, ground: Ground) -> dict[str, int]:
         """Make and store the tables that are not stored yet; return the funnel of the leaf's rows.
 
-        A table with rows for which the teacher's reply was empty is made again; the journal has the replies for all other rows.
+        A table with rows for which the teacher's reply was empty is made again and replaced; the journal has the other replies.
 
         Args:
             flow: the plan's flow, in which only judges gate that separate their known rows.

@@ -26,7 +26,7 @@ class ModelError(LabError):
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model in a local folder."""
+    """A model in a local folder, as `fetch_model` returns it: the base model, or an embedded teacher or judge."""
 
     folder: Path
     identity: str

@@ -15,13 +15,14 @@ from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError,
 
 
 class BudgetSpent(TeacherError):
-    """The run has made as many calls, to teacher and judge together and over all leaves, as `budgets.teacher_calls` allows.
-    Answers so far are kept in the journals, so the next run goes on from there."""
+    """Raised instead of a call for which the `Budget` has none left; the message says so. Journals keep the replies so far, so
+    the next run goes on from there."""
 
 
 @dataclass
 class Budget:
-    """Number of calls to teacher and judge that one run may still make, over all leaves; None means no limit."""
+    """Counts down the calls that may still be made; None means no limit. A refresh of leaves has one budget for teacher and
+    judge together over all leaves, and an evaluation has one for the judge."""
 
     calls: int | None = None
 
@@ -39,7 +40,7 @@ class Budget:
 
 
 def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
-    """Yield the hash of each answered request with its reply.
+    """Yield (hash of the request, reply) for each stored reply of a journal's folder, oldest file first.
 
     Incomplete lines are skipped. Earlier releases also stored replies that answer nothing, which are skipped so that the call
     is made again, and token counts that are no integers, which are read as 0.
@@ -57,9 +58,9 @@ def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
 class JournaledTeacher:
     """A teacher or judge that answers requests from a journal, and asks `teacher` only what the journal does not answer.
 
-    Each call of `teacher` takes one from the budget; equal requests at the same time share a call. A reply that answers
-    nothing is returned but not stored. The journal is a folder in which each writer has an append-only file of its own; a
-    line torn by a crash is ignored.
+    Each call of `teacher` takes one from the budget, or `reply` raises `BudgetSpent`; equal requests at the same time share a
+    call. A reply that answers nothing is returned but not stored. The journal is a folder in which each writer has an
+    append-only file of its own; a line torn by a crash is ignored.
     """
 
     def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:

@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """The reply of a teacher or judge to a request."""
+    """The reply of a teacher or judge to a request; the request succeeded, but the model may have given no answer."""
 
     text: str
     finish: Literal["stop", "length"]
