@@ -18,10 +18,8 @@ _SHOWN = 3
 """Number of questions shown whose loss fell most; as many are shown whose loss fell least or rose."""
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""Loss of each question, by model (base, candidate, and champion if there is one) and leaf.
-
-General questions are under the key `general`, or each under its category.
-"""
+"""Loss of each question, by model (base, candidate, and champion if there is one) and leaf. General questions are under the
+key `general`, or each under its category."""
 
 
 class GroupLosses(TypedDict):
@@ -49,7 +47,7 @@ class ShownQuestion(HeldoutQuestion):
 
 
 class ReportDetails(TypedDict):
-    """What a report shows beside the evaluation; stored as `details.json`."""
+    """What the HTML report of an evaluation shows beside it; stored as `details.json` in the report's folder."""
 
     confidence: float
     leaves: list[GroupLosses]

@@ -75,7 +75,7 @@ def retune_inputs(
 
 
 def last_evaluation(home: Home) -> Evaluation | None:
-    """Return the evaluation of the last candidate, with its report's path in this home; None before the first evaluation."""
+    """Return the last evaluation, with its report's present path in this home; None before the first evaluation."""
     path = home.evaluations / "last.json"
     if not path.exists():
         return None
@@ -109,10 +109,11 @@ def evaluate(
     provenance: Provenance,
     say: Say,
 ) -> Evaluation:
-    """Measure candidate, base model and champion on the same questions, apply the gate, and store evaluation and report.
+    """Measure candidate, base model and champion on the same questions, apply the gate; store and return the evaluation.
 
-    The last evaluation is returned as it is if it has the same inputs and candidate, and if the candidate has become champion,
-    or the reference is the same and the judge, if there is one, answered.
+    The report is written beside it. An earlier evaluation of the same inputs, candidate and reference is replaced. But if the
+    last evaluation has the same inputs and candidate, and either the candidate has become champion, or the reference is the
+    same and the judge, if there is one, answered, nothing is measured, and the last evaluation is returned as it is.
 
     Args:
         inputs: fingerprint by `retune_inputs`.

@@ -58,7 +58,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Readings:
-    """Verdicts on one answer in one order, and the number of replies without a readable verdict."""
+    """The readable verdicts on one answer in one order, in the order of the calls, and the number of unreadable replies."""
 
     found: list[Reading]
     unreadable: int
@@ -92,7 +92,7 @@ def rubric_digest() -> str:
 
 
 async def grade_answers(judge: Teacher, rows: Sequence[GradableAnswer], at_once: int) -> list[Grade]:
-    """Grade answers, with at most `at_once` calls under way; return the grades in the answers' order.
+    """Let the judge read each answer in both orders, with at most `at_once` calls under way; return the grades in their order.
 
     Raises:
         TeacherError: a request to the judge failed, or the budget of calls is spent. Answers that wait are then not read any

@@ -212,7 +212,7 @@ async def _ask(
 
 
 def _answers(home: Home, role: str, model: MeasuredModel, questions: Questions, say: Say) -> dict[str, list[str]]:
-    """Return the model's greedily decoded answer to every question, by leaf; stored answers are read."""
+    """Return the model's greedily decoded answer to every question, by leaf, from the home or else by asking and storing."""
 
     def answer(asked: list[HeldoutQuestion]) -> list[str]:
         say(f"asking {role} ({model.digest}) {len(asked)} questions")

@@ -13,7 +13,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """A model under evaluation, with the digest of its files, under which its results are stored."""
+    """Base model, champion or candidate under evaluation, with the hash of its files, under which its results are stored."""
 
     folder: Path
     digest: str

@@ -27,7 +27,8 @@ class Candidate:
 def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint) -> Candidate:
     """Merge a checkpoint's adapter into the base model's bf16 weights, and store the model with its tokenizer in the home.
 
-    Without an adapter, the candidate is the base model. If the candidate is stored already, it is only loaded.
+    Without an adapter, the candidate is the base model. If the candidate is stored already, it is only loaded; what an
+    interrupted merge left of it is deleted.
     """
     folder = home.root / "candidates" / checkpoint.id
     if not (folder / "candidate.json").exists():

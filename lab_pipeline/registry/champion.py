@@ -75,7 +75,7 @@ class Move(TypedDict):
 
 @dataclass(frozen=True)
 class Champion:
-    """A promoted model in the folder `model`, and the hash of its measured files."""
+    """The present or a past champion: a promoted model in the folder `model`, and the hash that its files had when measured."""
 
     id: str
     model: Path
@@ -102,7 +102,7 @@ def current_champion(home: Home) -> Champion | None:
 
 
 def champion_folder(home: Home, name: str) -> Path:
-    """Return the folder of the present or past champion with the id `name`.
+    """Return the path of a present or past champion's folder, which cleaning up may have removed; `name` is the champion's id.
 
     This is `champions/ID`. If there is none, it is the candidate's folder, in which earlier releases left a promoted model.
     """
@@ -252,9 +252,9 @@ def _before(home: Home, champion: Champion) -> list[Move]:
 
 
 def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> Path:
-    """Return the folder `champions/ID`, assembled from the candidate's files and the checkpoints' adapters.
+    """Return the folder `champions/ID`, assembled from the candidate's files and the checkpoints' adapters (id by phase).
 
-    A folder that is there already is used if its measured files are the candidate's, and replaced otherwise.
+    A folder that is there already is used if its measured files are the candidate's; else it is deleted and assembled anew.
 
     Raises:
         PromotionRefused: the candidate's files changed while they were linked.

@@ -58,7 +58,7 @@ def prepare_checkpoint(
 ) -> tuple[Checkpoint | None, Path]:
     """Return the checkpoint of these inputs (None if it is not finished), and the path of its `spec.json`.
 
-    If it is not finished, write the spec, from which the phase can be trained, and remove the reason of an earlier failure.
+    If it is not finished, write the spec, from which the phase can be trained, and delete the `failure_file` of an earlier try.
     """
     name = checkpoint_id(base, dataset, before.id if before else None, recipe, seed)
     folder = home.checkpoints / name
@@ -79,7 +79,7 @@ def prepare_checkpoint(
 
 
 def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
-    """Finish the checkpoint of a phase that trains nothing: copy the adapter of the checkpoint before it, if that has one.
+    """Finish and return the checkpoint of a phase that trains nothing; its adapter is a copy of the one of `before`, if any.
 
     The checkpoint gets an empty report. Its `spec.json` must exist already, at `spec_path`.
     """

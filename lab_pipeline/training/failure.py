@@ -29,7 +29,7 @@ def failure_file(folder: Path) -> Path:
 
 
 def record_failure(folder: Path, error: Exception) -> str:
-    """Store in a checkpoint folder, with the traceback, why its training failed; return the reason in one line.
+    """Store why a training failed, with the traceback, in its folder's `failure_file`; return the reason in one line.
 
     If the error is a defect of the program, the line also says in which file the traceback is.
     """

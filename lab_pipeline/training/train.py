@@ -60,8 +60,8 @@ class TrainingReport:
 def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda: False) -> TrainingReport | None:
     """Train an adapter as `spec` says, and return the report, which is also stored as `report.json`.
 
-    The folder `spec.output` then holds the chosen epoch's adapter with the tokenizer in `adapter`, and, if that is not the last
-    epoch, the last epoch's adapter in `last`. A call resumes from the last saved step, if the data give the same packs. If
+    In the folder `spec.output`, `adapter` is replaced by the chosen epoch's adapter with the tokenizer, and `last` by the last
+    epoch's adapter, or deleted if that was chosen. A call resumes from the last saved step, if the data give the same packs. If
     `interrupted`, which is asked after each step, returns True before the end, the state is saved and the result is None.
 
     Raises:

@@ -141,7 +141,8 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 @dataclass
 class Run:
-    """One phase's training run. `folder` holds the saved states from which it resumes, and the best epoch's adapter."""
+    """One phase's training run. `folder` holds the saved states from which it resumes, and the adapters of the epochs that were
+    the best so far when they ended; when a state is saved, all these but the best are deleted."""
 
     trainer: PackedTrainer
     watcher: _Watcher

@@ -59,7 +59,7 @@ class ValidationSet:
         return cls([(group, piece) for group, pieces in encoded for piece in pieces], pack_tokens)
 
     def measure(self, model: Any) -> ValidationLoss:
-        """Return the validation losses of the model. Draw no random numbers, and leave the model in training mode."""
+        """Return the model's losses on the validation rows. Draw no random numbers; leave the model in training mode."""
         model.eval()
         losses = defaultdict(list)
         measured = row_losses(model, [row for _, row in self.rows], self.pack_tokens)
