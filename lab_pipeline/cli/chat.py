@@ -21,7 +21,7 @@ _ANSWER_TOKENS = 512
 
 
 def find_model(home: Home, name: str) -> Path:
-    """Return the folder of a model; the base model is fetched if it is not there.
+    """Return the folder of a model's weights; the base model is fetched if the home has not fetched it yet.
 
     Args:
         name: 'champion', 'base', or the id of a champion or candidate.

@@ -58,10 +58,8 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.SUSPENDED,
     dg.DagsterRunStatus.CANCELING,
 ]
-"""Statuses of an unfinished run.
-
-"Not started" is left out: a run has that status for a moment only, or for ever if its process was killed just then.
-"""
+"""Statuses of an unfinished run. "Not started" is left out: a run has it for a moment only, or for ever if its process was
+killed just then."""
 
 _LONGEST_WAIT_SECONDS = 3600
 _RUNS_PER_TICK = 25
@@ -241,9 +239,8 @@ def _due(home: Home) -> Path:
 def _backfill_without_retune(instance: dg.DagsterInstance) -> str | None:
     """Return the id of the last failed backfill if it should have retuned, but stopped before the catalog; else None.
 
-    Such a backfill includes leaves and the champion, and `waiting_retunes` has not started a retune for it yet.
-
-    Dagster runs nothing downstream of a failed partition. Here the retune can go on: it uses a failed leaf's last good rows.
+    Such a backfill includes leaves and the champion, and `waiting_retunes` has not started a retune for it yet. Dagster runs
+    nothing downstream of a failed partition. Here the retune can go on: it uses a failed leaf's last good rows.
     """
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.COMPLETED_FAILED]), limit=1):
         if not {CHAMPION, CURATED} <= set(backfill.asset_selection or []):
@@ -280,7 +277,7 @@ def _tags(wants: str) -> dict[str, str]:
 
 
 def _wait_after_crashes(instance: dg.DagsterInstance, job: str, wants: str, retry_seconds: int) -> float:
-    """Return the seconds until the same work may be tried again, 0 if it may be now.
+    """Return the seconds until the work with the tag `wants` may be tried again after crashes of its runs, 0 if it may be now.
 
     The first crash causes no wait, the second one of `retry_seconds`. Each further crash doubles it, up to an hour.
     """

@@ -23,7 +23,7 @@ def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
 
 
 def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
-    """Show all rows as a table of texts."""
+    """Show the given columns of all rows as a table, each value as a text."""
     records = [dg.TableRecord({column: str(row[column]) for column in columns}) for row in rows]
     return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(column) for column in columns]))
 
@@ -52,7 +52,7 @@ def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | 
 
 
 def preview(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.MarkdownMetadataValue:
-    """Show the first rows as a Markdown table, with long texts cut off."""
+    """Show the given columns of the first five rows as a Markdown table, with long texts cut off."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in list(rows)[:_PREVIEW_ROWS]:
         lines.append(f"| {' | '.join(_cell(row[column]) for column in columns)} |")

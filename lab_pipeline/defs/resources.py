@@ -59,7 +59,7 @@ class ThisRun(dg.Config):
 
 
 class Lab(dg.ConfigurableResource):
-    """A home, by default the one that `LAB_HOME` names, with its settings and recipe as `this_run` overrides them."""
+    """A home with its settings and recipe, as `this_run` overrides them; their files are read anew at each access."""
 
     root: str = Field(description="Folder of the home; set by the launcher")
     this_run: ThisRun = ThisRun()

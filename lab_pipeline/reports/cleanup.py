@@ -17,7 +17,7 @@ RESUME_DAYS = 7
 
 
 def dispensable(home: Home, keep: int | None = None) -> list[Path]:
-    """List the folders that can be removed: weights of candidates and of old champions, and states of abandoned trainings.
+    """List the folders that can be removed, sorted: weights of candidates and of old champions, states of abandoned trainings.
 
     The folders of the current champion and of the last evaluated candidate are never listed.
 

@@ -21,7 +21,7 @@ from lab_pipeline.taxonomy.snapshot import current_snapshot
 
 @dataclass(frozen=True)
 class LeafRows:
-    """The rows of a leaf's last good refresh, and the reviews now in force for it."""
+    """The rows of a leaf's last successful refresh, and all reviews of the leaf's rows, the last one last."""
 
     leaf: str
     funnel: dict[str, int]
@@ -38,7 +38,7 @@ class LeafRows:
 
 
 def leaf_rows(home: Home, leaf: str) -> LeafRows:
-    """Read the rows of a leaf's last good refresh, and its reviews.
+    """Read the rows of a leaf's last successful refresh, and the leaf's reviews.
 
     Raises:
         LabError: no such leaf is known, or it was never refreshed.

@@ -26,16 +26,14 @@ from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.withdrawals import Withdrawal, record_withdrawal, withdrawals
 
 RowLineage = Mapping[str, object]
-"""Where a row comes from. Its keys depend on the row's kind of source.
-
-For a curated row of a data set, they include the provenance of the row's table.
-"""
+"""Where a row comes from. Its keys depend on the row's kind of source; for a curated row of a data set, they include the
+provenance of the row's table."""
 
 _MADE_BY = ("taxonomy_commit", "flow", "flow_version", "teacher")
 
 
 def evaluations(home: Home) -> dict[str, Evaluation]:
-    """Return the last evaluation of each candidate, by id, oldest first."""
+    """Return the last evaluation of each candidate, by id, in the order in which candidates were first evaluated."""
     found: list[Evaluation] = [read_json(path) for path in home.evaluations.glob("*/evaluation.json")]
     return {evaluation["candidate"]: evaluation for evaluation in sorted(found, key=lambda each: each["evaluated_at"])}
 
@@ -83,9 +81,9 @@ def known_leaves(home: Home) -> set[str]:
 
 
 def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
-    """Find the evaluated models that were trained on a leaf, oldest first, and the leaf's withdrawal, None without one.
+    """Return a leaf's key, by whom and why it is `withdrawn` (None if it is not), and the evaluated `models` trained on it.
 
-    Each model has its standing (champion, earlier champion or candidate), the outcome and time of its evaluation, the number of
+    The models come in the order of `evaluations`. Each has its standing (champion, earlier champion or candidate), the outcome and time of its evaluation, the number of
     rows from the leaf, and the commits of taxonomy and document.
 
     Raises:
@@ -253,11 +251,8 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
 
 
 def _training_row(home: Home, beginning: str) -> tuple[TrainingRow | None, list[str]]:
-    """Find the training row whose id, or whose curated row's id, begins with `beginning`.
-
-    Return it together with the names of the data sets that hold it.
-
-    Without such a row, return None and no names.
+    """Return the training row whose id, or whose curated row's id, begins with `beginning`, and the names of all data sets ever
+    mixed that hold it; None and no names if there is none.
 
     Raises:
         LabError: several training rows fit.

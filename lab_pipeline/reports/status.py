@@ -23,11 +23,12 @@ from lab_pipeline.teacher.choose import teacher_identities
 
 @dataclass
 class HomeStatus:
-    """What a home's leaves and model need: which leaves are stale, and whether a retune has anything to do."""
+    """What a home's leaves and model need, as of one moment: which leaves are stale, whether a retune has anything to do."""
 
     snapshot: Snapshot
     plans: dict[str, LeafPlan]
     stale: list[str]
+    """Keys of the stale leaves, sorted."""
     trainable: bool
     """Whether there is something to train on: a leaf in use has rows, or needs none because no rows are to be generated."""
     inputs: str

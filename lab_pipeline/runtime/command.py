@@ -122,7 +122,7 @@ def run_job(
 
 @dataclass
 class _Follower:
-    """Find the run with the tag `launch`; tell `say` its messages, the steps that begin or fail, and the checks that fail."""
+    """Follows the run with the tag `launch`: `catch_up` tells `say` new messages, steps begun or failed, and failed checks."""
 
     instance: dg.DagsterInstance
     launch: str

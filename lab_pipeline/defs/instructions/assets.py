@@ -100,7 +100,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
 
 @dataclass
 class _Batch:
-    """The leaves of a run that have finished or failed; `report` tells Dagster about each at once."""
+    """Collects the outcomes of a run's leaves; `report` takes the next one and tells Dagster about it at once."""
 
     context: dg.AssetExecutionContext
     home: Home
