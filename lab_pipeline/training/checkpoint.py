@@ -78,7 +78,7 @@ def prepare_checkpoint(
     return finished, folder / "spec.json"
 
 
-def pass_through(home: Home, dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
+def pass_through(dataset: Dataset, before: Checkpoint | None, spec_path: Path) -> Checkpoint:
     """Finish and return the checkpoint of a phase that trains nothing; its adapter is a copy of the one of `before`, if any.
 
     The checkpoint gets an empty report. Its `spec.json` must exist already, at `spec_path`.

@@ -274,7 +274,7 @@ def test_a_phase_without_rows_passes_on_the_checkpoint_before(tiny_model, tmp_pa
     before = load_checkpoint(tmp_path / "first")
     found, spec_path = prepare_checkpoint(home, BASE, dataset("skills"), before, recipe(), 17)
     assert found is None
-    passed = pass_through(home, dataset("skills"), before, spec_path)
+    passed = pass_through(dataset("skills"), before, spec_path)
     assert before and before.adapter and passed.adapter
     assert passed.id != before.id
     assert folder_digest(passed.adapter) == folder_digest(before.adapter) == passed.meta["adapter_digest"]
@@ -283,7 +283,7 @@ def test_a_phase_without_rows_passes_on_the_checkpoint_before(tiny_model, tmp_pa
 
 def test_without_rows_in_either_phase_there_is_no_adapter(tmp_path):
     home = Home.open(tmp_path)
-    passed = pass_through(home, dataset(), None, prepare_checkpoint(home, BASE, dataset(), None, recipe(), 17)[1])
+    passed = pass_through(dataset(), None, prepare_checkpoint(home, BASE, dataset(), None, recipe(), 17)[1])
     assert passed.adapter is None
     assert passed.report == TrainingReport()
     _, spec_path = prepare_checkpoint(home, BASE, dataset("skills"), passed, recipe(), 17)

@@ -107,7 +107,7 @@ def _train(
         finished, spec = prepare_checkpoint(home, base, dataset, before, recipe, settings.seed)
     steps = 0
     if finished is None and (dataset.rows == 0 or (phase == "knowledge" and recipe.stacked)):
-        finished = pass_through(home, dataset, before, spec)
+        finished = pass_through(dataset, before, spec)
     elif finished is None:
         with errors_as_failures():
             run_trainer(context, trainer, spec)
