@@ -97,7 +97,7 @@ class DatasetSettings(Section):
 
 
 class MixingSettings(Section):
-    """Custom data sets to train on besides the rows of the leaves."""
+    """Custom data sets to train on besides the rows of the leaves, and whether any rows of leaves are generated."""
 
     knowledge: list[DatasetSettings] = Field([], description="Data sets of phase 1")
     skills: list[DatasetSettings] = Field([], description="Data sets of phase 2")
@@ -120,7 +120,8 @@ class FlowSettings(Section):
 
 
 class GateSettings(Section):
-    """When a candidate counts as better. Margins are losses in nats per answer token; see `lab_pipeline.evaluation.gate`."""
+    """How much better than the champion a candidate must be, and how much worse it may be elsewhere, to be promoted: losses in
+    nats per answer token (see `lab_pipeline.evaluation.gate`)."""
 
     minimum_gain: float = Field(0.20, ge=0, description="Minimum improvement on the changed leaves; twice a retrain's noise")
     unchanged_tolerance: float = Field(0.20, ge=0, description="Maximum loss increase of the unchanged leaves together")
@@ -266,8 +267,7 @@ def _validated(values: Any, where: str) -> Settings:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    """Return a copy with absolute paths; relative ones start at `folder`. A model, flow or recipe that does not exist there
-    stays a name."""
+    """Return a copy with absolute paths; relative ones start at `folder`. A model, flow or recipe that is no path stays."""
 
     def here(name: str) -> str:
         return str((folder / name).resolve()) if (folder / name).exists() else name

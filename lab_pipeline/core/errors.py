@@ -2,8 +2,8 @@
 
 
 class LabError(Exception):
-    """An error shown to people as its message alone, without a traceback."""
+    """An error that a person can fix, the base of all such errors: it is shown as its message alone, without a traceback."""
 
 
 class NotMaterialized(LabError):
-    """Raised by a step whose input an earlier Dagster asset has not produced yet."""
+    """Raised if what an earlier Dagster asset produces is missing, or was produced from other inputs than the current ones."""

@@ -129,7 +129,8 @@ class Separation(TypedDict):
 
 
 class KnownSeparation(Separation):
-    """A grading judge's separation of the known rows, with their number and the agreement of its readings of them."""
+    """How well the judge of models' answers separates `evaluation.known_rows.KNOWN_ROWS`, the number of these rows, and how far
+    its readings of them agree."""
 
     rows: int
     agreement: Agreement

@@ -32,8 +32,7 @@ def die_with_parent() -> None:
 def name_of(pid: int) -> str | None:
     """Return a name that no other process ever has; None if there is no process `pid`, or it has ended (zombie).
 
-    The name holds the pid, the process's start in clock ticks since boot, and the id of the boot. It holds no time of day,
-    because the clock may jump.
+    It holds the pid, the process's start in clock ticks since boot, and the boot's id; no time of day, as the clock may jump.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

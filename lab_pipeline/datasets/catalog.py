@@ -21,7 +21,7 @@ from lab_pipeline.taxonomy.withdrawals import withdrawals
 
 @dataclass(frozen=True)
 class Catalog:
-    """One entry for each leaf of a snapshot; `snapshot` is its id."""
+    """What each leaf of a snapshot contributes to the next model, in the snapshot's order; `snapshot` is the snapshot's id."""
 
     snapshot: str
     leaves: list[CatalogEntry]
@@ -50,7 +50,7 @@ def build_catalog(home: Home, snapshot: Snapshot, plans: dict[str, LeafPlan], ge
 
     Args:
         plans: plans of the usable leaves, by key.
-        generated: False if the settings want no generated rows. Leaves then contribute seeds and passages only.
+        generated: False if the settings want no generated rows. Usable leaves then contribute only seeds and passages.
 
     Raises:
         LabError: the home's `reviews.yaml` is wrong.
@@ -106,7 +106,7 @@ def current_catalog(home: Home) -> Catalog:
 
 
 def curated_rows(home: Home, entry: CatalogEntry) -> list[CuratedRow]:
-    """Read the curated rows of a catalog entry, without those that people banned; none if the leaf has no curated table."""
+    """Read the curated rows of a catalog entry, without banned ones; an empty list if the leaf has no curated table."""
     return curated_table(home, entry).to_pylist()
 
 
@@ -133,8 +133,7 @@ def frozen_leaf(home: Home, entry: CatalogEntry) -> FrozenLeaf:
 def _state_and_note(
     home: Home, row: SnapshotRow, generated: bool, plan: LeafPlan | None, refreshed: LeafState | None
 ) -> tuple[str, str | None]:
-    """Return the state of a leaf that is not withdrawn (see `CatalogEntry.state`), and a note for people that says why the leaf
-    is quarantined, behind or missing."""
+    """Return the `state` of a leaf that is not withdrawn, and why it is quarantined, behind or missing (else None)."""
     if not row["usable"]:
         problems = "; ".join(f"line {problem['line']}: {problem['message']}" for problem in row["problems"][:3])
         return "quarantined", problems + ("; last good rows in use" if refreshed else "")

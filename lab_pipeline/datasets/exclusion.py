@@ -89,8 +89,7 @@ def _batched(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _exclusion(turns: list[tuple[str, str]], leak: str | None) -> Exclusion | None:
-    """Return why a row must be excluded whatever the other rows are: chat markup, or `leak`, the held-out question that the row
-    repeats. None if neither applies."""
+    """Return why a row must be excluded by itself: chat markup, or `leak`, the held-out question that it repeats; else None."""
     for _, text in turns:
         if markup := _MARKUP.search(text):
             return Exclusion("markup", f"holds the chat markup {markup.group()!r}")

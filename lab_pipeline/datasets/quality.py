@@ -36,7 +36,7 @@ class Expectation(BaseModel):
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """Outcome of one expectation."""
+    """Whether a table meets one expectation of a suite, and what was observed in it."""
 
     name: str
     severity: Literal["critical", "warning"]

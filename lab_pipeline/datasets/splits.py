@@ -1,5 +1,4 @@
-"""Select validation rows, which ask about the facts of training in other words. The epoch is chosen by them; no model learns
-from them.
+"""Select validation rows, which ask about trained facts in other words: no model learns from them, but they choose the epoch.
 
 Rows that ask nearly the same stay together, since a paraphrase among the training rows would turn validation into a test of
 wording. A row on a document's fact is for validation only if a training row teaches the same fact: the held-out questions also
@@ -21,7 +20,7 @@ ENOUGH_ROWS = 10
 
 def validation_ids(rows: Sequence[CuratedRow], seed_prompts: Sequence[str], share: float, random_seed: int) -> set[str]:
     """Return the ids of one leaf's validation rows: whole groups of rows that ask nearly the same, never more than `share` of
-    the rows; none if the leaf has fewer than `ENOUGH_ROWS` rows.
+    the rows; an empty set if the leaf has fewer than `ENOUGH_ROWS` rows.
 
     Groups are tried in an order by hash. A group is for training if it has a document instruction, asks nearly the same
     as a seed in use, or has the last training rows on some fact.

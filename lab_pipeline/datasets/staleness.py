@@ -25,8 +25,7 @@ def source_fingerprint(catalog: Catalog, heldout: HeldoutSet, custom: MixingSett
 
 
 def mixing_fingerprint(phase: Phase, replay: Sequence[GeneralQuestion], recipe: Recipe, seed: int) -> str:
-    """Hash all that decides, beside its sources, which rows a phase's data set has: general questions, the recipe's strategy
-    and shares, and the seed."""
+    """Hash what, beside its sources, decides on a phase's rows: general questions, the recipe's strategy and shares, seed."""
     return digest([replay, recipe.mixing(phase), seed])
 
 

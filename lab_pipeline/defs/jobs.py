@@ -1,7 +1,6 @@
 """Define the jobs: snapshot, refresh of leaves, retune, rollback.
 
-The partitioned leaves and the unpartitioned assets after them are separate jobs, because one job over both would retune once
-for every leaf.
+The partitioned leaves and the unpartitioned assets after them are separate jobs: one job over both would retune for every leaf.
 """
 
 from typing import Any

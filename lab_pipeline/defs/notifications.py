@@ -16,8 +16,7 @@ from lab_pipeline.reports.notifications import notify
 def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason | None:
     """Send the job, the run and the first line of the error to the webhook when a run crashes, if there is a webhook.
 
-    A run in which only leaves failed is no crash: its other leaves are done, and a leaf that fails repeatedly is reported in a
-    message of its own.
+    A run in which only leaves failed is no crash: its other leaves are done. A leaf that fails repeatedly has its own message.
     """
     failures = context.get_step_failure_events()
     crashes = [failure for failure in failures if not is_of_leaves(failure)]

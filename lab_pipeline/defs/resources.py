@@ -27,7 +27,7 @@ def _as_setting(section: type[BaseModel], name: str) -> Any:
 
 
 class ThisRun(dg.Config):
-    """Settings of one run, which override those of `settings.yaml` and of the recipe."""
+    """Settings that a person gives one run in the launchpad. They override `settings.yaml` and the recipe, unless None."""
 
     recipe: str | None = _as_setting(Settings, "recipe")
     strategy: Strategy | None = Field(

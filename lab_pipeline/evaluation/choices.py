@@ -73,8 +73,7 @@ def answer_ranks(
 def summarise_ranks(ranks: Sequence[Rank | None]) -> ChoiceScore | None:
     """Summarise the questions that have a rank; None if there are none.
 
-    The accuracy is the share of questions with rank 1. Beside it stand the mean reciprocal rank and the accuracy that guessing
-    would reach.
+    The accuracy is the share with rank 1; beside it stand the mean reciprocal rank and the accuracy that guessing would reach.
     """
     known = [rank for rank in ranks if rank]
     if not known:

@@ -180,8 +180,7 @@ def decide(
         unchanged: losses on all other leaves in use.
         general: losses on the general questions.
         identical: candidate and champion have the same bytes; such a candidate passes.
-        judged: interval of the candidate's judged score (0 wrong, 1 right) minus the reference's, at equal length; None if no
-            judge decides.
+        judged: interval of the candidate's judged score (0 to 1) minus the reference's at equal length; None: no judge decides.
     """
     leaves = _leaf_verdicts(changed, unchanged, policy)
     changed = {leaf: pairs for leaf, pairs in changed.items() if leaf not in policy.allowed_regressions}

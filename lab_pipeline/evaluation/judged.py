@@ -119,8 +119,7 @@ def unanswered(evaluation: Evaluation) -> bool:
 def deciding_interval(judged: JudgedAnswers | None, policy: GateSettings) -> tuple[float, float] | None:
     """Return the interval of the candidate's difference at equal length, if the gate is to use it.
 
-    None if no judge answered, if it does not separate known rows, or if fewer than `minimum_questions` questions could be
-    compared.
+    None if no judge answered, if it does not separate known rows, or if fewer than `minimum_questions` could be compared.
     """
     if judged is None or judged["unanswered"] or not judged["known_rows"]["separates"]:
         return None

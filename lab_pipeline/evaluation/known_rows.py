@@ -13,7 +13,7 @@ from lab_pipeline.teacher.judging import known_separation
 
 
 class KnownRow(GradableAnswer):
-    """An answer whose verdict is known."""
+    """An answer that is known to be good or bad, to test a judge with."""
 
     good: bool
 

@@ -77,8 +77,7 @@ def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
     """Return the drafts that a leaf's rows start from: in each repeat, one for each sentence, passage or seed of the leaf, in
     the leaf's order. Sentences and passages of fewer than `_SHORTEST_SENTENCE` words start none.
 
-    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that their prompts begin alike and
-    prefix caches hit.
+    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that prefix caches hit.
     """
     start = flow.file.start
     drafts = []

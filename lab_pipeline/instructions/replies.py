@@ -37,9 +37,9 @@ def read_reply(stage: Stage, reply: Reply) -> list[Item]:
 
 
 def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Split a text at its labels into items, which map columns to texts; return none if it has no label.
+    """Split a text at its labels into items, which map columns to texts; return an empty list if it has no label.
 
-    The first column's label begins a new item, as does a label that the item has already.
+    The first column's label begins a new item, as does a label that the item has already. Text before all labels is dropped.
     """
     for labels in ({column: column for column in columns}, {column[0]: column for column in columns}):  # else Q: and A:
         found = list(_label(tuple(labels)).finditer(text))

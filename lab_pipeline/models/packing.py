@@ -107,8 +107,7 @@ def _naming(row: Conversation) -> Iterator[None]:
 def _answers(tokenizer: Any, messages: Messages, text: str) -> Iterator[tuple[int, int, Span]]:
     """Yield, for each assistant message, (its index, where its prompt ends, the span of the answer).
 
-    The last two are in characters of `text`, the rendered conversation. The prompt is all that comes before the answer, with
-    the answer's header.
+    The last two are in characters of `text`, the rendered conversation. The prompt ends with the answer's header.
 
     Raises:
         TemplateError: the template drops an answer, or an answer cannot be located after its prompt.

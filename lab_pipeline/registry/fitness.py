@@ -26,8 +26,8 @@ _WITH_CONTEXT = as_conversation("Who made the loom?", "Anna made a loom.\n\nPete
 def require_fitness(home: Home, settings: Settings) -> None:
     """Check that the base model's template can write all training rows, and that the answers can be located in the text.
 
-    The template must write several turns or system messages only if a row of a custom data set has them. The packaged model is
-    known to be fit, and is not checked.
+    It must write several turns or system messages only if a row of a custom data set has them. The packaged model is known to
+    be fit, and is not checked.
 
     Raises:
         LabError: the chat template or the tokenizer cannot be used for training; the message says why and what to do.

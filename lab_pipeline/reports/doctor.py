@@ -29,7 +29,7 @@ _MEMORY_GIB = 6
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One finding. `message` says what was found or, if the check did not pass, what is wrong and how to fix it."""
+    """One finding of `lab-pipeline doctor`; `message` says what was found or, if it did not pass, what is wrong and the fix."""
 
     name: str
     passed: bool

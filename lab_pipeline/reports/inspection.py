@@ -86,8 +86,8 @@ def review_rows(home: Home, leaf: str, decision: Decision, ids: Sequence[str], a
         ids: ids of rows; the beginning of an id is enough where only one row of the leaf has it.
 
     Raises:
-        LabError: an id fits no row, or several; an incomplete row is to be pinned; or author or reason is blank. Then nothing
-            is recorded.
+        LabError: an id fits no row or several, an incomplete row is to be pinned, or author or reason is blank. Nothing is
+            recorded then.
     """
     rows = leaf_rows(home, leaf)
     known: dict[str, str | None] = {row["id"]: row_text(row) for row in (*rows.kept, *rows.rejected)}

@@ -83,8 +83,8 @@ def known_leaves(home: Home) -> set[str]:
 def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
     """Return a leaf's key, by whom and why it is `withdrawn` (None if it is not), and the evaluated `models` trained on it.
 
-    The models come in the order of `evaluations`. Each has its standing (champion, earlier champion or candidate), the outcome and time of its evaluation, the number of
-    rows from the leaf, and the commits of taxonomy and document.
+    The models come in the order of `evaluations`. Each has its standing (champion, earlier champion or candidate), the outcome
+    and time of its evaluation, the number of rows from the leaf, and the commits of taxonomy and document.
 
     Raises:
         LabError: no such leaf is known; the message suggests similar names.

@@ -37,8 +37,7 @@ class RunFailed(LabError):
 def retune(home: Home, say: Say) -> dict[str, Any]:
     """Take a snapshot, refresh stale leaves, run the job `retune` if anything changed, and return a summary of the result.
 
-    The summary is that of `reports.status.summary`. Runs that were killed earlier are first marked as failed. Leaves that fail
-    raise no error.
+    The summary is that of `reports.status.summary`. Runs killed earlier are first marked as failed. Failed leaves are no error.
 
     Raises:
         LabError: another retune is running on this home, or no leaf has a row to train on.

@@ -225,7 +225,7 @@ def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
 def _documents(
     home: Home, settings: Settings, taxonomy: Taxonomy, leaf: Leaf, reading: LeafReading, scans: dict[str, str]
 ) -> list[Passage]:
-    """Return the passages of a leaf's documents, none for a skill; add what is wrong with the documents to `reading`.
+    """Return the passages of a leaf's documents, an empty list for a skill; add what is wrong with the documents to `reading`.
 
     A plain folder outside the taxonomy is scanned before it is read, and the scan added to `scans`.
     """

@@ -187,7 +187,7 @@ def _unreachable(settings: Settings, error: GitError) -> LabError:
 
 
 def _notes(home: Home, branch: str, commit: str, descends_from: Callable[[str], bool]) -> list[str]:
-    """Return a note if the branch was switched, or its history rewritten, since the current snapshot; else nothing."""
+    """Return a note if the branch was switched, or its history rewritten, since the current snapshot; else no note."""
     before = read_json(home.current_snapshot) if home.current_snapshot.exists() else {}
     branch_before, commit_before = before.get("branch", ""), before.get("taxonomy_commit", "").removesuffix("+changes")
     if branch_before and branch and branch_before != branch:
@@ -235,8 +235,7 @@ def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
 def _is_safe_to_write(path: str) -> bool:
     """Tell whether a path from a git tree may be written below a folder; a crafted tree may contain any path.
 
-    It may not if it leads out of the folder, is not in plain form ('a//b', './a'), has a part named `.git` in any case, or is
-    too long for a file system.
+    Not if it leads out of the folder, is not in plain form ('a//b', './a'), has a part `.git` (any case), or is too long.
     """
     parts = path.split("/")
     return (

@@ -17,8 +17,7 @@ from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherErro
 _LEAST_MASS = 0.1
 """If all choices together have less probability than this at the first token, the reply's text is read instead."""
 _RETRYABLE = {408, 409, 425, 429}
-"""HTTP statuses below 500 after which a request is tried again. All from 500 on are tried again too, because gateways use codes
-such as 524 and 529."""
+"""HTTP statuses after which a request is tried again, beside all from 500 on: gateways use codes such as 524 and 529."""
 _CUT_OFF = {"length", "model_length", "max_tokens"}
 """What servers call the finish of a reply that was cut off at the maximum number of tokens."""
 _FILTERED = "content_filter"

@@ -12,8 +12,7 @@ from lab_pipeline.core.evaluation import Separation
 from lab_pipeline.teacher.protocol import Reply
 
 SEPARATES = 0.9
-"""Least area under the ROC curve with which a judge may decide: of ten pairs of a good and a bad row, it then ranks nine
-right."""
+"""Least area under the ROC curve with which a judge may decide: it ranks nine of ten pairs of a good and a bad row right."""
 
 
 def read_verdict(choices: Mapping[str, float], reply: Reply) -> tuple[float | None, str]:

@@ -22,8 +22,7 @@ from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
 from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
 
 _LONGEST_STEP_SECONDS = 120
-"""How long to wait for another trainer to let go of this checkpoint: after its run was killed, a trainer still finishes its
-current step."""
+"""How long to wait for another trainer of this checkpoint to end: after its run was killed, it still finishes its step."""
 
 
 def main(path: str) -> int:

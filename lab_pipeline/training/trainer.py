@@ -132,8 +132,7 @@ def epoch_losses(state: TrainerState) -> list[EpochLoss]:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Delete the folder, then write the model's adapter there, whole or not at all. If writing fails, the old adapter is
-    gone."""
+    """Delete the folder, then write the model's adapter there, whole or not at all; if that fails, the old adapter is gone."""
     shutil.rmtree(folder, ignore_errors=True)
     with written_whole(folder) as scratch:
         model.save_pretrained(scratch)

@@ -1,7 +1,6 @@
 """Check the rows of refreshed leaves.
 
-The step that makes the rows reports these checks: Dagster skips separate checks of a step that reports its materializations
-leaf by leaf.
+The step that makes the rows reports these checks, because Dagster skips separate checks of a step that reports leaf by leaf.
 """
 
 from collections.abc import Iterable, Iterator

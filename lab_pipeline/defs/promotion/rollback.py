@@ -7,7 +7,7 @@ from lab_pipeline.reports.notifications import moved_by_hand, notify
 
 
 class Rollback(dg.Config):
-    """Author, reason and target of a rollback."""
+    """What a person fills in to launch the job `rollback`: author, reason, and the champion to go back to."""
 
     author: str = Field(description="Your name; the history keeps it for ever")
     reason: str = Field(description="Your reason; the history keeps it for ever")
