@@ -82,7 +82,7 @@ class Lab(dg.ConfigurableResource):
 class RetuneLock(dg.ConfigurableResource):
     """A lock on a home: only one run at a time mixes, trains, evaluates or promotes, and others wait.
 
-    The kernel releases the lock when the run's process ends, for whatever reason.
+    The lock is released when the run ends (on Kubernetes, the step), even if its process is killed.
     """
 
     root: str

@@ -44,7 +44,7 @@ def write_report(evaluation: Evaluation, details: ReportDetails) -> None:
 
 
 def report_markdown(evaluation: Evaluation) -> str:
-    """Render the short report as Markdown, from the evaluation alone."""
+    """Render the short report as Markdown: verdict, losses by leaf, multiple choice, chosen epochs, judged answers."""
     groups: dict[str, Measurement] = {
         "**all leaves**": evaluation["heldout"],
         **{_code(leaf): measured for leaf, measured in sorted(evaluation["heldout"]["leaves"].items())},

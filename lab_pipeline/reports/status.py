@@ -38,7 +38,7 @@ class HomeStatus:
 
     @classmethod
     def of(cls, home: Home, settings: Settings) -> Self:
-        """Read the status from the home's files."""
+        """Compute the status from the settings and the home's files; a snapshot must exist. Nothing is written or fetched."""
         snapshot = current_snapshot(home)
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)

@@ -172,7 +172,8 @@ def _row(
 ) -> SnapshotRow:
     """Return a leaf's snapshot row. If the leaf is usable, also record its seeds' roles and store its `FrozenLeaf` in the home.
 
-    A leaf whose documents cannot be read becomes unusable here; the problem is added to `reading`.
+    A leaf whose documents cannot be read becomes unusable here; the problem is added to `reading`, and the `scan` of each
+    document folder outside the taxonomy to `scans`.
     """
     leaf = reading.leaf
     frozen: FrozenLeaf | None = None

@@ -85,7 +85,7 @@ def _check_depth(text: str) -> None:
 
 
 def _check_scalar(node: yaml.Node) -> None:
-    """Refuse characters and numbers that could be neither stored nor printed."""
+    """Raise `YamlProblem` for an unprintable character, and for an integer of more than `MAX_DIGITS` digits."""
     if not isinstance(node, yaml.ScalarNode):
         return
     found = yaml.reader.Reader.NON_PRINTABLE.search(node.value)

@@ -33,7 +33,7 @@ JUDGES_SEPARATE = dg.AssetCheckSpec(
 
 
 def leaf_checks(states: list[LeafState]) -> Iterator[dg.AssetCheckResult]:
-    """Check that no row of the leaves in `states` was lost between stages, and that each of these leaves kept a row."""
+    """Yield the results of two checks of the leaves in `states`: no row was lost between stages, and each leaf kept a row."""
     lost = {
         state.leaf: missing
         for state in states

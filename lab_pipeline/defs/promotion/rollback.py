@@ -16,7 +16,7 @@ class Rollback(dg.Config):
 
 @dg.op
 def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> None:
-    """Make an earlier champion the champion again, if its files still have the hash with which they were evaluated."""
+    """Make an earlier champion the champion again; fail if its files no longer have the hash with which they were evaluated."""
     with errors_as_failures():
         signed = registry.Signed(config.author, config.reason)
         champion = registry.rollback(lab.home, signed, config.to)
