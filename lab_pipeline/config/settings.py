@@ -267,7 +267,8 @@ def _validated(values: Any, where: str) -> Settings:
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
-    """Return a copy with absolute paths; relative ones start at `folder`. A model, flow or recipe that is no path stays."""
+    """Return a copy with absolute paths; relative ones start at `folder`. A model, flow or recipe that is no existing file or
+    folder is taken for a name, and stays as it is."""
 
     def here(name: str) -> str:
         return str((folder / name).resolve()) if (folder / name).exists() else name

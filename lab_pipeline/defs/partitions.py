@@ -12,7 +12,8 @@ _BATCH = 1000
 
 
 def partition_of(leaf: str) -> str:
-    """Encode a leaf's key as a partition key: commas and control characters, which Dagster allows in none, become %-escapes."""
+    """Encode a leaf's key as a partition key: '%', commas and unprintable characters become %-escapes, as Dagster allows no
+    commas and control characters; `leaf_of` reverses this."""
     return "".join(quote(char) if char in ",%" or not char.isprintable() else char for char in leaf)
 
 

@@ -46,7 +46,9 @@ class ThisRun(dg.Config):
     confidence: float | None = _as_setting(GateSettings, "confidence")
 
     def applied_to(self, settings: Settings, folder: Path) -> Settings:
-        """Return the settings with this run's overrides; relative paths start at `folder`, as in `settings.yaml`.
+        """Return the settings with this run's overrides, without `strategy`, which overrides the recipe (see `Lab.recipe`).
+
+        Relative paths start at `folder`, as in `settings.yaml`.
 
         Raises:
             SettingsError: a value is out of its bounds.

@@ -100,7 +100,7 @@ def unknown_variables(prompt: Prompt, known: Collection[str], in_examples: Colle
 
 
 def _variables(text: str) -> set[str]:
-    """Return the variables that a template needs: all but those that it somewhere tests by `is defined` or gives a `default`."""
+    """Return the variables that a template needs: all but those that it tests by `is defined` or gives a `default`."""
     parsed = _TEMPLATES.parse(text)
     tested = parsed.find_all((nodes.Test, nodes.Filter))
     spared = {each.node.name for each in tested if each.name in ("defined", "default") and isinstance(each.node, nodes.Name)}

@@ -210,7 +210,8 @@ def _user_git(folder: Path, *arguments: str) -> str:
 
 
 def _export(home: Home, settings: Settings, git: Git, commit: str) -> Path:
-    """Export a commit's regular files to a folder, unless it exists; delete all other exports but the two used last."""
+    """Export a commit's regular files with safe paths to a folder, unless it exists, and return the folder; delete all other
+    exports but the two used last."""
     folder = home.taxonomies / git("rev-parse", f"{commit}^{{tree}}").decode().strip()
     if not folder.exists():
         blobs = [blob for blob in git.files(commit) if _is_safe_to_write(blob.path)]
