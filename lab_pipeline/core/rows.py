@@ -208,7 +208,7 @@ class RejectedRow(CuratedRow):
 
 
 class GroundingRow(TypedDict):
-    """A row's grounding score, stored by itself so that a new threshold of the flow needs no new measurement."""
+    """A row's grounding score, stored by itself so that new thresholds need no new measurement; only measured rows have one."""
 
     id: str
     grounding: float | None

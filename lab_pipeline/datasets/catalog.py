@@ -147,8 +147,8 @@ def _state_and_note(
 
 
 def _add_rows(home: Home, entry: CatalogEntry, refreshed: LeafState, reviews: Sequence[Review]) -> None:
-    """Fill in what a refreshed leaf contributes: its kind, the fingerprints of its curated table and frozen source, the ids of
-    curated rows that people banned, the number of all other curated rows, and the hash of their texts and the source."""
+    """Fill into `entry` what a refreshed leaf contributes: its kind, fingerprints of its curated table and source, the ids of
+    rows that people banned, the numbers of all other curated rows and of generated rows, and the `content` hash."""
     entry |= {"kind": refreshed.kind, "curated": refreshed.curated, "source": refreshed.source}
     texts = []
     for row in curated_rows(home, entry):

@@ -16,7 +16,7 @@ _PRETRAINING = re.compile(r"<\|user\|>\n(.*?)\n<\|assistant\|>\n(.*)", re.DOTALL
 """Content of the role `pretraining`: question and answer in one text, which upstream trains on as a whole."""
 
 _ROLE_COLUMNS = ("system", "user", "assistant")
-"""Columns of upstream's `train_*.jsonl`."""
+"""Columns of upstream's `train_*.jsonl`, each with the text of one message; read in rows without `messages`."""
 
 _COLUMNS = {"messages", "unmask", "metadata", *_ROLE_COLUMNS}
 

@@ -23,7 +23,7 @@ _HUB_LICENCES = {
     "MPL-2.0",
     *(f"CC-BY{more}-{version}.0" for more in ("", "-SA", "-NC", "-ND", "-NC-SA", "-NC-ND") for version in (2, 3, 4)),
 }
-"""SPDX ids that the hub knows, by the same names in lower case."""
+"""SPDX ids of the licences that the Hugging Face hub knows too; its own names for them are the same in lower case."""
 
 Counts = Counter[tuple[str | None, str]]
 """Number of rows by (leaf, source); the leaf is None for rows that belong to no leaf."""

@@ -19,7 +19,7 @@ from lab_pipeline.text.near_duplicates import near_duplicates
 from lab_pipeline.text.words import normalised
 
 _MARKUP = re.compile(r"<\|[^|>]{1,40}\|>")
-"""Special tokens of chat templates: as text in a row they would end or begin turns."""
+"""What looks like a special token of a chat template: as text in a row, such a token would end or begin a turn."""
 
 _BATCH_ROWS = 50_000
 

@@ -22,8 +22,9 @@ TAG = "lab_knowledge"
 """The name by which lm-eval runs the tasks of all leaves together."""
 
 MOST_DISTRACTORS = 8
+"""Maximum number of wrong choices for a question."""
 MOST_CHOICES = 4
-"""As in MMLU, on which InstructLab's mmlu_branch is modelled."""
+"""Maximum number of choices of a question for lm-eval, as in MMLU, on which InstructLab's mmlu_branch is modelled."""
 
 _LOADER = Path(__file__).with_name("lm_eval_questions.py")
 

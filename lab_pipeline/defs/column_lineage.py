@@ -60,7 +60,7 @@ _SKILLS = {column: [*sources, *_columns("knowledge_dataset", column)] for column
     "source": _columns("knowledge_dataset", "source"),
     "source_row": _columns("curated_instructions", "id") + _columns("knowledge_dataset", "id", "source_row"),
 }
-"""Phase 2 replays rows of phase 1 and asks some of its questions over several documents (RAFT)."""
+"""Also columns of `knowledge_dataset`: phase 2 replays rows of phase 1, and asks some questions over documents (RAFT)."""
 
 COLUMN_LINEAGE = {
     asset: dg.TableColumnLineage(columns)

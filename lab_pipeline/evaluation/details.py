@@ -15,7 +15,7 @@ from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal
 
 _SHOWN = 3
-"""Number of questions shown whose loss fell most; as many are shown whose loss fell least or rose."""
+"""Maximum number of questions that a report shows whose loss fell most, and as many whose loss rose most or fell least."""
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """Loss of each question, by model (base, candidate, and champion if there is one) and leaf. General questions are under the

@@ -35,7 +35,7 @@ CALLS = len(ORDERS) * REPEATS
 SPARE = 2
 """Calls that one order may take beyond `REPEATS`, to replace replies that cannot be read."""
 TEMPERATURE = 0.3
-"""Low, so that repeated readings show how sure the judge is, not how it is sampled."""
+"""Temperature at which the judge is asked: low, so that repeated readings show how sure it is, not how it is sampled."""
 
 
 class GradableAnswer(TypedDict):

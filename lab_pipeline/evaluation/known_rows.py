@@ -21,7 +21,7 @@ class KnownRow(GradableAnswer):
 KNOWN_ROWS: list[KnownRow] = [
     json.loads(line) for line in (FILES / "known_rows.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-"""Answers written for this project. Neither their length nor words shared with the reference tell good from bad ones."""
+"""Good and bad answers, written for this project; neither length nor words shared with the reference tell which are which."""
 
 
 async def judge_known_rows(home: Home, judge: JournaledTeacher, at_once: int, say: Say) -> KnownSeparation:

@@ -41,7 +41,7 @@ _LEAVES_AT_ONCE = 200
 """Limit of leaves in progress at the same time, since each holds a lock file open."""
 
 Ground = Callable[[Sequence[JudgedRow]], Awaitable[Mapping[str, float]]]
-"""A function that measures rows, and returns their grounding scores by row id."""
+"""A function that measures rows, and returns their grounding scores by row id, without rows that cannot be measured."""
 
 
 def refresh_leaves(

@@ -10,7 +10,7 @@ _WORK = {
     "licence": re.compile(r"^\W*licen[sc]e(?: of (?:the )?work)?\s*:\s*(.*\S)", re.IGNORECASE),
     "creators": re.compile(r"^\W*creator names\s*:\s*(.*\S)", re.IGNORECASE),
 }
-"""The fields of InstructLab's `attribution.txt`."""
+"""Pattern of the line that states each field of a work in InstructLab's `attribution.txt`."""
 
 _SPDX = {
     "apache 2": "Apache-2.0",

@@ -20,7 +20,8 @@ from lab_pipeline.taxonomy.leaf import Leaf, Seed
 from lab_pipeline.text.leaks import LeakDetector
 
 Role = Literal["held_out", "used", "set_aside"]
-"""A question that resembles both a used and a held-out question is *set_aside*: neither used nor held out."""
+"""What a seed question is for: *held_out* to test models, *used* to generate from, or *set_aside*, which is neither, because it
+resembles both a used and a held-out question."""
 
 MINIMUM_SEEDS = 3
 """No seed is held out of a leaf with fewer seeds."""

@@ -33,7 +33,7 @@ VERSIONS = (1, 2, 3)
 
 MAX_CONTEXT_WORDS = 500
 MAX_ANSWER_WORDS = 250
-"""Limits in the README of InstructLab's taxonomy, for answers and questions alike; no InstructLab tool enforces them."""
+"""Limits in the README of InstructLab's taxonomy, this one for answers and questions; longer texts are only warned of."""
 
 Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
 

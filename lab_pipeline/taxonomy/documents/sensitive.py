@@ -32,10 +32,10 @@ _DETECTORS = (
 ).split()
 
 _PIECE, _OVERLAP = 2000, 400
-"""Long lines are searched in overlapping pieces of this many characters, because some detectors take quadratic time."""
+"""Long lines are searched in pieces of `_PIECE` characters that overlap by `_OVERLAP`: some detectors take quadratic time."""
 
 _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localhost|test)$", re.IGNORECASE)
-"""Domains reserved for examples (RFC 2606), whose addresses are nobody's."""
+"""Ends of e-mail addresses in domains reserved for examples (RFC 2606): these addresses are nobody's, and are not found."""
 
 
 @dataclass(frozen=True)
