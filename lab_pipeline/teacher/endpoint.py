@@ -107,7 +107,8 @@ class EndpointTeacher:
     def _check(self, status: int, response: httpx.Response) -> None:
         """Raise `_Retryable` or `TeacherError` for a failed request, a redirect or a web page; otherwise do nothing.
 
-        `status` need not be the response's own: some servers state an error's status in the body of a 200 response.
+        A redirect or a web page is kept as `_wrong_url`, so that no later request is sent. `status` need not be the response's
+        own: some servers state an error's status in the body of a 200 response.
         """
         if status in _RETRYABLE or status >= 500:
             after = response.headers.get("retry-after", "")
