@@ -195,9 +195,8 @@ JudgedRow = GeneratedRow
 class CuratedRow(JudgedRow):
     """A row that curation kept."""
 
-    grounding: float | None
-    """How much likelier its source makes the answer, in nats per answer token (`lab_pipeline.curation.grounding`); None if the
-    flow does not ask for it, or the row is incomplete or has no source."""
+    advice: list[str]
+    """What the flow's rules that only advise found, each as `rule: reason`."""
 
 
 class RejectedRow(CuratedRow):
@@ -205,13 +204,6 @@ class RejectedRow(CuratedRow):
 
     rule: str
     reason: str
-
-
-class GroundingRow(TypedDict):
-    """A row's grounding score, stored by itself so that new thresholds need no new measurement; only measured rows have one."""
-
-    id: str
-    grounding: float | None
 
 
 class CatalogEntry(TypedDict):
@@ -288,7 +280,6 @@ GENERATED_SCHEMA = arrow_schema(GeneratedRow)
 JUDGED_SCHEMA = GENERATED_SCHEMA
 CURATED_SCHEMA = arrow_schema(CuratedRow)
 REJECTED_SCHEMA = arrow_schema(RejectedRow)
-GROUNDING_SCHEMA = arrow_schema(GroundingRow)
 CATALOG_SCHEMA = arrow_schema(CatalogEntry)
 TRAINING_SCHEMA = arrow_schema(TrainingRow)
 EXCLUDED_SCHEMA = arrow_schema(ExcludedRow)

@@ -1,55 +1,54 @@
 """Split a leaf's judged rows into kept and rejected rows, with the reason of every rejection."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from lab_pipeline.core.rows import CuratedRow, FrozenLeaf, JudgedRow, RejectedRow
+from lab_pipeline.core.rows import CuratedRow, JudgedRow, RejectedRow
 from lab_pipeline.curation.duplicates import Duplicates
-from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.rules import Rule, applicable
+from lab_pipeline.curation.profile import Profile
+from lab_pipeline.curation.rules import LeafRules
 from lab_pipeline.flows.flow import Flow, Judge
 
 
-def curate(
-    rows: Sequence[JudgedRow], source: FrozenLeaf, flow: Flow, grounding: Mapping[str, float | None] | None = None
-) -> tuple[list[CuratedRow], list[RejectedRow]]:
-    """Split the rows of one leaf into (kept, rejected). Every row is in one of the two, in the order of `rows`.
+@dataclass(frozen=True)
+class Curation:
+    """How the rows of one leaf are curated: by its flow's judges and by those of the flow's rules that hold for the leaf."""
 
-    A row is rejected by a gating judge, by a rule, or as `duplicate` of an earlier row that was kept; it gets the columns
-    `rule` and `reason`. All rows get the column `grounding`.
+    leaf: Profile
+    rules: LeafRules
+    flow: Flow
 
-    Args:
-        source: the leaf's frozen source, from which its profile is built.
-        grounding: the measured grounding scores, by row id.
-    """
-    leaf = profile(source)
-    rules = applicable(source, flow.file.rules, leaf)
-    kept: list[CuratedRow] = []
-    rejected: list[RejectedRow] = []
-    earlier = Duplicates()
-    for judged in rows:
-        row: CuratedRow = {**judged, "grounding": (grounding or {}).get(judged["id"])}
-        rejection = _broken_rule(row, flow, rules, leaf)
-        if rejection is None and (repeated := earlier.find(row)):
-            rejection = "duplicate", f"asks the same as row {repeated}"
-        if rejection:
-            rule, reason = rejection
-            rejected.append({**row, "rule": rule, "reason": reason})
-        else:
-            earlier.add(row)
-            kept.append(row)
-    return kept, rejected
+    def split(self, rows: Sequence[JudgedRow]) -> tuple[list[CuratedRow], list[RejectedRow]]:
+        """Split the rows into (kept, rejected). Every row is in one of the two, in the order of `rows`.
 
+        A row is rejected by a gating judge, by a rule, or as `duplicate` of an earlier row that was kept; it gets the columns
+        `rule` and `reason`. All rows get the column `advice`.
+        """
+        kept: list[CuratedRow] = []
+        rejected: list[RejectedRow] = []
+        earlier = Duplicates()
+        repeats_go = any(rule.rule == "duplicate" for rule in self.rules.on)
+        for judged in rows:
+            rejection, advice = self._verdict(judged)
+            row: CuratedRow = {**judged, "advice": advice}
+            if rejection is None and repeats_go and (repeated := earlier.find(row)):
+                rejection = "duplicate", f"asks the same as row {repeated}"
+            if rejection:
+                rule, reason = rejection
+                rejected.append({**row, "rule": rule, "reason": reason})
+            else:
+                earlier.add(row)
+                kept.append(row)
+        return kept, rejected
 
-def _broken_rule(row: CuratedRow, flow: Flow, rules: tuple[Rule, ...], leaf: Profile) -> tuple[str, str] | None:
-    """Return the (rule, reason) of the first check that rejects a row, None if all checks pass it."""
-    # Early judges come first: rows that they stopped lack later columns, so the rules would call them incomplete.
-    if rejection := _rejection_by_judge(row, flow.judges(early=True)):
-        return rejection
-    for rule in rules:
-        if reason := rule(row, flow.file.rules, leaf):
-            return rule.__name__, reason
-    return _rejection_by_judge(row, flow.judges(early=False))
+    def _verdict(self, row: JudgedRow) -> tuple[tuple[str, str] | None, list[str]]:
+        """Return the (rule, reason) of the first judge or rule that rejects a row, None if all pass, and the rules' advice."""
+        # Early judges come first: rows that they stopped lack later columns, so the rules would call them incomplete.
+        if rejection := _rejection_by_judge(row, self.flow.judges(early=True)):
+            return rejection, []
+        rejection, advice = self.rules.broken(row, self.leaf)
+        return rejection or _rejection_by_judge(row, self.flow.judges(early=False)), advice
 
 
 def _rejection_by_judge(row: JudgedRow, judges: Sequence[Judge]) -> tuple[str, str] | None:

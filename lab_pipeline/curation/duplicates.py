@@ -1,14 +1,19 @@
 """Find rows of a leaf that ask the same as an earlier row of the leaf."""
 
-from collections import Counter, defaultdict
+import re
+from collections import defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from lab_pipeline.core.rows import JudgedRow
-from lab_pipeline.text.leaks import SAME_QUESTION, differ
-from lab_pipeline.text.words import content_words, exchanged, names, negated, normalised, numbers, question_words
+from lab_pipeline.text.leaks import differ, jaccard
+from lab_pipeline.text.words import FRAMING, content_words, exchanged, names, negated, normalised, numbers, question_words
 
 SAME_ANSWER = 0.65
 """Minimum Jaccard similarity at which two questions with the same answer count as the same question."""
+_ARTICLES = {"a", "an", "the"}
+_SPECIFIC = re.compile(r"(?<!\w)(['\"‘“`])(.+?)['\"’”`](?!\w)|\b(\w)\b")
+"""Quoted words and single letters, which a question is about: 'Spell 'pear'', 'the letter i'."""
 
 
 @dataclass(frozen=True)
@@ -17,50 +22,47 @@ class _Question:
     text: str
     words: frozenset[str]
     in_names: frozenset[str]
-    answer: frozenset[str] | str
-    context: tuple[object, ...]
-    """The question's numbers, its negation, and the row's context: questions that differ in these are never compared."""
 
 
 class Duplicates:
     """Remembers rows, and finds the remembered row that a new row repeats.
 
-    Questions are compared by the Jaccard similarity of their content words. With the same answer, they are the same if it is at
-    least `SAME_ANSWER`. With different answers, they are the same if it is at least `SAME_QUESTION`, one question has all words
-    of the other, and no words are exchanged ('from Harsk to Osmerel', 'from Osmerel to Harsk'). Never the same are
-    questions that differ in a number, an arithmetic sign, a name, a negation, the kind of thing they ask for ('who', 'when') or
-    their context.
+    With different answers, two questions are the same if they have the same words in the same order, but for articles and words
+    of courtesy. With the same answer, it is enough that the Jaccard similarity of their content words is `SAME_ANSWER`. Never
+    the same are questions that differ in a number, an arithmetic sign, a name, a quoted word or letter, a negation, the kind of
+    thing they ask for ('who', 'when'), the order of their names, or their context.
     """
 
     def __init__(self) -> None:
-        self._questions: list[_Question] = []
-        self._with_word: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        self._asked: dict[Hashable, str] = {}
+        self._with_answer: dict[Hashable, list[_Question]] = defaultdict(list)
 
     def add(self, row: JudgedRow) -> None:
-        question = _question(row)
-        for word in question.words:
-            self._with_word[*question.context, word].append(len(self._questions))
-        self._questions.append(question)
+        asked, answered, question = _keys(row)
+        self._asked.setdefault(asked, question.id)
+        self._with_answer[answered].append(question)
 
     def find(self, row: JudgedRow) -> str | None:
-        """Return the id of the earliest remembered row that this row repeats, None if it repeats none."""
-        new = _question(row)
-        shared = Counter(index for word in new.words for index in self._with_word.get((*new.context, word), ()))
-        for index, common in sorted(shared.items()):
-            known = self._questions[index]
-            similarity = common / (len(new.words) + len(known.words) - common)
+        """Return the id of the remembered row that this row repeats, None if there is none."""
+        asked, answered, new = _keys(row)
+        if asked in self._asked:
+            return self._asked[asked]
+        for known in self._with_answer.get(answered, ()):
             other_name = (new.words ^ known.words) & (new.in_names | known.in_names)
-            if similarity < SAME_ANSWER or other_name or differ(new.text, known.text):
-                continue
-            nested = new.words <= known.words or known.words <= new.words
-            if new.answer == known.answer or (similarity >= SAME_QUESTION and nested and not exchanged(new.text, known.text)):
+            if jaccard(new.words, known.words) >= SAME_ANSWER and not (
+                other_name or differ(new.text, known.text) or exchanged(new.text, known.text)
+            ):
                 return known.id
         return None
 
 
-def _question(row: JudgedRow) -> _Question:
+def _keys(row: JudgedRow) -> tuple[Hashable, Hashable, _Question]:
+    """Return by which rows with the same question are found, by which those with the same answer, and the question."""
     text = row["question"]
+    context = normalised(row["context"] or "")
+    words = [word for word in re.findall(r"\w+|[^\w\s.,?!]", text.casefold()) if word not in _ARTICLES and word not in FRAMING]
+    specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text)) - _ARTICLES
+    answer = tuple(content_words(row["answer"])) or normalised(row["answer"])
+    answered = answer, context, frozenset(numbers(text)), negated(text), specific
     in_names = frozenset(word for name in names(text) for word in content_words(name))
-    answer = frozenset(content_words(row["answer"])) or normalised(row["answer"])
-    context = frozenset(numbers(text)), negated(text), normalised(row["context"] or "")
-    return _Question(row["id"], text, question_words(text), in_names, answer, context)
+    return (tuple(words), context), answered, _Question(row["id"], text, question_words(text), in_names)

@@ -4,13 +4,15 @@ import math
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TypedDict
 
-from lab_pipeline.core.rows import FrozenLeaf
+from lab_pipeline.core.rows import FrozenLeaf, SeedExample
 from lab_pipeline.text.language import main_language, scripts
-from lab_pipeline.text.words import all_words, content_words
+from lab_pipeline.text.sentences import sentences
+from lab_pipeline.text.words import all_words, content_words, ends
 
 
 class Row(TypedDict):
@@ -22,7 +24,6 @@ class Row(TypedDict):
     answer: str
     support: str | None
     fault: str | None
-    grounding: float | None
 
 
 Reason = str | None
@@ -33,60 +34,118 @@ _RUN = 5
 _ENOUGH_SIMILARITY = 0.07
 """Upper limit of `Profile.least_similarity`. Seeds on different subjects have a similarity of 0.06 to 0.07. Seeds may also be
 one sentence with different names, but rows need not be as similar as that."""
-_OTHER_SEEDS = 2
-"""Measure how similar a leaf's seeds are only if each has at least this many others. Upstream's minimum of five seeds, of which
-one is held out, leaves each seed three others."""
 _SIMILARITY_OF_FEW = 0.04
 """Assumed similarity of the least similar seed in leaves with too few seeds to measure it. With two seeds it rejects none of
 248 own rows, but two thirds of other leaves' rows and general questions."""
+_SENTENCE_WORDS = 4
+"""A seed's answer with at least this many words shows whether the leaf's answers end in a mark."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What rules know of a leaf. Its texts are those of its frozen source: seeds, passages and descriptions."""
+    """What rules know of a leaf by its frozen source: passages, descriptions, and those of its seeds that are in `seeds`."""
 
-    language: str | None
-    """English name of the language of its seeds or, if that is unclear, of all its texts; None if that is unclear too."""
-    scripts: set[str]
-    """Scripts of its texts."""
-    subject: frozenset[str]
-    """Stems of the content words of task, domain and outline, which questions may name even if their passage does not."""
-    topics: frozenset[str]
-    """Stems of the content words of its texts."""
-    words: frozenset[str]
-    """All words of its texts, in lower case."""
-    lengths: dict[str, tuple[int, int]]
-    """Number of words of the shortest and longest text of its seeds, by column (`question`, `answer`). Without seeds, the
-    minimum is huge and the maximum 0, so that no range is widened."""
-    end_marks: bool
-    """Whether any seed's answer ends in a punctuation mark; if none does, no row's answer needs one."""
-    style: dict[str, float]
-    """The mean vector of its seeds; see `similarity`."""
-    least_similarity: float
-    """The lowest mean similarity of a seed to the other seeds, `_SIMILARITY_OF_FEW` if there are too few; at most
-    `_ENOUGH_SIMILARITY`."""
+    source: FrozenLeaf
+    seeds: Sequence[SeedExample]
+    rest: "Profile | None" = None
+    """The profile of the same leaf without seeds, if it is known already."""
+
+    def without(self, seed: int) -> "Profile":
+        """Return the profile that the leaf would have without one of its seeds, given by its place."""
+        return Profile(self.source, [*self.seeds[:seed], *self.seeds[seed + 1 :]], self.rest or Profile(self.source, ()))
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        seeds = [text for seed in self.seeds for text in (seed["question"], seed["answer"], seed["context"] or "")]
+        if self.rest:
+            return seeds
+        described = [self.source["task"], self.source["domain"], self.source["outline"]]
+        passages = [f"{passage['heading']} {passage['text']}" for passage in self.source["passages"]]
+        contexts = [seed["context"] or "" for seed in self.source["seeds"] if self.source["kind"] == "knowledge"]
+        return [*seeds, *described, *passages, *contexts]
+
+    @cached_property
+    def language(self) -> str | None:
+        """English name of the language of its seeds or, if that is unclear, of all its texts; None if that is unclear too."""
+        seeds = [f"{seed['question']} {seed['answer']}" for seed in self.seeds]
+        return main_language(seeds) or (self.rest.language if self.rest else main_language(self._texts))
+
+    @cached_property
+    def scripts(self) -> set[str]:
+        """Scripts of its texts."""
+        return scripts("\n".join(self._texts)) | (self.rest.scripts if self.rest else set())
+
+    @cached_property
+    def subject(self) -> frozenset[str]:
+        """Stems of the content words of task, domain and outline, which questions may name even if their passage does not."""
+        return frozenset(self.stems(f"{self.source['task']} {self.source['domain']} {self.source['outline']}"))
+
+    @cached_property
+    def topics(self) -> frozenset[str]:
+        """Stems of the content words of its texts."""
+        return frozenset(self.stems("\n".join(self._texts))).union(self.rest.topics if self.rest else ())
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """All words of its texts, in lower case."""
+        words = frozenset(re.findall(r"\w+", "\n".join(self._texts).casefold()))
+        return words | self.rest.words if self.rest else words
+
+    @cached_property
+    def lengths(self) -> dict[str, tuple[int, int]]:
+        """Number of words of the shortest and longest text of its seeds, by column (`question`, `answer`). Without seeds, the
+        minimum is huge and the maximum 0, so that no range is widened."""
+        counts = {column: [len(all_words(seed[column])) for seed in self.seeds] for column in ("question", "answer")}
+        return {column: (min(each, default=sys.maxsize), max(each, default=0)) for column, each in counts.items()}
+
+    @cached_property
+    def end_marks(self) -> bool:
+        """Whether all its seeds' answers of several words, and three of them at least, end in a mark, as sentences do."""
+        long = [seed["answer"] for seed in self.seeds if len(seed["answer"].split()) >= _SENTENCE_WORDS]
+        return len(long) > 2 and all(map(ends, long))
+
+    @cached_property
+    def style(self) -> dict[str, float]:
+        """The mean vector of its seeds; see `similarity`."""
+        sums: dict[str, float] = defaultdict(float)
+        for seed in self.seeds:
+            for run, weight in _vector(f"{seed['question']} {seed['answer']}").items():
+                sums[run] += weight / len(self.seeds)
+        return dict(sums)
+
+    @cached_property
+    def least_similarity(self) -> float:
+        """The lowest mean similarity of a seed to the other seeds, `_SIMILARITY_OF_FEW` if there are fewer than two others; at
+        most `_ENOUGH_SIMILARITY`."""
+        others = len(self.seeds) - 1
+        if others < 2:
+            return _SIMILARITY_OF_FEW
+        found = [similarity(f"{seed['question']} {seed['answer']}", self.style) for seed in self.seeds]
+        return min(_ENOUGH_SIMILARITY, *((len(self.seeds) * each - 1) / others for each in found))  # less the seed itself
+
+    @cached_property
+    def sentences_with(self) -> dict[str, list[tuple[str, float]]]:
+        """For each stem, the sentences of its passages that have it, each with the share of the sentence's weight that the stem
+        has. A stem weighs the more, the fewer sentences have it."""
+        texts = {sentence for passage in self.source["passages"] for sentence in sentences(passage["text"], self.language)}
+        stems = {text: frozenset(self.stems(text)) for text in sorted(texts)}
+        frequency = Counter(stem for each in stems.values() for stem in each)
+        weight = {stem: math.log(1 + len(stems) / count) for stem, count in frequency.items()}
+        found: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for text, each in stems.items():
+            length = math.hypot(*(weight[stem] for stem in each)) or 1.0
+            for stem in each:
+                found[stem].append((text, weight[stem] ** 2 / length))
+        return found
+
+    def stems(self, text: str) -> list[str]:
+        """Return the stems of a text's content words by the rules of the leaf's language."""
+        return content_words(text, self.language or "English")
 
 
 def profile(source: FrozenLeaf) -> Profile:
     """Build the profile of a leaf from its frozen source."""
-    material = "\n".join(_texts(source))
-    seeds = [f"{seed['question']} {seed['answer']}" for seed in source["seeds"]]
-    style = _mean([_vector(seed) for seed in seeds])
-    others = len(seeds) - 1
-    to_others = [_SIMILARITY_OF_FEW]
-    if others >= _OTHER_SEEDS:  # `style` has the seed itself, with similarity 1: take it out
-        to_others = [(len(seeds) * similarity(seed, style) - 1) / others for seed in seeds]
-    return Profile(
-        language=main_language(seeds) or main_language([material]),
-        scripts=scripts(material),
-        subject=frozenset(content_words(f"{source['task']} {source['domain']} {source['outline']}")),
-        topics=frozenset(content_words(material)),
-        words=frozenset(re.findall(r"\w+", material.casefold())),
-        lengths={column: _lengths([seed[column] for seed in source["seeds"]]) for column in ("question", "answer")},
-        end_marks=any(not seed["answer"].strip()[-1:].isalnum() for seed in source["seeds"]),
-        style=style,
-        least_similarity=min(*to_others, _ENOUGH_SIMILARITY),
-    )
+    return Profile(source, source["seeds"])
 
 
 def similarity(text: str, style: dict[str, float]) -> float:
@@ -98,6 +157,7 @@ def similarity(text: str, style: dict[str, float]) -> float:
     return sum(weight * style.get(run, 0.0) for run, weight in _vector(text).items())
 
 
+@lru_cache(4096)
 def _vector(text: str) -> dict[str, float]:
     """Return a vector of length 1 that weighs each run of characters in a text by one plus the logarithm of its count."""
     plain = " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
@@ -105,25 +165,3 @@ def _vector(text: str) -> dict[str, float]:
     weights = {run: 1 + math.log(count) for run, count in counts.items()}
     length = math.hypot(*weights.values()) or 1.0
     return {run: weight / length for run, weight in weights.items()}
-
-
-def _mean(vectors: Sequence[dict[str, float]]) -> dict[str, float]:
-    sums: dict[str, float] = defaultdict(float)
-    for vector in vectors:
-        for run, weight in vector.items():
-            sums[run] += weight / len(vectors)
-    return dict(sums)
-
-
-def _lengths(texts: Sequence[str]) -> tuple[int, int]:
-    counts = [len(all_words(text)) for text in texts]
-    return min(counts, default=sys.maxsize), max(counts, default=0)
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield every string in a frozen source: texts, but also keys and hashes, which do no harm here."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)

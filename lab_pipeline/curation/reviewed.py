@@ -50,7 +50,7 @@ def curate_reviewed(
             still_kept.append(one)
     for lost in rejected:
         if lost["id"] in pinned:
-            still_kept.append({**pinned[lost["id"]], "grounding": lost["grounding"]})
+            still_kept.append({**pinned[lost["id"]], "advice": lost["advice"]})
         else:
             still_rejected.append(lost)
     kept, rejected = curate([row for row in rows if row["id"] in banned])  # adds columns; its verdict is overruled

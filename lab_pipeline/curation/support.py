@@ -1,165 +1,242 @@
-"""Check by words alone whether a row is supported by its source and belongs to its leaf.
+"""Check by words alone whether a row is in its leaf's language, supported by its source, and belongs to its leaf.
 
-Judges and `lab_pipeline.curation.grounding` find faults that words cannot show, such as a wrong span of the right passage.
+Judges find faults that words cannot show, such as a wrong span of the right passage.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 from lab_pipeline.curation.profile import Profile, Reason, Row, similarity
-from lab_pipeline.flows.flow import Rules
+from lab_pipeline.flows.flow import Rule
+from lab_pipeline.text.language import languages, scripts, telling_words
+from lab_pipeline.text.leaks import jaccard
 from lab_pipeline.text.sentences import sentences
-from lab_pipeline.text.words import affirmed, content_words, names, negated, numbers
+from lab_pipeline.text.words import NUMBER_WORDS, affirmed, content_words, names, negated, numbers
+
+_LANGUAGE_FLOOR = 0.001
+"""A text is in another language if the leaf's language has a lower probability than this. The floor is low because detectors
+are seldom sure of short texts."""
+_LANGUAGE_WORDS = 3
+"""Apply the language test only to texts with at least this many words."""
+_KNOWN_WORDS = 0.5
+"""Apply the language test only to texts of whose words the leaf knows at most this share: detectors misread its jargon."""
+_UNKNOWN_FLOOR = 1e-5
+_UNKNOWN_LETTERS = 10
+"""A text is also in another language if it has two or more words that the leaf does not know, with at least this many letters
+together, and their probability in the leaf's language is below `_UNKNOWN_FLOOR`: 'gibt zwei' has 3e-6 in English, 'gluteus
+maximus' 3e-5."""
 
 _YES_OR_NO = re.compile(r"(?:yes|no)\b", re.IGNORECASE)
 
-_RESTATED = 0.8
-"""A text with at least this share of another text's content words says the same, so both must agree in negation."""
+_YES_OR_NO_ASKED = re.compile(
+    r"(?:am|is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|must)\b", re.IGNORECASE
+)
+
+_RESTATED = 0.75
+"""A sentence with at least this Jaccard similarity to a source sentence says the same, so both must agree in negation."""
 
 _RETOLD = 3
 """A sentence of an answer retells a source sentence if it shares at least this many content words with it and adds one."""
 
-_DISSIMILAR = 0.7
-_DISSIMILAR_AND_UNKNOWN = 1.0
+_WRITTEN_OUT = 2
+"""Languages other than those of `NUMBER_WORDS` may write out a number of up to this many digits, which cannot be compared."""
+
+_DISSIMILAR = 0.5
+_DISSIMILAR_AND_UNKNOWN = 0.8
 _UNKNOWN_QUESTION = 0.15
+_ENOUGH_SEEDS = 3
 """A skill row is off topic if its similarity to the seeds is below 0.7 times `Profile.least_similarity`, or below 1.0 times if
 the leaf's texts have less than 0.15 of the question's content words. With four seeds drawn from each of six skill leaves, this
 rejects 4 of 160 other seeds, and 87 % of other leaves' rows and general questions; with five seeds, 1 of 120 and 85 %."""
 
 
-def support(text: str, source: str, known: frozenset[str] = frozenset()) -> float:
-    """Return the share of the text's content words that are in the source or among the `known` stems, from 0 to 1.
+@cache
+def _languages(text: str) -> dict[str, float]:
+    return languages(text)
 
-    A text without content words has 1.0.
-    """
-    words = content_words(text)
-    known = known.union(content_words(source), numbers(source))
+
+def other_language(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject rows with letters of a script that the leaf lacks, and rows whose question, answer, or both together are in
+    another language than the leaf's. If the leaf's language is unclear, only scripts count."""
+    if leaf.scripts and (foreign := scripts(f"{row['question']} {row['answer']}") - leaf.scripts):
+        return f"{min(foreign).lower()} letters, which the leaf does not use"
+    if not leaf.language:
+        return None
+    given = leaf.words.union(re.findall(r"\w+", (row["support"] or "").casefold()))
+    question, answer = telling_words(row["question"]), telling_words(row["answer"])
+    for words in (question, answer, question + answer):
+        unknown = [word for word in words if not given.issuperset(re.findall(r"\w+", word.casefold()))]
+        mostly_unknown = len(words) >= _LANGUAGE_WORDS and len(unknown) > _KNOWN_WORDS * len(words)
+        enough_unknown = len(unknown) > 1 and len("".join(unknown)) >= _UNKNOWN_LETTERS
+        if (mostly_unknown and _languages(" ".join(words)).get(leaf.language, 0) < _LANGUAGE_FLOOR) or (
+            enough_unknown and _languages(" ".join(unknown)).get(leaf.language, 0) < _UNKNOWN_FLOOR
+        ):
+            return f"not {leaf.language}: {' '.join(unknown[:5])}"
+    return None
+
+
+def share(text: str, known: frozenset[str] | set[str], leaf: Profile) -> float:
+    """Return the share of the text's content words whose stems are known, from 0 to 1; 1.0 for a text without content words."""
+    words = leaf.stems(text)
     return sum(word in known for word in words) / len(words) if words else 1.0
 
 
-def answer_support(row: Row) -> float:
-    """Return the share of the answer's content words that the row's source has, from 0 to 1.
-
-    In knowledge, answer words that the question has do not count: they need no support, and give none. In skills, negations of
-    the answer do not count, and a row without a source has its question as source. An answer without words that count has 1.0.
-    """
-    source = row["support"] or ""
-    if row["kind"] != "knowledge":
-        return support(affirmed(row["answer"]), source or row["question"])  # 'None' may be said of any source
-    known, in_question = set(content_words(source)) | numbers(source), set(content_words(row["question"]))
-    new = [word for word in content_words(row["answer"]) if word not in in_question]
-    return sum(word in known for word in new) / len(new) if new else 1.0
+def _given(text: str, leaf: Profile) -> set[str]:
+    return set(leaf.stems(text)) | numbers(text, leaf.language)
 
 
-def uninformative(row: Row, rules: Rules, leaf: Profile) -> Reason:
+def uninformative(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject knowledge answers that add no content word to the question, unless they begin with yes or no, or one of question
     and answer is negated and the other is not."""
-    if not rules.informative or row["kind"] != "knowledge":
+    if row["kind"] != "knowledge" or set(leaf.stems(row["answer"])) - set(leaf.stems(row["question"])):
         return None
-    new = set(content_words(row["answer"])) - set(content_words(row["question"]))
     yes_or_no = _YES_OR_NO.match(row["answer"]) or negated(row["answer"]) != negated(row["question"])
-    return None if new or yes_or_no else "answer only repeats the question"
+    return None if yes_or_no else "answer only repeats the question"
 
 
-def unsupported_fact(row: Row, rules: Rules, leaf: Profile) -> Reason:
+def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject answers with a number or proper name that is neither in the source nor in the question; names may also be in the
-    leaf's description. In grounded skills, also reject answers with a swapped number or name (`_swapped_fact`). Rows without a
-    source pass."""
-    if not rules.facts or not row["support"]:
+    leaf's description. In grounded skills, also reject answers with a swapped number or name (`_swapped_fact`).
+
+    Rows without a source pass, and grounded skills may count and add up (`_totals`). German names are not checked, because all
+    German nouns have capitals.
+    """
+    if not row["support"]:
+        return None
+    if row["kind"] == "grounded_skill" and "\n" in row["answer"]:  # tables, lists and code are made of other words
         return None
     source = f"{row['support']} {row['question']}"
-    if unknown := numbers(row["answer"]) - numbers(source):
+    given = numbers(source, leaf.language)
+    unknown = {
+        number
+        for number in numbers(row["answer"], leaf.language) - given
+        if leaf.language in (*NUMBER_WORDS, None) or len(number) > _WRITTEN_OUT
+    }
+    if row["kind"] == "grounded_skill":
+        unknown -= _totals(given)
+    if unknown:
         return f"the number {min(unknown)} is not in the source"
-    known = set(re.findall(r"\w+", source.casefold())) | set(content_words(source)) | leaf.subject
-    for name in names(row["answer"]):
-        parts = [part for part in re.findall(r"[^\W\d]+", name.casefold()) if len(part) > 1]
-        if any(part not in known and not set(content_words(part)) <= known for part in parts):
-            return f"the name {name!r} is not in the source"
-    return _swapped_fact(row, row["support"]) if row["kind"] == "grounded_skill" else None
+    if leaf.language != "German":
+        known = set(re.findall(r"\w+", source.casefold())) | set(content_words(source)) | leaf.subject
+        capitals = {name.casefold() for name in re.findall(r"[^\W\d_]{3,}", source) if name[0].isupper()}
+        for name in names(row["answer"]):
+            for part in re.findall(r"[^\W\d]{2,}", "" if name.isupper() else name.casefold()):
+                if part not in known and not set(content_words(part)) <= known and not _is_form(part, capitals):
+                    return f"the name {name!r} is not in the source"
+    return _swapped_fact(row, row["support"], leaf) if row["kind"] == "grounded_skill" else None
 
 
-def _swapped_fact(row: Row, source: str) -> Reason:
+def _totals(given: set[str]) -> set[str]:
+    """Return what a grounded skill may compute: counts up to ten, the sum of all numbers, sums and differences of any two."""
+    values = [float(number) for number in given if re.fullmatch(r"\d+(?:\.\d+)?", number)][:50]
+    results = {*range(11), sum(values), *(one + sign * other for one in values for other in values for sign in (1, -1))}
+    return {f"{result:g}" for result in results}
+
+
+def _is_form(name: str, capitals: set[str]) -> bool:
+    """Tell whether a capitalised word of the source begins as the name does, for half of it: 'Chinese' beside 'China'."""
+    stem = name[: max(3, (len(name) + 1) // 2)]
+    return any(word.startswith(stem) for word in capitals)
+
+
+def _swapped_fact(row: Row, source: str, leaf: Profile) -> Reason:
     """Reject answers that retell a sentence of the source with its number or name replaced by another word of the source.
 
     This is for grounded skills only, which retell a few lines: a knowledge answer may combine facts of all its passage.
     """
-    source_words, question = set(content_words(source)), set(content_words(row["question"]))
-    for stated, sentence in _aligned(row, source):
-        words, known = set(content_words(stated)), set(content_words(sentence))
+    source_words, question = set(leaf.stems(source)), set(leaf.stems(row["question"]))
+    for stated, sentence in _aligned(row, source, leaf):
+        words, known = set(leaf.stems(stated)), set(leaf.stems(sentence))
         facts = [*names(sentence), *filter(numbers, sentence.split())]
-        lost, new = set(content_words(" ".join(facts))) - words - question, words - known
+        lost, new = set(leaf.stems(" ".join(facts))) - words - question, words - known
         if lost and len(new) == 1 and new <= source_words - question and len(words & known) >= _RETOLD:
             return f"{stated!r} has {min(new)!r} for {min(lost)!r}"
     return None
 
 
-def contradiction(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers that restate a sentence of the source but add a negation, or drop the sentence's own. Answers that begin
-    with yes or no pass, as do rows without a source."""
-    if not rules.facts or not row["support"] or _YES_OR_NO.match(row["answer"]):
+def contradiction(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject English answers that restate a sentence of the source but add a negation, or drop the sentence's own. Answers that
+    begin with yes or no pass, as do answers to such a question, and rows without a source."""
+    if not row["support"] or _YES_OR_NO.match(row["answer"]) or _YES_OR_NO_ASKED.match(row["question"]):
         return None
-    for stated, sentence in _aligned(row, row["support"]):
-        if negated(stated) and not negated(sentence) and not negated(row["question"]) and _affirms(sentence, stated):
-            return f"{stated!r} negates what the source says"
-        if negated(sentence) and not negated(stated) and _affirms(stated, sentence):
-            return f"{stated!r} drops a negation of the source"
+    for stated, sentence in _aligned(row, row["support"], leaf):
+        one, other = (frozenset(leaf.stems(affirmed(text))) for text in (stated, sentence))
+        if negated(stated) != negated(sentence) and not negated(row["question"]) and jaccard(one, other) >= _RESTATED:
+            return f"{stated!r} {'negates what the source says' if negated(stated) else 'drops a negation of the source'}"
     return None
 
 
-def _affirms(text: str, negation: str) -> bool:
-    """Tell whether `text` has at least the share `_RESTATED` of the content words of `negation`, a text that negates them."""
-    denied = affirmed(negation)
-    return bool(content_words(denied)) and support(denied, text) >= _RESTATED
-
-
-def _aligned(row: Row, source: str) -> Iterator[tuple[str, str]]:
+def _aligned(row: Row, source: str, leaf: Profile) -> Iterator[tuple[str, str]]:
     """Pair each sentence of the answer with the source sentence that shares most words with it. In a tie, take the one that
     shares more words with the question. Without a source sentence, pair it with an empty text."""
-    question = set(content_words(row["question"]))
-    in_source = [(sentence, set(content_words(sentence))) for sentence in sentences(source)]
-    for stated in sentences(row["answer"]):
-        words = set(content_words(stated))
+    question = set(leaf.stems(row["question"]))
+    in_source = [(sentence, set(leaf.stems(sentence))) for sentence in sentences(source, leaf.language)]
+    for stated in sentences(row["answer"], leaf.language):
+        words = set(leaf.stems(stated))
         best = max(in_source, key=lambda each: (len(words & each[1]), len(question & each[1])), default=("", set()))
         yield stated, best[0]
 
 
-def unsupported_answer(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject answers with too small a share of content words from their source; see `answer_support`."""
-    if rules.answer_support is None:
+def unsupported_answer(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject answers of two or more content words, too small a share of which is in their source or, in skills, their question.
+
+    In knowledge, words of the question do not count; in skills, negations do not: 'None' may be said of any source.
+    """
+    answer = row["answer"] if row["kind"] == "knowledge" else affirmed(row["answer"])
+    asked = set(leaf.stems(row["question"]))
+    words = [word for word in leaf.stems(answer) if row["kind"] != "knowledge" or word not in asked]
+    known = _given(row["support"] or "", leaf) | asked
+    found = sum(word in known for word in words) / len(words) if len(words) > 1 else 1.0
+    return None if found >= (rule.minimum or 0) else f"{found:.0%} of the answer's words are supported"
+
+
+def unsupported_question(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject questions with too small a share of content words from their source or the leaf's texts. Rows without a source
+    pass."""
+    if not row["support"]:
         return None
-    found = answer_support(row)
-    return None if found >= rules.answer_support else f"{found:.0%} of the answer's words are supported"
+    found = share(row["question"], leaf.topics | _given(row["support"], leaf), leaf)
+    return None if found >= (rule.minimum or 0) else f"{found:.0%} of the question's words are in the source"
 
 
-def unsupported_question(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject questions with too small a share of content words from their source or the leaf's description. Rows without a
-    source pass."""
-    if rules.question_support is None or not row["support"]:
+def asked_elsewhere(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject questions that fit another sentence of the leaf's documents better than the sentence that answers them, and
+    questions that fit it by no word, or say all of its words.
+
+    This is round-trip consistency (Alberti et al. 2019, Synthetic QA Corpora Generation with Roundtrip Consistency), with words
+    in place of a reader model. Only rows whose answer is the sentence itself are compared.
+    """
+    if not row["support"] or row["answer"] != row["support"]:
         return None
-    found = support(row["question"], row["support"], leaf.subject)
-    return None if found >= rules.question_support else f"{found:.0%} of the question's words are in the source"
+    asked, sentence = set(leaf.stems(row["question"])), set(leaf.stems(row["support"]))
+    if not asked & sentence - leaf.subject:
+        return "the question names nothing of its sentence"
+    if sentence <= asked:
+        return "the question says all that its sentence says"
+    fits: Counter[str] = Counter()
+    for stem in asked:
+        for text, weight in leaf.sentences_with.get(stem, ()):
+            fits[text] += weight  # type: ignore[assignment]
+    own = fits.get(row["support"])
+    if own is None:  # a sentence of another version of the document
+        return None
+    best = max(fits, key=lambda text: (fits[text], text == row["support"]))
+    return None if fits[best] <= own else f"the question fits {best!r} better"
 
 
-def off_topic(row: Row, rules: Rules, leaf: Profile) -> Reason:
+def off_topic(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject knowledge rows with too small a share of content words from the leaf's texts, and skill rows that are too unlike
     the leaf's seeds (see `_UNKNOWN_QUESTION`)."""
-    if rules.on_topic is None:
-        return None
     if row["kind"] == "knowledge":
         question = "" if row["context"] else row["question"]  # document instructions are worded by the flow
-        known = support(f"{question} {row['answer']}", "", leaf.topics)
-        return None if known >= rules.on_topic else f"{known:.0%} of the words are the leaf's"
+        known = share(f"{question} {row['answer']}", leaf.topics, leaf)
+        return None if known >= (rule.minimum or 0) else f"{known:.0%} of the words are the leaf's"
+    if len(leaf.seeds) < _ENOUGH_SEEDS:
+        return None
     found = similarity(f"{row['question']} {row['answer']}", leaf.style)
-    unknown = support(row["question"], "", leaf.topics) < _UNKNOWN_QUESTION
+    unknown = share(row["question"], leaf.topics, leaf) < _UNKNOWN_QUESTION
     if found >= leaf.least_similarity * (_DISSIMILAR_AND_UNKNOWN if unknown else _DISSIMILAR):
         return None
     return f"unlike the leaf's seeds: similarity {found:.3f}, of the least similar seed {leaf.least_similarity:.3f}"
-
-
-def ungrounded(row: Row, rules: Rules, leaf: Profile) -> Reason:
-    """Reject rows whose grounding score is below the flow's threshold: the source hardly makes the answer likelier. Rows
-    without a score pass."""
-    found = row["grounding"]
-    if rules.grounding is None or found is None or found >= rules.grounding:
-        return None
-    return f"the source makes the answer likelier by only {found:.2f} nats per token"

@@ -26,7 +26,7 @@ _JUDGED = {name: _columns("generated_instructions", name) for name in JUDGED_SCH
 }
 
 _CURATED = {name: _columns("judged_instructions", name) for name in CURATED_SCHEMA.names} | {
-    "grounding": _columns("judged_instructions", "question", "answer", "support", "fault"),
+    "advice": _columns("judged_instructions", "question", "answer", "support"),
 }
 
 _CATALOG = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lab_pipeline.core.rows import GENERATED_SCHEMA
 from lab_pipeline.core.storage import digest
@@ -110,36 +110,54 @@ class Judge(_Section):
         return self
 
 
-class Rules(_Section):
-    """Thresholds of the rules in `lab_pipeline.curation.rules`, which need no judge. None or false switches a rule off."""
+RuleName = Literal[
+    "no_reply",
+    "incomplete",
+    "length",
+    "leaked_tag",
+    "refusal",
+    "points_at_source",
+    "no_question",
+    "unfinished",
+    "repetitive",
+    "other_language",
+    "uninformative",
+    "unsupported_fact",
+    "contradiction",
+    "unsupported_answer",
+    "unsupported_question",
+    "asked_elsewhere",
+    "off_topic",
+    "duplicate",
+]
+"""The rules of `lab_pipeline.curation`; `docs/flows-and-curation.md` says what each finds."""
 
-    question_words: tuple[int, int] = (3, 60)
-    answer_words: tuple[int, int] = (1, 250)
-    """Minimum and maximum number of words (so is `question_words`). A leaf whose seeds are shorter or longer widens the ranges
-    for that leaf."""
-    answer_support: float | None = None
-    """Minimum share of the answer's content words that its source has. In knowledge, words of the question do not count."""
-    question_support: float | None = None
-    """Minimum share of the question's content words that its source or the leaf's description has."""
-    question_names: float | None = None
-    """Minimum share of the answer's content words that the question must name, if the answer is the source word for word. Words
-    of the leaf's description do not count: 'What is the loom?' fits any sentence on looms."""
-    sentence_answers: bool = False
-    """If the answer is the source, word for word, it must have the kind of thing that is asked for, such as a number."""
-    on_topic: float | None = 0.65
-    """Minimum share of a knowledge row's content words that the leaf's seeds, passages or descriptions have. A seed that is
-    left out of them has at least 0.78, other leaves' rows at most 0.6. Skill rows are compared with the leaf's seeds instead,
-    by fixed thresholds (`off_topic`)."""
-    grounding: float | None = None
-    """Minimum grounding score, in nats per answer token. It takes a pass of the base model. With the packaged base model it
-    finds little that the other rules miss (benchmarks/grounding.py), so the shipped flows leave it off."""
-    facts: bool = True
-    """Numbers and names of the answer must be in its source or question, and its negations must agree with the source."""
-    question_mark: bool = False
-    informative: bool = True
-    """Knowledge answers must say more than their question, or yes or no."""
-    language: bool = True
-    """Rows must be in the leaf's language and scripts."""
+
+class Rule(_Section):
+    """A rule that each row must keep. It needs no model. The rules of a flow are applied in their order."""
+
+    rule: RuleName
+    question: tuple[int, int] | None = None
+    answer: tuple[int, int] | None = None
+    """For `length`: minimum and maximum number of words. In scripts without spaces, two characters count as a word. A leaf whose
+    seeds are shorter or longer widens the ranges for that leaf."""
+    minimum: float | None = Field(None, ge=0, le=1)
+    """For the rules in `_WITH_MINIMUM`: the least share of words that pass."""
+    advises: bool = False
+    """Only note the rule's reason with the row, and keep the row."""
+
+    @model_validator(mode="after")
+    def _has_its_thresholds(self) -> Self:
+        if (self.minimum is not None) != (self.rule in _WITH_MINIMUM):
+            raise ValueError(f"minimum: {'expected' if self.rule in _WITH_MINIMUM else 'not expected'} for {self.rule}")
+        if bool(self.question and self.answer) != (self.rule == "length") or bool(self.question) != bool(self.answer):
+            raise ValueError("question, answer: both are expected for length, and for no other rule")
+        if self.advises and self.rule in ("no_reply", "incomplete", "duplicate"):
+            raise ValueError(f"advises: {self.rule} cannot be advice only")
+        return self
+
+
+_WITH_MINIMUM = ("unsupported_answer", "unsupported_question", "off_topic")
 
 
 class FlowFile(_Section):
@@ -152,7 +170,14 @@ class FlowFile(_Section):
     augmentations: tuple[Augmentation, ...] = ()
     stages: tuple[Stage, ...] = Field(min_length=1)
     judges: tuple[Judge, ...] = ()
-    rules: Rules = Rules()
+    rules: tuple[Rule, ...] = Field(min_length=1)
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _are_listed(cls, rules: object) -> object:
+        if isinstance(rules, dict):
+            raise ValueError("expected a list of rules in order, such as `- {rule: no_reply}`; see docs/flows-and-curation.md")
+        return rules
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -169,6 +194,9 @@ class FlowFile(_Section):
             raise ValueError(f"judges: before: no stage gives the {early.pop()}")
         if len({judge.name for judge in self.judges}) < len(self.judges):
             raise ValueError("judges: two have the same name")
+        names = [rule.rule for rule in self.rules]
+        if len(set(names)) < len(names) or names[:2] != ["no_reply", "incomplete"]:
+            raise ValueError("rules: expected no_reply and incomplete first, and each rule once")
         return self
 
 
@@ -217,7 +245,7 @@ class Flow:
     @property
     def curation_digest(self) -> str:
         gates = [[judge.name, judge.minimum, judge.gates, self._gating_rows(judge)] for judge in self.file.judges]
-        return digest([self.file.rules.model_dump(mode="json"), gates])
+        return digest([[rule.model_dump(mode="json") for rule in self.file.rules], gates])
 
     def separation_digest(self, judge: Judge) -> str:
         """Hash what decides whether a model, asked as this judge, separates the known rows: prompt, choices, and these rows."""

@@ -3,11 +3,10 @@
 Fingerprints are chained: generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ thresholds,
 `CURATION_VERSION`, reviews). So a changed threshold or a banned row repeats only curation, and a changed judge does not repeat
 generation. A judge before a stage is part of generation: when it changes, the journal replays the replies, and only newly
-accepted rows cost calls. If a flow has a grounding threshold, grounding is measured beside judging (generate -> ground (+ base
-model) -> curate), once for all thresholds.
+accepted rows cost calls.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, cast
@@ -16,12 +15,10 @@ from lab_pipeline.config.settings import SensorSettings, Settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import GENERATED_SCHEMA
 from lab_pipeline.core.storage import digest, read_json
-from lab_pipeline.curation.rules import no_reply
 from lab_pipeline.curation.version import CURATION_VERSION
+from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
-from lab_pipeline.models.base_model import model_identity
-from lab_pipeline.models.packing import MEASURE
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.reviews import Review, reviews_in_force
 from lab_pipeline.taxonomy.snapshot import Snapshot
@@ -42,8 +39,6 @@ class LeafPlan:
     judged: str
     curated: str
     reviews: list[Review]
-    grounded: str | None
-    """Fingerprint of the grounding scores; None if the flow has no threshold for grounding."""
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -71,6 +66,8 @@ class LeafState:
     funnel: dict[str, int]
     teacher_calls: int
     refreshed_at: str
+    rules_off: dict[str, str] = field(default_factory=dict)
+    """The rules of the flow that are off for the leaf, each with the reason."""
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
@@ -82,7 +79,6 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
     Raises:
         FlowError: a flow named in the settings cannot be used.
         LabError: the home's `reviews.yaml` is wrong.
-        ModelError: a flow asks for grounding, and the base model is missing.
     """
     if not settings.mixing.generated:
         return {}
@@ -95,12 +91,10 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         models = [teacher, judge] if flow.judges(early=True) else [teacher]
         generated = digest([source, flow.generation_digest, models, settings.seed, GENERATED_SCHEMA.names])
         judged = digest([generated, flow.judging_digest, judge])
-        measured = flow.file.rules.grounding is not None
-        grounded = digest([generated, model_identity(settings.base_model), MEASURE]) if measured else None
         in_force = reviews.get(leaf, [])
         reviewed = [[review.model_dump(mode="json") for review in in_force]] if in_force else []
-        curated = digest([judged, grounded, flow.curation_digest, CURATION_VERSION, *reviewed])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, in_force, grounded)
+        curated = digest([judged, flow.curation_digest, CURATION_VERSION, *reviewed])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, in_force)
     return plans
 
 

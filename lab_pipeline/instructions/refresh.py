@@ -1,7 +1,7 @@
 """Refresh leaves as planned: make the tables that are not stored yet. A leaf that fails does not stop the others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,31 +17,25 @@ from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import (
     CURATED_SCHEMA,
     GENERATED_SCHEMA,
-    GROUNDING_SCHEMA,
     JUDGED_SCHEMA,
     REJECTED_SCHEMA,
     FrozenLeaf,
-    GroundingRow,
-    JudgedRow,
 )
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
-from lab_pipeline.curation.curate import curate, funnel
-from lab_pipeline.curation.grounding import grounding_scores
+from lab_pipeline.curation.curate import Curation, funnel
+from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.reviewed import curate_reviewed
-from lab_pipeline.curation.rules import no_reply
+from lab_pipeline.curation.rules import rules_of
+from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import first_drafts, generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
-from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
 
 _LEAVES_AT_ONCE = 200
 """Limit of leaves in progress at the same time, since each holds a lock file open."""
-
-Ground = Callable[[Sequence[JudgedRow]], Awaitable[Mapping[str, float]]]
-"""A function that measures rows, and returns their grounding scores by row id, without rows that cannot be measured."""
 
 
 def refresh_leaves(
@@ -73,12 +67,7 @@ def refresh_leaves(
     progress = Progress("teacher calls", sum(leaf.expected_calls() for leaf in leaves), say)
     calibrating = JournaledTeacher(judge_model, home.judges / "journal", budget)
     separations = Separations(home, Counted(calibrating, progress), say)
-    slots, base_model = asyncio.Semaphore(_LEAVES_AT_ONCE), asyncio.Lock()
-
-    async def ground(rows: Sequence[JudgedRow]) -> Mapping[str, float]:
-        async with base_model:  # in threads, so that calls to endpoints go on
-            model = await asyncio.to_thread(fetch_model, home, settings.base_model)
-            return await asyncio.to_thread(grounding_scores, model.folder, rows, say)
+    slots = asyncio.Semaphore(_LEAVES_AT_ONCE)
 
     async def refresh(leaf: _LeafRefresh) -> None:
         async with slots:
@@ -89,12 +78,12 @@ def refresh_leaves(
                 with FileLock(leaf.folder / "lock", timeout=0):
                     try:
                         flow = await separations.trusted(leaf.plan.flow)
-                        counts = await leaf.make_tables(flow, by_teacher, by_judge, ground)
+                        counts, off = await leaf.make_tables(flow, by_teacher, by_judge)
                     except Exception as error:
                         if not _refused(error):  # calls in progress are paid for: wait until the journal has their replies
                             await asyncio.gather(*(model.settle() for model in (*models, calibrating)))
                         raise
-                    outcome: LeafState | LeafFailure = leaf.succeeded(counts, *models)
+                    outcome: LeafState | LeafFailure = leaf.succeeded(counts, off, *models)
             except Timeout:
                 outcome = leaf.failed("another process is refreshing this leaf", *models)
             except Exception as error:  # any other error is this leaf's outcome, and the others go on
@@ -147,8 +136,8 @@ class _LeafRefresh:
         judging = rows * len(flow.judges(early=False))
         return (not self.path("generated").exists()) * generating + (not self.path("judged").exists()) * judging
 
-    async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher, ground: Ground) -> dict[str, int]:
-        """Make and store the tables that are not stored yet; return the funnel of the leaf's rows.
+    async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher) -> tuple[dict[str, int], dict[str, str]]:
+        """Make and store the tables that are not stored yet; return the funnel of the leaf's rows, and why rules are off.
 
         A table with rows for which the teacher's reply was empty is made again and replaced; the journal has the other replies.
 
@@ -159,31 +148,21 @@ class _LeafRefresh:
         curated, rejected = self.path("curated"), self.path("rejected")
         if not _is_whole(generated):
             candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit)
-            self._grounding_path.unlink(missing_ok=True)  # its scores are those of the old rows
             write_rows(generated, candidates, GENERATED_SCHEMA)
         if not _is_whole(judged):
             write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model), JUDGED_SCHEMA)
-        rows: list[JudgedRow] = read_rows(judged)
+        rows = read_rows(judged)
+        leaf = profile(self.source)
+        rules = rules_of(leaf, flow)
         if not (curated.exists() and _is_whole(rejected)):
-            grounding = await self._grounding(rows, ground) if self.plan.grounded else {}
-            kept, dropped = curate_reviewed(rows, self.plan.reviews, lambda some: curate(some, self.source, flow, grounding))
+            kept, dropped = curate_reviewed(rows, self.plan.reviews, Curation(leaf, rules, flow).split)
             write_rows(rejected, dropped, REJECTED_SCHEMA)
             write_rows(curated, kept, CURATED_SCHEMA)
-        return funnel(len(rows), len(read_rows(curated)), read_rows(rejected))
+        return funnel(len(rows), len(read_rows(curated)), read_rows(rejected)), rules.off
 
-    @property
-    def _grounding_path(self) -> Path:
-        return self.folder / f"grounding-{self.plan.grounded}.parquet"
-
-    async def _grounding(self, rows: Sequence[JudgedRow], ground: Ground) -> dict[str, float | None]:
-        """Return the grounding scores of the leaf's rows by id; measure and store them first if they are not stored yet."""
-        if not self._grounding_path.exists():
-            measured = [GroundingRow(id=row, grounding=score) for row, score in (await ground(rows)).items()]
-            write_rows(self._grounding_path, measured, GROUNDING_SCHEMA)
-        stored: list[GroundingRow] = read_rows(self._grounding_path)
-        return {row["id"]: row["grounding"] for row in stored}
-
-    def succeeded(self, counts: dict[str, int], teacher: JournaledTeacher, judge_model: JournaledTeacher) -> LeafState:
+    def succeeded(
+        self, counts: dict[str, int], off: dict[str, str], teacher: JournaledTeacher, judge_model: JournaledTeacher
+    ) -> LeafState:
         """Store what the leaf's tables were made from, and store and return its state; forget earlier failures.
 
         If the teacher's reply was empty for some rows, record a failure as well, so that the leaf is tried again.
@@ -200,6 +179,7 @@ class _LeafRefresh:
             funnel=counts,
             teacher_calls=teacher.calls + judge_model.calls,
             refreshed_at=_now(),
+            rules_off=off,
         )
         write_json(self.folder / "state.json", asdict(state))
         if unanswered := counts.get(no_reply.__name__, 0):  # the other rows are in use nevertheless

@@ -11,17 +11,27 @@ from lab_pipeline.text.words import all_words, names
 
 _CLEAR_WORDS = 30
 """Minimum number of `telling_words` from which `main_language` names a language."""
+_CLEAR = 0.8
+"""Probability from which `main_language` names a language."""
+_MANY_WORDS = 150
+"""Number of words that tell a language well enough."""
+
+_RARE = "Esperanto Ganda Latin Maori Shona Somali Sotho Tagalog Tsonga Tswana Xhosa Yoruba Zulu".split()
+"""Languages that are never named: lists, calendars, camel case and invented words are taken for them more often than they are
+written."""
 
 
 @cache
 def _detector() -> Any:
-    from lingua import LanguageDetectorBuilder
+    from lingua import Language, LanguageDetectorBuilder
 
-    return LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
+    rare = (getattr(Language, name.upper()) for name in _RARE)
+    return LanguageDetectorBuilder.from_all_languages_without(*rare).with_low_accuracy_mode().build()
 
 
 def telling_words(text: str) -> list[str]:
-    """Return the words by which a language can be told: those that are not code, URLs, figures or possible names."""
+    """Return the words by which a language can be told: those that are not code, URLs, figures, letters or possible
+    names."""
     prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
     named = set(names(prose))
     return [word for chunk in prose.split() if not _is_neutral(chunk, named) for word in all_words(chunk)]
@@ -30,29 +40,37 @@ def telling_words(text: str) -> list[str]:
 def _is_neutral(word: str, named: set[str]) -> bool:
     bare = re.sub(r"^\W+|\W+$|['’]s$", "", word)
     is_name = bare[:1].isupper() and (bare in named or bare.isupper())
-    return not bare or is_name or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w", bare))
+    return (
+        not bare
+        or is_name
+        or (len(bare) == 1 and bare.isascii())
+        or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w|[a-z][A-Z]", bare))
+    )
+
+
+@cache
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "").split(" ")[0]
 
 
 def scripts(text: str) -> set[str]:
-    """Return the scripts of a text's words by Unicode name, such as LATIN; single letters are skipped: they may be formulas."""
-    return {unicodedata.name(letter, "").split(" ")[0] for word in re.findall(r"[^\W\d_]{2,}", text) for letter in word}
+    """Return the scripts of a text's words by Unicode name, such as LATIN; single letters are skipped,
+    and words of two scripts: they may be formulas."""
+    if text.isascii():
+        return {"LATIN"} if re.search("[a-zA-Z]{2}", text) else set()
+    words = ({_script(letter) for letter in word} for word in re.findall(r"[^\W\d_]{2,}", text))
+    return {script for found in words if len(found) == 1 for script in found}
 
 
 def main_language(texts: list[str]) -> str | None:
     """Return the English name of the most probable language of all texts taken together; None if they have too few words."""
     words = [word for text in texts for word in telling_words(text)]
-    found = _detector().detect_language_of(" ".join(words)) if len(words) >= _CLEAR_WORDS else None
-    return found.name.capitalize() if found else None
+    found = languages(" ".join(words[:_MANY_WORDS])) if len(words) >= _CLEAR_WORDS else {}
+    likeliest = max(found, key=found.__getitem__, default=None)
+    return likeliest if likeliest and found[likeliest] >= _CLEAR else None
 
 
-def language_probability(words: list[str], language: str) -> float:
-    """Return the probability, from 0 to 1, that words are in a language.
-
-    Args:
-        words: The `telling_words` of a text.
-        language: English name, as from `main_language`.
-    """
-    for value in _detector().compute_language_confidence_values(" ".join(words)):
-        if value.language.name.capitalize() == language:
-            return float(value.value)
-    return 0.0
+def languages(text: str) -> dict[str, float]:
+    """Return the probability, from 0 to 1, of each language that a text may be in, by its English name."""
+    found = _detector().compute_language_confidence_values(text)
+    return {value.language.name.capitalize(): float(value.value) for value in found}

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9À-ÞΑ-ΩА-Я])")
-_ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|No|vs|etc|e\.g|i\.e|c|ca|approx|Fig)\.)$")
-_LONGEST_ABBREVIATION = len("approx.")
+from sentencex import segment
+
+_CODES = {
+    "Arabic": "ar", "Chinese": "zh", "Czech": "cs", "Dutch": "nl", "French": "fr", "German": "de", "Greek": "el", "Hindi": "hi",
+    "Italian": "it", "Japanese": "ja", "Polish": "pl", "Portuguese": "pt", "Russian": "ru", "Spanish": "es", "Turkish": "tr",
+}  # fmt: skip
+"""Codes of languages by name, where sentencex knows more than the marks of all scripts: their abbreviations."""
 
 
-def sentences(text: str) -> list[str]:
-    """Split plain text after '.', '!' or '?' where a capital letter or figure follows, but not after common abbreviations."""
-    found: list[str] = []
-    start = 0
-    for match in _SENTENCE_END.finditer(text):
-        if _ABBREVIATION.search(text, max(start, match.start() - _LONGEST_ABBREVIATION), match.start()):
-            continue
-        found.append(text[start : match.end()].strip())
-        start = match.end()
-    found.append(text[start:].strip())
-    return [sentence for sentence in found if sentence]
+_AFTER_MAY = re.compile(r"(?<=\bMay\.)\s+(?=[A-Z])")
+"""sentencex 1.0.32 takes the month May at the end of a sentence for an abbreviation."""
+
+
+def sentences(text: str, language: str | None = "English") -> list[str]:
+    """Split plain text into sentences, by the marks and abbreviations of the language; of English if it is not known."""
+    parts = segment(_CODES.get(language or "", "en"), text)
+    return [sentence for part in parts for each in _AFTER_MAY.split(part) if (sentence := each.strip())]

@@ -7,9 +7,13 @@ those of other languages count as content words.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
+
+import Stemmer
+from text_to_num import alpha2digit
 
 SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
 """Character ranges of scripts without spaces between words; each of their characters counts as a word."""
@@ -22,8 +26,13 @@ STOP_WORDS = frozenset(
     "many much so than that the their them then there these they this to was were what when where which who whom whose why "
     "will with would you your i me my we our us not no yes also about can could should may might must name called".split()
 )
+_MARKS = "".join(sign for sign in map(chr, range(0x10000)) if unicodedata.category(sign)[0] == "M")
+_MARKS = re.sub(f"[{SPACELESS}]", "", _MARKS)
+"""Accents and vowel signs, which are part of their word."""
+_VOWEL_SIGNS = re.compile(r"[\u0591-\u05c7\u064b-\u0652]")
+"""Hebrew and Arabic vowel signs, which most texts leave out."""
 _WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
-_TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|[^\W\d_{SPACELESS}]+")
+_TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|(?:[^\W\d_{SPACELESS}]|[{_MARKS}])+")
 _ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
 _DOUBLED = re.compile(r"(?<=\w\w([bdgmnprt]))\1$")
 """A doubled consonant that is left when an ending is stripped, as in 'slipping'."""
@@ -57,19 +66,11 @@ _STEP = re.compile(
 )
 """A sign between operands, a sign by itself in a line (unless it may be a dash or similar), or a sign in quotation marks."""
 _ONE_SIGN = str.maketrans("×·÷–—−", "**/---")
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-_UNITS += "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_SMALL = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * index for index, word in enumerate(_TENS)}
-_ORDINALS = {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12} | {
-    word.replace("y", "ie") + "th": value for word, value in _SMALL.items() if value > 3
-}
-_SCALES = {"thousand": 1000, "million": 1_000_000, "billion": 1_000_000_000}
-_NUMBER_WORDS = _SMALL | _ORDINALS | {"hundred": 100} | _SCALES
-_AFTER_TENS = {"first": 1, "second": 2}
-"""Words that count as numbers only after tens, as in 'twenty-first': alone, 'first' is an order and 'second' may be a time."""
-_NUMBER = rf"(?:(?:{'|'.join(_TENS)})-(?:{'|'.join(_AFTER_TENS)})|{'|'.join(_NUMBER_WORDS)})"
-_NUMBER_RUN = re.compile(rf"\b{_NUMBER}(?:(?:[\s-]|\sand\s){_NUMBER})*\b", re.IGNORECASE)
+_DIGITS = re.compile(r"(?<![^\W\d_])\d+(?:[.,:'’\u00a0\u202f]\d+)*")
+_ORDER = re.compile(r"\b(?:1st|2nd)\b")
+"""'First' is mostly an order, and 'second' may be a time."""
+_COUNTED = {"dozen": "12", "decade": "10", "century": "100"}
+"""English words that state a number, but that `text2num` leaves out."""
 _NEVER_NAMES = STOP_WORDS | frozenset(
     "above across after against all along although among another any anyone around because before behind below beside between "
     "beyond both despite during each every everybody everyone finally first inside many most near nobody none nothing once "
@@ -82,20 +83,34 @@ def all_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def content_words(text: str) -> list[str]:
-    """Return the lower-case stems of all words but `STOP_WORDS`, and all numbers, in the order of the text, with repeats."""
-    return [stem for chunk in text.split() for stem in _stems(chunk)]
+def content_words(text: str, language: str | None = "English") -> list[str]:
+    """Return the lower-case stems of all words but `STOP_WORDS`, and all numbers, in the order of the text, with repeats.
+
+    Stems are those of Snowball's algorithm for the language, for English of a simpler one; other languages keep whole words.
+    """
+    return [stem for chunk in text.split() for stem in _stems(chunk, language)]
 
 
 @lru_cache(maxsize=1 << 16)
-def _stems(chunk: str) -> tuple[str, ...]:
+def _stems(chunk: str, language: str | None = "English") -> tuple[str, ...]:
     """Return the `content_words` of a chunk between spaces; cached, because most texts repeat chunks of earlier texts."""
-    words = _TOKEN.findall(re.sub(r"['’]s\b", "", chunk.casefold()))
-    return tuple(_stem(word) for word in words if word not in STOP_WORDS)
+    bare = re.sub(r"['’]s\b", "", _VOWEL_SIGNS.sub("", chunk.casefold()))
+    words = [word for word in _TOKEN.findall(bare) if word not in STOP_WORDS]
+    if language == "English":
+        return tuple(map(_stem, words))
+    return tuple(_snowball(language).stemWords(words)) if str(language).lower() in _SNOWBALL else tuple(words)
+
+
+_SNOWBALL = frozenset(Stemmer.algorithms())
+
+
+@cache
+def _snowball(language: str | None) -> Stemmer.Stemmer:
+    return Stemmer.Stemmer(str(language).lower())
 
 
 def _stem(word: str) -> str:
-    """Strip a common English ending, so that most forms of a word get the same stem, which need not be a word itself."""
+    """Strip a common English ending. This joins 'inventor' and 'invent', which Snowball's algorithm keeps apart."""
     stem = _ENDING.sub("", word)
     return _DOUBLED.sub("", stem) if stem != word else word
 
@@ -103,7 +118,7 @@ def _stem(word: str) -> str:
 _POLITE = (
     "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split()
 )
-_FRAMING = frozenset(map(_stem, _POLITE))
+FRAMING = frozenset(map(_stem, _POLITE))
 """Stems of words that make a question more polite or longer, but do not change what it asks."""
 
 
@@ -116,33 +131,44 @@ def question_words(text: str) -> frozenset[str]:
 @lru_cache(maxsize=1 << 16)
 def question_stems(chunk: str) -> tuple[str, ...]:
     """Return the stems that a chunk between spaces adds to `question_words`; there may be none."""
-    return tuple(stem for stem in _stems(chunk) if stem not in _FRAMING)
+    return tuple(stem for stem in _stems(chunk) if stem not in FRAMING)
 
 
-def numbers(text: str) -> set[str]:
-    """Return the numbers of a text, in digits or English words, as digits without thousands separators.
+NUMBER_WORDS = {
+    "Dutch": "nl",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Italian": "it",
+    "Portuguese": "pt",
+    "Spanish": "es",
+}
+"""The languages whose number words `numbers` reads, with their codes."""
 
-    The number 1 and the numbers before list items are left out, because they seldom count anything.
+
+def numbers(text: str, language: str | None = "English") -> set[str]:
+    """Return the numbers of a text, in digits of any script or in words of a language of `NUMBER_WORDS`.
+
+    The notation does not matter: '2,500' and '2.500' are both 2500, '2,5' is 2.5, '10:30' is 10.30. The number 1, 'first',
+    'second' and the numbers before list items are left out, because they seldom count anything.
     """
     text = _ENUMERATION.sub("", text)
-    digits = {_plain(number) for number in re.findall(r"\d+(?:[.,:]\d+)*", text)}
-    return (digits | {_value(run.group()) for run in _NUMBER_RUN.finditer(text)}) - {"1"}
-
-
-def _value(words: str) -> str:
-    total = group = 0
-    for word in re.findall(r"[a-z]+", words.casefold()):
-        if word in _SCALES:
-            total, group = total + (group or 1) * _SCALES[word], 0
-        elif word == "hundred":
-            group = (group or 1) * 100
-        else:
-            group += (_NUMBER_WORDS | _AFTER_TENS).get(word, 0)
-    return str(total + group)
+    if language in NUMBER_WORDS:
+        text = _ORDER.sub(" ", alpha2digit(text, NUMBER_WORDS[language], threshold=0))
+    found = {_plain(number) for number in _DIGITS.findall(text)}
+    if language == "English":
+        found |= {number for word, number in _COUNTED.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
+    return found - {"1"}
 
 
 def _plain(number: str) -> str:
-    return re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
+    """Return a number in ASCII digits without thousands separators, with a point before its decimals; other text unchanged."""
+    if not _DIGITS.fullmatch(number):
+        return number
+    *groups, last = re.split(r"\D", "".join(str(unicodedata.digit(sign)) if sign.isdigit() else sign for sign in number))
+    whole = "".join(groups)
+    thousands = len(last) == 3 and whole not in ("", "0")
+    return whole + last if thousands or not groups else f"{whole}.{last}"
 
 
 @lru_cache(4096)
@@ -214,6 +240,11 @@ def is_asked(text: str) -> bool:
     """Tell whether a text ends with a question mark of any script; in Greek, a semicolon is one."""
     end = text.rstrip()[-1:]
     return bool(end) and (end in QUESTION_MARKS or "՞" in text or (end == ";" and bool(_GREEK.search(text))))
+
+
+def ends(text: str) -> bool:
+    """Tell whether a text ends with a mark that may end a sentence, of any script, or with a closing mark or symbol."""
+    return not (text.strip()[-1:].isalnum() or unicodedata.category(text.strip()[-1:] or ".") == "Mc")
 
 
 def negated(text: str) -> bool:

@@ -29,5 +29,5 @@ def asked_of_sentences(sources: dict[str, Row]) -> tuple[list[Row], list[Row]]:
     for leaf, question, told in facts:
         for sentence in dict.fromkeys(sentence for other, _, sentence in facts if other == leaf):
             row = planted_row(leaf, "knowledge", question, sentence, sentence)
-            rows[sentence != told].append({**row, "grounding": None})
+            rows[sentence != told].append(row)
     return rows

@@ -11,9 +11,9 @@ import pytest
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import as_prompt
 from lab_pipeline.core.storage import read_json
-from lab_pipeline.curation.curate import curate
+from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import RULES
+from lab_pipeline.curation.rules import LeafRules, rules_of
 from lab_pipeline.datasets.heldout_questions import heldout_prompts
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -50,7 +50,8 @@ def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]])
     found: Verdicts = {}
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]
-        kept, rejected = curate(rows, source, load_flow(f"simple_{source['kind']}", source["kind"]))
+        flow, known = load_flow(f"simple_{source['kind']}", source["kind"]), profile(source)
+        kept, rejected = Curation(known, rules_of(known, flow), flow).split(rows)
         found |= {row["id"]: (row, row["rule"]) for row in rejected}
         for row in kept:
             asked = as_prompt(row["question"], row["context"])[0]["content"]
@@ -111,7 +112,8 @@ def test_the_rules_of_the_simple_flow_find_the_questions_that_a_sentence_does_no
     leaves = {leaf: profile(source) for leaf, source in ground.sources.items()}
 
     def kept(rows: list[dict[str, Any]]) -> float:
-        return sum(all(rule(row, flow.file.rules, leaves[row["leaf"]]) is None for rule in RULES) for row in rows) / len(rows)
+        rules = LeafRules(flow.file.rules, {})
+        return sum(rules.broken(row, leaves[row["leaf"]])[0] is None for row in rows) / len(rows)
 
     assert len(answered) >= 70 and len(unanswered) >= 2000
     assert kept(answered) >= 0.75

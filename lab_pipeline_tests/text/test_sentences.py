@@ -15,12 +15,13 @@ from lab_pipeline.text.sentences import sentences
         ("One is here. Two is there.", ["One is here.", "Two is there."]),
         ("Really? Yes! So be it.", ["Really?", "Yes!", "So be it."]),
         ('He said "go." She went.', ['He said "go."', "She went."]),
-        ("It ended (so we hear.) Élan followed.", ["It ended (so we hear.)", "Élan followed."]),
         ("Dr. Velt met Mr. Hask. They spoke.", ["Dr. Velt met Mr. Hask.", "They spoke."]),
         ("J. R. Smith wrote it. It sold well.", ["J. R. Smith wrote it.", "It sold well."]),
         ("See Fig. 3 for more. It shows all.", ["See Fig. 3 for more.", "It shows all."]),
-        ("About approx. 40 were sold. 12 came back.", ["About approx. 40 were sold.", "12 came back."]),
-        ("It cost 3.50 in all. no capital follows.", ["It cost 3.50 in all. no capital follows."]),
+        ("It cost 3.50 in all. It was sold in May. A boat came.", ["It cost 3.50 in all.", "It was sold in May.", "A boat came."]),
+        ("¿Quién guarda el puerto? ¡Ilse lo guarda!", ["¿Quién guarda el puerto?", "¡Ilse lo guarda!"]),
+        ("港口在早上六点开放。看守人是伊尔莎。", ["港口在早上六点开放。", "看守人是伊尔莎。"]),
+        ("كم يبلغ؟ يبلغ ارتفاع البرج 32 مترا.", ["كم يبلغ؟", "يبلغ ارتفاع البرج 32 مترا."]),
         ("Он пришёл. Она ушла.", ["Он пришёл.", "Она ушла."]),
         ("No end", ["No end"]),
         ("  ", []),
@@ -45,3 +46,7 @@ def test_splitting_takes_time_in_proportion_to_the_text():
     start = time.monotonic()
     sentences(text)
     assert time.monotonic() - start < 3
+
+
+def test_abbreviations_of_a_language_end_no_sentence():
+    assert sentences("Dr. med. Ilse kommt z. B. um 6 Uhr. Sie geht.", "German") == ["Dr. med. Ilse kommt z. B. um 6 Uhr.", "Sie geht."]

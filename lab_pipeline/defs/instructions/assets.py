@@ -10,7 +10,7 @@ from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHE
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
-from lab_pipeline.defs.metadata import column_schema, counts, preview
+from lab_pipeline.defs.metadata import column_schema, counts, preview, texts
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
@@ -161,6 +161,7 @@ def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[
             metadata |= {
                 "kept_share": len(rows) / max(state.funnel["generated"], 1),
                 "funnel": counts(state.funnel, "stage"),
+                "rules_off": texts([{"rule": rule, "why": why} for rule, why in state.rules_off.items()], ["rule", "why"]),
                 "rejected": dg.MetadataValue.path(plan.path(home, "rejected")),
             }
         yield dg.AssetMaterialization(
