@@ -89,8 +89,8 @@ def _given(text: str, leaf: Profile) -> set[str]:
 
 def uninformative(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject knowledge answers that add no content word to the question, unless they begin with yes or no, or one of question
-    and answer is negated and the other is not."""
-    if row["kind"] != "knowledge" or set(leaf.stems(row["answer"])) - set(leaf.stems(row["question"])):
+    and answer is negated and the other is not, or they quote code."""
+    if row["kind"] != "knowledge" or "`" in row["answer"] or set(leaf.stems(row["answer"])) - set(leaf.stems(row["question"])):
         return None
     yes_or_no = _YES_OR_NO.match(row["answer"]) or negated(row["answer"]) != negated(row["question"])
     return None if yes_or_no else "answer only repeats the question"

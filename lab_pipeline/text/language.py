@@ -30,8 +30,8 @@ def _detector() -> Any:
 
 
 def telling_words(text: str) -> list[str]:
-    """Return the words by which a language can be told: those that are not code, URLs, figures, letters or possible
-    names."""
+    """Return the words by which a language can be told: those that are not code, URLs, figures, letters, quoted
+    words or possible names."""
     prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
     named = set(names(prose))
     return [word for chunk in prose.split() if not _is_neutral(chunk, named) for word in all_words(chunk)]
@@ -39,10 +39,12 @@ def telling_words(text: str) -> list[str]:
 
 def _is_neutral(word: str, named: set[str]) -> bool:
     bare = re.sub(r"^\W+|\W+$|['’]s$", "", word)
+    quoted = word[:1] in "'\"‘“«`" and len(bare) < len(word) - 1
     is_name = bare[:1].isupper() and (bare in named or bare.isupper())
     return (
         not bare
         or is_name
+        or quoted
         or (len(bare) == 1 and bare.isascii())
         or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w|[a-z][A-Z]", bare))
     )
