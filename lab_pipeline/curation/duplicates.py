@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from lab_pipeline.core.rows import JudgedRow
 from lab_pipeline.text.leaks import differ, jaccard
-from lab_pipeline.text.words import FRAMING, content_words, exchanged, names, negated, normalised, numbers, question_words
+from lab_pipeline.text.questions import FRAMING, exchanged, question_words
+from lab_pipeline.text.words import content_words, names, negated, normalised, numbers
 
 SAME_ANSWER = 0.65
 """Minimum Jaccard similarity at which two questions with the same answer count as the same question."""
 _ARTICLES = {"a", "an", "the"}
-_SPECIFIC = re.compile(r"(?<!\w)(['\"‘“`])(.+?)['\"’”`](?!\w)|\b(\w)\b")
-"""Quoted words and single letters, which a question is about: 'Spell 'pear'', 'the letter i'."""
+_SPECIFIC = re.compile(r"(?<!\w)['\"‘“`].+?['\"’”`](?!\w)|\bletters? \w\b", re.IGNORECASE)
+"""Quoted words and letters, which a question is about: 'Spell "pear"', 'the letter i'."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _keys(row: JudgedRow) -> tuple[Hashable, Hashable, _Question]:
     text = row["question"]
     context = normalised(row["context"] or "")
     words = [word for word in re.findall(r"\w+|[^\w\s.,?!]", text.casefold()) if word not in _ARTICLES and word not in FRAMING]
-    specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text)) - _ARTICLES
+    specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text))
     answer = tuple(content_words(row["answer"])) or normalised(row["answer"])
     answered = answer, context, frozenset(numbers(text)), negated(text), specific
     in_names = frozenset(word for name in names(text) for word in content_words(name))

@@ -25,11 +25,9 @@ CHECKS: Mapping[str, Callable[[Row, Profile, Rule], Reason]] = MappingProxyType(
             wording.unfinished,
             wording.repetitive,
             support.other_language,
-            support.uninformative,
             support.unsupported_fact,
             support.contradiction,
             support.unsupported_answer,
-            support.unsupported_question,
             support.asked_elsewhere,
             support.off_topic,
         )

@@ -87,15 +87,6 @@ def _given(text: str, leaf: Profile) -> set[str]:
     return set(leaf.stems(text)) | numbers(text, leaf.language)
 
 
-def uninformative(row: Row, leaf: Profile, rule: Rule) -> Reason:
-    """Reject knowledge answers that add no content word to the question, unless they begin with yes or no, or one of question
-    and answer is negated and the other is not, or they quote code."""
-    if row["kind"] != "knowledge" or "`" in row["answer"] or set(leaf.stems(row["answer"])) - set(leaf.stems(row["question"])):
-        return None
-    yes_or_no = _YES_OR_NO.match(row["answer"]) or negated(row["answer"]) != negated(row["question"])
-    return None if yes_or_no else "answer only repeats the question"
-
-
 def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject answers with a number or proper name that is neither in the source nor in the question; names may also be in the
     leaf's description. In grounded skills, also reject answers with a swapped number or name (`_swapped_fact`).
@@ -190,15 +181,6 @@ def unsupported_answer(row: Row, leaf: Profile, rule: Rule) -> Reason:
     known = _given(row["support"] or "", leaf) | asked
     found = sum(word in known for word in words) / len(words) if len(words) > 1 else 1.0
     return None if found >= (rule.minimum or 0) else f"{found:.0%} of the answer's words are supported"
-
-
-def unsupported_question(row: Row, leaf: Profile, rule: Rule) -> Reason:
-    """Reject questions with too small a share of content words from their source or the leaf's texts. Rows without a source
-    pass."""
-    if not row["support"]:
-        return None
-    found = share(row["question"], leaf.topics | _given(row["support"], leaf), leaf)
-    return None if found >= (rule.minimum or 0) else f"{found:.0%} of the question's words are in the source"
 
 
 def asked_elsewhere(row: Row, leaf: Profile, rule: Rule) -> Reason:

@@ -10,6 +10,8 @@ from lab_pipeline.text.words import SPACELESS, all_words, content_words, ends, i
 
 _SENTENCE_WORDS = 4
 """An answer with fewer words may be a phrase, which needs no end mark."""
+_LONG_WORDS = 5
+"""An answer with at least this many words and no end mark is cut off if its source goes on; a shorter one may be a name."""
 _ECHO = 6
 """An answer that is a question, and ends in the same six words as the row's question, only repeats it."""
 _QUOTED = 3
@@ -109,6 +111,12 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     answer = row["answer"].rstrip()
     if ends(answer):
         return None
+    words = answer.casefold().split()
+    if len(words) >= _LONG_WORDS:
+        if found := phrases("open_preposition").search(answer):
+            return f"answer ends in {found.group().strip()!r}"
+        if going_on := re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s+(\w+)", (row["support"] or "").casefold()):
+            return f"answer ends before {going_on[1]!r}, with which its source goes on"
     last = re.findall(r"\w+", answer.casefold())[-1]
     given = f"{row['question']} {row['support'] or ''}".casefold()
     word = last.isalpha() and len(last) > 1 and answer.endswith(f" {last}") and last not in leaf.words

@@ -121,11 +121,9 @@ RuleName = Literal[
     "unfinished",
     "repetitive",
     "other_language",
-    "uninformative",
     "unsupported_fact",
     "contradiction",
     "unsupported_answer",
-    "unsupported_question",
     "asked_elsewhere",
     "off_topic",
     "duplicate",
@@ -139,8 +137,8 @@ class Rule(_Section):
     rule: RuleName
     question: tuple[int, int] | None = None
     answer: tuple[int, int] | None = None
-    """For `length`: minimum and maximum number of words. In scripts without spaces, two characters count as a word. A leaf whose
-    seeds are shorter or longer widens the ranges for that leaf."""
+    """For `length`: minimum and maximum number of words; without spaces, two characters count as a word. A leaf whose seeds
+    are shorter or longer widens the ranges for that leaf."""
     minimum: float | None = Field(None, ge=0, le=1)
     """For the rules in `_WITH_MINIMUM`: the least share of words that pass."""
     advises: bool = False
@@ -157,7 +155,7 @@ class Rule(_Section):
         return self
 
 
-_WITH_MINIMUM = ("unsupported_answer", "unsupported_question", "off_topic")
+_WITH_MINIMUM = ("unsupported_answer", "off_topic")
 
 
 class FlowFile(_Section):

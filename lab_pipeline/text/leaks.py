@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lab_pipeline.text.words import asked_kinds, calculation, exchanged, numbers, question_stems, question_words
+from lab_pipeline.text.questions import asked_kinds, calculation, exchanged, question_stems, question_words
+from lab_pipeline.text.words import numbers
 
 SAME_QUESTION = 0.8
 """Minimum Jaccard similarity of content words of two questions that count as the same; they also must not `differ`, nor have
