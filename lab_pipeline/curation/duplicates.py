@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lab_pipeline.core.rows import JudgedRow
 from lab_pipeline.text.leaks import differ, jaccard
@@ -58,12 +59,15 @@ class Duplicates:
 
 
 def _keys(row: JudgedRow) -> tuple[Hashable, Hashable, _Question]:
+    return _keys_of(row["id"], normalised(row["context"] or ""), row["question"], row["answer"])
+
+
+@lru_cache(8)
+def _keys_of(row_id: str, context: str, text: str, answer_text: str) -> tuple[Hashable, Hashable, _Question]:
     """Return by which rows with the same question are found, by which those with the same answer, and the question."""
-    text = row["question"]
-    context = normalised(row["context"] or "")
     words = [word for word in re.findall(r"\w+|[^\w\s.,?!]", text.casefold()) if word not in _ARTICLES and word not in FRAMING]
     specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text))
-    answer = tuple(content_words(row["answer"])) or normalised(row["answer"])
+    answer = tuple(content_words(answer_text)) or normalised(answer_text)
     answered = answer, context, frozenset(numbers(text)), negated(text), specific
     in_names = frozenset(word for name in names(text) for word in content_words(name))
-    return (tuple(words), context), answered, _Question(row["id"], text, question_words(text), in_names)
+    return (tuple(words), context), answered, _Question(row_id, text, question_words(text), in_names)

@@ -6,7 +6,7 @@ Judges find faults that words cannot show, such as a wrong span of the right pas
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 from lab_pipeline.curation.profile import Profile, Reason, Row, similarity
 from lab_pipeline.flows.flow import Rule
@@ -52,7 +52,12 @@ the leaf's texts have less than 0.15 of the question's content words. With four 
 rejects 4 of 160 other seeds, and 87 % of other leaves' rows and general questions; with five seeds, 1 of 120 and 85 %."""
 
 
-@cache
+@lru_cache(1 << 16)
+def _parts(word: str) -> list[str]:
+    return re.findall(r"\w+", word.casefold())
+
+
+@lru_cache(4096)
 def _languages(text: str) -> dict[str, float]:
     return languages(text)
 
@@ -64,10 +69,10 @@ def other_language(row: Row, leaf: Profile, rule: Rule) -> Reason:
         return f"{min(foreign).lower()} letters, which the leaf does not use"
     if not leaf.language:
         return None
-    given = leaf.words.union(re.findall(r"\w+", (row["support"] or "").casefold()))
+    given = {part for word in (row["support"] or "").split() for part in _parts(word)}
     question, answer = telling_words(row["question"]), telling_words(row["answer"])
     for words in (question, answer, question + answer):
-        unknown = [word for word in words if not given.issuperset(re.findall(r"\w+", word.casefold()))]
+        unknown = [word for word in words if not all(part in given or part in leaf.words for part in _parts(word))]
         mostly_unknown = len(words) >= _LANGUAGE_WORDS and len(unknown) > _KNOWN_WORDS * len(words)
         enough_unknown = len(unknown) > 1 and len("".join(unknown)) >= _UNKNOWN_LETTERS
         if (mostly_unknown and _languages(" ".join(words)).get(leaf.language, 0) < _LANGUAGE_FLOOR) or (
@@ -99,7 +104,7 @@ def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
     if row["kind"] == "grounded_skill" and "\n" in row["answer"]:  # tables, lists and code are made of other words
         return None
     source = f"{row['support']} {row['question']}"
-    given = numbers(source, leaf.language)
+    given = numbers(row["support"], leaf.language) | numbers(row["question"], leaf.language)
     unknown = {
         number
         for number in numbers(row["answer"], leaf.language) - given
@@ -119,7 +124,7 @@ def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
     return _swapped_fact(row, row["support"], leaf) if row["kind"] == "grounded_skill" else None
 
 
-def _totals(given: set[str]) -> set[str]:
+def _totals(given: frozenset[str]) -> set[str]:
     """Return what a grounded skill may compute: counts up to ten, the sum of all numbers, sums and differences of any two."""
     values = [float(number) for number in given if re.fullmatch(r"\d+(?:\.\d+)?", number)][:50]
     results = {*range(11), sum(values), *(one + sign * other for one in values for other in values for sign in (1, -1))}

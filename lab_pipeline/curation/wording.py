@@ -2,7 +2,7 @@
 
 import re
 
-from lab_pipeline.curation.phrases import phrases
+from lab_pipeline.curation.phrases import find, find_all
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.flows.flow import Rule
 from lab_pipeline.teacher.protocol import NO_ANSWER
@@ -17,8 +17,8 @@ _ECHO = 6
 _QUOTED = 3
 """A refusal whose last three words are in the question or source is not the teacher's, but what the row is about."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
-_LOOP = re.compile(r"(\S.{8,}?|\S+\s+\S+\s+)\1{3,}\S{0,40}\s*$", re.DOTALL)
-"""A run of nine characters or more, or of two words, which stands four times in a row at the end, as of a model in a loop."""
+_TAIL, _LOOPS = 16, 4
+"""A text whose last sixteen characters stand in it four times ends in a loop."""
 _CHARACTERS_IN_WORD = 2
 """Scripts without spaces take about two characters where others take a word; each counts as a word in `all_words`."""
 _IMPERATIVE = re.compile(r"\W*(?:describe|explain|give|identify|list|name|provide|show|state|tell|write)\b", re.IGNORECASE)
@@ -55,7 +55,7 @@ def leaked_tag(row: Row, leaf: Profile, rule: Rule) -> Reason:
     row's source or, for the answer, its question has it too."""
     source = row["support"] or ""
     for text, given in ((row["question"], source), (row["answer"], f"{row['question']} {source}")):
-        for found in phrases("leaked_tag").finditer(text):
+        for found in find_all("leaked_tag", text):
             if found.group().strip() not in given:
                 return f"prompt markup {found.group().strip()!r}"
     return None
@@ -65,13 +65,13 @@ def refusal(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows in which the teacher refuses: the answer or question says what the teacher cannot do, or the answer says, in
     knowledge, what the source lacks. A refusal of the answer that question or source also has is not the teacher's."""
     answer, given = row["answer"], f"{row['question']} {row['support'] or ''}".casefold()
-    found = phrases("refusal").search(answer) or phrases("no_answer").fullmatch(answer)
+    found = find("refusal", answer) or find("no_answer", answer)
     if not found and row["kind"] == "knowledge":
-        found = phrases("not_stated").search(answer)
+        found = find("not_stated", answer)
     if found and " ".join(found.group().casefold().split()[-_QUOTED:]) in given:
         return None
     if not found and re.match(r"(?:i|sorry|unfortunately|as an?)\b", row["question"], re.IGNORECASE):
-        found = phrases("refusal").search(row["question"])
+        found = find("refusal", row["question"])
     return f"refusal {found.group().strip()!r}" if found else None
 
 
@@ -81,11 +81,11 @@ def points_at_source(row: Row, leaf: Profile, rule: Rule) -> Reason:
     if row["kind"] != "knowledge" or row["context"]:
         return None
     question, answer = row["question"], row["answer"]
-    found = phrases("points_at_source").search(question) or phrases("dangling_question").search(question)
-    if not found and (found := phrases("points_at_source").search(answer)):
+    found = find("points_at_source", question) or find("dangling_question", question)
+    if not found and (found := find("points_at_source", answer)):
         named = set(content_words(found.group()))
         found = None if named and named <= set(content_words(question)) else found  # 'Who was the author of the act?'
-    if not found and (found := phrases("the_source").search(question) or phrases("the_source").search(answer)):
+    if not found and (found := find("the_source", question) or find("the_source", answer)):
         found = None if found[1].casefold() in (row["support"] or "").casefold() else found
     return f"{found.group()!r} means nothing without the source" if found else None
 
@@ -102,7 +102,7 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     answers that end in half a word or, where all the leaf's seeds end their sentences with a mark, in none."""
     for column in ("question", "answer"):
         text: str = row[column]
-        found = phrases("open_end").search(text.rstrip().rpartition("\n")[2])
+        found = find("open_end", text.rstrip().rpartition("\n")[2])
         if found and (column == "answer" or found.group().strip().isalpha()):
             return f"{column} ends in {found.group().strip()!r}"
         for opening, closing in _BRACKETS:
@@ -113,7 +113,7 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
         return None
     words = answer.casefold().split()
     if len(words) >= _LONG_WORDS:
-        if found := phrases("open_preposition").search(answer):
+        if found := find("open_preposition", answer):
             return f"answer ends in {found.group().strip()!r}"
         if going_on := re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s+(\w+)", (row["support"] or "").casefold()):
             return f"answer ends before {going_on[1]!r}, with which its source goes on"
@@ -129,8 +129,8 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 def repetitive(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose context or answer ends in a loop, as small models write, and answers that only repeat the question."""
-    for column in ("context", "answer"):
-        if _LOOP.search(row[column] or ""):
+    for column, text in (("context", (row["context"] or "").strip()), ("answer", row["answer"].strip())):
+        if len(text) > _TAIL * _LOOPS and text.count(text[-_TAIL:]) >= _LOOPS:
             return f"{column} repeats itself"
     echo = row["question"].casefold().split()[-_ECHO:]
     echoes = is_asked(row["answer"]) and row["answer"].casefold().split()[-_ECHO:] == echo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from lab_pipeline.text.words import all_words, names
@@ -38,16 +38,17 @@ def telling_words(text: str) -> list[str]:
 
 
 def _is_neutral(word: str, named: set[str]) -> bool:
+    bare, neutral = _bare(word)
+    return neutral or (bare[:1].isupper() and (bare in named or bare.isupper()))
+
+
+@lru_cache(1 << 16)
+def _bare(word: str) -> tuple[str, bool]:
+    """Return a word without marks around it, and whether it tells no language: code, a figure, a letter, or a quoted word."""
     bare = re.sub(r"^\W+|\W+$|['’]s$", "", word)
     quoted = word[:1] in "'\"‘“«`" and len(bare) < len(word) - 1
-    is_name = bare[:1].isupper() and (bare in named or bare.isupper())
-    return (
-        not bare
-        or is_name
-        or quoted
-        or (len(bare) == 1 and bare.isascii())
-        or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w|[a-z][A-Z]", bare))
-    )
+    letter = len(bare) == 1 and bare.isascii()
+    return bare, not bare or quoted or letter or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w|[a-z][A-Z]", bare))
 
 
 @cache

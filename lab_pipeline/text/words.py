@@ -70,7 +70,12 @@ def content_words(text: str, language: str | None = "English") -> list[str]:
 
     Stems are those of Snowball's algorithm for the language, for English of a simpler one; other languages keep whole words.
     """
-    return [stem for chunk in text.split() for stem in stems(chunk, language)]
+    return list(_content_words(text, language))
+
+
+@lru_cache(maxsize=4096)
+def _content_words(text: str, language: str | None) -> tuple[str, ...]:
+    return tuple(stem for chunk in text.split() for stem in stems(chunk, language))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -109,7 +114,8 @@ NUMBER_WORDS = {
 """The languages whose number words `numbers` reads, with their codes."""
 
 
-def numbers(text: str, language: str | None = "English") -> set[str]:
+@lru_cache(maxsize=4096)
+def numbers(text: str, language: str | None = "English") -> frozenset[str]:
     """Return the numbers of a text, in digits of any script or in words of a language of `NUMBER_WORDS`.
 
     The notation does not matter: '2,500' and '2.500' are both 2500, '2,5' is 2.5, '10:30' is 10.30. The number 1, 'first',
@@ -121,7 +127,7 @@ def numbers(text: str, language: str | None = "English") -> set[str]:
     found = {plain_number(number) for number in _DIGITS.findall(text)}
     if language == "English":
         found |= {number for word, number in _COUNTED.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
-    return found - {"1"}
+    return frozenset(found - {"1"})
 
 
 def plain_number(number: str) -> str:
@@ -134,7 +140,8 @@ def plain_number(number: str) -> str:
     return whole + last if thousands or not groups else f"{whole}.{last}"
 
 
-def names(text: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def names(text: str) -> tuple[str, ...]:
     """Return the capitalised words that are names by position: inside a sentence, or at its start before a verb or a name."""
     found = []
     for word in _CAPITALISED.finditer(text):
@@ -142,7 +149,7 @@ def names(text: str) -> list[str]:
         named = not starts or (_SUBJECT.match(text, word.end()) and not word.group().endswith(("ing", "ly")))
         if named and word.group().casefold() not in _NEVER_NAMES:
             found.append(re.sub(r"['’]s$", "", word.group()))
-    return found
+    return tuple(found)
 
 
 def is_asked(text: str) -> bool:

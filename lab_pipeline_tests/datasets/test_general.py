@@ -9,7 +9,7 @@ import pytest
 
 from lab_pipeline.datasets.general import SHIPPED, GeneralSetError, load_general
 from lab_pipeline.text.leaks import LeakDetector
-from lab_pipeline.text.words import question_words
+from lab_pipeline.text.questions import question_words
 
 GOOD = json.dumps({"id": "g1", "category": "places", "question": "Q?", "answer": "A."})
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab_pipeline.text.leaks import SAME_QUESTION, LeakDetector, jaccard
-from lab_pipeline.text.words import question_words
+from lab_pipeline.text.questions import question_words
 from lab_pipeline_tests.curation.test_duplicates import ASKING_OTHERWISE, ASKING_THE_SAME, EXCHANGED
 
 WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge marsh north oasis pond reef".split()
