@@ -70,6 +70,10 @@ def other_language(row: Row, leaf: Profile, rule: Rule) -> Reason:
     if not leaf.language:
         return None
     given = {part for word in (row["support"] or "").split() for part in _parts(word)}
+    both = f"{row['question']} {row['answer']}"
+    new = {part for word in both.split() for part in _parts(word) if part not in leaf.words and part not in given}
+    if sum(part.isalpha() for part in new) < 2 and both.isascii():  # one word does not tell a language
+        return None
     question, answer = telling_words(row["question"]), telling_words(row["answer"])
     for words in (question, answer, question + answer):
         unknown = [word for word in words if not all(part in given or part in leaf.words for part in _parts(word))]
@@ -114,11 +118,11 @@ def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
         unknown -= _totals(given)
     if unknown:
         return f"the number {min(unknown)} is not in the source"
-    if leaf.language != "German":
+    if leaf.language != "German" and (found := [name for name in names(row["answer"]) if not name.isupper()]):
         known = set(re.findall(r"\w+", source.casefold())) | set(content_words(source)) | leaf.subject
         capitals = {name.casefold() for name in re.findall(r"[^\W\d_]{3,}", source) if name[0].isupper()}
-        for name in names(row["answer"]):
-            for part in re.findall(r"[^\W\d]{2,}", "" if name.isupper() else name.casefold()):
+        for name in found:
+            for part in re.findall(r"[^\W\d]{2,}", name.casefold()):
                 if part not in known and not set(content_words(part)) <= known and not _is_form(part, capitals):
                     return f"the name {name!r} is not in the source"
     return _swapped_fact(row, row["support"], leaf) if row["kind"] == "grounded_skill" else None
@@ -156,6 +160,8 @@ def contradiction(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject English answers that restate a sentence of the source but add a negation, or drop the sentence's own. Answers that
     begin with yes or no pass, as do answers to such a question, and rows without a source."""
     if not row["support"] or _YES_OR_NO.match(row["answer"]) or _YES_OR_NO_ASKED.match(row["question"]):
+        return None
+    if not negated(row["answer"]) and not negated(row["support"]):
         return None
     for stated, sentence in _aligned(row, row["support"], leaf):
         one, other = (frozenset(leaf.stems(affirmed(text))) for text in (stated, sentence))

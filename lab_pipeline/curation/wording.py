@@ -12,6 +12,8 @@ _SENTENCE_WORDS = 4
 """An answer with fewer words may be a phrase, which needs no end mark."""
 _LONG_WORDS = 5
 """An answer with at least this many words and no end mark is cut off if its source goes on; a shorter one may be a name."""
+_LAST = 40
+"""Number of characters at the end of a text in which its last words are looked for."""
 _ECHO = 6
 """An answer that is a question, and ends in the same six words as the row's question, only repeats it."""
 _QUOTED = 3
@@ -102,7 +104,7 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     answers that end in half a word or, where all the leaf's seeds end their sentences with a mark, in none."""
     for column in ("question", "answer"):
         text: str = row[column]
-        found = find("open_end", text.rstrip().rpartition("\n")[2])
+        found = find("open_end", text.rstrip().rpartition("\n")[2][-_LAST:])
         if found and (column == "answer" or found.group().strip().isalpha()):
             return f"{column} ends in {found.group().strip()!r}"
         for opening, closing in _BRACKETS:

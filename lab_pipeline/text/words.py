@@ -75,7 +75,10 @@ def content_words(text: str, language: str | None = "English") -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _content_words(text: str, language: str | None) -> tuple[str, ...]:
-    return tuple(stem for chunk in text.split() for stem in stems(chunk, language))
+    found: list[str] = []
+    for chunk in text.split():
+        found += stems(chunk, language)
+    return tuple(found)
 
 
 @lru_cache(maxsize=1 << 16)
