@@ -89,9 +89,7 @@ def usable_leaves(taxonomy: Path) -> Iterator[Row]:
         yield {"leaf": leaf.key, "kind": leaf.kind, **described, "seeds": seeds, "passages": []}
 
 
-def measure_good(
-    source: Row, flow: Flow, rows: Counter[str], alone: Counter[str], lost: Counter[tuple[str, str]]
-) -> None:
+def measure_good(source: Row, flow: Flow, rows: Counter[str], alone: Counter[str], lost: Counter[tuple[str, str]]) -> None:
     knowledge = source["kind"] == "knowledge"
     rest, repeats = Profile(source, ()), Duplicates()
     repeats_go = "duplicate" not in rules_of(Profile(source, source["seeds"], rest), flow).off
@@ -126,7 +124,9 @@ def measure_bad(flows: dict[str, Flow]) -> tuple[dict[str, str], Counter[str]]:
     planted["statement"] = [{**row, "question": row["answer"]} for row in knowledge]
     planted["too_long"] = [{**row, "answer": " ".join([row["answer"], *map(str, range(2000))])} for row in good[::5]]
     planted["other_sentence"] = asked_of_sentences(sources)[1]
-    bad = [{**row, "planted": kind, "id": f"{kind}-{number}"} for kind, rows in planted.items() for number, row in enumerate(rows)]
+    bad = [
+        {**row, "planted": kind, "id": f"{kind}-{number}"} for kind, rows in planted.items() for number, row in enumerate(rows)
+    ]
     verdicts: dict[str, set[str]] = defaultdict(set)
     for leaf, source in sources.items():
         known, flow = profile(source), flows[source["kind"]]

@@ -8,9 +8,9 @@ from lab_pipeline.flows.flow import Rule
 from lab_pipeline.teacher.protocol import NO_ANSWER
 from lab_pipeline.text.words import SPACELESS, all_words, content_words, ends, is_asked
 
-_SENTENCE_WORDS = 4
+_SENTENCE_WORDS = 6
 """An answer with fewer words may be a phrase, which needs no end mark."""
-_LONG_WORDS = 5
+_LONG_WORDS = 4
 """An answer with at least this many words and no end mark is cut off if its source goes on; a shorter one may be a name."""
 _LAST = 40
 """Number of characters at the end of a text in which its last words are looked for."""
@@ -87,6 +87,8 @@ def points_at_source(row: Row, leaf: Profile, rule: Rule) -> Reason:
     if not found and (found := find("points_at_source", answer)):
         named = set(content_words(found.group()))
         found = None if named and named <= set(content_words(question)) else found  # 'Who was the author of the act?'
+    if found and found.group().casefold() in (row["support"] or "").casefold():  # 'this document' of the document itself
+        return None
     if not found and (found := find("the_source", question) or find("the_source", answer)):
         found = None if found[1].casefold() in (row["support"] or "").casefold() else found
     return f"{found.group()!r} means nothing without the source" if found else None
@@ -100,33 +102,29 @@ def no_question(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 
 def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
-    """Reject rows whose question or answer ends in a word or mark after which something must follow, or in an open bracket; and
-    answers that end in half a word or, where all the leaf's seeds end their sentences with a mark, in none."""
-    for column in ("question", "answer"):
-        text: str = row[column]
+    """Reject rows whose question or answer ends in a word or mark after which something must follow, or leaves a bracket open;
+    and answers that end in half a word, where their source goes on, or without an end mark though all long seeds have one."""
+    for column, text in (("question", row["question"]), ("answer", row["answer"])):
         found = find("open_end", text.rstrip().rpartition("\n")[2][-_LAST:])
-        if found and (column == "answer" or found.group().strip().isalpha()):
+        if found and (found.group().strip().islower() or (column == "answer" and not found.group().strip().isalpha())):
             return f"{column} ends in {found.group().strip()!r}"
         for opening, closing in _BRACKETS:
-            if text.count(opening) > text.count(closing) and opening not in text.replace(f"{opening}{closing}", "")[:1]:
+            if text.count(opening) > text.count(closing):
                 return f"{column} leaves {opening!r} open"
-    answer = row["answer"].rstrip()
-    if ends(answer):
+    line = row["answer"].rstrip().rpartition("\n")[2]
+    words = line.casefold().split()
+    if ends(line) or re.match(r"\s*(?:[\d*|+•-]|\w\))", line):  # the latter are list items and rows of tables
         return None
-    words = answer.casefold().split()
+    last, given = re.findall(r"\w+", line.casefold())[-1], f"{row['question']} {row['support'] or ''}".casefold()
+    word = last.isalpha() and len(last) > 1 and line.endswith(f" {last}") and last not in leaf.words
+    if word and re.search(rf"\b{last}(?!e?s?\b)\w", given) and not re.search(rf"\b{last}\b", given):
+        return f"answer ends in the half word {last!r}"
     if len(words) >= _LONG_WORDS:
-        if found := find("open_preposition", answer):
+        if found := find("open_preposition", line):
             return f"answer ends in {found.group().strip()!r}"
         if going_on := re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s+(\w+)", (row["support"] or "").casefold()):
             return f"answer ends before {going_on[1]!r}, with which its source goes on"
-    last = re.findall(r"\w+", answer.casefold())[-1]
-    given = f"{row['question']} {row['support'] or ''}".casefold()
-    word = last.isalpha() and len(last) > 1 and answer.endswith(f" {last}") and last not in leaf.words
-    if word and re.search(rf"\b{last}(?!e?s?\b)\w", given) and not re.search(rf"\b{last}\b", given):
-        return f"answer ends in the half word {last!r}"
-    line = answer.rpartition("\n")[2]
-    whole = len(line.split()) < _SENTENCE_WORDS or re.match(r"\s*(?:[\d*|+•-]|\w\))", line)  # list items, rows of tables
-    return "answer is a sentence without an end" if leaf.end_marks and not whole else None
+    return "answer is a sentence without an end" if leaf.end_marks and len(words) >= _SENTENCE_WORDS else None
 
 
 def repetitive(row: Row, leaf: Profile, rule: Rule) -> Reason:
