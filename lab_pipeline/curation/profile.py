@@ -124,19 +124,18 @@ class Profile:
         return min(_ENOUGH_SIMILARITY, *((len(self.seeds) * each - 1) / others for each in found))  # less the seed itself
 
     @cached_property
-    def sentences_with(self) -> dict[str, list[tuple[str, float]]]:
-        """For each stem, the sentences of its passages that have it, each with the share of the sentence's weight that the stem
-        has. A stem weighs the more, the fewer sentences have it."""
-        texts = {sentence for passage in self.source["passages"] for sentence in sentences(passage["text"], self.language)}
-        stems = {text: frozenset(self.stems(text)) for text in sorted(texts)}
-        frequency = Counter(stem for each in stems.values() for stem in each)
-        weight = {stem: math.log(1 + len(stems) / count) for stem, count in frequency.items()}
-        found: dict[str, list[tuple[str, float]]] = defaultdict(list)
-        for text, each in stems.items():
-            length = math.hypot(*(weight[stem] for stem in each)) or 1.0
-            for stem in each:
-                found[stem].append((text, weight[stem] ** 2 / length))
+    def sentences_with(self) -> dict[str, set[str]]:
+        """The sentences of its passages, by each stem that they have."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for text in {sentence for passage in self.source["passages"] for sentence in sentences(passage["text"], self.language)}:
+            for stem in self.stems(text):
+                found[stem].add(text)
         return found
+
+    @cached_property
+    def sentence_count(self) -> int:
+        """Number of sentences in its passages, repeated ones counted once."""
+        return len(set().union(*self.sentences_with.values()))
 
     def stems(self, text: str) -> list[str]:
         """Return the stems of a text's content words by the rules of the leaf's language."""

@@ -3,8 +3,9 @@
 Judges find faults that words cannot show, such as a wrong span of the right passage.
 """
 
+import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -39,6 +40,10 @@ _RESTATED = 0.75
 
 _RETOLD = 3
 """A sentence of an answer retells a source sentence if it shares at least this many content words with it and adds one."""
+
+_ELSEWHERE = 2
+"""Of 482 questions that people asked about real documents, this rejects 15 % (with 1: 32 %, with 3: 10 %), of 1,500 questions
+beside another sentence of their leaf 99.7 % (99.9 %, 97 %)."""
 
 _WRITTEN_OUT = 2
 """Languages other than those of `NUMBER_WORDS` may write out a number of up to this many digits, which cannot be compared."""
@@ -195,28 +200,27 @@ def unsupported_answer(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 
 def asked_elsewhere(row: Row, leaf: Profile, rule: Rule) -> Reason:
-    """Reject questions that fit another sentence of the leaf's documents better than the sentence that answers them, and
-    questions that fit it by no word, or say all of its words.
+    """Reject questions that fit another sentence of the leaf's documents more than twice as well (`_ELSEWHERE`) as the sentence
+    that answers them, share no word with it, or say all of its words.
 
-    This is round-trip consistency (Alberti et al. 2019, Synthetic QA Corpora Generation with Roundtrip Consistency), with words
-    in place of a reader model. Only rows whose answer is the sentence itself are compared.
+    This is round-trip consistency (Alberti et al. 2019, Synthetic QA Corpora Generation with Roundtrip Consistency), by words
+    in place of a reader model. A sentence fits by the words that it shares with the question, each weighing the more, the fewer
+    sentences have it. Only rows whose answer is the sentence itself are compared.
     """
     if not row["support"] or row["answer"] != row["support"]:
         return None
     asked, sentence = set(leaf.stems(row["question"])), set(leaf.stems(row["support"]))
-    if not asked & sentence - leaf.subject:
-        return "the question names nothing of its sentence"
+    if not asked & sentence:
+        return "the question shares no word with its sentence"
     if sentence <= asked:
         return "the question says all that its sentence says"
-    fits: Counter[str] = Counter()
-    for stem in asked:
-        for text, weight in leaf.sentences_with.get(stem, ()):
-            fits[text] += weight  # type: ignore[assignment]
-    own = fits.get(row["support"])
-    if own is None:  # a sentence of another version of the document
-        return None
-    best = max(fits, key=lambda text: (fits[text], text == row["support"]))
-    return None if fits[best] <= own else f"the question fits {best!r} better"
+    fits: dict[str, float] = defaultdict(float)
+    for stem in asked & leaf.sentences_with.keys():
+        for text in leaf.sentences_with[stem]:
+            fits[text] += math.log(1 + leaf.sentence_count / len(leaf.sentences_with[stem]))
+    best = max(sorted(fits), key=fits.__getitem__, default="")
+    elsewhere = row["support"] in fits and fits[best] > _ELSEWHERE * fits[row["support"]]
+    return f"the question fits {best!r} better" if elsewhere else None
 
 
 def off_topic(row: Row, leaf: Profile, rule: Rule) -> Reason:

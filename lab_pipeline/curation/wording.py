@@ -19,8 +19,8 @@ _ECHO = 6
 _QUOTED = 3
 """A refusal whose last three words are in the question or source is not the teacher's, but what the row is about."""
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
-_TAIL, _LOOPS = 16, 4
-"""A text whose last sixteen characters stand in it four times ends in a loop."""
+_TAIL, _LOOPS = 16, 3
+"""A text ends in a loop if it ends in a run, found by its last sixteen characters, that stands there three times in a row."""
 _CHARACTERS_IN_WORD = 2
 """Scripts without spaces take about two characters where others take a word; each counts as a word in `all_words`."""
 _IMPERATIVE = re.compile(r"\W*(?:describe|explain|give|identify|list|name|provide|show|state|tell|write)\b", re.IGNORECASE)
@@ -130,7 +130,8 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
 def repetitive(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose context or answer ends in a loop, as small models write, and answers that only repeat the question."""
     for column, text in (("context", (row["context"] or "").strip()), ("answer", row["answer"].strip())):
-        if len(text) > _TAIL * _LOOPS and text.count(text[-_TAIL:]) >= _LOOPS:
+        before = text.rfind(text[-_TAIL:], 0, len(text) - 1)
+        if before >= 0 and text.endswith(text[before + _TAIL :] * _LOOPS):
             return f"{column} repeats itself"
     echo = row["question"].casefold().split()[-_ECHO:]
     echoes = is_asked(row["answer"]) and row["answer"].casefold().split()[-_ECHO:] == echo
