@@ -131,7 +131,7 @@ def repetitive(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose context or answer ends in a loop, as small models write, and answers that only repeat the question."""
     for column, text in (("context", (row["context"] or "").strip()), ("answer", row["answer"].strip())):
         before = text.rfind(text[-_TAIL:], 0, len(text) - 1)
-        if before >= 0 and text.endswith(text[before + _TAIL :] * _LOOPS):
+        if text and before >= 0 and text.endswith(text[before + _TAIL :] * _LOOPS):
             return f"{column} repeats itself"
     echo = row["question"].casefold().split()[-_ECHO:]
     echoes = is_asked(row["answer"]) and row["answer"].casefold().split()[-_ECHO:] == echo

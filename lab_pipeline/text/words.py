@@ -49,6 +49,8 @@ _NEGATION = re.compile(
 _GREEK = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]\W*;\s*$")
 _ENUMERATION = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
 _DIGITS = re.compile(r"(?<![^\W\d_])\d+(?:[.,:'’\u00a0\u202f]\d+)*")
+_NO_ZERO = re.compile(r"\b[Oo][Ss]?\b")
+"""text2num 3.1.0 takes these for zero: 'an OS' becomes 'an 0'."""
 _ORDER = re.compile(r"\b(?:1st|2nd)\b")
 """'First' is mostly an order, and 'second' may be a time."""
 _COUNTED = {"dozen": "12", "decade": "10", "century": "100"}
@@ -126,7 +128,7 @@ def numbers(text: str, language: str | None = "English") -> frozenset[str]:
     """
     text = _ENUMERATION.sub("", text)
     if language in NUMBER_WORDS:
-        text = _ORDER.sub(" ", alpha2digit(text, NUMBER_WORDS[language], threshold=0))
+        text = _ORDER.sub(" ", alpha2digit(_NO_ZERO.sub(" ", text), NUMBER_WORDS[language], threshold=0))
     found = {plain_number(number) for number in _DIGITS.findall(text)}
     if language == "English":
         found |= {number for word, number in _COUNTED.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)}
