@@ -34,7 +34,7 @@ from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline_tests.phases import trained
 
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2, 3, 4, 5)
 
 
 def say(text: str) -> None:
@@ -105,7 +105,7 @@ def _unfilter(home: Home, entry: dict, seed: int) -> None:
     assert state
     complete = [row for row in read_rows(leaf / f"judged-{state.judged}.parquet") if not row["fault"]]
     drawn = random.Random(seed).sample(complete, len(kept))
-    write_rows(leaf / f"curated-{entry['curated']}.parquet", [{**row, "grounding": None} for row in drawn], CURATED_SCHEMA)
+    write_rows(leaf / f"curated-{entry['curated']}.parquet", [{**row, "advice": []} for row in drawn], CURATED_SCHEMA)
 
 
 if __name__ == "__main__":
