@@ -23,6 +23,7 @@ CHECKS: Mapping[str, Callable[[Row, Profile, Rule], Reason]] = MappingProxyType(
             wording.points_at_source,
             wording.no_question,
             wording.unfinished,
+            wording.no_end_mark,
             wording.repetitive,
             support.other_language,
             support.unsupported_fact,

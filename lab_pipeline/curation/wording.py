@@ -14,6 +14,8 @@ _LONG_WORDS = 4
 """An answer with at least this many words and no end mark is cut off if its source goes on; a shorter one may be a name."""
 _LAST = 40
 """Number of characters at the end of a text in which its last words are looked for."""
+_ITEM = re.compile(r"\s*(?:[\d*|+•-]|\w\))")
+"""The beginning of a list item or of a row of a table."""
 _ECHO = 6
 """An answer that is a question, and ends in the same six words as the row's question, only repeats it."""
 _QUOTED = 3
@@ -103,7 +105,7 @@ def no_question(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose question or answer ends in a word or mark after which something must follow, or leaves a bracket open;
-    and answers that end in half a word, where their source goes on, or without an end mark though all long seeds have one."""
+    and answers that end in half a word, or where their source goes on."""
     for column, text in (("question", row["question"]), ("answer", row["answer"])):
         found = find("open_end", text.rstrip().rpartition("\n")[2][-_LAST:])
         if found and (found.group().strip().islower() or (column == "answer" and not found.group().strip().isalpha())):
@@ -113,7 +115,7 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
                 return f"{column} leaves {opening!r} open"
     line = row["answer"].rstrip().rpartition("\n")[2]
     words = line.casefold().split()
-    if ends(line) or re.match(r"\s*(?:[\d*|+•-]|\w\))", line):  # the latter are list items and rows of tables
+    if ends(line) or _ITEM.match(line):
         return None
     last, given = re.findall(r"\w+", line.casefold())[-1], f"{row['question']} {row['support'] or ''}".casefold()
     word = last.isalpha() and len(last) > 1 and line.endswith(f" {last}") and last not in leaf.words
@@ -124,14 +126,22 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
             return f"answer ends in {found.group().strip()!r}"
         if going_on := re.search(rf"\b{re.escape(' '.join(words[-2:]))}\s+(\w+)", (row["support"] or "").casefold()):
             return f"answer ends before {going_on[1]!r}, with which its source goes on"
-    return "answer is a sentence without an end" if leaf.end_marks and len(words) >= _SENTENCE_WORDS else None
+    return None
+
+
+def no_end_mark(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject answers whose last line is a sentence without an end mark, if all long answers of the leaf's seeds have one."""
+    line = row["answer"].rstrip().rpartition("\n")[2]
+    whole = ends(line) or _ITEM.match(line) or len(line.split()) < _SENTENCE_WORDS
+    return "answer is a sentence without an end" if leaf.end_marks and not whole else None
 
 
 def repetitive(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose context or answer ends in a loop, as small models write, and answers that only repeat the question."""
     for column, text in (("context", (row["context"] or "").strip()), ("answer", row["answer"].strip())):
         before = text.rfind(text[-_TAIL:], 0, len(text) - 1)
-        if text and before >= 0 and text.endswith(text[before + _TAIL :] * _LOOPS):
+        run = text[before + _TAIL :] if before >= 0 else ""
+        if any(map(str.isalpha, run)) and text.endswith(run * _LOOPS):
             return f"{column} repeats itself"
     echo = row["question"].casefold().split()[-_ECHO:]
     echoes = is_asked(row["answer"]) and row["answer"].casefold().split()[-_ECHO:] == echo

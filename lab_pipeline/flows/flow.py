@@ -119,6 +119,7 @@ RuleName = Literal[
     "points_at_source",
     "no_question",
     "unfinished",
+    "no_end_mark",
     "repetitive",
     "other_language",
     "unsupported_fact",
