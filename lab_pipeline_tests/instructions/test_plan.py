@@ -15,12 +15,13 @@ from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, failing_on
 from lab_pipeline_tests.scripted_teacher import copying
 
 
-def test_a_changed_threshold_curates_again_without_a_call(lab: Lab) -> None:
-    kept = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"]
+def test_a_changed_list_of_rules_curates_again_without_a_call(lab: Lab) -> None:
+    first = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
     before = lab.tables(KNOWLEDGE)
     lab.calls()
-    edit_yaml(lab.flow / "flow.yaml", lambda file: rule(file, "length").update(question=[900, 999]))
-    assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == 0 < kept
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].remove(rule(file, "duplicate")))
+    second = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    assert second["kept"] == first["kept"] + first["duplicate"] and "duplicate" not in second
     assert lab.calls() == (0, 0)
     after = lab.tables(KNOWLEDGE)
     assert [table for table in TABLES if after[table] != before[table]] == ["curated", "rejected"]
