@@ -1,8 +1,8 @@
 """Homes that earlier code made open under the code as it stands, and nothing that was paid for is asked or trained again.
 
 `homes/46bf18b.tar.xz` was made by that commit. Later code may curate its rows by other rules, and so tune once more.
-`homes/unchanged.tar.xz` was made before curation was rebuilt. The rules differ since, so `CURATION_VERSION` is 2, and each leaf is
-curated once more. If that changes the rows that it keeps, data sets and model are made once more. No teacher call is made.
+`homes/unchanged.tar.xz` was made before curation was rebuilt. The rules differ since (`CURATION_VERSION` is 2), so each leaf is
+curated once more. If that changes the rows that it keeps, data sets and model are made once more too. No teacher call is made.
 
 Both are moved homes: they were made in another folder. So `home.json`, which binds a home to its taxonomy's absolute path, is
 rewritten. All else that holds a path of then (`models/*.json`, `spec.json` and `meta.json` of checkpoints, adapters'

@@ -191,9 +191,15 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
         (lambda file: rule(file, "off_topic").update(minimum=1.5), r"rules.8.minimum: "),
         (lambda file: rule(file, "duplicate").update(advises=True), r"rules.9: advises: duplicate cannot be advice only"),
         (lambda file: rule(file, "refusal").update(rule="refusals"), r"rules.4.rule: "),
-        (lambda file: file["rules"].append(file["rules"][4]), r"rules: expected no_reply and incomplete first, and each rule once"),
+        (
+            lambda file: file["rules"].append(file["rules"][4]),
+            r"rules: expected no_reply and incomplete first, and each rule once",
+        ),
         (lambda file: file["rules"].pop(0), r"rules: expected no_reply and incomplete first"),
-        (lambda file: file.update(rules={"answer_words": [1, 2]}), r"rules: .*expected a list of rules in order, such as `- {rule"),
+        (
+            lambda file: file.update(rules={"answer_words": [1, 2]}),
+            r"rules: .*expected a list of rules in order, such as `- {rule",
+        ),
         (lambda file: file.pop("kind"), "flow.yaml: kind: Field required"),
         (lambda file: file.update(stages=[]), "flow.yaml: stages: "),
         (

@@ -10,7 +10,16 @@ from lab_pipeline.config.settings import FlowSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, judged_copy, settings_for, write_knowledge, write_skill
+from lab_pipeline_tests.builders import (
+    FREEFORM,
+    GROUNDED,
+    KNOWLEDGE,
+    edit_yaml,
+    judged_copy,
+    settings_for,
+    write_knowledge,
+    write_skill,
+)
 from lab_pipeline_tests.instructions.leaf_lab import Lab
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 
