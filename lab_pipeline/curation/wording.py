@@ -37,11 +37,11 @@ def incomplete(row: Row, leaf: Profile, rule: Rule) -> Reason:
 def length(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows with a question or answer whose number of words is outside the range that spans the rule's bounds and the
     seeds' lengths. In scripts without spaces, characters count."""
-    for column, bounds in (("question", rule.question), ("answer", rule.answer)):
-        words = len(all_words(row[column]))
+    for column, text, bounds in (("question", row["question"], rule.question), ("answer", row["answer"], rule.answer)):
+        words = len(all_words(text))
         shortest, longest = leaf.lengths[column]
         least, most = bounds or (0, words)
-        if _UNSPACED.search(row[column]):
+        if _UNSPACED.search(text):
             most *= _CHARACTERS_IN_WORD
         if not min(least, shortest) <= words <= max(most, longest):
             return f"{column} has {words} words, not {min(least, shortest)} to {max(most, longest)}"

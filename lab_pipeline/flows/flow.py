@@ -139,8 +139,8 @@ class Rule(_Section):
     rule: RuleName
     question: tuple[int, int] | None = None
     answer: tuple[int, int] | None = None
-    """For `length`: minimum and maximum number of words. In scripts without spaces, two characters count as a word. A leaf whose
-    seeds are shorter or longer widens the ranges for that leaf."""
+    """For `length`: minimum and maximum number of words. In scripts without spaces, each character counts as a word, and the
+    maximum is twice as high. A leaf whose seeds are shorter or longer widens the ranges for that leaf."""
     minimum: float | None = Field(None, ge=0, le=1)
     """For the rules in `_WITH_MINIMUM`: the least share of words that pass."""
     advises: bool = False

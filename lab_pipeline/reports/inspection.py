@@ -64,8 +64,9 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
 def described_rejects(rows: LeafRows) -> dict[str, Any]:
     """Describe the rows that curation rejected or the current data sets left out, each with its stage, rule and reason.
 
-    Beside these `rows` stand the leaf's `funnel`, the rules that are off for it (`rules_off`: rule and reason), and under
-    `excluded` the number of rows that data sets left out, by data set and rule. The stage of a row that a data set left out is the name of the data set.
+    Beside these `rows` stand the leaf's `funnel`, the rules that are off for it (`rules_off`), each with the reason, and under
+    `excluded` the number of rows that data sets left out, by data set and rule. The stage of a row that a data set left out is
+    the name of the data set.
     """
     described = [
         {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
