@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from lab_pipeline.config.settings import Settings, TaxonomySettings
 from lab_pipeline.core.storage import digest
+from lab_pipeline.flows.flow import SHIPPED
 
 KNOWLEDGE = "knowledge/places/islands"
 GROUNDED = "compositional_skills/extraction/notes"
@@ -128,3 +130,22 @@ def _write_leaf(root: Path, key: str, value: dict[str, Any]) -> Path:
     attribution = f"Title of work: {key}\nLink to work: -\nLicense of the work: Apache-2.0\nCreator names: tester\n"
     (qna.parent / "attribution.txt").write_text(attribution, encoding="utf-8")
     return qna
+
+
+JUDGED = Path(__file__).parent / "flows" / "judged"
+"""For each kind of leaf, a judge's prompt and its known rows."""
+JUDGES = {"knowledge": "faithful", "grounded_skill": "follows_context", "freeform_skill": "fits_instruction"}
+
+
+def judged_copy(kind: str, folder: Path) -> Path:
+    """A copy of the simple flow for a kind of leaf, with a judge of whole rows that does not gate; returns `folder`."""
+    judge = {"name": JUDGES[kind], "prompt": f"{JUDGES[kind]}.yaml", "gates": False}
+    shutil.copytree(SHIPPED / f"simple_{kind}", folder)
+    shutil.copytree(JUDGED / kind, folder, dirs_exist_ok=True)
+    edit_yaml(folder / "flow.yaml", lambda file: file.update(judges=[judge]))
+    return folder
+
+
+def rule(file: dict[str, Any], name: str) -> dict[str, Any]:
+    """The entry of a rule in the content of a `flow.yaml`, to be changed."""
+    return next(entry for entry in file["rules"] if entry["rule"] == name)

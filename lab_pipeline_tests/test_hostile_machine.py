@@ -262,7 +262,7 @@ def test_a_full_disk_tears_at_most_the_line_being_added_and_the_next_one_is_whol
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
 def test_a_leaf_waits_no_longer_when_the_clock_jumps(tmp_path, jump):
     home = Home.open(tmp_path)
-    plan = LeafPlan("skills/x", "source", None, "generated", "judged", "curated", [], None)
+    plan = LeafPlan("skills/x", "source", None, "generated", "judged", "curated", [])
     now = datetime.now(UTC)
     failure = LeafFailure(plan.leaf, "down", 1, 0, plan.curated, now.isoformat())
     write_json(home.leaf(plan.leaf) / "failure.json", asdict(failure))

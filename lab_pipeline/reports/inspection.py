@@ -26,6 +26,8 @@ class LeafRows:
     leaf: str
     funnel: dict[str, int]
     """Number of rows by stage."""
+    rules_off: dict[str, str]
+    """The rules of the flow that are off for the leaf, each with the reason."""
     kept: list[CuratedRow]
     rejected: list[RejectedRow]
     excluded: list[tuple[str, RejectedRow]]
@@ -56,21 +58,28 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
         if row["leaf"] == leaf and row["id"] in by_id
     ]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
-    return LeafRows(leaf, state.funnel, kept, rejected, excluded, reviews)
+    return LeafRows(leaf, state.funnel, state.rules_off, kept, rejected, excluded, reviews)
 
 
 def described_rejects(rows: LeafRows) -> dict[str, Any]:
     """Describe the rows that curation rejected or the current data sets left out, each with its stage, rule and reason.
 
-    Beside these `rows` stand the leaf's `funnel`, and under `excluded` the number of rows that data sets left out, by data set
-    and rule. The stage of a row that a data set left out is the name of the data set.
+    Beside these `rows` stand the leaf's `funnel`, the rules that are off for it (`rules_off`), each with the reason, and under
+    `excluded` the number of rows that data sets left out, by data set and rule. The stage of a row that a data set left out is
+    the name of the data set.
     """
     described = [
         {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
         for stage, row in [*((_stage(row["rule"]), row) for row in rows.rejected), *rows.excluded]
     ]
     excluded = Counter(f"{stage}: {row['rule']}" for stage, row in rows.excluded)
-    return {"leaf": rows.leaf, "funnel": rows.funnel, "excluded": dict(excluded), "rows": described}
+    return {
+        "leaf": rows.leaf,
+        "funnel": rows.funnel,
+        "rules_off": rows.rules_off,
+        "excluded": dict(excluded),
+        "rows": described,
+    }
 
 
 def sampled_rows(rows: LeafRows, size: int, seed: int) -> dict[str, Any]:
@@ -132,9 +141,10 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
 
 
 def rejects_text(rejects: Mapping[str, Any]) -> str:
-    """Render the result of `described_rejects` for a terminal: the counts, then each row."""
+    """Render the result of `described_rejects` for a terminal: the counts, the rules that are off, then each row."""
     lines = [rejects["leaf"], *(f"{count:>8}  {stage}" for stage, count in rejects["funnel"].items())]
     lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in rejects["excluded"].items()]
+    lines += [f"{'off':>8}  {rule}: {why}" for rule, why in rejects["rules_off"].items()]
     for row in rejects["rows"]:
         lines += ["", f"{row['stage']}, {row['rule']}: {row['reason']}", row_block(row)]
     return printable("\n".join(lines))
@@ -147,12 +157,13 @@ def rows_text(sample: Mapping[str, Any]) -> str:
 
 
 def row_block(row: Mapping[str, Any]) -> str:
-    """Render one described row for a terminal: id, texts, document, scores and review, without those that are empty."""
+    """Render one described row for a terminal: id, texts, document, scores, advice and review, without those that are empty."""
     texts = {"context": row["context"], "question": row["question"], "answer": row["answer"], "written from": row["support"]}
     if row["document"]:
         texts["document"] = f"{row['document']}, commit {row['document_commit']}"
     if row["scores"]:
         texts["scores"] = ", ".join(f"{judge} {score}" for judge, score in row["scores"].items())
+    texts["advice"] = "\n".join(row["advice"])
     texts["review"] = row["review"]
     lines = [f"{name:<13} {text}".replace("\n", "\n" + " " * 14) for name, text in texts.items() if text]
     return "\n".join([f"row           {row['id']}", *lines])
@@ -163,7 +174,8 @@ def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
     shown = ("id", "context", "question", "answer", "support", "document", "document_commit")
     texts = {name: value for name, value in row.items() if name in shown}
     scores = {each["judge"]: "unreadable" if each["score"] is None else round(each["score"], 3) for each in row["scores"]}
-    return {**texts, "scores": scores, "review": str(review) if review else None}
+    advice = row.get("advice") or []  # earlier releases stored none
+    return {**texts, "scores": scores, "advice": advice, "review": str(review) if review else None}
 
 
 def _stage(rule: str) -> str:

@@ -194,7 +194,7 @@ def _origin(home: Home, leaf: str, row: TrainingRow) -> RowLineage:
                     provenance: RowLineage = read_json(file) if file.exists() else {}
                     made_by = {name: value for name, value in made.items() if name in _MADE_BY}
                     span = _span(next(passages_of(made, source), None))
-                    return {**provenance, **made_by, "support": made["support"], **span}
+                    return {**provenance, **made_by, "support": made["support"], "advice": made.get("advice") or [], **span}
         elif row["source"] == "seed" and any(seed_row(leaf, seed)["source_row"] == wanted for seed in source["seeds"]):
             return {"taxonomy_commit": _commit_of(home, leaf, fingerprint), "file": f"{leaf}/qna.yaml"}
         else:
@@ -241,6 +241,7 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         "models": [],
         "messages": [{"role": "user", "content": asked_of(row)}, {"role": "assistant", "content": row["answer"] or ""}],
         "review": str(review) if review else None,
+        "advice": row.get("advice") or [],  # earlier releases stored none
         "leaf": row["leaf"],
         **{name: value for name, value in row.items() if name in _MADE_BY},
         "document": row["document"],

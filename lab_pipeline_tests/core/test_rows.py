@@ -14,7 +14,7 @@ document: string, document_commit: string, span_start: int64, span_end: int64, t
 flow_version: int32, teacher: string, augmentation: string, fault: string,
 scores: list<item: struct<judge: string, score: double, verdict: string>>
 """
-CURATED = f"{GENERATED}, grounding: double"
+CURATED = f"{GENERATED}, advice: list<item: string>"
 STORED = {
     "SNAPSHOT_SCHEMA": """
         leaf: string, kind: string, version: int32, schema_verdict: string, usable: bool, fingerprint: string, seeds: int32,
@@ -26,7 +26,6 @@ STORED = {
     "JUDGED_SCHEMA": GENERATED,
     "CURATED_SCHEMA": CURATED,
     "REJECTED_SCHEMA": f"{CURATED}, rule: string, reason: string",
-    "GROUNDING_SCHEMA": "id: string, grounding: double",
     "CATALOG_SCHEMA": """
         leaf: string, kind: string, state: string, rows: int64, generated: int64, curated: string, content: string,
         source: string, banned: list<item: string>, note: string

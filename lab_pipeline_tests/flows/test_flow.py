@@ -13,13 +13,14 @@ from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow, shipped
 from lab_pipeline.flows.prompts import render_prompt
 from lab_pipeline.instructions.generate import first_drafts
 from lab_pipeline.taxonomy.leaf import Kind
-from lab_pipeline_tests.builders import edit_yaml
+from lab_pipeline_tests.builders import edit_yaml, judged_copy, rule
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FACTS = {"name": "facts", "prompt": "answer.yaml", "max_tokens": 9, "instructions": ["List the facts."]}
 
 SOURCE: dict[str, Any] = {
     "leaf": "a/leaf",
+    "kind": "knowledge",
     "task": "TASK",
     "domain": "DOMAIN",
     "outline": "OUTLINE",
@@ -39,14 +40,14 @@ def shipped(kind: Kind) -> Flow:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A copy of a shipped flow with two stages, to be changed."""
-    return Path(shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own"))
+    """A flow with two stages and a judge, to be changed."""
+    return judged_copy("freeform_skill", tmp_path / "own")
 
 
 @pytest.fixture
 def answering(tmp_path: Path) -> Path:
-    """A copy of the shipped flow whose sentences are the answers."""
-    return Path(shutil.copytree(SHIPPED / "simple_knowledge", tmp_path / "own"))
+    """A flow whose sentences are the answers, with a judge."""
+    return judged_copy("knowledge", tmp_path / "own")
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], Any], file: str = "flow.yaml") -> Flow:
@@ -182,7 +183,23 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
     [
         (lambda file: file.update(colour="red"), "flow.yaml: colour: Extra inputs are not permitted"),
         (lambda file: file["stages"][0].update(max_token=9), r"stages.0.max_token: Extra"),
-        (lambda file: file["rules"].update(answer_word=[1, 2]), r"rules.answer_word: Extra"),
+        (lambda file: rule(file, "length").update(answer_word=[1, 2]), r"rules.2.answer_word: Extra"),
+        (lambda file: rule(file, "length").pop("answer"), r"rules.2: question, answer: both are expected for length"),
+        (lambda file: rule(file, "refusal").update(question=[1, 2], answer=[1, 2]), r"rules.4: question, answer: both are exp"),
+        (lambda file: rule(file, "off_topic").pop("minimum"), r"rules.8: minimum: expected for off_topic"),
+        (lambda file: rule(file, "refusal").update(minimum=0.5), r"rules.4: minimum: not expected for refusal"),
+        (lambda file: rule(file, "off_topic").update(minimum=1.5), r"rules.8.minimum: "),
+        (lambda file: rule(file, "duplicate").update(advises=True), r"rules.9: advises: duplicate cannot be advice only"),
+        (lambda file: rule(file, "refusal").update(rule="refusals"), r"rules.4.rule: "),
+        (
+            lambda file: file["rules"].append(file["rules"][4]),
+            r"rules: expected no_reply and incomplete first, and each rule once",
+        ),
+        (lambda file: file["rules"].pop(0), r"rules: expected no_reply and incomplete first"),
+        (
+            lambda file: file.update(rules={"answer_words": [1, 2]}),
+            r"rules: .*expected a list of rules in order, such as `- {rule",
+        ),
         (lambda file: file.pop("kind"), "flow.yaml: kind: Field required"),
         (lambda file: file.update(stages=[]), "flow.yaml: stages: "),
         (
@@ -364,8 +381,10 @@ def first_message(text: str) -> Callable[[Any], Any]:
         ("flow.yaml", lambda file: file["judges"].pop(), {"judging", "curation"}),
         ("flow.yaml", lambda file: file["judges"][0].update(minimum=0.6), {"curation"}),
         ("flow.yaml", lambda file: file["judges"][0].update(gates=True), {"curation"}),
-        ("flow.yaml", lambda file: file["rules"].update(answer_support=0.8), {"curation"}),
-        ("flow.yaml", lambda file: file["rules"].update(language=False), {"curation"}),
+        ("flow.yaml", lambda file: rule(file, "off_topic").update(minimum=0.8), {"curation"}),
+        ("flow.yaml", lambda file: rule(file, "off_topic").update(advises=True), {"curation"}),
+        ("flow.yaml", lambda file: file["rules"].remove(rule(file, "refusal")), {"curation"}),
+        ("flow.yaml", lambda file: file["rules"].insert(2, file["rules"].pop()), {"curation"}),
     ],
 )
 def test_a_change_alters_the_digests_of_what_it_invalidates_and_no_other(
@@ -376,5 +395,6 @@ def test_a_change_alters_the_digests_of_what_it_invalidates_and_no_other(
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-def test_a_copy_of_a_flow_has_the_digests_of_the_original(own: Path) -> None:
-    assert digests(load_flow(str(own))) == digests(shipped("freeform_skill"))
+def test_a_copy_of_a_flow_has_the_digests_of_the_original(tmp_path: Path) -> None:
+    copy = shutil.copytree(SHIPPED / "freeform_skill", tmp_path / "own")
+    assert digests(load_flow(str(copy))) == digests(load_flow("freeform_skill"))

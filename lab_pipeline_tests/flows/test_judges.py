@@ -13,18 +13,26 @@ import pytest
 import yaml
 
 from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.rules import RULES
-from lab_pipeline.curation.support import support
+from lab_pipeline.curation.rules import CHECKS
+from lab_pipeline.curation.support import share
 from lab_pipeline.curation.wording import points_at_source
-from lab_pipeline.flows.flow import KNOWN_ROWS, SHIPPED, Judge, KnownRows, load_flow, shipped_flows
+from lab_pipeline.flows.flow import KNOWN_ROWS, SHIPPED, Flow, Judge, KnownRows, Rule, load_flow, shipped_flows
 from lab_pipeline.instructions.generate import first_drafts
+from lab_pipeline.text.words import numbers
 from lab_pipeline_tests.flows.test_flow import SOURCE
 
 JUDGES = [(name, judge) for name in shipped_flows() for judge in load_flow(name).file.judges]
+JUDGED = sorted({name for name, _ in JUDGES})
 IDS = [f"{name}-{judge.name}" for name, judge in JUDGES]
 _UNNAMED = re.compile(r"\b(?:he|she|it|they|this|that|above|author)\b", re.IGNORECASE)
 
 Row = dict[str, Any]
+LEAF = profile(SOURCE)
+
+
+def support(text: str, source: str) -> float:
+    """The share of a text's content words that the source has."""
+    return share(text, set(LEAF.stems(source)) | numbers(source, LEAF.language), LEAF)
 
 
 def answer_is_borne_out(row: Row) -> bool:
@@ -37,9 +45,7 @@ def pair_is_about_the_document(row: Row) -> bool:
 
 def stands_by_itself(row: Row) -> bool:
     asked = {**row, "kind": "knowledge", "context": None, "answer": ""}
-    return points_at_source(asked, load_flow("knowledge").file.rules, profile(SOURCE)) is None and not _UNNAMED.search(
-        row["question"]
-    )
+    return points_at_source(asked, LEAF, Rule(rule="points_at_source")) is None and not _UNNAMED.search(row["question"])
 
 
 def is_asked_of_the_text(row: Row) -> bool:
@@ -62,7 +68,6 @@ LOOKS_GOOD: dict[str, Callable[[Row], bool]] = {
     "answerable": is_asked_of_the_text,
     "sound": is_of_the_task,
     "fulfils": takes_the_instruction_up,
-    "fits_instruction": takes_the_instruction_up,
 }
 """For each judge a rule without any model that finds the verdict of its worked examples, chosen clear enough for it."""
 
@@ -99,7 +104,7 @@ def test_a_judge_is_asked_about_a_row_as_its_worked_examples_ask(name: str, judg
     assert row["question"] in last.content
 
 
-@pytest.mark.parametrize("name", shipped_flows())
+@pytest.mark.parametrize("name", JUDGED)
 def test_known_rows_are_there_for_every_judge_and_are_no_worked_examples(name: str) -> None:
     known = known_rows(name)
     judges = load_flow(name).file.judges
@@ -114,16 +119,24 @@ def test_known_rows_are_there_for_every_judge_and_are_no_worked_examples(name: s
 
 def leaf_of(row: Row) -> Profile:
     """A leaf that is about nothing but this row."""
-    about = {"task": row.get("task"), "domain": row.get("domain"), "outline": row.get("outline"), "passages": [row["support"]]}
-    return profile({**about, "seeds": [{"question": row["question"], "answer": row["answer"]}]})
+    about = {name: row.get(name, "") for name in ("task", "domain", "outline")}
+    passages = [{"heading": "", "text": row["support"] or ""}]
+    seeds = [{"context": row["context"], "question": row["question"], "answer": row["answer"]}]
+    return profile({**about, "kind": row["kind"], "passages": passages, "seeds": seeds})
+
+
+def broken(row: Row, flow: Flow) -> list[str]:
+    """What the rules of a flow find in a row, those that only advise as well."""
+    checked = [rule for rule in flow.file.rules if rule.rule in CHECKS]
+    return [found for rule in checked if (found := CHECKS[rule.rule](row, leaf_of(row), rule))]
 
 
 @pytest.mark.parametrize("name", ["knowledge", "grounded_skill", "freeform_skill"])
 def test_known_good_rows_pass_the_rules_that_need_no_model(name: str) -> None:
     flow = load_flow(name)
     for known in known_rows(name).good:
-        row = {"kind": flow.kind, "fault": None, "support": known.get("context"), "context": None, "grounding": None, **known}
-        assert [found for rule in RULES if (found := rule(row, flow.file.rules, leaf_of(row)))] == []
+        row = {"kind": flow.kind, "fault": None, "support": known.get("context"), "context": None, **known}
+        assert broken(row, flow) == []
 
 
 def test_the_instructions_that_go_with_augmentations_pass_the_rules() -> None:
@@ -131,8 +144,8 @@ def test_the_instructions_that_go_with_augmentations_pass_the_rules() -> None:
     for augmentation in flow.file.augmentations:
         for instruction in augmentation.instructions:
             row = {"kind": "knowledge", "fault": None, "question": instruction, "answer": "Anna founded Harsk in 1820."}
-            row |= {"context": "Anna founded Harsk in 1820.", "support": "Anna founded Harsk in 1820.", "grounding": None}
-            assert [found for rule in RULES if (found := rule(row, flow.file.rules, leaf_of(row)))] == []
+            row |= {"context": "Anna founded Harsk in 1820.", "support": "Anna founded Harsk in 1820."}
+            assert broken(row, flow) == []
 
 
 @pytest.mark.parametrize("name", ["knowledge", "grounded_skill"])

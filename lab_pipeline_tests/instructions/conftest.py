@@ -8,24 +8,33 @@ import pytest
 
 from lab_pipeline.config.settings import FlowSettings
 from lab_pipeline.core.home import Home
-from lab_pipeline.flows.flow import SHIPPED
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, settings_for, write_knowledge, write_skill
+from lab_pipeline_tests.builders import (
+    FREEFORM,
+    GROUNDED,
+    KNOWLEDGE,
+    edit_yaml,
+    judged_copy,
+    settings_for,
+    write_knowledge,
+    write_skill,
+)
 from lab_pipeline_tests.instructions.leaf_lab import Lab
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with taxonomy, flows and a home with a snapshot."""
+    """A folder with taxonomy, simple flows with a judge each, and a home with a snapshot."""
     root = tmp_path_factory.mktemp("prepared")
     write_knowledge(root / "taxonomy", KNOWLEDGE, "documents")
     (document,) = (root / "taxonomy" / "documents").iterdir()
     document.write_text("The gate of Harsk is made of walnut. It was built by Pellira Donsk. Its two towers are called twins.")
     write_skill(root / "taxonomy", GROUNDED, seeds=5, grounded=True)
     write_skill(root / "taxonomy", FREEFORM, seeds=5)
-    shutil.copytree(SHIPPED, root / "flows", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for kind in get_args(Kind):
+        judged_copy(kind, root / "flows" / f"simple_{kind}")
     for skill in ("simple_grounded_skill", "simple_freeform_skill"):
         edit_yaml(root / "flows" / skill / "flow.yaml", lambda file: file["start"].update(repeats=1))
     two_ways = {"temperatures": [0.0, 0.7]}  # the scripted teacher knows no third

@@ -11,11 +11,12 @@ import pytest
 
 from lab_pipeline.core.rows import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import write_rows
-from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, load_flow
+from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, Judge, load_flow
+from lab_pipeline.flows.prompts import load_prompt
 from lab_pipeline.instructions.generate import first_drafts, generate, judge, supporting_sentence
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
-from lab_pipeline_tests.builders import edit_yaml
+from lab_pipeline_tests.builders import JUDGED, JUDGES, edit_yaml, judged_copy
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 
 SENTENCES = [
@@ -48,12 +49,19 @@ def flow(kind: Kind) -> Flow:
     return load_flow(f"simple_{kind}", kind)
 
 
+def judging_flow(kind: Kind) -> Flow:
+    """A simple flow with a judge of whole rows."""
+    own, judging = flow(kind), Judge(name=JUDGES[kind], prompt=f"{JUDGES[kind]}.yaml")
+    prompts = {**own.prompts, judging.prompt: load_prompt(JUDGED / kind / judging.prompt)}
+    return replace(own, file=own.file.model_copy(update={"judges": (judging,)}), prompts=prompts)
+
+
 def generated(kind: Kind, teacher: ScriptedTeacher, seed: int = 17) -> list[dict[str, Any]]:
     return asyncio.run(generate(source(kind), flow(kind), teacher, ScriptedTeacher(), seed, "commit"))
 
 
 def judged(kind: Kind, rows: list[dict[str, Any]], teacher: ScriptedTeacher) -> list[dict[str, Any]]:
-    return asyncio.run(judge(rows, source(kind), flow(kind), teacher))
+    return asyncio.run(judge(rows, source(kind), judging_flow(kind), teacher))
 
 
 def replying(stage: str, reply: str | Reply) -> ScriptedTeacher:
@@ -291,7 +299,7 @@ def test_judging_changes_nothing_else_in_a_row() -> None:
 
 
 def test_a_judge_before_a_stage_scores_a_row_once_even_if_two_stages_write_that_column(tmp_path: Path) -> None:
-    folder = shutil.copytree(SHIPPED / "simple_freeform_skill", tmp_path / "own")
+    folder = judged_copy("freeform_skill", tmp_path / "own")
     revise = {"output": "answer", "prompt": "revise.yaml", "max_tokens": 80}
     edit_yaml(folder / "flow.yaml", lambda file: file["stages"].append(revise))
     edit_yaml(folder / "flow.yaml", lambda file: file["judges"].append({**file["judges"][0], "name": "b", "before": "answer"}))
@@ -330,7 +338,7 @@ def test_a_teacher_that_gives_no_reply_ends_the_run_with_its_reason() -> None:
 
 
 def test_a_prompt_that_asks_for_what_rows_lack_ends_the_run() -> None:
-    own = flow("knowledge")
+    own = judging_flow("knowledge")
     own = replace(own, prompts={**own.prompts, "faithful.yaml": [{"role": "user", "content": "{{ grade }}"}]})
     rows = generated("knowledge", ScriptedTeacher())
     with pytest.raises(FlowError, match=r"flow simple_knowledge, faithful\.yaml: 'grade' is undefined"):

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from lab_pipeline.config.settings import SensorSettings
-from lab_pipeline.core.storage import read_rows
+from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.flows.flow import FlowError
-from lab_pipeline.instructions.plan import Backlog, backlog, find_stale_leaves
-from lab_pipeline.models.base_model import BaseModel
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
+from lab_pipeline.instructions.plan import Backlog, backlog, find_stale_leaves, leaf_state
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, rule
 from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, failing_on
 from lab_pipeline_tests.scripted_teacher import copying
 
 
-def test_a_changed_threshold_curates_again_without_a_call(lab: Lab) -> None:
-    kept = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"]
+def test_a_changed_list_of_rules_curates_again_without_a_call(lab: Lab) -> None:
+    first = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
     before = lab.tables(KNOWLEDGE)
     lab.calls()
-    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].update(question_support=1.1))
-    assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == 0 < kept
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].remove(rule(file, "duplicate")))
+    second = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    assert second["kept"] == first["kept"] + first["duplicate"] and "duplicate" not in second
     assert lab.calls() == (0, 0)
     after = lab.tables(KNOWLEDGE)
     assert [table for table in TABLES if after[table] != before[table]] == ["curated", "rejected"]
@@ -147,25 +147,17 @@ def test_the_backlog_says_what_is_due_what_waits_and_what_is_left_to_a_person(la
     assert GROUNDED not in behind(0).due and behind(0).left == {}
 
 
-def test_grounding_is_measured_once_for_all_thresholds_and_never_by_the_teacher(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured: list[int] = []
+def test_a_leaf_whose_seeds_break_a_rule_says_which_and_why_and_keeps_such_rows(lab: Lab) -> None:
+    assert lab.refresh(FREEFORM).states[FREEFORM].rules_off == {}
+    asks = [f"[INST] Write a line about the lamp of {name}." for name in ("Anna", "Bea", "Carl", "Dora", "Emil")]
 
-    def scores(folder: Path, rows: list[dict[str, Any]], say: Any) -> dict[str, float]:
-        measured.append(len(rows))
-        return {row["id"]: 1.0 for row in rows}
+    def marked(file: dict[str, Any]) -> None:
+        for seed, asked in zip(file["seed_examples"], asks, strict=True):
+            seed["question"] = asked
 
-    monkeypatch.setattr("lab_pipeline.instructions.refresh.fetch_model", lambda home, name: BaseModel(lab.flow, name, "digest"))
-    monkeypatch.setattr("lab_pipeline.instructions.refresh.grounding_scores", scores)
-    before = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
-    assert measured == []
-    calls = lab.calls()
-    assert min(calls) > 0
-    for threshold, kept in ((0.5, before["kept"]), (1.5, 0), (0.9, before["kept"])):
-        edit_yaml(lab.flow / "flow.yaml", lambda file, threshold=threshold: file["rules"].update(grounding=threshold))
-        assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] == kept
-        rows = read_rows(lab.plans()[KNOWLEDGE].path(lab.home, "rejected" if not kept else "curated"))
-        assert {row["grounding"] for row in rows if not row["fault"]} == {1.0}
-    assert measured == [before["generated"]]
-    assert lab.calls() == (0, 0)
+    edit_yaml(lab.taxonomy / FREEFORM / "qna.yaml", marked)
+    lab.look_again()
+    off = lab.refresh(FREEFORM).states[FREEFORM].rules_off
+    seeds = len(read_json(lab.home.leaf_source(lab.plans()[FREEFORM].source))["seeds"])
+    assert off["leaked_tag"] == f"{seeds} of {seeds} seed examples break it"
+    assert leaf_state(lab.home, FREEFORM).rules_off == off

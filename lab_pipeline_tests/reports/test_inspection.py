@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
 from lab_pipeline.cli import options
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.rows import CURATED_SCHEMA, REJECTED_SCHEMA
+from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
+from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.reports.inspection import (
     converse,
     described_rejects,
@@ -19,6 +23,7 @@ from lab_pipeline.reports.inspection import (
     rows_text,
     sampled_rows,
 )
+from lab_pipeline.reports.lineage import as_text, row_lineage
 from lab_pipeline.taxonomy.reviews import read_reviews
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import FilledHome, half_good_home
@@ -41,6 +46,34 @@ def test_rejects_begin_with_counts_that_add_up_and_show_each_row_with_stage_rule
     for row, shown in zip(rows.rejected, described["rows"], strict=True):
         assert shown["stage"] == ("generated" if row["fault"] else "curated")
         assert f"row           {row['id']}" in text and f"{shown['stage']}, {row['rule']}: {row['reason']}" in text
+
+
+def test_rules_that_are_off_stand_below_the_counts(lab):
+    state = lab.home.leaf(KNOWLEDGE) / "state.json"
+    assert described_rejects(leaf_rows(lab.home, KNOWLEDGE))["rules_off"] == {}
+    write_json(state, {**read_json(state), "rules_off": {"leaked_tag": "2 of 5 seed examples break it"}})
+    described = described_rejects(leaf_rows(lab.home, KNOWLEDGE))
+    assert described["rules_off"] == {"leaked_tag": "2 of 5 seed examples break it"}
+    stages = len(described["funnel"])
+    assert rejects_text(described).splitlines()[stages + 1] == "     off  leaked_tag: 2 of 5 seed examples break it"
+
+
+def test_advice_is_shown_with_its_row_and_tables_of_earlier_releases_have_none(lab):
+    advised = "contradiction: drops a negation of the source"
+    curated = lab.home.leaf(KNOWLEDGE) / f"curated-{leaf_state(lab.home, KNOWLEDGE).curated}.parquet"
+    kept = read_rows(curated)
+    write_rows(curated, [{**row, "advice": [advised]} for row in kept], CURATED_SCHEMA)
+    sample = sampled_rows(leaf_rows(lab.home, KNOWLEDGE), 1, 0)
+    assert sample["rows"][0]["advice"] == [advised]
+    assert f"advice        {advised}" in rows_text(sample)
+    traced = row_lineage(lab.home, kept[0]["id"])
+    assert traced["advice"] == [advised]
+    assert f"advice         {advised}" in as_text("row", traced)
+    pq.write_table(pq.read_table(curated).drop_columns(["advice"]), curated)
+    sample = sampled_rows(leaf_rows(lab.home, KNOWLEDGE), 1, 0)
+    assert sample["rows"][0]["advice"] == [] and "advice " not in rows_text(sample)
+    traced = row_lineage(lab.home, kept[0]["id"])
+    assert traced["advice"] == [] and "advice " not in as_text("row", traced)
 
 
 def test_what_a_data_set_left_out_is_shown_too(lab):
@@ -94,10 +127,6 @@ def test_rows_are_called_by_the_beginning_of_their_ids_and_all_or_none_is_record
 def test_an_incomplete_row_cannot_be_pinned(lab):
     rows = leaf_rows(lab.home, KNOWLEDGE)
     table = lab.home.leaf(KNOWLEDGE)
-    from lab_pipeline.core.rows import REJECTED_SCHEMA
-    from lab_pipeline.core.storage import write_rows
-    from lab_pipeline.instructions.plan import leaf_state
-
     faulty = {**rows.kept[0], "id": "f" * 20, "answer": None, "fault": "answer empty", "rule": "incomplete", "reason": "-"}
     write_rows(table / f"rejected-{leaf_state(lab.home, KNOWLEDGE).curated}.parquet", [faulty], REJECTED_SCHEMA)
     with pytest.raises(LabError, match=r"cannot be pinned, because it is incomplete \(answer empty\)"):
