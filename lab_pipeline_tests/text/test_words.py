@@ -24,6 +24,8 @@ def test_content_words_are_stems_without_function_words() -> None:
         ("the twenty-first and the Thirty-Second of five, first and second for a second", {"21", "32", "5"}),
         ("1. walnut\n2) oak", set()),
         ("two or three", {"2", "3"}),
+        ("an OS on two disks, a decade ago", {"2", "10"}),
+        ("2.500 m, 2,500 ft and 2,5 at 10:30", {"2500", "2.5", "10.30"}),
     ],
 )
 def test_numbers_are_the_same_in_digits_and_in_words(text: str, found: set[str]) -> None:
