@@ -68,7 +68,6 @@ def test_the_same_taxonomy_gives_the_same_bytes_in_another_home(lab: Lab, tmp_pa
 
 
 def test_the_funnel_adds_up_to_the_tables(lab: Lab) -> None:
-    edit_yaml(lab.flow / "flow.yaml", lambda file: file["rules"].update(question_support=0.7))
     for leaf, state in lab.refresh().states.items():
         plan = lab.plans()[leaf]
         rows = {table: read_rows(plan.path(lab.home, table)) for table in TABLES}
