@@ -8,12 +8,11 @@ from functools import lru_cache
 
 from lab_pipeline.core.rows import JudgedRow
 from lab_pipeline.text.leaks import differ, jaccard
-from lab_pipeline.text.questions import FRAMING, exchanged, question_words
+from lab_pipeline.text.questions import exchanged, question_words
 from lab_pipeline.text.words import content_words, names, negated, normalised, numbers
 
 SAME_ANSWER = 0.65
 """Minimum Jaccard similarity at which two questions with the same answer count as the same question."""
-_ARTICLES = {"a", "an", "the"}
 _SPECIFIC = re.compile(r"(?<!\w)['\"‘“`].+?['\"’”`](?!\w)|\bletters? \w\b", re.IGNORECASE)
 """Quoted words and letters, which a question is about: 'Spell "pear"', 'the letter i'."""
 
@@ -29,31 +28,30 @@ class _Question:
 class Duplicates:
     """Remembers rows, and finds the remembered row that a new row repeats.
 
-    With different answers, two questions are the same if they have the same words in the same order, but for articles and words
-    of courtesy. With the same answer, it is enough that the Jaccard similarity of their content words is `SAME_ANSWER`. Never
-    the same are questions that differ in a number, an arithmetic sign, a name, a quoted word or letter, a negation, the kind of
-    thing they ask for ('who', 'when'), the order of their names, or their context.
+    With different answers, two questions are the same if they have the same content words, and none changed places ('from Harsk
+    to Osmerel', 'from Osmerel to Harsk'). With the same answer, it is enough that the Jaccard similarity of their content words
+    is `SAME_ANSWER`. Never the same are questions that differ in a number, an arithmetic sign, a name, a quoted word or letter,
+    a negation, the kind of thing they ask for ('who', 'when'), or their context.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[Hashable, str] = {}
+        self._with_words: dict[Hashable, list[_Question]] = defaultdict(list)
         self._with_answer: dict[Hashable, list[_Question]] = defaultdict(list)
 
     def add(self, row: JudgedRow) -> None:
-        asked, answered, question = _keys(row)
-        self._asked.setdefault(asked, question.id)
+        worded, answered, question = _keys(row)
+        self._with_words[worded].append(question)
         self._with_answer[answered].append(question)
 
     def find(self, row: JudgedRow) -> str | None:
         """Return the id of the remembered row that this row repeats, None if there is none."""
-        asked, answered, new = _keys(row)
-        if asked in self._asked:
-            return self._asked[asked]
+        worded, answered, new = _keys(row)
+        for known in self._with_words.get(worded, ()):
+            if not differ(new.text, known.text) and not exchanged(new.text, known.text):
+                return known.id
         for known in self._with_answer.get(answered, ()):
             other_name = (new.words ^ known.words) & (new.in_names | known.in_names)
-            if jaccard(new.words, known.words) >= SAME_ANSWER and not (
-                other_name or differ(new.text, known.text) or exchanged(new.text, known.text)
-            ):
+            if jaccard(new.words, known.words) >= SAME_ANSWER and not other_name and not differ(new.text, known.text):
                 return known.id
         return None
 
@@ -64,10 +62,10 @@ def _keys(row: JudgedRow) -> tuple[Hashable, Hashable, _Question]:
 
 @lru_cache(8)
 def _keys_of(row_id: str, context: str, text: str, answer_text: str) -> tuple[Hashable, Hashable, _Question]:
-    """Return by which rows with the same question are found, by which those with the same answer, and the question."""
-    words = [word for word in re.findall(r"\w+|[^\w\s.,?!]", text.casefold()) if word not in _ARTICLES and word not in FRAMING]
+    """Return by which rows with the same words are found, by which those with the same answer, and the question."""
     specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text))
+    same = context, frozenset(numbers(text)), negated(text), specific
+    words = question_words(text)
     answer = tuple(content_words(answer_text)) or normalised(answer_text)
-    answered = answer, context, frozenset(numbers(text)), negated(text), specific
     in_names = frozenset(word for name in names(text) for word in content_words(name))
-    return (tuple(words), context), answered, _Question(row_id, text, question_words(text), in_names)
+    return (words, *same), (answer, *same), _Question(row_id, text, words, in_names)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.curation.profile import profile
-from lab_pipeline.flows.flow import Rules
+from lab_pipeline.curation.profile import Profile, profile
+from lab_pipeline.curation.rules import CHECKS
+from lab_pipeline.flows.flow import Rule
 from lab_pipeline.taxonomy.leaf import read_leaf
 
 TAXONOMY = Path(__file__).parents[2] / "data" / "taxonomy"
-STRICT = Rules(
-    question_words=(3, 15),
-    answer_words=(1, 30),
-    answer_support=0.8,
-    question_support=0.6,
-    on_topic=0.5,
-    grounding=0.5,
-    question_mark=True,
-)
-NAMING = STRICT.model_copy(update={"question_names": 0.25, "sentence_answers": True})
-"""For rows whose answer is their sentence; others may ask about any part of a long source."""
+THRESHOLDS: dict[str, dict[str, Any]] = {
+    "length": {"question": (3, 15), "answer": (1, 30)},
+    "unsupported_answer": {"minimum": 0.8},
+    "unsupported_question": {"minimum": 0.6},
+    "off_topic": {"minimum": 0.5},
+}
+STRICT = {name: Rule(rule=name, **THRESHOLDS.get(name, {})) for name in CHECKS}
+"""Every rule but `duplicate`, stricter than in the shipped flows."""
 GOOD: dict[str, Any] = {
     "kind": "knowledge",
     "context": None,
@@ -28,7 +26,6 @@ GOOD: dict[str, Any] = {
     "answer": "The frame is made of walnut wood.",
     "support": "The frame of the Osmerel loom is made of walnut wood.",
     "fault": None,
-    "grounding": 1.2,
 }
 
 
@@ -45,6 +42,11 @@ LOOM = frozen_source("knowledge/crafts/osmerel_loom")
 POLITE = frozen_source("compositional_skills/freeform/writing/polite_rewording")
 NOTES = frozen_source("compositional_skills/grounded/extraction/meeting_notes")
 LEAF, POLITE_LEAF = profile(LOOM), profile(POLITE)
+
+
+def check(name: str, given: dict[str, Any], leaf: Profile = LEAF, **thresholds: Any) -> str | None:
+    """Why a rule rejects a row, by the thresholds of `STRICT` or others."""
+    return CHECKS[name](given, leaf, Rule(rule=name, **thresholds) if thresholds else STRICT[name])
 
 
 def row(**columns: Any) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import other_language
-from lab_pipeline.text.language import language_probability, main_language, telling_words
-from lab_pipeline_tests.curation.rows import POLITE, POLITE_LEAF, STRICT, answer, polite, row
+from lab_pipeline.text.language import languages, main_language, telling_words
+from lab_pipeline_tests.curation.rows import POLITE, POLITE_LEAF, answer, check, polite, row
 
 REJECTED = {
     "other_language": [
-        answer("Der Rahmen ist aus sehr schwerem Holz gebaut.", question="Woraus ist der Rahmen von dem hohen Haus?"),
+        row(
+            question="Woraus ist der Rahmen von dem hohen Haus?",
+            answer="Der Rahmen ist aus sehr schwerem Holz gebaut.",
+            support=None,
+        ),
         row(answer="Le cadre est fabriqué en bois de noyer."),
         answer("框架是由胡桃木制成的。", question="这台织布机是什么做的呢?"),
         row(answer="核桃木"),
@@ -61,14 +64,14 @@ def test_names_code_and_figures_tell_no_language() -> None:
 
 
 def test_a_language_has_a_high_probability_on_its_own_words_only() -> None:
-    words = "le cadre est fabriqué en bois de noyer".split()
-    assert language_probability(words, "French") > 0.9
-    assert language_probability(words, "English") < 0.001
+    words = "le cadre est fabriqué en bois de noyer"
+    assert languages(words)["French"] > 0.9
+    assert languages(words)["English"] < 0.001
 
 
 def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
-    strange = "mitochondria synthesize adenosine triphosphate via chemiosmosis"
-    broken = other_language(polite(strange, strange), STRICT, POLITE_LEAF)
+    strange = "heureux, joyeux et content"
+    broken = check("other_language", polite(strange, strange), POLITE_LEAF)
     assert broken is not None
     known = profile({**POLITE, "passages": [{"text": strange}]})
-    assert other_language(polite(strange, strange), STRICT, known) is None
+    assert check("other_language", polite(strange, strange), known) is None

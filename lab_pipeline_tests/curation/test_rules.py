@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import RULES, applicable, wrong_length
-from lab_pipeline.flows.flow import Rules, load_flow
+from lab_pipeline.curation.rules import CHECKS, LeafRules, rules_of
+from lab_pipeline.flows.flow import Flow, FlowFile, Rule, RuleName, load_flow, shipped_flows
 from lab_pipeline.instructions.generate import supporting_sentence
 from lab_pipeline.taxonomy.leaf import find_leaves
-from lab_pipeline_tests.curation import test_answering, test_language, test_support, test_wording
+from lab_pipeline_tests.curation import test_language, test_support, test_wording
 from lab_pipeline_tests.curation.rows import (
     LEAF,
     LOOM,
-    NAMING,
     NOTES,
     POLITE,
     POLITE_LEAF,
     STRICT,
     TAXONOMY,
     answer,
+    check,
     frozen_source,
+    polite,
     row,
     skill,
 )
@@ -38,7 +42,7 @@ REJECTED = {
         row(answer="\u200b"),
         row(question="?"),
     ],
-    "wrong_length": [
+    "length": [
         row(question="Why so?"),
         row(question="What " * 16 + "?"),
         answer("walnut and oak " * 11),
@@ -46,46 +50,43 @@ REJECTED = {
     **test_wording.REJECTED,
     **test_language.REJECTED,
     **test_support.REJECTED,
-    **test_answering.REJECTED,
 }
 """For each rule, rows that break this one and none before it."""
 
 KEPT = {
     "no_reply": [row(), answer("Walnut.")],
     "incomplete": [row(), answer("Walnut.")],
-    "wrong_length": [
+    "length": [
         row(question="Frame of what?", support="Frame of the loom is made of walnut wood."),
         answer("Walnut"),
     ],
     **test_wording.KEPT,
     **test_language.KEPT,
     **test_support.KEPT,
-    **test_answering.KEPT,
 }
 """For each rule, rows near to those it rejects that break no rule at all."""
 
+STRICT_RULES = LeafRules(tuple(STRICT.values()), {})
+FREEFORM_RULES = LeafRules(
+    tuple(rule for name, rule in STRICT.items() if name not in ("no_question", "unsupported_answer")), {}
+)
 
-def first_broken(given: dict[str, Any], near: str) -> tuple[str, str] | None:
-    """The first rule that a row near to one of them breaks, and the reason."""
-    thresholds = NAMING if near in ("general_question", "unanswered") else STRICT
-    freeform = given["kind"] == "freeform_skill"
-    if freeform:
-        thresholds = thresholds.model_copy(update={"answer_support": None, "question_mark": False})
-    for rule in RULES:
-        reason = rule(given, thresholds, POLITE_LEAF if freeform else LEAF)
-        if reason:
-            return rule.__name__, reason
-    return None
+
+def first_broken(given: dict[str, Any]) -> tuple[str, str] | None:
+    """The first rule that a row breaks, and the reason."""
+    if given["kind"] == "freeform_skill":
+        return FREEFORM_RULES.broken(given, POLITE_LEAF)[0]
+    return STRICT_RULES.broken(given, LEAF)[0]
 
 
 def test_every_rule_has_rows_that_it_rejects_and_rows_that_it_keeps() -> None:
-    assert sorted(REJECTED) == sorted(KEPT) == sorted(rule.__name__ for rule in RULES)
+    assert sorted(REJECTED) == sorted(KEPT) == sorted(CHECKS)
     assert all(REJECTED.values()) and all(KEPT.values())
 
 
 @pytest.mark.parametrize(("rule", "given"), [(rule, given) for rule, rows in REJECTED.items() for given in rows])
 def test_a_row_is_rejected_by_the_rule_it_breaks(rule: str, given: dict[str, Any]) -> None:
-    broken = first_broken(given, rule)
+    broken = first_broken(given)
     assert broken is not None
     assert broken[0] == rule
     assert broken[1].strip()
@@ -93,100 +94,169 @@ def test_a_row_is_rejected_by_the_rule_it_breaks(rule: str, given: dict[str, Any
 
 @pytest.mark.parametrize(("rule", "given"), [(rule, given) for rule, rows in KEPT.items() for given in rows])
 def test_a_row_near_a_rule_is_kept(rule: str, given: dict[str, Any]) -> None:
-    assert first_broken(given, rule) is None
+    assert first_broken(given) is None
 
 
-OFF = Rules(
-    question_words=(0, 999),
-    answer_words=(0, 999),
-    answer_support=None,
-    question_support=None,
-    question_names=None,
-    on_topic=None,
-    grounding=None,
-    facts=False,
-    question_mark=False,
-    informative=False,
-    language=False,
-)
+def test_every_rule_that_a_flow_may_name_has_a_check() -> None:
+    assert {*get_args(RuleName)} == {*CHECKS, "duplicate"}
+
+
+@pytest.mark.parametrize("name", shipped_flows())
+def test_the_rules_of_every_shipped_flow_load(name: str) -> None:
+    names = [rule.rule for rule in load_flow(name).file.rules]
+    assert names[:2] == ["no_reply", "incomplete"] and names[-1] == "duplicate"
+
+
+def test_a_mapping_of_rules_is_refused_with_what_to_write_instead() -> None:
+    written = load_flow("simple_knowledge").file.model_dump(mode="json")
+    with pytest.raises(ValueError, match=r"expected a list of rules in order, such as `- \{rule: no_reply\}`"):
+        FlowFile.model_validate({**written, "rules": {"question_words": [3, 60], "language": False}})
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("written", "problem"),
     [
-        "wrong_length",
-        "no_question",
-        "other_language",
-        "uninformative",
-        "unsupported_fact",
-        "contradiction",
-        "unsupported_answer",
-        "unsupported_question",
-        "general_question",
-        "unanswered",
-        "off_topic",
-        "ungrounded",
+        ({"rule": "off_topic"}, "minimum: expected for off_topic"),
+        ({"rule": "refusal", "minimum": 0.5}, "minimum: not expected for refusal"),
+        ({"rule": "length"}, "both are expected for length"),
+        ({"rule": "length", "question": (1, 9)}, "both are expected for length"),
+        ({"rule": "refusal", "question": (1, 9), "answer": (1, 9)}, "both are expected for length"),
+        ({"rule": "incomplete", "advises": True}, "incomplete cannot be advice only"),
+        ({"rule": "duplicate", "advises": True}, "duplicate cannot be advice only"),
+        ({"rule": "unanswered"}, "Input should be"),
     ],
 )
-def test_a_rule_with_a_threshold_can_be_switched_off(rule: str) -> None:
-    (check,) = (each for each in RULES if each.__name__ == rule)
-    assert [check(given, OFF, LEAF) for given in REJECTED[rule]] == [None] * len(REJECTED[rule])
+def test_a_rule_has_its_thresholds_and_no_others(written: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Rule.model_validate(written)
+
+
+@pytest.mark.parametrize("key", find_leaves(TAXONOMY))
+@pytest.mark.parametrize("flavour", ["simple_", ""])
+def test_the_shipped_seeds_switch_off_no_rule_of_the_flows_they_teach(key: str, flavour: str) -> None:
+    source = frozen_source(key)
+    leaf = profile(source)
+    assert leaf.language == "English"
+    assert rules_of(leaf, load_flow(f"{flavour}{source['kind']}", source["kind"])).off == {}
 
 
 @pytest.mark.parametrize("key", find_leaves(TAXONOMY))
 def test_the_shipped_seeds_break_no_rule_of_the_flows_they_teach(key: str) -> None:
     """But for a threshold: what stands there as a model for the teacher cannot be wrong when the teacher writes it."""
     source = frozen_source(key)
-    leaf, thresholds = profile(source), load_flow(f"simple_{source['kind']}", source["kind"]).file.rules
-    assert leaf.language == "English"
+    leaf, rules = profile(source), load_flow(f"simple_{source['kind']}", source["kind"]).file.rules
     broken = []
     for seed in source["seeds"]:
         knowledge = source["kind"] == "knowledge"
         support = supporting_sentence(seed["context"], seed) if knowledge else seed["context"]
-        given = {**seed, "kind": source["kind"], "support": support, "fault": None, "grounding": None}
-        for rule in applicable(source, thresholds, leaf):
-            if rule.__name__ != "unsupported_answer" and (reason := rule(given, thresholds, leaf)):
-                broken.append((seed["question"], rule.__name__, reason))
+        given = {**seed, "kind": source["kind"], "support": support, "fault": None}
+        given["context"] = None if knowledge else seed["context"]
+        for rule in rules:
+            if rule.rule not in ("unsupported_answer", "duplicate") and (reason := CHECKS[rule.rule](given, leaf, rule)):
+                broken.append((seed["question"], rule.rule, reason))
     assert broken == []
 
 
-def without(source: dict[str, Any], rules: Rules = STRICT) -> list[str]:
-    """Names of the rules that do not hold for a leaf."""
-    kept = applicable(source, rules, profile(source))
-    return [rule.__name__ for rule in RULES if rule not in kept]
+def flow_with(*rules: Rule, kind: str = "freeform_skill") -> Flow:
+    flow = load_flow(kind)
+    return replace(flow, file=flow.file.model_copy(update={"rules": rules}))
+
+
+def off(source: dict[str, Any], flow: Flow | None = None) -> dict[str, str]:
+    """The rules that do not hold for a leaf, with the reasons."""
+    return rules_of(profile(source), flow or load_flow(source["kind"])).off
+
+
+def with_seed(question: str, answer: str, others: int) -> dict[str, Any]:
+    return {**POLITE, "seeds": [*POLITE["seeds"][:others], {"question": question, "answer": answer, "context": None}]}
 
 
 def test_what_a_fifth_of_the_seeds_do_is_the_leafs_way() -> None:
-    markup = {"question": "Make it bold: walnut wood", "answer": "<b>walnut wood</b>", "context": None}
-    assert without({**POLITE, "seeds": [*POLITE["seeds"][:5], markup]}, Rules()) == []
-    assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], markup]}, Rules()) == ["leaked_tag"]
+    markup = "Make this more polite: walnut wood", "<b>walnut wood</b>"
+    assert "leaked_tag" not in off(with_seed(*markup, others=5))
+    assert off(with_seed(*markup, others=4))["leaked_tag"] == "1 of 5 seed examples break it"
 
 
-def test_a_leaf_whose_phrases_end_in_prepositions_keeps_the_other_rules_on_ends() -> None:
-    phrasal = {"question": "List a synonym for attend", "answer": "take part in", "context": None}
-    assert without({**POLITE, "seeds": [*POLITE["seeds"][:4], phrasal]}, Rules()) == ["open_preposition"]
+def test_a_rule_that_is_off_no_longer_rejects() -> None:
+    leaf, flow = (
+        profile(with_seed("Make this more polite: walnut wood", "<b>walnut wood</b>", others=4)),
+        load_flow("freeform_skill"),
+    )
+    bold = polite('Make this more polite: "Call Zoe."', "<b>Could you call Zoe, please?</b>")
+    rules = rules_of(leaf, flow)
+    assert rules.broken(bold, leaf)[0] is None
+    assert LeafRules(flow.file.rules, {}).broken(bold, leaf)[0] == ("leaked_tag", "prompt markup '<b>'")
+    assert [rule.rule for rule in rules.on] == [rule.rule for rule in flow.file.rules if rule.rule != "leaked_tag"]
 
 
-def test_seeds_of_signs_alone_break_nothing_unexpected() -> None:
-    signs = {"question": "Which sign adds?", "answer": "+", "context": None}
-    assert without({**POLITE, "seeds": [*POLITE["seeds"][:5], signs]}, Rules()) == []
+def test_only_the_first_twenty_seeds_are_judged() -> None:
+    plain = [{"question": f"Name the number {n}, please.", "answer": f"The number is {n}.", "context": None} for n in range(20)]
+    refusing = {"question": "Name a number, please.", "answer": "I cannot answer that.", "context": None}
+    assert "refusal" in off({**POLITE, "seeds": [*plain[:16], *[refusing] * 4]})
+    assert "refusal" not in off({**POLITE, "seeds": [*plain, *[refusing] * 9]})
 
 
-def test_knowledge_rests_on_its_documents_whatever_its_seeds_do() -> None:
-    made_up = [{**seed, "answer": "It is 7 years old."} for seed in LOOM["seeds"]]
-    assert without({**LOOM, "seeds": made_up}) == []
-    assert {"unsupported_fact", "unsupported_answer"} <= set(without({**NOTES, "seeds": made_up}))
+def test_seeds_that_ask_the_same_switch_off_the_rule_on_duplicates() -> None:
+    assert off({**POLITE, "seeds": [*POLITE["seeds"][:4], POLITE["seeds"][0]]})["duplicate"] == "1 of 5 seed examples break it"
 
 
-def test_words_of_scripts_without_spaces_count_by_character() -> None:
-    chinese = row(question="这台织布机是什么做的呢?", answer="胡桃木")
-    assert wrong_length(chinese, STRICT, LEAF) is None
-    assert wrong_length({**chinese, "answer": "胡桃木" * 11}, STRICT, LEAF) == "answer has 33 words, not 1 to 30"
+def test_a_leaf_without_seeds_has_every_rule() -> None:
+    for flow in (load_flow("knowledge"), load_flow("simple_knowledge")):
+        assert rules_of(profile({**LOOM, "seeds": []}), flow) == LeafRules(flow.file.rules, {})
 
 
-def test_what_is_as_short_or_long_as_a_seed_has_the_right_length() -> None:
-    seeds = [{"question": "Is Otto one?", "answer": "Yes", "context": None}, {**POLITE["seeds"][0], "answer": "very " * 40}]
-    leaf, thresholds = profile({**POLITE, "seeds": seeds}), STRICT.model_copy(update={"answer_words": (2, 30)})
-    assert [wrong_length(skill(answer=text), thresholds, leaf) for text in ("No", "so " * 40)] == [None, None]
-    assert wrong_length(skill(answer="so " * 41), thresholds, leaf) == "answer has 41 words, not 1 to 40"
-    assert wrong_length(skill(answer="No"), thresholds, POLITE_LEAF) == "answer has 1 words, not 2 to 30"
+PIG_LATIN = {
+    "Close the window, please.": "oseclay ethay indowway, easeplay.",
+    "The miller keeps the keys.": "ethay illermay eepskay ethay eyskay.",
+    "A boat came down the river.": "away oatbay amecay ownday ethay iverray.",
+    "Nobody saw the old fox.": "obodynay awsay ethay oldway oxfay.",
+    "We walk home at night.": "eway alkway omehay atway ightnay.",
+}
+
+
+def test_a_leaf_of_pig_latin_has_no_rule_on_languages_because_each_seed_is_judged_by_the_others() -> None:
+    seeds = [
+        {"question": f'Translate "{plain}" into Pig Latin.', "answer": pig, "context": None} for plain, pig in PIG_LATIN.items()
+    ]
+    assert "other_language" in off({**POLITE, "seeds": seeds})
+    leaf = profile({**POLITE, "seeds": seeds})
+    assert all(check("other_language", skill(**seed), leaf) is None for seed in seeds), "its words are the leaf's own"
+
+
+def test_a_rule_that_advises_notes_its_reason_and_keeps_the_row() -> None:
+    rules = LeafRules((Rule(rule="unsupported_fact", advises=True), Rule(rule="refusal")), {})
+    wrong = row(answer="The frame is made of walnut wood from 1834.")
+    assert rules.broken(wrong, LEAF) == (None, ["unsupported_fact: the number 1834 is not in the source"])
+    refused = rules.broken({**wrong, "answer": "I cannot answer that for 1834."}, LEAF)
+    assert refused[0] is not None and refused[0][0] == "refusal" and len(refused[1]) == 1
+
+
+def test_made_up_seeds_switch_off_the_rules_on_support() -> None:
+    made_up = [{**seed, "answer": "It is 7431 years old."} for seed in NOTES["seeds"]]
+    assert {"unsupported_fact", "unsupported_answer"} <= off({**NOTES, "seeds": made_up}).keys()
+
+
+WILD = st.text() | st.text(st.sampled_from("aAé1 .,?!;:'\"()[]{}<>|/\\*_-\n漢か؟\u200b\u0301"), max_size=40)
+WHOLE = WILD.filter(lambda text: any(letter.isalnum() for letter in text))
+LEAVES = {
+    "knowledge": LEAF,
+    "freeform_skill": POLITE_LEAF,
+    "grounded_skill": profile(NOTES),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+@drawn(
+    kind=st.sampled_from([*LEAVES]),
+    question=WHOLE,
+    answer=WHOLE,
+    support=st.none() | WILD,
+    context=st.none() | WILD,
+    same=st.booleans(),
+)
+def test_no_rule_fails_on_wild_text(
+    name: str, kind: str, question: str, answer: str, support: str | None, context: str | None, same: bool
+) -> None:
+    given = {"kind": kind, "context": context, "question": question, "answer": answer, "fault": None}
+    reason = check(name, {**given, "support": answer if same else support}, LEAVES[kind])
+    assert reason is None or reason.strip()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.support import answer_support, contradiction, off_topic, support, unsupported_fact
-from lab_pipeline_tests.curation.rows import LEAF, POLITE, POLITE_LEAF, STRICT, answer, polite, row, skill
+from lab_pipeline.curation.support import share
+from lab_pipeline_tests.curation.rows import LEAF, POLITE, POLITE_LEAF, answer, check, polite, row, skill, told
 
 REJECTED = {
     "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
@@ -17,8 +19,8 @@ REJECTED = {
         row(answer="Hask Orrowin made it of walnut wood."),
     ],
     "contradiction": [
-        row(answer="The frame is not made of walnut wood."),
-        row(answer="The frame isn't made of walnut wood."),
+        row(answer="The frame of the loom is not made of walnut wood."),
+        row(answer="The frame of the loom isn't made of walnut wood."),
         row(
             question="What has to touch the comb of the loom?",
             answer="Water has to touch the comb of the loom.",
@@ -26,18 +28,18 @@ REJECTED = {
         ),
     ],
     "unsupported_answer": [
-        row(answer="The frame is made of brass."),
-        row(answer="Brass"),
-        row(support=None),
-        skill(kind="grounded_skill", support="Lena comes.", question="Who has two tasks?", answer="Lena has two tasks."),
+        row(answer="The frame is made of shiny brass."),
+        skill(kind="grounded_skill", support="Lena comes to the frame.", question="Who comes to the frame?", answer="Lena brings warm bread."),
     ],
-    "unsupported_question": [row(question="Who sells brass pins near the walnut frame?")],
+    "unsupported_question": [row(question="Who sells plastic pins near the harbour?")],
+    "asked_elsewhere": [
+        told("A brass rod hangs beside the seat.", question="What is the Osmerel loom?"),
+    ],
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
         polite("What is the capital of France?", "The capital of France is Paris."),
         polite("Which planet is the largest in the solar system?", "Jupiter is the largest planet."),
     ],
-    "ungrounded": [row(grounding=0.4)],
 }
 
 KEPT = {
@@ -72,11 +74,15 @@ KEPT = {
         row(question="Of which wood is the loom's frame?"),
         row(question="How does operation of the frame cover its parts?", answer="walnut"),
     ],
+    "asked_elsewhere": [
+        told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),
+        told("The rear beam is named the Sleeper.", question="What is the Sleeper?"),
+        row(question="What is the frame of the Osmerel loom?", answer="It is made of walnut."),
+    ],
     "off_topic": [
         row(),
         polite('Make this more polite: "Close the window."', "Could you please close the window for me?"),
     ],
-    "ungrounded": [row(grounding=0.5), row(grounding=None)],
 }
 
 NOTE = (
@@ -97,7 +103,7 @@ NOTE = (
 )
 def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapped: str) -> None:
     given = skill(kind="grounded_skill", question="Who does what, and when?", answer=swapped, support=NOTE)
-    assert " for " in (unsupported_fact(given, STRICT, LEAF) or "")
+    assert " for " in (check("unsupported_fact", given) or "")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapp
 )
 def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
     given = skill(kind="grounded_skill", question="Who does what, and when?", answer=told, support=NOTE)
-    assert unsupported_fact(given, STRICT, LEAF) is None
+    assert check("unsupported_fact", given) is None
 
 
 @pytest.mark.parametrize(
@@ -124,19 +130,26 @@ def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
 )
 def test_a_negative_conclusion_contradicts_nothing(told: str, concluded: str) -> None:
     given = skill(kind="grounded_skill", question="What is this about?", answer=concluded, support=told)
-    assert contradiction(given, STRICT, LEAF) is None
+    assert check("contradiction", given) is None
 
 
-def test_support_is_the_share_of_content_words_found() -> None:
-    assert support("walnut oak", "The walnuts") == 0.5
-    assert support("Who is it?", "anything") == 1.0
+def test_the_share_is_that_of_known_content_words() -> None:
+    assert share("walnut oak", {"walnut"}, LEAF) == 0.5
+    assert share("Who is it?", {"anything"}, LEAF) == 1.0
 
 
 def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
-    assert answer_support(row(answer="The frame is made of walnut")) == 1.0
-    assert answer_support(row(answer="The frame of the Osmerel loom is oak")) == 0.0
-    assert answer_support(skill(answer="The frame of the Osmerel loom is oak")) == 0.75
-    assert answer_support(skill(answer="None")) == 1.0
+    def least(given: dict[str, Any]) -> str | None:
+        return check("unsupported_answer", given, minimum=1.0)
+
+    assert least(row(answer="The frame is made of walnut wood")) is None
+    assert least(row(answer="The frame of the Osmerel loom is oak wood")) == "50% of the answer's words are supported"
+    assert least(skill(answer="The frame of the Osmerel loom is oak")) == "75% of the answer's words are supported"
+    assert least(skill(answer="None")) is None
+
+
+def test_a_single_word_needs_no_support() -> None:
+    assert check("unsupported_answer", row(answer="Brass")) is None
 
 
 def test_likeness_is_highest_among_the_seeds() -> None:
@@ -144,9 +157,9 @@ def test_likeness_is_highest_among_the_seeds() -> None:
     assert 0 < POLITE_LEAF.least_similarity < 1
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [3, 4])
 def test_a_leaf_of_few_seeds_knows_what_is_off_topic(count: int) -> None:
     leaf = profile({**POLITE, "seeds": POLITE["seeds"][:count]})
-    assert [off_topic(given, STRICT, leaf) for given in KEPT["off_topic"][1:]] == [None]
+    assert [check("off_topic", given, leaf) for given in KEPT["off_topic"][1:]] == [None]
     unlike = [*REJECTED["off_topic"][1:], polite("Convert 30 degrees to Fahrenheit.", "It is 86 degrees.")]
-    assert None not in [off_topic(given, STRICT, leaf) for given in unlike]
+    assert None not in [check("off_topic", given, leaf) for given in unlike]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.wording import half_word, points_at_source, unfinished
-from lab_pipeline_tests.curation.rows import LEAF, POLITE, POLITE_LEAF, STRICT, answer, polite, row, skill, told
+from lab_pipeline_tests.curation.rows import POLITE, POLITE_LEAF, answer, check, polite, row, skill, told
 
 REJECTED = {
     "leaked_tag": [
@@ -99,31 +98,23 @@ REJECTED = {
         answer("Walnut wood, as told in the last sentence"),
     ],
     "no_question": [row(question="Say what the frame is made of."), row(question="What is the frame made of? Say it.")],
-    "open_end": [
+    "unfinished": [
         answer("The frame is made of walnut wood and"),
         answer("The frame is made of walnut wood,"),
         answer("The frame is made of the "),
         answer("These are its parts:"),
         answer("The frame is made of walnut –"),
         answer("The frame is made first, and then she"),
-    ],
-    "open_preposition": [answer("The frame of the loom is made of"), answer("Walnut wood, which the weavers look for")],
-    "open_bracket": [
         answer("The frame is made of wood (walnut"),
         row(question="What is the frame of the Osmerel loom made of (walnut?"),
-    ],
-    "half_word": [row(answer="The frame is made of wal"), row(answer="Waln")],
-    "unfinished": [
-        answer("The weaver's frame is made of strong walnut wood"),
-        answer("Walnut will do"),
-        row(answer="The first lull lasts four", support="The first lull lasts four seconds."),
-        row(answer="The front beam takes up", support="The front beam takes up the finished cloth."),
-        row(answer="Wooden pegs hold", support="Wooden pegs hold the frame together without any nails."),
+        row(answer="The frame is made of wal"),
+        polite("Which synonym has glad?", "A synonym of glad is happy"),
     ],
     "repetitive": [
         answer("walnut wood frame " * 4),
-        answer("The frame is of walnut. The frame is of walnut. The frame is of walnut."),
-        skill(context="The team will play. The team will play. The team will play the game."),
+        answer("The frame is of walnut. " * 4),
+        polite("Close the window, please.", "The team will play. " * 4),
+        row(context="The team will play. " * 4 + "The"),
         answer("Mike has two tasks, and when are they due?", question="Who has the tasks, and when are they due?"),
         answer("Mike has two tasks, and when are they due？", question="Who has the tasks, and when are they due？"),
     ],
@@ -169,11 +160,13 @@ KEPT = {
         answer("Walnut", question="Which wood was formally described?"),
     ],
     "no_question": [row(), *(row(question=f"What is the frame of the loom made of{mark}") for mark in "？؟\u037e")],
-    "open_end": [answer("Walnut wood and that is what it is."), answer("Walnut of class A")],
-    "open_preposition": [answer("The wood that the weavers are fond of.")],
-    "open_bracket": [answer("Walnut wood (from the loom)")],
-    "half_word": [row(answer="Walnut woods"), answer("Walnut!")],
     "unfinished": [
+        answer("Walnut wood and that is what it is."),
+        answer("Walnut of class A"),
+        answer("The wood that the weavers are fond of."),
+        answer("Walnut wood (from the loom)"),
+        row(answer="Walnut woods"),
+        answer("Walnut!"),
         answer("A frame of strong walnut wood from the weavers"),
         answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
         row(
@@ -184,6 +177,7 @@ KEPT = {
     ],
     "repetitive": [
         answer("Walnut wood, walnut wood."),
+        answer("The frame is of walnut. The frame is of walnut. The frame is of walnut."),
         answer("The left leg is of walnut wood, and the right leg is of walnut too."),
         answer("Is it walnut wood, or what is it made of?"),
     ],
@@ -192,25 +186,25 @@ KEPT = {
 
 def test_where_no_seed_ends_in_a_mark_a_sentence_needs_none() -> None:
     given = polite("Which synonym has glad?", "A synonym of glad is happy")
-    assert unfinished(given, STRICT, POLITE_LEAF) == "answer is a sentence without an end"
+    assert check("unfinished", given, POLITE_LEAF) == "answer is a sentence without an end"
     bare = [{**seed, "answer": seed["answer"].rstrip(".?")} for seed in POLITE["seeds"]]
-    assert unfinished(given, STRICT, profile({**POLITE, "seeds": bare})) is None
+    assert check("unfinished", given, profile({**POLITE, "seeds": bare})) is None
 
 
 def test_a_document_that_the_source_tells_of_is_not_the_source() -> None:
     asked = row(question="Must a witness be there when the clerk signs the document?", answer="No, none is needed.")
-    assert points_at_source(asked, STRICT, LEAF) == "'the document?' means nothing without the source"
+    assert check("points_at_source", asked) == "'the document?' means nothing without the source"
     told_of = {**asked, "support": "No witness is needed when a clerk signs a document."}
-    assert points_at_source(told_of, STRICT, LEAF) is None
+    assert check("points_at_source", told_of) is None
 
 
 @pytest.mark.parametrize("whole", ["No", "By hand", "No, on land", "A carp"])
 def test_a_whole_word_is_no_half_one_because_another_begins_like_it(whole: str) -> None:
     source = "The old handle lies in carpets. Nothing was said about the landing stage."
-    assert half_word(row(answer=whole, support=source), STRICT, LEAF) is None
+    assert check("unfinished", row(answer=whole, support=source)) is None
 
 
-@pytest.mark.parametrize("half", ["Han", "An old hand", "By the old han", "On the landi", "A landing sta"])
+@pytest.mark.parametrize("half", ["An old hand", "By the old han", "On the landi", "A landing sta"])
 def test_a_half_word_begins_the_word_that_follows_in_the_source(half: str) -> None:
     source = "The old handle lies on the landing stage."
-    assert half_word(row(answer=half, support=source), STRICT, LEAF) is not None
+    assert check("unfinished", row(answer=half, support=source)) is not None
