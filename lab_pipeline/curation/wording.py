@@ -117,9 +117,10 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     words = line.casefold().split()
     if ends(line) or _ITEM.match(line):
         return None
-    last, given = re.findall(r"\w+", line.casefold())[-1], f"{row['question']} {row['support'] or ''}".casefold()
+    before, last = ["", *re.findall(r"\w+", line.casefold())][-2:]
+    given = f"{row['question']} {row['support'] or ''}".casefold()
     word = last.isalpha() and len(last) > 1 and line.endswith(f" {last}") and last not in leaf.words
-    if word and re.search(rf"\b{last}(?!e?s?\b)\w", given) and not re.search(rf"\b{last}\b", given):
+    if word and re.search(rf"\b{before}\W+{last}(?!e?s?\b)\w", given) and not re.search(rf"\b{last}\b", given):
         return f"answer ends in the half word {last!r}"
     if len(words) >= _LONG_WORDS:
         if found := find("open_preposition", line):

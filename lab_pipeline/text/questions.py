@@ -14,6 +14,7 @@ _QUESTION_WORD = re.compile(
     r"(?P<how>how (?:to|do|does|did|is|are|was|were|has|have|had|can|could|will|would|should|may|might|must)))\b",
     re.IGNORECASE,
 )
+_WHAT_IT_DOES = re.compile(r"\bwhat (?:does|do|did)\b.*\bdo\b", re.IGNORECASE)
 _WHAT_FOR_ANYTHING = re.compile(r"\b(?:call(?:ed)?|named?|like)\b", re.IGNORECASE)
 _PLAIN_SIGNS, _OTHER_SIGNS = "+*%^=<>±≠≤≥≈", "/!&|~-"
 _SIGNS = _PLAIN_SIGNS + _OTHER_SIGNS
@@ -65,12 +66,14 @@ def calculation(text: str) -> tuple[str, ...]:
 def asked_kinds(text: str) -> frozenset[str]:
     """Return the kinds of thing that a text's English question words ask for; empty if they leave the kind open.
 
-    The kinds are who, when, where, why, count, what and how. 'What' gives both what and count, because it may ask for a
+    The kinds are who, when, where, why, count, what, how and, for 'What does it do?', deed. 'What' gives both what and count, because it may ask for a
     number. Questions such as 'Which ...', 'What ... called', 'What ... like' and 'How old ...' give no kind: their question
     word alone does not tell what is asked for.
     """
     kinds = {found.lastgroup or "" for found in _QUESTION_WORD.finditer(text)}
-    if "what" in kinds:
+    if _WHAT_IT_DOES.search(text):
+        kinds = kinds - {"what"} | {"deed"}
+    elif "what" in kinds:
         kinds = kinds - {"what"} if _WHAT_FOR_ANYTHING.search(text) else kinds | {"count"}
     return frozenset(kinds)
 

@@ -14,7 +14,6 @@ TAXONOMY = Path(__file__).parents[2] / "data" / "taxonomy"
 THRESHOLDS: dict[str, dict[str, Any]] = {
     "length": {"question": (3, 15), "answer": (1, 30)},
     "unsupported_answer": {"minimum": 0.8},
-    "unsupported_question": {"minimum": 0.6},
     "off_topic": {"minimum": 0.5},
 }
 STRICT = {name: Rule(rule=name, **THRESHOLDS.get(name, {})) for name in CHECKS}

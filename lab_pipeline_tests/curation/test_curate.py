@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab_pipeline.core.rows import CURATED_SCHEMA, REJECTED_SCHEMA
 from lab_pipeline.core.storage import write_rows
-from lab_pipeline.curation.curate import curate, funnel
+from lab_pipeline.curation.curate import Curation, funnel
+from lab_pipeline.curation.profile import profile
+from lab_pipeline.curation.rules import LeafRules
+from lab_pipeline.curation.rules import rules_of as rules_of_leaf
 from lab_pipeline.flows.flow import SHIPPED, Flow, load_flow
 from lab_pipeline_tests.builders import edit_yaml
 
@@ -28,14 +31,14 @@ SOURCE: dict[str, Any] = {
     "domain": "places",
     "outline": "",
     "seeds": [SEED] * 3,
-    "passages": [{"text": PLACES}],
+    "passages": [{"heading": "", "text": PLACES}],
 }
 FLOW = load_flow("simple_knowledge", "knowledge")
 
 
 def row(name: str, place: str = "Harsk", **columns: Any) -> dict[str, Any]:
     """A good row of the knowledge flow; rows of one place ask the same question."""
-    empty = dict.fromkeys(CURATED_SCHEMA.names)
+    empty = {**dict.fromkeys(CURATED_SCHEMA.names), "advice": []}
     good = {
         "id": name,
         "kind": "knowledge",
@@ -51,12 +54,27 @@ def scored(score: float | None) -> dict[str, Any]:
     return {"judge": "faithful", "score": score, "verdict": "Yes"}
 
 
+def judged_by_words(folder: Path) -> None:
+    """Write the files that a gating judge `faithful` needs."""
+    (folder / "faithful.yaml").write_text("- {role: user, content: 'Does this tell {{ question }} {{ support }}'}")
+    known = [{"question": f"What is {number}?", "support": "A number."} for number in range(8)]
+    (folder / "known_rows.yaml").write_text(yaml.safe_dump({"good": known, "bad": {"faithful": known}}))
+
+
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Flow:
     """The knowledge flow with a judge that rejects below 0.5."""
     folder = shutil.copytree(SHIPPED / "simple_knowledge", tmp_path_factory.mktemp("flows") / "gated")
-    edit_yaml(folder / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+    edit_yaml(
+        folder / "flow.yaml", lambda file: file.update(judges=[{"name": "faithful", "prompt": "faithful.yaml", "gates": True}])
+    )
+    judged_by_words(folder)
     return load_flow(str(folder), "knowledge")
+
+
+def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    leaf = profile(source)
+    return Curation(leaf, rules_of_leaf(leaf, flow), flow).split(rows)
 
 
 def rules_of(rows: list[dict[str, Any]], flow: Flow = FLOW) -> dict[str, str]:
@@ -116,7 +134,7 @@ def test_rows_in_another_language_than_the_seeds_are_rejected() -> None:
         "answer": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
         "context": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
     }
-    german_source = {**SOURCE, "seeds": [seed] * 3, "passages": [{"text": german["support"]}]}
+    german_source = {**SOURCE, "seeds": [seed] * 3, "passages": [{"heading": "", "text": german["support"]}]}
     assert [each["id"] for each in curate([row("german", **german)], german_source, FLOW)[0]] == ["german"]
 
 
@@ -172,10 +190,11 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
     def answer_after_the_judge(file: dict[str, Any]) -> None:
         file["start"]["answers"] = False
         file["stages"].append({"output": "answer", "prompt": "question.yaml", "max_tokens": 40})
-        file["judges"][0].update(gates=True, before="answer", minimum=0.8)
+        judge = {"name": "faithful", "prompt": "faithful.yaml", "gates": True, "before": "answer", "minimum": 0.8}
+        file["judges"] = [judge]
 
     edit_yaml(folder / "flow.yaml", answer_after_the_judge)
-    (folder / "faithful.yaml").write_text("- {role: user, content: 'Does this tell {{ question }} {{ support }}'}")
+    judged_by_words(folder)
     early = load_flow(str(folder), "knowledge")
     stopped = {"answer": None, "fault": "stopped by judge faithful"}
     rows = [
@@ -194,9 +213,16 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
     assert rules_of(rows[:1], early.trusting([])) == {"stopped": "incomplete"}
 
 
-def test_grounding_is_kept_with_the_row_and_rejects_below_its_threshold() -> None:
-    strict = replace(FLOW, file=FLOW.file.model_copy(update={"rules": FLOW.file.rules.model_copy(update={"grounding": 0.5})}))
-    rows = [row("high"), row("low", "Osmerel"), row("unmeasured", "Thalveren")]
-    kept, rejected = curate(rows, SOURCE, strict, {"high": 0.6, "low": 0.4})
-    assert [(each["id"], each["grounding"]) for each in kept] == [("high", 0.6), ("unmeasured", None)]
-    assert [(each["id"], each["rule"], each["grounding"]) for each in rejected] == [("low", "ungrounded", 0.4)]
+def test_advice_is_kept_with_the_row_and_rejects_nothing() -> None:
+    advising = [rule.model_copy(update={"advises": rule.rule == "unsupported_fact"}) for rule in FLOW.file.rules]
+    leaf = profile(SOURCE)
+    wrong = row("wrong", answer="The city of Harsk was founded by Pellira Donsk in 1834.")
+    kept, rejected = Curation(leaf, LeafRules(tuple(advising), {}), FLOW).split([wrong, row("right", "Osmerel")])
+    assert rejected == []
+    assert [each["advice"] for each in kept] == [["unsupported_fact: the number 1834 is not in the source"], []]
+
+
+def test_a_rule_that_the_seeds_break_is_off_and_says_why() -> None:
+    seeds = [{"question": f"Who is {name}", "answer": f"I cannot answer that, {name}.", "context": PLACES} for name in "ABC"]
+    off = rules_of_leaf(profile({**SOURCE, "seeds": seeds}), FLOW).off
+    assert off["refusal"] == off["no_question"] == "3 of 3 seed examples break it"

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from lab_pipeline.core.storage import digest
 from lab_pipeline.curation import reviewed
-from lab_pipeline.curation.curate import curate
 from lab_pipeline.taxonomy.reviews import Decision, Review, row_text
-from lab_pipeline_tests.curation.test_curate import FLOW, SOURCE, row
+from lab_pipeline_tests.curation.test_curate import FLOW, SOURCE, curate, row
 
 
 def review(of: dict[str, Any], decision: Decision) -> Review:

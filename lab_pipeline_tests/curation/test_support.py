@@ -29,7 +29,12 @@ REJECTED = {
     ],
     "unsupported_answer": [
         row(answer="The frame is made of shiny brass."),
-        skill(kind="grounded_skill", support="Lena comes to the frame.", question="Who comes to the frame?", answer="Lena brings warm bread."),
+        skill(
+            kind="grounded_skill",
+            support="Lena comes to the frame.",
+            question="Who comes to the frame?",
+            answer="Lena brings warm bread.",
+        ),
     ],
     "unsupported_question": [row(question="Who sells plastic pins near the harbour?")],
     "asked_elsewhere": [

@@ -13,8 +13,9 @@ from typing import Any
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
-from lab_pipeline.curation.curate import curate
-from lab_pipeline.curation.rules import RULES
+from lab_pipeline.curation.curate import Curation
+from lab_pipeline.curation.profile import profile
+from lab_pipeline.curation.rules import CHECKS, rules_of
 from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -38,7 +39,9 @@ def judged(rows: list[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> li
     verdicts: dict[tuple[str, str], str] = {}
     for leaf, source in sources.items():
         for flow in (f"simple_{source['kind']}", source["kind"]):
-            kept, rejected = curate([row for row in rows if row["leaf"] == leaf], source, load_flow(flow, source["kind"]))
+            known, loaded = profile(source), load_flow(flow, source["kind"])
+            split = Curation(known, rules_of(known, loaded), loaded).split
+            kept, rejected = split([row for row in rows if row["leaf"] == leaf])
             verdicts |= {(row["id"], flow.partition("_")[0]): "kept" for row in kept}
             verdicts |= {(row["id"], flow.partition("_")[0]): row["rule"] for row in rejected}
     return [
@@ -64,7 +67,7 @@ def changes() -> list[str]:
 
 
 def _names() -> list[str]:
-    return [rule.__name__ for rule in RULES]
+    return [*CHECKS]
 
 
 def sample_sources() -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
