@@ -122,7 +122,8 @@ def measure_bad(flows: dict[str, Flow]) -> tuple[dict[str, str], Counter[str]]:
     knowledge = [row for row in good if row["kind"] == "knowledge"]
     planted["loop"] = [{**row, "answer": f"{row['answer']} " + "It is said so again. " * 9} for row in good[::5]]
     planted["statement"] = [{**row, "question": row["answer"]} for row in knowledge]
-    planted["too_long"] = [{**row, "answer": " ".join([row["answer"], *map(str, range(2000))])} for row in good[::5]]
+    numbers = " ".join(map(str, range(2000)))
+    planted["too_long"] = [{**row, "answer": f"{row['answer']} {numbers}"} for row in good[::5]]
     planted["other_sentence"] = asked_of_sentences(sources)[1]
     bad = [
         {**row, "planted": kind, "id": f"{kind}-{number}"} for kind, rows in planted.items() for number, row in enumerate(rows)

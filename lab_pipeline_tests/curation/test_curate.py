@@ -30,7 +30,7 @@ SOURCE: dict[str, Any] = {
     "task": "",
     "domain": "places",
     "outline": "",
-    "seeds": [SEED] * 3,
+    "seeds": [{**SEED, "question": f"What is the {side} frame made of?"} for side in ("north", "south", "east")],
     "passages": [{"heading": "", "text": PLACES}],
 }
 FLOW = load_flow("simple_knowledge", "knowledge")
@@ -126,7 +126,6 @@ def test_rows_in_another_language_than_the_seeds_are_rejected() -> None:
     german = {
         "question": "Von wem wurde die Stadt Harsk damals gegründet?",
         "answer": "Die Stadt Harsk wurde damals von Pellira gegründet.",
-        "support": "Von wem die Stadt Harsk wurde damals von Pellira gegründet.",
     }
     assert rules_of([row("german", **german)]) == {"german": "other_language"}
     seed = {
@@ -134,8 +133,10 @@ def test_rows_in_another_language_than_the_seeds_are_rejected() -> None:
         "answer": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
         "context": "Das hier ist aus sehr schwerem Holz gemacht, wie man sieht.",
     }
-    german_source = {**SOURCE, "seeds": [seed] * 3, "passages": [{"heading": "", "text": german["support"]}]}
-    assert [each["id"] for each in curate([row("german", **german)], german_source, FLOW)[0]] == ["german"]
+    german_source = {**SOURCE, "seeds": [seed] * 3, "passages": [{"heading": "", "text": " ".join(german.values())}]}
+    assert [each["id"] for each in curate([row("german", **german, support=german["answer"])], german_source, FLOW)[0]] == [
+        "german"
+    ]
 
 
 ROWS = st.lists(

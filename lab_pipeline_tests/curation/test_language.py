@@ -73,5 +73,5 @@ def test_the_leafs_own_words_are_not_another_language_however_strange() -> None:
     strange = "heureux, joyeux et content"
     broken = check("other_language", polite(strange, strange), POLITE_LEAF)
     assert broken is not None
-    known = profile({**POLITE, "passages": [{"text": strange}]})
+    known = profile({**POLITE, "passages": [{"heading": "", "text": strange}]})
     assert check("other_language", polite(strange, strange), known) is None

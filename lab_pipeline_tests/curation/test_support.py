@@ -11,7 +11,6 @@ from lab_pipeline.curation.support import share
 from lab_pipeline_tests.curation.rows import LEAF, POLITE, POLITE_LEAF, answer, check, polite, row, skill, told
 
 REJECTED = {
-    "uninformative": [row(answer="The frame of the Osmerel loom."), row(answer="It is made of frames.")],
     "unsupported_fact": [
         row(answer="It was made of walnut wood in 1834."),
         row(answer="The frame is made of walnut wood from Harsk."),
@@ -36,7 +35,6 @@ REJECTED = {
             answer="Lena brings warm bread.",
         ),
     ],
-    "unsupported_question": [row(question="Who sells plastic pins near the harbour?")],
     "asked_elsewhere": [
         told("A brass rod hangs beside the seat.", question="What is the Osmerel loom?"),
     ],
@@ -48,15 +46,6 @@ REJECTED = {
 }
 
 KEPT = {
-    "uninformative": [
-        answer("Walnut"),
-        answer("Yes, it is made of frames."),
-        row(
-            question="Is the walnut frame oiled?",
-            answer="The walnut frame is not oiled.",
-            support="The walnut frame is never oiled.",
-        ),
-    ],
     "unsupported_fact": [
         row(answer="The Osmerel loom is made of walnut wood."),
         row(answer="Walnut wood in 1834.", question="What was the frame made of in 1834?"),
@@ -74,10 +63,6 @@ KEPT = {
     "unsupported_answer": [
         row(answer="Walnut wood"),
         row(answer="The frame is made from walnut woods."),
-    ],
-    "unsupported_question": [
-        row(question="Of which wood is the loom's frame?"),
-        row(question="How does operation of the frame cover its parts?", answer="walnut"),
     ],
     "asked_elsewhere": [
         told("The frame of the loom is made of walnut wood.", question="Which wood is the frame of the loom made of?"),

@@ -72,9 +72,9 @@ REJECTED = {
     "points_at_source": [
         row(question="According to the text, what is the frame made of?"),
         row(question="What does this passage say of the frame?"),
-        answer("The document says walnut wood."),
-        answer("Walnut wood, according to it."),
-        answer("The author states that walnut wood is used."),
+        row(answer="The document says walnut wood."),
+        row(answer="Walnut wood, according to it."),
+        row(answer="The author states that walnut wood is used."),
         row(question="What is mentioned above about the frame?"),
         row(question="What is it made of?"),
         row(question="How much does its frame weigh?"),
@@ -95,7 +95,7 @@ REJECTED = {
         row(question="What does the speaker say about the frame?"),
         row(question="What does the example show about the frame?"),
         row(question="Which frame does the quote refer to?"),
-        answer("Walnut wood, as told in the last sentence"),
+        row(answer="Walnut wood, as told in the last sentence"),
     ],
     "no_question": [row(question="Say what the frame is made of."), row(question="What is the frame made of? Say it.")],
     "unfinished": [
@@ -108,10 +108,10 @@ REJECTED = {
         answer("The frame is made of wood (walnut"),
         row(question="What is the frame of the Osmerel loom made of (walnut?"),
         row(answer="The frame is made of wal"),
-        polite("Which synonym has glad?", "A synonym of glad is happy"),
     ],
+    "no_end_mark": [polite("Which synonym has glad?", "A synonym of glad is happy")],
     "repetitive": [
-        answer("walnut wood frame " * 4),
+        answer("Walnut wood frame. " * 4),
         answer("The frame is of walnut. " * 4),
         polite("Close the window, please.", "The team will play. " * 4),
         row(context="The team will play. " * 4 + "The"),
@@ -160,6 +160,7 @@ KEPT = {
         answer("Walnut", question="Which wood was formally described?"),
     ],
     "no_question": [row(), *(row(question=f"What is the frame of the loom made of{mark}") for mark in "？؟\u037e")],
+    "no_end_mark": [row(), row(answer="Walnut wood")],
     "unfinished": [
         answer("Walnut wood and that is what it is."),
         answer("Walnut of class A"),
@@ -186,9 +187,9 @@ KEPT = {
 
 def test_where_no_seed_ends_in_a_mark_a_sentence_needs_none() -> None:
     given = polite("Which synonym has glad?", "A synonym of glad is happy")
-    assert check("unfinished", given, POLITE_LEAF) == "answer is a sentence without an end"
+    assert check("no_end_mark", given, POLITE_LEAF) == "answer is a sentence without an end"
     bare = [{**seed, "answer": seed["answer"].rstrip(".?")} for seed in POLITE["seeds"]]
-    assert check("unfinished", given, profile({**POLITE, "seeds": bare})) is None
+    assert check("no_end_mark", given, profile({**POLITE, "seeds": bare})) is None
 
 
 def test_a_document_that_the_source_tells_of_is_not_the_source() -> None:
