@@ -66,9 +66,9 @@ def calculation(text: str) -> tuple[str, ...]:
 def asked_kinds(text: str) -> frozenset[str]:
     """Return the kinds of thing that a text's English question words ask for; empty if they leave the kind open.
 
-    The kinds are who, when, where, why, count, what, how and, for 'What does it do?', deed. 'What' gives both what and count, because it may ask for a
-    number. Questions such as 'Which ...', 'What ... called', 'What ... like' and 'How old ...' give no kind: their question
-    word alone does not tell what is asked for.
+    The kinds are who, when, where, why, count, what, how and, for 'What does it do?', deed. 'What' gives both what and count,
+    because it may ask for a number. Questions such as 'Which ...', 'What ... called', 'What ... like' and 'How old ...' give no
+    kind: their question word alone does not tell what is asked for.
     """
     kinds = {found.lastgroup or "" for found in _QUESTION_WORD.finditer(text)}
     if _WHAT_IT_DOES.search(text):

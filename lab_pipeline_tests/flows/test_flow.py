@@ -186,10 +186,10 @@ def test_a_flow_of_another_kind_is_an_error() -> None:
         (lambda file: rule(file, "length").update(answer_word=[1, 2]), r"rules.2.answer_word: Extra"),
         (lambda file: rule(file, "length").pop("answer"), r"rules.2: question, answer: both are expected for length"),
         (lambda file: rule(file, "refusal").update(question=[1, 2], answer=[1, 2]), r"rules.4: question, answer: both are exp"),
-        (lambda file: rule(file, "off_topic").pop("minimum"), r"rules.8: minimum: expected for off_topic"),
+        (lambda file: rule(file, "off_topic").pop("minimum"), r"rules.9: minimum: expected for off_topic"),
         (lambda file: rule(file, "refusal").update(minimum=0.5), r"rules.4: minimum: not expected for refusal"),
-        (lambda file: rule(file, "off_topic").update(minimum=1.5), r"rules.8.minimum: "),
-        (lambda file: rule(file, "duplicate").update(advises=True), r"rules.9: advises: duplicate cannot be advice only"),
+        (lambda file: rule(file, "off_topic").update(minimum=1.5), r"rules.9.minimum: "),
+        (lambda file: rule(file, "duplicate").update(advises=True), r"rules.10: advises: duplicate cannot be advice only"),
         (lambda file: rule(file, "refusal").update(rule="refusals"), r"rules.4.rule: "),
         (
             lambda file: file["rules"].append(file["rules"][4]),

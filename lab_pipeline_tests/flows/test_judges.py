@@ -44,7 +44,7 @@ def pair_is_about_the_document(row: Row) -> bool:
 
 
 def stands_by_itself(row: Row) -> bool:
-    asked = {**row, "kind": "knowledge", "context": None, "answer": ""}
+    asked = {**row, "kind": "knowledge", "context": None, "answer": "", "support": None}
     return points_at_source(asked, LEAF, Rule(rule="points_at_source")) is None and not _UNNAMED.search(row["question"])
 
 
