@@ -39,7 +39,8 @@ def test_no_call_is_made_for_a_base_model_that_cannot_be_trained(opened, instanc
     told = failed.step_failure_data.user_failure_data.description
     assert "settings.yaml: base_model: " in told and "no chat template" in told
     assert opened.calls() == 0
-    made = dg.materialize([base_model], resources={"lab": Lab(root=str(opened.home.root))}, raise_on_error=False)
+    lab = Lab(root=str(opened.home.root))
+    made = dg.materialize([base_model], resources={"lab": lab}, instance=instance, raise_on_error=False)
     assert not made.success
 
 
