@@ -40,8 +40,9 @@ def test_no_call_is_made_for_a_base_model_that_cannot_be_trained(opened, instanc
     assert "settings.yaml: base_model: " in told and "no chat template" in told
     assert opened.calls() == 0
     lab = Lab(root=str(opened.home.root))
-    made = dg.materialize([base_model], resources={"lab": lab}, instance=instance, raise_on_error=False)
-    assert not made.success
+    # Loading definitions asks the instance that was entered last, which must still be there, whatever earlier tests entered.
+    with dg.DagsterInstance.ephemeral() as entered:
+        assert not dg.materialize([base_model], resources={"lab": lab}, instance=entered, raise_on_error=False).success
 
 
 def test_leaves_are_refreshed_where_the_base_model_cannot_be_had_now(opened, instance, monkeypatch):
