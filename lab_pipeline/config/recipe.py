@@ -44,7 +44,7 @@ class SkillsPhase(PhaseRecipe):
 
 
 class ValidationRecipe(Section):
-    """How many rows are kept from training to validate on, and how much an epoch that is taken may have forgotten.
+    """How many rows are kept from training to validate on, and how much the chosen epoch may have forgotten.
 
     Of the epochs within `general_tolerance`, the one with the lowest loss on the leaves' validation rows is taken.
     """

@@ -52,9 +52,9 @@ _DISSIMILAR = 0.5
 _DISSIMILAR_AND_UNKNOWN = 0.8
 _UNKNOWN_QUESTION = 0.15
 _ENOUGH_SEEDS = 3
-"""A skill row is off topic if its similarity to the seeds is below 0.7 times `Profile.least_similarity`, or below 1.0 times if
-the leaf's texts have less than 0.15 of the question's content words. With four seeds drawn from each of six skill leaves, this
-rejects 4 of 160 other seeds, and 87 % of other leaves' rows and general questions; with five seeds, 1 of 120 and 85 %."""
+"""A skill row is off topic if its similarity to the seeds is below `_DISSIMILAR` times `Profile.least_similarity`, or below
+`_DISSIMILAR_AND_UNKNOWN` times if the leaf's texts have less than `_UNKNOWN_QUESTION` of the question's content words. Fewer
+than `_ENOUGH_SEEDS` seeds show too little. `benchmarks/rules.py` measures what this loses and finds."""
 
 
 @lru_cache(1 << 16)

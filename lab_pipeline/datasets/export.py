@@ -89,7 +89,7 @@ def _write_rows(dataset: Dataset, licences: dict[str, list[str]], folder: Path) 
 
 
 def _rows(dataset: Dataset, licences: dict[str, list[str]]) -> Iterator[TrainingRow]:
-    """Read the rows with the licences in force now, as the card states them. Editing one makes no data set stale."""
+    """Yield the rows, each with its leaf's licences as they are now, since an edited licence makes no data set stale."""
     with pq.ParquetFile(dataset.path) as table:
         for batch in table.iter_batches(10_000):
             yield from with_licences(pa.Table.from_batches([batch]), licences).to_pylist()

@@ -77,7 +77,7 @@ class Grade:
 
     @property
     def scores(self) -> list[float]:
-        """Mean score of each order that has a readable verdict, so at most two scores."""
+        """Return the mean score of each order in which the answers were shown, without orders that lack a readable verdict."""
         return [fmean(reading.score for reading in order.found) for order in self.orders if order.found]
 
     @property

@@ -28,7 +28,7 @@ class Separation(TypedDict):
 
 
 def separation(home: Home, flow: Flow, judge: Judge, model: str) -> Separation | None:
-    """Read the stored separation of a judge by the model of this identity; None if it was not measured yet."""
+    """Read how well the model of this identity separates known rows as this judge; None if that is not stored yet."""
     path = _path(home, flow, judge, model)
     return read_json(path) if path.exists() else None
 

@@ -106,7 +106,7 @@ def leaf_state(home: Home, leaf: str) -> LeafState | None:
 
 @dataclass(frozen=True)
 class LeafFailure:
-    """A leaf's last refresh that failed or got no answer for some rows; stored as `failure.json`."""
+    """A leaf's last refresh, if it failed or lacks answers; stored as `failure.json`, which a full success deletes."""
 
     leaf: str
     error: str
