@@ -135,7 +135,7 @@ def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 def _totals(given: frozenset[str]) -> set[str]:
     """Return what a grounded skill may compute: counts up to ten, the sum of all numbers, sums and differences of any two."""
-    values = [float(number) for number in given if re.fullmatch(r"\d+(?:\.\d+)?", number)][:50]
+    values = [float(number) for number in sorted(given) if re.fullmatch(r"\d+(?:\.\d+)?", number)][:50]
     results = {*range(11), sum(values), *(one + sign * other for one in values for other in values for sign in (1, -1))}
     return {f"{result:g}" for result in results}
 
@@ -215,7 +215,7 @@ def asked_elsewhere(row: Row, leaf: Profile, rule: Rule) -> Reason:
     if sentence <= asked:
         return "the question says all that its sentence says"
     fits: dict[str, float] = defaultdict(float)
-    for stem in asked & leaf.sentences_with.keys():
+    for stem in sorted(asked & leaf.sentences_with.keys()):  # the order of a sum may decide in its last digit
         for text in leaf.sentences_with[stem]:
             fits[text] += math.log(1 + leaf.sentence_count / len(leaf.sentences_with[stem]))
     best = max(sorted(fits), key=fits.__getitem__, default="")

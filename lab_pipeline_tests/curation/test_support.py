@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -153,3 +156,17 @@ def test_a_leaf_of_few_seeds_knows_what_is_off_topic(count: int) -> None:
     assert [check("off_topic", given, leaf) for given in KEPT["off_topic"][1:]] == [None]
     unlike = [*REJECTED["off_topic"][1:], polite("Convert 30 degrees to Fahrenheit.", "It is 86 degrees.")]
     assert None not in [check("off_topic", given, leaf) for given in unlike]
+
+
+MANY_NUMBERS = """
+from lab_pipeline.curation.support import _totals
+print(sorted(_totals(frozenset(str(number * number) for number in range(200)))))
+"""
+
+
+def test_what_may_be_computed_from_many_numbers_does_not_depend_on_the_process() -> None:
+    def told(seed: str) -> bytes:
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        return subprocess.run([sys.executable, "-c", MANY_NUMBERS], env=environment, check=True, stdout=subprocess.PIPE).stdout
+
+    assert told("1") == told("2")
