@@ -32,7 +32,7 @@ from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.rules import CHECKS, LeafRules, rules_of
+from lab_pipeline.curation.rules import CHECKS, LeafRules, rules_of, seed_as_row
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.taxonomy.leaf import read_leaf
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -90,14 +90,12 @@ def usable_leaves(taxonomy: Path) -> Iterator[Row]:
 
 
 def measure_good(source: Row, flow: Flow, rows: Counter[str], alone: Counter[str], lost: Counter[tuple[str, str]]) -> None:
-    knowledge = source["kind"] == "knowledge"
     rest, repeats = Profile(source, ()), Duplicates()
     repeats_go = "duplicate" not in rules_of(Profile(source, source["seeds"], rest), flow).off
     for place, seed in enumerate(source["seeds"][:SEEDS]):
         others = Profile(source, [*source["seeds"][:place], *source["seeds"][place + 1 :]], rest)
         rules = rules_of(others, flow)
-        row: Any = {**seed, "id": str(place), "kind": source["kind"], "fault": None, "support": seed["context"]}
-        row["context"] = None if knowledge else seed["context"]
+        row = seed_as_row(seed, place, source["kind"])
         rows[source["kind"]] += 1
         alone.update(rule.rule for rule in rules.on if rule.rule in CHECKS and CHECKS[rule.rule](row, others, rule))
         rejection, _ = rules.broken(row, others)

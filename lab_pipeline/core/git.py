@@ -76,7 +76,7 @@ def is_remote(address: str) -> bool:
 
 
 class Git:
-    """Runs git commands, of at most `timeout_seconds` each, on the bare mirror of `address`, which only `fetch` creates."""
+    """Run git commands on the bare mirror of `address`. `fetch` alone creates it. A command fails after `timeout_seconds`."""
 
     def __init__(self, mirror: Path, address: str, timeout_seconds: int) -> None:
         self.mirror = mirror

@@ -14,7 +14,7 @@ from lab_pipeline.text.words import content_words, names, negated, normalised, n
 SAME_ANSWER = 0.65
 """Minimum Jaccard similarity at which two questions with the same answer count as the same question."""
 _SPECIFIC = re.compile(r"(?<!\w)['\"‘“`].+?['\"’”`](?!\w)|\bletters? \w\b", re.IGNORECASE)
-"""Quoted words and letters, which a question is about: 'Spell "pear"', 'the letter i'."""
+"""Quoted words and named letters. Questions that differ in them are not the same: 'Spell "pear"', 'the letter i'."""
 
 
 @dataclass(frozen=True)

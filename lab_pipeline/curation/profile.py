@@ -34,9 +34,6 @@ _RUN = 5
 _ENOUGH_SIMILARITY = 0.07
 """Upper limit of `Profile.least_similarity`. Seeds on different subjects have a similarity of 0.06 to 0.07. Seeds may also be
 one sentence with different names, but rows need not be as similar as that."""
-_SIMILARITY_OF_FEW = 0.04
-"""Assumed similarity of the least similar seed in leaves with too few seeds to measure it. With two seeds it rejects none of
-248 own rows, but two thirds of other leaves' rows and general questions."""
 _SENTENCE_WORDS = 4
 """A seed's answer with at least this many words shows whether the leaf's answers end in a mark."""
 
@@ -48,7 +45,7 @@ class Profile:
     source: FrozenLeaf
     seeds: Sequence[SeedExample]
     rest: "Profile | None" = None
-    """The profile of the same leaf without seeds, if it is known already."""
+    """The profile of the same leaf without any seed, so that profiles that differ in seeds only need not build it again."""
 
     def without(self, seed: int) -> "Profile":
         """Return the profile that the leaf would have without one of its seeds, given by its place."""
@@ -77,7 +74,7 @@ class Profile:
 
     @cached_property
     def subject(self) -> frozenset[str]:
-        """Stems of the content words of task, domain and outline, which questions may name even if their passage does not."""
+        """Stems of the content words of task, domain and outline, whose names answers may use even if their source does not."""
         return frozenset(self.stems(f"{self.source['task']} {self.source['domain']} {self.source['outline']}"))
 
     @cached_property
@@ -100,7 +97,7 @@ class Profile:
 
     @cached_property
     def end_marks(self) -> bool:
-        """Whether all its seeds' answers of several words, and three of them at least, end in a mark, as sentences do."""
+        """True if at least three seeds have an answer of `_SENTENCE_WORDS` words or more, and all these end in a mark."""
         long = [seed["answer"] for seed in self.seeds if len(seed["answer"].split()) >= _SENTENCE_WORDS]
         return len(long) > 2 and all(map(ends, long))
 
@@ -115,11 +112,8 @@ class Profile:
 
     @cached_property
     def least_similarity(self) -> float:
-        """The lowest mean similarity of a seed to the other seeds, `_SIMILARITY_OF_FEW` if there are fewer than two others; at
-        most `_ENOUGH_SIMILARITY`."""
+        """The lowest mean similarity of a seed to the other seeds, at most `_ENOUGH_SIMILARITY`; it takes two seeds or more."""
         others = len(self.seeds) - 1
-        if others < 2:
-            return _SIMILARITY_OF_FEW
         found = [similarity(f"{seed['question']} {seed['answer']}", self.style) for seed in self.seeds]
         return min(_ENOUGH_SIMILARITY, *((len(self.seeds) * each - 1) / others for each in found))  # less the seed itself
 
@@ -134,7 +128,7 @@ class Profile:
 
     @cached_property
     def sentence_count(self) -> int:
-        """Number of sentences in its passages, repeated ones counted once."""
+        """Number of different sentences in its passages."""
         return len(set().union(*self.sentences_with.values()))
 
     def stems(self, text: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
+from lab_pipeline.core.rows import JudgedRow, SeedExample
 from lab_pipeline.curation import support, wording
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.curation.profile import Profile, Reason, Row
@@ -61,6 +62,16 @@ class LeafRules:
         return None, advice
 
 
+def seed_as_row(seed: SeedExample, place: int, kind: str) -> JudgedRow:
+    """Return the columns that rules and `Duplicates` read, as if a teacher had written a seed of a leaf of this kind.
+
+    Models see a knowledge row without the context that supports it. The id is the seed's `place` in its leaf.
+    """
+    context = None if kind == "knowledge" else seed["context"]
+    shaped = {"id": str(place), "kind": kind, "fault": None, "context": context, "support": seed["context"]}
+    return cast(JudgedRow, {**seed, **shaped})
+
+
 def rules_of(leaf: Profile, flow: Flow) -> LeafRules:
     """Return the rules that hold for a leaf, and those that its own seeds break (see `_HABIT`).
 
@@ -71,16 +82,14 @@ def rules_of(leaf: Profile, flow: Flow) -> LeafRules:
     broken: Counter[str] = Counter()
     earlier = Duplicates()
     for place, seed in enumerate(seeds):
-        knowledge = leaf.source["kind"] == "knowledge"
-        shaped = {**seed, "id": str(place), "kind": leaf.source["kind"], "fault": None, "support": seed["context"]}
-        row = cast(Row, {**shaped, "context": None if knowledge else seed["context"]})
+        row = seed_as_row(seed, place, leaf.source["kind"])
         others = leaf.without(place)
         broken.update(rule.rule for rule in flow.file.rules if rule.rule in CHECKS and CHECKS[rule.rule](row, others, rule))
-        broken["duplicate"] += earlier.find(row) is not None  # type: ignore[arg-type]
-        earlier.add(row)  # type: ignore[arg-type]
+        broken["duplicate"] += earlier.find(row) is not None
+        earlier.add(row)
     off = {
         rule: f"{count} of {len(seeds)} seed examples break it"
         for rule, count in broken.items()
-        if count and count >= _HABIT * len(seeds)
+        if count >= _HABIT * len(seeds)
     }
     return LeafRules(tuple(rule for rule in flow.file.rules if rule.rule not in off), off)

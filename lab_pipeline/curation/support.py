@@ -62,20 +62,15 @@ def _parts(word: str) -> list[str]:
     return re.findall(r"\w+", word.casefold())
 
 
-@lru_cache(4096)
-def _languages(text: str) -> dict[str, float]:
-    return languages(text)
-
-
 def other_language(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows with letters of a script that the leaf lacks, and rows whose question, answer, or both together are in
     another language than the leaf's. If the leaf's language is unclear, only scripts count."""
-    if leaf.scripts and (foreign := scripts(f"{row['question']} {row['answer']}") - leaf.scripts):
+    both = f"{row['question']} {row['answer']}"
+    if leaf.scripts and (foreign := scripts(both) - leaf.scripts):
         return f"{min(foreign).lower()} letters, which the leaf does not use"
     if not leaf.language:
         return None
     given = {part for word in (row["support"] or "").split() for part in _parts(word)}
-    both = f"{row['question']} {row['answer']}"
     new = {part for word in both.split() for part in _parts(word) if part not in leaf.words and part not in given}
     if sum(part.isalpha() for part in new) < 2 and both.isascii():  # one word does not tell a language
         return None
@@ -84,8 +79,8 @@ def other_language(row: Row, leaf: Profile, rule: Rule) -> Reason:
         unknown = [word for word in words if not all(part in given or part in leaf.words for part in _parts(word))]
         mostly_unknown = len(words) >= _LANGUAGE_WORDS and len(unknown) > _KNOWN_WORDS * len(words)
         enough_unknown = len(unknown) > 1 and len("".join(unknown)) >= _UNKNOWN_LETTERS
-        if (mostly_unknown and _languages(" ".join(words)).get(leaf.language, 0) < _LANGUAGE_FLOOR) or (
-            enough_unknown and _languages(" ".join(unknown)).get(leaf.language, 0) < _UNKNOWN_FLOOR
+        if (mostly_unknown and languages(" ".join(words)).get(leaf.language, 0) < _LANGUAGE_FLOOR) or (
+            enough_unknown and languages(" ".join(unknown)).get(leaf.language, 0) < _UNKNOWN_FLOOR
         ):
             return f"not {leaf.language}: {' '.join(unknown[:5])}"
     return None

@@ -97,8 +97,8 @@ def points_at_source(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 
 def no_question(row: Row, leaf: Profile, rule: Rule) -> Reason:
-    """Reject questions that neither end in a question mark of any script, or the Japanese particle that asks, nor begin with an
-    English imperative."""
+    """Reject questions without a question mark of any script, or the Japanese particle that asks, at their end. Questions that
+    begin with an English imperative, such as 'List', pass."""
     asks = is_asked(row["question"]) or re.search(r"か[。]?\s*$", row["question"]) or _IMPERATIVE.match(row["question"])
     return None if asks else "question lacks its '?'"
 
@@ -107,16 +107,17 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose question or answer ends in a word or mark after which something must follow, or leaves a bracket open;
     and answers that end in half a word, or where their source goes on."""
     for column, text in (("question", row["question"]), ("answer", row["answer"])):
-        found = find("open_end", text.rstrip().rpartition("\n")[2][-_LAST:])
-        if found and (found.group().strip().islower() or (column == "answer" and not found.group().strip().isalpha())):
-            return f"{column} ends in {found.group().strip()!r}"
+        found = find("open_end", _last_line(text)[-_LAST:])
+        end = found.group().strip() if found else ""
+        if end.islower() or (end and column == "answer" and not end.isalpha()):
+            return f"{column} ends in {end!r}"
         for opening, closing in _BRACKETS:
             if text.count(opening) > text.count(closing):
                 return f"{column} leaves {opening!r} open"
-    line = row["answer"].rstrip().rpartition("\n")[2]
-    words = line.casefold().split()
+    line = _last_line(row["answer"])
     if ends(line) or _ITEM.match(line):
         return None
+    words = line.casefold().split()
     before, last = ["", *re.findall(r"\w+", line.casefold())][-2:]
     given = f"{row['question']} {row['support'] or ''}".casefold()
     word = last.isalpha() and len(last) > 1 and line.endswith(f" {last}") and last not in leaf.words
@@ -130,9 +131,13 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     return None
 
 
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
+
+
 def no_end_mark(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject answers whose last line is a sentence without an end mark, if all long answers of the leaf's seeds have one."""
-    line = row["answer"].rstrip().rpartition("\n")[2]
+    line = _last_line(row["answer"])
     whole = ends(line) or _ITEM.match(line) or len(line.split()) < _SENTENCE_WORDS
     return "answer is a sentence without an end" if leaf.end_marks and not whole else None
 

@@ -14,7 +14,7 @@ from lab_pipeline.core.storage import read_rows
 from lab_pipeline.curation.reviewed import BANNED
 from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.instructions.plan import leaf_state
-from lab_pipeline.reports.lineage import check_known
+from lab_pipeline.reports.lineage import advice_of, check_known
 from lab_pipeline.taxonomy.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 
@@ -174,8 +174,7 @@ def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
     shown = ("id", "context", "question", "answer", "support", "document", "document_commit")
     texts = {name: value for name, value in row.items() if name in shown}
     scores = {each["judge"]: "unreadable" if each["score"] is None else round(each["score"], 3) for each in row["scores"]}
-    advice = row.get("advice") or []  # earlier releases stored none
-    return {**texts, "scores": scores, "advice": advice, "review": str(review) if review else None}
+    return {**texts, "scores": scores, "advice": advice_of(row), "review": str(review) if review else None}
 
 
 def _stage(rule: str) -> str:

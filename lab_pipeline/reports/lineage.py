@@ -13,7 +13,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import CatalogEntry, FrozenLeaf, Passage, RejectedRow, TrainingRow
+from lab_pipeline.core.rows import CatalogEntry, CuratedRow, FrozenLeaf, Passage, RejectedRow, TrainingRow
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
@@ -194,7 +194,7 @@ def _origin(home: Home, leaf: str, row: TrainingRow) -> RowLineage:
                     provenance: RowLineage = read_json(file) if file.exists() else {}
                     made_by = {name: value for name, value in made.items() if name in _MADE_BY}
                     span = _span(next(passages_of(made, source), None))
-                    return {**provenance, **made_by, "support": made["support"], "advice": made.get("advice") or [], **span}
+                    return {**provenance, **made_by, "support": made["support"], "advice": advice_of(made), **span}
         elif row["source"] == "seed" and any(seed_row(leaf, seed)["source_row"] == wanted for seed in source["seeds"]):
             return {"taxonomy_commit": _commit_of(home, leaf, fingerprint), "file": f"{leaf}/qna.yaml"}
         else:
@@ -241,7 +241,7 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         "models": [],
         "messages": [{"role": "user", "content": asked_of(row)}, {"role": "assistant", "content": row["answer"] or ""}],
         "review": str(review) if review else None,
-        "advice": row.get("advice") or [],  # earlier releases stored none
+        "advice": advice_of(row),
         "leaf": row["leaf"],
         **{name: value for name, value in row.items() if name in _MADE_BY},
         "document": row["document"],
@@ -298,6 +298,11 @@ def _commit_of(home: Home, leaf: str, fingerprint: str) -> str | None:
             facts = read_json(home.snapshot_facts(path.stem))
             found.append((facts["taken_at"], facts["taxonomy_commit"]))
     return min(found)[1] if found else None
+
+
+def advice_of(row: CuratedRow) -> list[str]:
+    """Return the advice stored with a row; none for tables of earlier releases, which lack the column."""
+    return row.get("advice") or []
 
 
 def check_known(home: Home, leaf: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -30,8 +31,7 @@ def _detector() -> Any:
 
 
 def telling_words(text: str) -> list[str]:
-    """Return the words by which a language can be told: those that are not code, URLs, figures, letters, quoted
-    words or possible names."""
+    """Return the words that tell a language: all but code, URLs, figures, letters, quoted words and possible names."""
     prose = re.sub(r"```.*?(?:```|$)|`[^`]*`|https?://\S+", " ", text, flags=re.DOTALL)
     named = set(names(prose))
     return [word for chunk in prose.split() if not _is_neutral(chunk, named) for word in all_words(chunk)]
@@ -57,8 +57,8 @@ def _script(letter: str) -> str:
 
 
 def scripts(text: str) -> set[str]:
-    """Return the scripts of a text's words by Unicode name, such as LATIN; single letters are skipped,
-    and words of two scripts: they may be formulas."""
+    """Return the scripts of a text's words by Unicode name, such as LATIN. Single letters and words of two scripts are left
+    out, since they may be formulas."""
     if text.isascii():
         return {"LATIN"} if re.search("[a-zA-Z]{2}", text) else set()
     words = ({_script(letter) for letter in word} for word in re.findall(r"[^\W\d_]{2,}", text))
@@ -66,14 +66,17 @@ def scripts(text: str) -> set[str]:
 
 
 def main_language(texts: list[str]) -> str | None:
-    """Return the English name of the most probable language of all texts taken together; None if they have too few words."""
+    """Return the English name of the most probable language of all texts together; None if they have too few words to tell, or
+    no language is clearly the most probable."""
     words = [word for text in texts for word in telling_words(text)]
-    found = languages(" ".join(words[:_MANY_WORDS])) if len(words) >= _CLEAR_WORDS else {}
-    likeliest = max(found, key=found.__getitem__, default=None)
-    return likeliest if likeliest and found[likeliest] >= _CLEAR else None
+    if len(words) < _CLEAR_WORDS:
+        return None
+    likeliest, probability = max(languages(" ".join(words[:_MANY_WORDS])).items(), key=lambda found: found[1])
+    return likeliest if probability >= _CLEAR else None
 
 
-def languages(text: str) -> dict[str, float]:
+@lru_cache(4096)
+def languages(text: str) -> Mapping[str, float]:
     """Return the probability, from 0 to 1, of each language that a text may be in, by its English name."""
     found = _detector().compute_language_confidence_values(text)
     return {value.language.name.capitalize(): float(value.value) for value in found}

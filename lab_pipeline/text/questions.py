@@ -31,7 +31,7 @@ _ONE_SIGN = str.maketrans("×·÷–—−", "**/---")
 _POLITE = (
     "answer describe exactly explain give know let like please question quick say state tell want wonder wondering".split()
 )
-FRAMING = frozenset(stem for word in _POLITE for stem in stems(word))
+_FRAMING = frozenset(stem for word in _POLITE for stem in stems(word))
 """Stems of words that make a question more polite or longer, but do not change what it asks."""
 
 
@@ -44,7 +44,7 @@ def question_words(text: str) -> frozenset[str]:
 @lru_cache(maxsize=1 << 16)
 def question_stems(chunk: str) -> tuple[str, ...]:
     """Return the stems that a chunk between spaces adds to `question_words`; there may be none."""
-    return tuple(stem for stem in stems(chunk) if stem not in FRAMING)
+    return tuple(stem for stem in stems(chunk) if stem not in _FRAMING)
 
 
 @lru_cache(4096)

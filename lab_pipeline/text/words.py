@@ -90,15 +90,12 @@ def stems(chunk: str, language: str | None = "English") -> tuple[str, ...]:
     words = [word for word in _TOKEN.findall(bare) if word not in STOP_WORDS]
     if language == "English":
         return tuple(map(_stem, words))
-    return tuple(_snowball(language).stemWords(words)) if str(language).lower() in _SNOWBALL else tuple(words)
+    algorithm = str(language).lower()
+    return tuple(_snowball(algorithm).stemWords(words)) if algorithm in _SNOWBALL else tuple(words)
 
 
 _SNOWBALL = frozenset(Stemmer.algorithms())
-
-
-@cache
-def _snowball(language: str | None) -> Stemmer.Stemmer:
-    return Stemmer.Stemmer(str(language).lower())
+_snowball = cache(Stemmer.Stemmer)
 
 
 def _stem(word: str) -> str:
