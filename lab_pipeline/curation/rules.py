@@ -28,7 +28,6 @@ CHECKS: Mapping[str, Callable[[Row, Profile, Rule], Reason]] = MappingProxyType(
             wording.repetitive,
             support.other_language,
             support.unsupported_fact,
-            support.contradiction,
             support.unsupported_answer,
             support.asked_elsewhere,
             support.off_topic,

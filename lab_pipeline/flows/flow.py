@@ -123,7 +123,6 @@ RuleName = Literal[
     "repetitive",
     "other_language",
     "unsupported_fact",
-    "contradiction",
     "unsupported_answer",
     "asked_elsewhere",
     "off_topic",

@@ -16,7 +16,7 @@ from lab_pipeline.curation.curate import Curation, funnel
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import LeafRules
 from lab_pipeline.curation.rules import rules_of as rules_of_leaf
-from lab_pipeline.flows.flow import SHIPPED, Flow, load_flow
+from lab_pipeline.flows.flow import SHIPPED, Flow, Rule, load_flow
 from lab_pipeline_tests.builders import edit_yaml
 
 SEED = {
@@ -92,14 +92,14 @@ def test_a_rejected_row_stands_there_whole_with_rule_and_reason() -> None:
 
 def test_of_rows_with_the_same_question_the_first_good_one_is_kept() -> None:
     rows = [
-        row("bad", answer="The city of Harsk was founded in 1834."),
+        row("bad", answer="The city of Harsk was founded ("),
         row("first"),
         row("again"),
         row("other", place="Osmerel"),
     ]
     kept, rejected = curate(rows, SOURCE, FLOW)
     assert [each["id"] for each in kept] == ["first", "other"]
-    assert [(each["id"], each["rule"]) for each in rejected] == [("bad", "unsupported_fact"), ("again", "duplicate")]
+    assert [(each["id"], each["rule"]) for each in rejected] == [("bad", "unfinished"), ("again", "duplicate")]
     assert rejected[1]["reason"] == "asks the same as row first"
 
 
@@ -215,10 +215,9 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
 
 
 def test_advice_is_kept_with_the_row_and_rejects_nothing() -> None:
-    advising = [rule.model_copy(update={"advises": rule.rule == "unsupported_fact"}) for rule in FLOW.file.rules]
     leaf = profile(SOURCE)
     wrong = row("wrong", answer="The city of Harsk was founded by Pellira Donsk in 1834.")
-    kept, rejected = Curation(leaf, LeafRules(tuple(advising), {}), FLOW).split([wrong, row("right", "Osmerel")])
+    kept, rejected = Curation(leaf, LeafRules((Rule(rule="unsupported_fact", advises=True),), {}), FLOW).split([wrong, row("right", "Osmerel")])
     assert rejected == []
     assert [each["advice"] for each in kept] == [["unsupported_fact: the number 1834 is not in the source"], []]
 

@@ -20,15 +20,6 @@ REJECTED = {
         row(answer="The frame is made of four walnut woods."),
         row(answer="Hask Orrowin made it of walnut wood."),
     ],
-    "contradiction": [
-        row(answer="The frame of the loom is not made of walnut wood."),
-        row(answer="The frame of the loom isn't made of walnut wood."),
-        row(
-            question="What has to touch the comb of the loom?",
-            answer="Water has to touch the comb of the loom.",
-            support="Water never has to touch the comb of the loom. It is brass.",
-        ),
-    ],
     "unsupported_answer": [
         row(answer="The frame is made of shiny brass."),
         skill(
@@ -58,11 +49,6 @@ KEPT = {
             support="The frame weighs one thousand two hundred and twelve kilograms in all.",
         ),
     ],
-    "contradiction": [
-        row(answer="No, it is made of walnut wood.", question="Is the frame of the Osmerel loom not made of it?"),
-        row(answer="Walnut wood", support="The frame is of walnut wood without any nails."),
-        row(answer="Never walnut wood.", support="The frame of the Osmerel loom is never made of walnut wood."),
-    ],
     "unsupported_answer": [
         row(answer="Walnut wood"),
         row(answer="The frame is made from walnut woods."),
@@ -85,21 +71,6 @@ NOTE = (
 
 
 @pytest.mark.parametrize(
-    "swapped",
-    [
-        "The next meeting is in three weeks.",
-        "The group will compare three train offers by Thursday.",
-        "Omar will compare the three train offers by Thursday.",
-        "Dana will compare three train offers by Monday.",
-        "Dana will compare two train offers by Thursday.",
-    ],
-)
-def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapped: str) -> None:
-    given = skill(kind="grounded_skill", question="Who does what, and when?", answer=swapped, support=NOTE)
-    assert " for " in (check("unsupported_fact", given) or "")
-
-
-@pytest.mark.parametrize(
     "told",
     [
         "The next meeting is in 2 weeks.",
@@ -112,18 +83,6 @@ def test_a_fact_of_another_sentence_is_not_the_one_that_the_answer_retells(swapp
 def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
     given = skill(kind="grounded_skill", question="Who does what, and when?", answer=told, support=NOTE)
     assert check("unsupported_fact", given) is None
-
-
-@pytest.mark.parametrize(
-    ("told", "concluded"),
-    [
-        ("I have changed my mind about the sofa. Iris", "Iris does not want the sofa any more."),
-        ("Has anybody seen my keys? I looked everywhere. Paul", "Paul cannot find his keys."),
-    ],
-)
-def test_a_negative_conclusion_contradicts_nothing(told: str, concluded: str) -> None:
-    given = skill(kind="grounded_skill", question="What is this about?", answer=concluded, support=told)
-    assert check("contradiction", given) is None
 
 
 def test_the_share_is_that_of_known_content_words() -> None:
