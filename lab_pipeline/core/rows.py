@@ -7,7 +7,7 @@ curated or rejected rows, and those become training rows. Each schema is checked
 from __future__ import annotations
 
 from types import NoneType
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 import pyarrow as pa
 
@@ -72,7 +72,21 @@ class Passage(TypedDict):
     """Headings above the passage, outermost first, joined by ' > '."""
     start: int
     end: int
-    """`start` and `end` are the span of the passage in the document's source text, in characters."""
+    """`start` and `end` are the span of the passage in the document's normalised text, in characters; in snapshots of releases
+    that froze no such text, in the source."""
+    text: str
+    place: NotRequired[str]
+    """Where people find it in the file, such as 'pages 3 to 4', 'slide 2' or 'line 12'; '' where the format has no such places.
+    Releases that froze no normalised text did not store it."""
+
+
+class FrozenDocument(TypedDict):
+    """A document as its reader found it: `text` is the normalised text, in which spans of passages count."""
+
+    path: str
+    commit: str
+    reader: str
+    """Name and version of the reader, such as 'markdown 1'."""
     text: str
 
 
@@ -88,6 +102,8 @@ class FrozenLeaf(TypedDict):
     """Seeds in use; held-out questions are left out."""
     passages: list[Passage]
     """Passages of the leaf's documents; empty for skills."""
+    documents: NotRequired[list[FrozenDocument]]
+    """The leaf's documents; empty for skills. Older releases did not store them."""
 
 
 class HeldoutQuestion(Question):

@@ -40,6 +40,7 @@ from lab_pipeline.defs.private_dagster import (
     InstigatorType,
 )
 from lab_pipeline.defs.resources import Lab
+from lab_pipeline.flows.choose import passage_budgets
 from lab_pipeline.instructions.plan import Backlog, backlog, plan_leaves
 from lab_pipeline.reports.status import HomeStatus
 from lab_pipeline.taxonomy.snapshot import current_snapshot
@@ -102,7 +103,7 @@ def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
 @_skips_on_lab_error
 def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunRequest | dg.SkipReason:
     home, settings = lab.home, lab.settings
-    state = taxonomy_state(home, settings)
+    state = taxonomy_state(home, settings, passage_budgets(home, settings).id)
     if run := _unfinished(context.instance, snapshot_taxonomy.name):
         return dg.SkipReason(f"run {run.run_id} is taking a snapshot already")
     if home.current_snapshot.exists():

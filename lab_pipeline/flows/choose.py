@@ -1,9 +1,14 @@
 """Choose the flow of each leaf, as the settings say."""
 
+from collections.abc import Callable
 from functools import cache
 
-from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import Flow, load_flow
+from lab_pipeline.models.base_model import model_identity, tokenizer_folder
+from lab_pipeline.taxonomy.documents.passages import Budget, Budgets, estimated_tokens
 from lab_pipeline.taxonomy.leaf import Kind
 
 
@@ -31,3 +36,30 @@ def flows_of_leaves(settings: Settings, kinds: dict[str, Kind]) -> dict[str, Flo
         fitting = [flow for flow in named if flow.kind == kind]
         chosen[leaf] = fitting[0] if fitting else load(default_flow(settings, kind), kind)
     return chosen
+
+
+def passage_budgets(home: Home, settings: Settings) -> Budgets:
+    """Return how long the passages of each knowledge leaf may be: the `passage_tokens` of its flow, counted by the tokenizer of
+    an embedded teacher, which is fetched when it is first needed, or estimated for a teacher behind an endpoint.
+
+    Raises:
+        FlowError: A flow named in the settings cannot be loaded.
+        ModelError: The embedded teacher is not installed, or its folder lacks a file.
+    """
+    counter = model_identity(settings.teacher.model) if isinstance(settings.teacher, EmbeddedTeacherSettings) else "estimated"
+    flows = {name: load_flow(name) for name in {default_flow(settings, "knowledge"), *settings.flows.leaves.values()}}
+    lengths = {name: flow.file.start.passage_tokens for name, flow in flows.items()}
+
+    @cache
+    def count() -> Callable[[str], int]:
+        if counter == "estimated":
+            return estimated_tokens
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(tokenizer_folder(home, settings.teacher.model) / "tokenizer.json"))
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+    def budget(leaf: str) -> Budget:
+        return Budget(flows_of_leaves(settings, {leaf: "knowledge"})[leaf].file.start.passage_tokens, count(), counter)
+
+    return Budgets(budget, digest([counter, lengths]))

@@ -31,6 +31,8 @@ class Start(_Section):
     each: Literal["sentence", "passage", "seed"]
     """Start a row from each sentence or passage of the leaf's documents (knowledge), or start as many rows as the leaf has
     seeds in use (skills). A prompt shows only the seeds that are drawn as examples."""
+    passage_tokens: int = Field(180, ge=30, le=100_000)
+    """Maximum length of a passage in tokens of the teacher's tokenizer; behind an endpoint, the number is estimated."""
     repeats: int = Field(1, ge=1, le=100)
     """Number of rows from each starting point. Examples are drawn anew for each repeat."""
     examples: int = Field(3, ge=1, le=20)

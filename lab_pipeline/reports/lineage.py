@@ -206,10 +206,11 @@ def _origin(home: Home, leaf: str, row: TrainingRow) -> RowLineage:
 
 def _span(passage: Passage | None) -> RowLineage:
     if passage is None:
-        return {"document": None, "document_commit": None, "span": None, "text": None}
+        return {"document": None, "document_commit": None, "place": None, "span": None, "text": None}
     return {
         "document": passage["document"],
         "document_commit": passage["commit"],
+        "place": passage.get("place") or None,
         "span": [passage["start"], passage["end"]],
         "text": passage["text"],
     }
@@ -231,7 +232,8 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         raise LabError(f"row {beginning}: {len(found) or 'no'} rows of a data set or a leaf have an id that begins so")
     path, number = found[0]
     row: RejectedRow = read_rows(path)[number]  # a curated row lacks rule and reason
-    span = None if row["span_start"] is None or row["span_end"] is None else [row["span_start"], row["span_end"]]
+    state = next(state for state in states if state.leaf == row["leaf"])
+    passage = next(passages_of(row, read_json(home.leaf_source(state.source))), None)
     review = review_of(reviews.get(row["leaf"], []), row["id"], row_text(row))
     return {
         "row": row["id"],
@@ -244,9 +246,7 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         "advice": advice_of(row),
         "leaf": row["leaf"],
         **{name: value for name, value in row.items() if name in _MADE_BY},
-        "document": row["document"],
-        "document_commit": row["document_commit"],
-        "span": span,
+        **_span(passage),
         "text": row["support"],
     }
 

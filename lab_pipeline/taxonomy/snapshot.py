@@ -14,15 +14,20 @@ from filelock import FileLock
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import SNAPSHOT_SCHEMA, FrozenLeaf, Passage, SnapshotRow
+from lab_pipeline.core.rows import SNAPSHOT_SCHEMA, FrozenLeaf, SnapshotRow
 from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_rows, write_json, write_rows
-from lab_pipeline.taxonomy.documents.passages import passages
-from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_documents, local_path
+from lab_pipeline.taxonomy.documents.blocks import DocumentError
+from lab_pipeline.taxonomy.documents.passages import Budgets, passages
+from lab_pipeline.taxonomy.documents.reading import Document, read_document
+from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_files, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
 from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
+
+
+_ESTIMATED = Budgets()
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ class Snapshot:
 
 
 def take_snapshot(
-    home: Home, settings: Settings, on_progress: Callable[[int, int, str], None] = lambda done, total, leaf: None
+    home: Home,
+    settings: Settings,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, leaf: None,
+    budgets: Budgets = _ESTIMATED,
 ) -> Snapshot:
     """Read the whole taxonomy, store rows, facts and frozen leaves in `home`, and make the result the current snapshot.
 
@@ -70,6 +78,7 @@ def take_snapshot(
 
     Args:
         on_progress: Called before each leaf with the number of leaves done, the number of all leaves, and the leaf's key.
+        budgets: How long the passages of each leaf may be.
 
     Raises:
         LabError: The taxonomy cannot be read, or has no leaf.
@@ -92,7 +101,7 @@ def take_snapshot(
         scans: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key), ledger, scans)
+            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key), ledger, scans, budgets)
             if not row["usable"] and key in earlier:
                 _keep_last_usable(row, earlier[key])
             rows.append(row)
@@ -101,7 +110,7 @@ def take_snapshot(
             taxonomy_commit=taxonomy.commit,
             taken_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             rows=rows,
-            state=whole_state(taxonomy.state, scans, refused_hosts(settings)),
+            state=whole_state(taxonomy.state, scans, refused_hosts(settings), budgets.id),
             branch=taxonomy.branch,
             notes=taxonomy.notes + notes,
             document_folders=sorted(scans),
@@ -168,7 +177,13 @@ def _reviews(taxonomy: Taxonomy, before: Snapshot | None) -> tuple[list[dict[str
 
 
 def _row(
-    home: Home, settings: Settings, taxonomy: Taxonomy, reading: LeafReading, ledger: Ledger, scans: dict[str, str]
+    home: Home,
+    settings: Settings,
+    taxonomy: Taxonomy,
+    reading: LeafReading,
+    ledger: Ledger,
+    scans: dict[str, str],
+    budgets: Budgets,
 ) -> SnapshotRow:
     """Return a leaf's snapshot row. If the leaf is usable, also record its seeds' roles and store its `FrozenLeaf` in the home.
 
@@ -184,10 +199,10 @@ def _row(
             used, held_out = split_seeds(leaf, ledger, settings.seed)
             if warning := _split_warning(used, held_out):
                 reading.report(leaf.seeds[0].line, warning, "warning")
-            frozen = _frozen(leaf, used, documents)
+            frozen = _frozen(leaf, used, documents, budgets)
     fingerprint = None
     if frozen:
-        fingerprint = digest({**frozen, "passages": [{**each, "commit": None} for each in frozen["passages"]]})
+        fingerprint = digest(_without_commits(frozen))
         if not home.leaf_source(fingerprint).exists():
             write_json(home.leaf_source(fingerprint), frozen)
     grounded = leaf is not None and leaf.kind == "grounded_skill"
@@ -225,8 +240,8 @@ def _keep_last_usable(row: SnapshotRow, earlier: SnapshotRow) -> None:
 
 def _documents(
     home: Home, settings: Settings, taxonomy: Taxonomy, leaf: Leaf, reading: LeafReading, scans: dict[str, str]
-) -> list[Passage]:
-    """Return the passages of a leaf's documents, an empty list for a skill; add what is wrong with the documents to `reading`.
+) -> list[Document]:
+    """Read a leaf's documents, none for a skill; add what is wrong with them and what their readers left out to `reading`.
 
     A plain folder outside the taxonomy is scanned before it is read, and the scan added to `scans`.
     """
@@ -240,16 +255,26 @@ def _documents(
         if allowed and local and not inside and leaf.document.commit == WORKTREE and str(local) not in scans:
             scans[str(local)] = scan(home, local)
         policy = settings.documents.model_copy(update={"allow_local": allowed})
-        documents = fetch_documents(leaf.document, taxonomy.folder, home.documents, policy, taxonomy.origin)
+        files, unread = fetch_files(leaf.document, taxonomy.folder, home.documents, policy, taxonomy.origin)
     except (LabError, OSError) as error:
         reading.report(leaf.document.line, str(error))
         return []
-    for document in documents:
-        reading.problems += sensitive_problems(document, refused_hosts(settings))
-    found = [passage for document in documents for passage in passages(document)]
-    if not found:
-        reading.report(leaf.document.line, "the documents hold no paragraph of text")
-    return found
+    if unread:
+        others = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        names = f"{', '.join(unread[:3])}{others}"
+        reading.report(leaf.document.line, f"no reader takes {names}, which match the patterns; left out", "warning")
+    documents: list[Document] = []
+    for file in files:
+        try:
+            document = read_document(file.path, file.commit, file.raw)
+        except DocumentError as error:
+            reading.problems.append(Problem(file.path, error.line, "error", error.message))
+            continue
+        reading.problems += [*left_out_problems(document), *sensitive_problems(document, refused_hosts(settings))]
+        documents.append(document)
+    if not any(document.blocks for document in documents):
+        reading.report(leaf.document.line, "the documents hold no text")
+    return documents
 
 
 def _split_warning(used: list[Seed], held_out: list[Seed]) -> str | None:
@@ -267,7 +292,7 @@ def _split_warning(used: list[Seed], held_out: list[Seed]) -> str | None:
     return None
 
 
-def _frozen(leaf: Leaf, used: list[Seed], documents: list[Passage]) -> FrozenLeaf:
+def _frozen(leaf: Leaf, used: list[Seed], documents: list[Document], budgets: Budgets) -> FrozenLeaf:
     return {
         "leaf": leaf.key,
         "kind": leaf.kind,
@@ -277,5 +302,15 @@ def _frozen(leaf: Leaf, used: list[Seed], documents: list[Passage]) -> FrozenLea
         "seeds": [
             {"question": seed.question, "answer": seed.answer, "context": seed.context, "asked": seed.asked} for seed in used
         ],
-        "passages": documents,
+        "passages": [passage for document in documents for passage in passages(document, budgets.of(leaf.key))],
+        "documents": [
+            {"path": document.path, "commit": document.commit, "reader": document.reader, "text": document.text}
+            for document in documents
+        ],
     }
+
+
+def _without_commits(frozen: FrozenLeaf) -> dict[str, object]:
+    """Return what the fingerprint of a leaf covers: a commit that changes none of its documents does not change it."""
+    parts = {name: [{**each, "commit": None} for each in frozen[name]] for name in ("passages", "documents")}
+    return {**frozen, **parts}

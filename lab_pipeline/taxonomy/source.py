@@ -58,23 +58,24 @@ def reads_git(settings: Settings) -> bool:
     return settings.taxonomy.ref is not None or is_remote(settings.taxonomy.path)
 
 
-def taxonomy_state(home: Home, settings: Settings) -> str:
+def taxonomy_state(home: Home, settings: Settings, budgets: str = "") -> str:
     """Return a hash of all that a snapshot would depend on; while it stays the same, so does the snapshot.
 
     It covers the commit of the ref or, for a folder, the `scan` of its files; the `scan` of each document folder outside the
-    taxonomy that the current snapshot names; and the `refused_hosts`. It is cheap, because no file is read or fetched.
+    taxonomy that the current snapshot names; the `refused_hosts`; and the id of the `Budgets` of passages. It is cheap, because no file is read or fetched.
 
     Raises:
         LabError: The taxonomy does not exist, cannot be reached, lacks the ref, or has too many files.
     """
     outside = read_json(home.current_snapshot).get("document_folders", []) if home.current_snapshot.exists() else []
     scans = {folder: scan(home, Path(folder)) for folder in outside}
-    return whole_state(_source_state(home, settings), scans, refused_hosts(settings))
+    return whole_state(_source_state(home, settings), scans, refused_hosts(settings), budgets)
 
 
-def whole_state(taxonomy: str, document_folders: dict[str, str], refused: list[str]) -> str:
-    """Return the `taxonomy_state` made of `Taxonomy.state`, the `scan` of each document folder by path, and `refused_hosts`."""
-    return digest([taxonomy, document_folders, *([refused] if refused else [])])
+def whole_state(taxonomy: str, document_folders: dict[str, str], refused: list[str], budgets: str) -> str:
+    """Return the `taxonomy_state` made of `Taxonomy.state`, the `scan` of each document folder by path, `refused_hosts` and the
+    id of the `Budgets`."""
+    return digest([taxonomy, document_folders, *([refused] if refused else []), *([budgets] if budgets else [])])
 
 
 def open_taxonomy(home: Home, settings: Settings) -> Taxonomy:

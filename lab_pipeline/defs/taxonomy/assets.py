@@ -5,6 +5,7 @@ from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
 from lab_pipeline.defs.metadata import column_schema, preview
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab, errors_as_failures
+from lab_pipeline.flows.choose import passage_budgets
 from lab_pipeline.reports.notifications import newly_quarantined, notify
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
 
@@ -25,7 +26,7 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             progress.advance(note=leaf)
 
         before = current_snapshot(home) if home.current_snapshot.exists() else None
-        snapshot = take_snapshot(home, settings, on_progress)
+        snapshot = take_snapshot(home, settings, on_progress, passage_budgets(home, settings))
     if news := newly_quarantined(before, snapshot):
         notify(settings, news, context.log.warning)
     register(context.instance, list(snapshot.usable))

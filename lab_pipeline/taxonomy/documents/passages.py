@@ -1,25 +1,54 @@
-"""Split Markdown into passages: plain text of the paragraphs under one heading, with their span in the source."""
+"""Split a document into passages: stretches of its normalised text below one heading, each within a budget of tokens."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from markdown_it import MarkdownIt
-
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, Passage
-from lab_pipeline.taxonomy.documents.repository import Document
+from lab_pipeline.taxonomy.documents.reading import Document
 from lab_pipeline.text.sentences import sentences
+from lab_pipeline.text.words import SPACELESS
 
-PASSAGE_WORDS = 120
-"""Maximum number of words in a passage; a longer paragraph is split between sentences. Only a single sentence may be longer."""
+_HEADING_SHARE = 0.25
+"""A heading with more than this share of the budget is no heading: it stands in a passage of its own, like a paragraph."""
+_JOINT = 2
+"""Tokens that the white space between two pieces may take, at most."""
+_TOKEN = re.compile(rf"[a-zA-Z]{{1,5}}|[{SPACELESS}]|[^\W\d_]{{1,2}}|\S")
+
+
+def estimated_tokens(text: str) -> int:
+    """Estimate the number of tokens of a text, where the teacher's tokenizer is not at hand; mostly too many rather than too few.
+
+    A token is taken to be up to five ASCII letters of a word, two letters of other alphabets, or one other character.
+    """
+    return len(_TOKEN.findall(text))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a passage may be: `tokens`, as counted by `count`; `counter` names what counts, for fingerprints."""
+
+    tokens: int = 180
+    count: Callable[[str], int] = estimated_tokens
+    counter: str = "estimated"
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The budget of each knowledge leaf, which its flow and the teacher's tokenizer give."""
+
+    of: Callable[[str], Budget] = lambda leaf: Budget()
+    """Returns the budget of a leaf, given by its key."""
+    id: str = ""
+    """Hash of all that the budgets depend on, by which a sensor sees that they changed."""
 
 
 def passages_of(row: GeneratedRow, source: FrozenLeaf) -> Iterator[Passage]:
     """Yield those passages of a leaf that a row was written from: they have the row's document and span, and hold its support.
 
-    The span alone is not enough, because all parts of a split paragraph have the same span. Skill rows give none.
+    Passages of older releases may share a span, so the span alone is not enough. Skill rows give none.
     """
     for passage in source["passages"]:
         span = (passage["document"], passage["start"], passage["end"])
@@ -27,75 +56,94 @@ def passages_of(row: GeneratedRow, source: FrozenLeaf) -> Iterator[Passage]:
             yield passage
 
 
-def passages(document: Document) -> list[Passage]:
-    """Split a Markdown document into passages in its order, each of up to `PASSAGE_WORDS` words below one heading.
+def passages(document: Document, budget: Budget) -> list[Passage]:
+    """Split a document into passages in its order; each is a stretch of the normalised text, and none is over the budget.
 
-    A passage's text is plain, without markup; headings are not part of it. Its span is that of whole lines in the source.
+    Whole blocks go into a passage while they fit and no heading comes between. A block that alone is over the budget is cut
+    between its lines, else its sentences, its words, and at last its characters. A heading with no text below it is a passage.
     """
-    # Count lines as Markdown does: str.splitlines would also split at form feeds and similar characters.
-    line_starts = [0, *(match.end() for match in re.finditer(r"\r\n?|\n", document.text)), len(document.text)]
-
     found: list[Passage] = []
-    pending: list[tuple[_Block, str]] = []
+    headings: dict[int, str] = {}
+    pending: list[_Piece] = []
 
-    def flush(heading: str) -> None:
+    def flush() -> None:
         if pending:
-            start = line_starts[pending[0][0].first_line]
-            end = line_starts[min(pending[-1][0].last_line, len(line_starts) - 1)]
-            text = " ".join(chunk for _, chunk in pending)
-            path, commit = document.path, document.commit
-            found.append(Passage(document=path, commit=commit, heading=heading, start=start, end=end, text=text))
+            start, end = pending[0].start, pending[-1].end
+            above = " > ".join(text for _, text in sorted(headings.items()))
+            places = dict.fromkeys(place for piece in pending if (place := piece.place))
+            found.append(
+                Passage(
+                    document=document.path,
+                    commit=document.commit,
+                    heading=above,
+                    start=start,
+                    end=end,
+                    text=document.text[start:end],
+                    place=_between(list(places)),
+                )
+            )
             pending.clear()
 
-    headings: dict[int, str] = {}
-    heading = ""
-    for block in _blocks(document.text):
-        if block.level:
-            flush(heading)
-            headings = {level: text for level, text in headings.items() if level < block.level} | {block.level: block.text}
-            heading = " > ".join(text for _, text in sorted(headings.items()))
+    blocks = list(zip(document.blocks, document.starts, strict=True))
+    for index, (block, start) in enumerate(blocks):
+        size = budget.count(block.text)
+        is_heading = block.kind == "heading" and size <= budget.tokens * _HEADING_SHARE
+        if is_heading:
+            flush()
+            headings = {level: text for level, text in headings.items() if level < block.level}
+            below = blocks[index + 1][0] if index + 1 < len(blocks) else None
+            if below is None or (below.kind == "heading" and below.level <= block.level):
+                pending.append(_Piece(start, start + len(block.text), size, document.place(block)))
+                flush()
+            headings[block.level] = block.text
             continue
-        for chunk in _chunks(block.text):
-            if sum(len(text.split()) for _, text in pending) + len(chunk.split()) > PASSAGE_WORDS:
-                flush(heading)
-            pending.append((block, chunk))
-    flush(heading)
+        for piece in _pieces(block.text, start, budget):
+            piece = _Piece(piece.start, piece.end, piece.tokens, document.place(block))
+            if pending and not _fits(document.text, [*pending, piece], budget):
+                flush()
+            pending.append(piece)
+    flush()
     return found
 
 
+def _between(places: list[str]) -> str:
+    """Return the places of a passage's first and last block in one: 'page 3' and 'page 4' give 'pages 3 to 4'."""
+    if len(places) < 2:
+        return "".join(places)
+    kind, _, first = places[0].rpartition(" ")
+    return f"{kind}s {first} to {places[-1].rpartition(' ')[2]}"
+
+
 @dataclass(frozen=True)
-class _Block:
-    level: int
-    """Level of a heading, or 0 for other text."""
-    first_line: int
-    last_line: int
-    text: str
+class _Piece:
+    start: int
+    end: int
+    tokens: int
+    place: str = ""
 
 
-def _blocks(markdown: str) -> list[_Block]:
-    blocks: list[_Block] = []
-    level, lines = 0, (0, 0)
-    for token in MarkdownIt("commonmark").enable("table").parse(markdown):
-        if token.type == "heading_open":
-            level = int(token.tag[1:])
-        elif token.type == "heading_close":
-            level = 0
-        lines = (token.map[0], token.map[1]) if token.map else lines
-        if token.type == "inline":
-            shown = [each for each in token.children or [] if each.type in ("text", "code_inline", "softbreak", "hardbreak")]
-            text = " ".join("".join(" " if each.type.endswith("break") else each.content for each in shown).split())
-            blocks += [_Block(level, *lines, text)] if text else []
-    return blocks
+def _fits(text: str, pieces: list[_Piece], budget: Budget) -> bool:
+    """Tell whether pieces fit into a passage together. The sum of their tokens mostly shows it without counting them again."""
+    if sum(piece.tokens + _JOINT for piece in pieces) <= budget.tokens:
+        return True
+    return budget.count(text[pieces[0].start : pieces[-1].end]) <= budget.tokens
 
 
-def _chunks(text: str) -> list[str]:
-    """Split a paragraph between sentences into chunks of at most `PASSAGE_WORDS` words; a longer sentence is one chunk."""
-    if len(text.split()) <= PASSAGE_WORDS:
-        return [text]
-    chunks: list[str] = []
-    for sentence in sentences(text):
-        if chunks and len(chunks[-1].split()) + len(sentence.split()) <= PASSAGE_WORDS:
-            chunks[-1] += " " + sentence
-        else:
-            chunks.append(sentence)
-    return chunks
+def _pieces(text: str, start: int, budget: Budget) -> Iterator[_Piece]:
+    """Cut a text that begins at `start` into pieces that are within the budget each, at the coarsest borders that do."""
+    size = budget.count(text)
+    if size <= budget.tokens or len(text) == 1:
+        yield _Piece(start, start + len(text), size)
+        return
+    parts = text.splitlines()
+    if len(parts) < 2:
+        parts = sentences(text)
+    if len(parts) < 2:
+        middle = text.find(" ", len(text) // 2, -1)
+        middle = middle if middle > 0 else len(text) // 2
+        parts = [text[:middle], text[middle:].lstrip()]
+    at = 0
+    for part in filter(None, map(str.strip, parts)):
+        at = text.index(part, at)
+        yield from _pieces(part, start + at, budget)
+        at += len(part)

@@ -1,8 +1,8 @@
-"""Read a leaf's documents from an untrusted git repository (see `lab_pipeline.core.git`) or a plain local folder."""
+"""Fetch the files of a leaf's documents from an untrusted git repository (see `lab_pipeline.core.git`) or a plain local folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,30 +12,30 @@ from lab_pipeline.config.settings import DocumentSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import Git, GitError, is_remote
 from lab_pipeline.core.storage import digest
+from lab_pipeline.taxonomy.documents.reading import is_readable, readable_endings
 from lab_pipeline.taxonomy.leaf import DocumentReference
 
 WORKTREE = "worktree"
 """Value of `document.commit` for a plain local folder, which is read as it is and pinned by a hash of its content."""
 
-READABLE = (".md", ".txt")
 MAX_DEEP_WILDCARDS = 3
 """Maximum number of '**' in a pattern: each multiplies the time that matching may take."""
 
 
 @dataclass(frozen=True)
-class Document:
-    """One text file of a document repository; bytes that are not UTF-8 become replacement characters."""
+class File:
+    """One file of a document repository."""
 
     path: str
     commit: str
     """Full commit id, or `worktree:<hash of the bytes>` for a plain folder."""
-    text: str
+    raw: bytes
 
 
-def fetch_documents(
+def fetch_files(
     reference: DocumentReference, taxonomy: Path, mirrors: Path, settings: DocumentSettings, origin: Path | None = None
-) -> list[Document]:
-    """Return the documents that `reference` names: the `READABLE` files that match its patterns, by path, without blank ones.
+) -> tuple[list[File], list[str]]:
+    """Return the files that `reference` names and a reader takes, by path, and the paths of those that no reader takes.
 
     A git repository is contacted only if its mirror lacks the commit.
 
@@ -47,8 +47,8 @@ def fetch_documents(
         origin: See `local_path`.
 
     Raises:
-        LabError: The repository is not allowed, cannot be reached, lacks the commit, or has no matching file; the text is
-            larger than `settings.max_megabytes`; or a pattern has too many '**'.
+        LabError: The repository is not allowed, cannot be reached, lacks the commit, or has no matching file that is readable;
+            the files are larger than `settings.max_megabytes`; or a pattern has too many '**'.
     """
     for pattern in reference.patterns:
         if pattern.count("**") > MAX_DEEP_WILDCARDS:
@@ -95,36 +95,51 @@ def local_path(repo: str, taxonomy: Path, origin: Path | None = None) -> Path | 
         raise LabError(f"document repository {repo} cannot be found: {error}") from None
 
 
-def _checked(reference: DocumentReference, documents: Iterable[Document], settings: DocumentSettings) -> list[Document]:
-    found, size = [], 0
-    for document in documents:
-        size += len(document.text)
+def _checked(
+    reference: DocumentReference, found: Iterable[File | str], settings: DocumentSettings
+) -> tuple[list[File], list[str]]:
+    files: list[File] = []
+    unread: list[str] = []
+    size = 0
+    for file in found:
+        if isinstance(file, str):
+            unread.append(file)
+            continue
+        size += len(file.raw)
         if size > settings.max_megabytes * 1_000_000:
-            raise LabError(f"more than documents.max_megabytes = {settings.max_megabytes} of text")
-        if document.text.strip():
-            found.append(document)
-    if not found:
+            raise LabError(f"more than documents.max_megabytes = {settings.max_megabytes} of documents")
+        files.append(file)
+    if not files:
+        others = f"; no reader takes {', '.join(unread[:3])}" if unread else ""
         raise LabError(
-            f"{reference.repo} at {reference.commit} has no readable file ({', '.join(READABLE)}) that matches "
-            f"{', '.join(reference.patterns)}"
+            f"{reference.repo} at {reference.commit} has no readable file ({readable_endings()}) that matches "
+            f"{', '.join(reference.patterns)}{others}"
         )
-    return found
+    return files, unread
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    return path.lower().endswith(READABLE) and glob.globmatch(path, list(patterns), flags=glob.GLOBSTAR)
+    return glob.globmatch(path, list(patterns), flags=glob.GLOBSTAR)
 
 
-def _read_folder(reference: DocumentReference, folder: Path) -> Iterable[Document]:
+def _read_folder(reference: DocumentReference, folder: Path) -> Iterator[File | str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and _matches(name, reference.patterns) and path.resolve().is_relative_to(folder):
-            raw = path.read_bytes()
-            yield Document(name, f"{WORKTREE}:{digest(raw.hex())}", raw.decode("utf-8", errors="replace"))
+            if is_readable(name):
+                raw = path.read_bytes()
+                yield File(name, f"{WORKTREE}:{digest(raw.hex())}", raw)
+            else:
+                yield name
 
 
-def _read_commit(reference: DocumentReference, git: Git, commit: str) -> Iterable[Document]:
-    blobs = [blob for blob in git.files(commit) if _matches(blob.path, reference.patterns)]
+def _read_commit(reference: DocumentReference, git: Git, commit: str) -> Iterator[File | str]:
+    matching = [blob for blob in git.files(commit) if _matches(blob.path, reference.patterns)]
+    blobs = [blob for blob in matching if is_readable(blob.path)]
+    yield from (_shown(blob.path) for blob in matching if not is_readable(blob.path))
     for blob, raw in zip(blobs, git.contents(blobs), strict=True):
-        path = blob.path.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
-        yield Document(path, commit, raw.decode("utf-8", errors="replace"))
+        yield File(_shown(blob.path), commit, raw)
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")

@@ -18,7 +18,8 @@ from stdnum import iban, luhn
 from stdnum.us import ssn
 
 from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
-from lab_pipeline.taxonomy.documents.repository import Document
+from lab_pipeline.taxonomy.documents.blocks import collapsed
+from lab_pipeline.taxonomy.documents.reading import Document
 from lab_pipeline.taxonomy.leaf import Problem
 
 ALLOWED = "pragma: allowlist secret"
@@ -32,7 +33,7 @@ _DETECTORS = (
 ).split()
 
 _PIECE, _OVERLAP = 2000, 400
-"""Long lines are searched in pieces of `_PIECE` characters that overlap by `_OVERLAP`: some detectors take quadratic time."""
+"""Long texts are searched in pieces of `_PIECE` characters that overlap by `_OVERLAP`: some detectors take quadratic time."""
 
 _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localhost|test)$", re.IGNORECASE)
 """Ends of e-mail addresses in domains reserved for examples (RFC 2606): these addresses are nobody's, and are not found."""
@@ -40,28 +41,29 @@ _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localho
 
 @dataclass(frozen=True)
 class SensitiveMatch:
-    """Line (1-based) and kind of a suspected secret or personal datum; the matched text is never kept."""
+    """Source line (1-based), place and kind of a suspected secret or personal datum; the matched text is never kept."""
 
     line: int
+    place: str
     kind: str
 
 
-def find_sensitive(text: str) -> list[SensitiveMatch]:
-    """Return line and kind of all that looks like a secret or personal data, sorted, each kind at most once for a line.
+def find_sensitive(document: Document) -> list[SensitiveMatch]:
+    """Return all that looks like a secret or personal data in what the teacher would be sent: the texts of a document's blocks.
 
-    Lines with the mark `ALLOWED` are skipped.
+    Each kind is returned at most once for a line, sorted by line. What stands on a line with the mark `ALLOWED` is skipped; of
+    what the source writes otherwise, such as a number over two lines, no line of its block may have the mark.
     """
-    from phonenumbers import PhoneNumberMatcher
-
-    lines = {number: line for number, line in enumerate(text.split("\n"), 1) if ALLOWED not in line}
-    found = set(_secrets(lines))
-    for number, line in lines.items():
-        if "+" in line and PhoneNumberMatcher(line, None).has_next():
-            found.add(SensitiveMatch(number, "a telephone number"))
-        for kind, pattern, is_valid in _PATTERNS if re.search(r"[@\d\"']", line) else ():
-            if any(is_valid(match.group()) for match in pattern.finditer(line)):
-                found.add(SensitiveMatch(number, kind))
-    return sorted(found, key=lambda each: (each.line, each.kind))
+    found = set()
+    ends = [*(block.line for block in document.blocks[1:]), len(document.lines) + 1]
+    for block, end in zip(document.blocks, ends, strict=True):
+        text = collapsed(block.text)
+        source = document.lines[block.line - 1 : max(end - 1, block.line)]
+        for kind, value in _sensitive_texts(text):
+            line = next((number for number, each in enumerate(source) if value in each), None)
+            if not any(ALLOWED in each for each in (source if line is None else [source[line]])):
+                found.add(SensitiveMatch(block.line + (line or 0), block.place, kind))
+    return sorted(found, key=lambda each: (each.line, each.place, each.kind))
 
 
 def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Problem]:
@@ -70,16 +72,28 @@ def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Probl
     Args:
         refused: The `refused_hosts`: if there are any, the problems are errors that name them, otherwise warnings.
     """
-    lines: dict[str, list[int]] = {}
-    for match in find_sensitive(document.text):
-        lines.setdefault(match.kind, []).append(match.line)
-    for kind, found in lines.items():
+    matches: dict[str, list[SensitiveMatch]] = {}
+    for match in find_sensitive(document):
+        matches.setdefault(match.kind, []).append(match)
+    for kind, found in matches.items():
         more = f" (and {len(found) - 1} more such lines)" if len(found) > 1 else ""
-        message = f"there seems to be {kind}{more}"
+        message = f"there seems to be {kind}{f' on {found[0].place}' if found[0].place else ''}{more}"
         if refused:
             message += f", which must not go to {', '.join(refused)} (documents.sensitive): "
             message += f"take it out, or mark the line with '{ALLOWED}'"
-        yield Problem(document.path, found[0], "error" if refused else "warning", message)
+        yield Problem(document.path, found[0].line, "error" if refused else "warning", message)
+
+
+def _sensitive_texts(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (kind, matched text) of all that looks like a secret or personal data in a text of one line."""
+    from phonenumbers import PhoneNumberMatcher
+
+    yield from _secrets(text)
+    if "+" in text:
+        yield from (("a telephone number", match.raw_string) for match in PhoneNumberMatcher(text, None))
+    if re.search(r"[@\d\"']", text):
+        for kind, pattern, is_valid in _PATTERNS:
+            yield from ((kind, match.group()) for match in pattern.finditer(text) if is_valid(match.group()))
 
 
 def refused_hosts(settings: Settings) -> list[str]:
@@ -102,15 +116,14 @@ def _is_near(host: str) -> bool:
         return "." not in host or host.casefold().endswith((".local", ".internal", ".localhost", ".svc"))
 
 
-def _secrets(lines: dict[int, str]) -> Iterator[SensitiveMatch]:
+def _secrets(text: str) -> Iterator[tuple[str, str]]:
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import transient_settings
 
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
-        for number, line in lines.items():
-            for start in range(0, max(len(line), 1), _PIECE - _OVERLAP):
-                for found in scan_line(line[start : start + _PIECE]):
-                    yield SensitiveMatch(number, f"a secret ({found.type})")
+        for start in range(0, max(len(text), 1), _PIECE - _OVERLAP):
+            for found in scan_line(text[start : start + _PIECE]):
+                yield f"a secret ({found.type})", found.secret_value or ""
 
 
 def _begins_with_iban(words: str) -> bool:

@@ -1,0 +1,144 @@
+"""Read Markdown: CommonMark with the tables, footnotes and strikethrough of GitHub, and the HTML that people put into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache, partial
+
+import yaml
+from lxml.html import defs
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.token import Token
+from mdit_py_plugins.footnote import footnote_plugin
+
+from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading, decoded
+from lab_pipeline.taxonomy.documents.html import blocks_of_html
+
+READER = "markdown 1"
+
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_TAG = re.compile(r"\s*</?([A-Za-z][\w-]*)")
+_ELEMENTS = defs.tags | {"bdi", "data", "dialog", "main", "picture", "search", "slot", "template"}
+"""The elements of HTML; the list of lxml 6 lacks some."""
+_NESTING = 60
+"""How deep lists, quotes and emphasis may be nested; markdown-it drops what is deeper than its limit, without a word."""
+
+
+def read(raw: bytes) -> Reading:
+    """Read a Markdown file. It is rendered as HTML, which `blocks_of_html` reads; each block keeps its line in the Markdown.
+
+    Front matter (YAML between two lines `---` at the beginning) is left out. A footnote stands after the block that refers to
+    it. What looks like a tag but is none of HTML's, such as `<hostname>`, is text.
+
+    Raises:
+        DocumentError: The bytes are no text (see `decoded`), or lists and quotes are nested too deeply.
+    """
+    text = decoded(raw)
+    left_out: list[LeftOut] = []
+    if front := _front_matter(text):
+        left_out.append(LeftOut("front matter", characters=len("".join(front.split()))))
+        text = "\n" * front.count("\n") + text[len(front) :]  # the lines below keep their numbers
+    tokens = _parser().parse(text)
+    for token in tokens:
+        if token.level >= _NESTING - 2:
+            raise DocumentError(f"lists or quotes are nested deeper than {_NESTING} levels", token.map[0] + 1 if token.map else 1)
+    found = blocks_of_html(_rendered(tokens))
+    blocks = sorted(found.blocks, key=partial(_order, _notes(tokens)))
+    return Reading(READER, blocks, [*left_out, *found.left_out])
+
+
+def _front_matter(text: str) -> str:
+    """Return the front matter with its marks; '' where there is none, as where the text begins with a thematic break."""
+    found = _FRONT_MATTER.match(text)
+    try:
+        return found.group() if found and isinstance(yaml.safe_load(found[1] or ""), dict | None) else ""
+    except (yaml.YAMLError, ValueError):
+        return ""
+
+
+@cache
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"maxNesting": _NESTING}).enable(["table", "strikethrough"]).use(
+        footnote_plugin, inline=False, move_to_end=False, always_match_refs=True
+    )
+    return parser
+
+
+def _notes(tokens: Sequence[Token]) -> list[tuple[range, int]]:
+    """Return the lines of each footnote, and the last line of the outermost block that refers to it."""
+    referred: dict[str, int] = {}
+    block_end = 0
+    for token in tokens:
+        if token.level == 0 and token.map:
+            block_end = token.map[1]
+        for child in token.children or ():
+            if child.type == "footnote_ref":
+                referred.setdefault(child.meta["label"], block_end)
+    opened = (token for token in tokens if token.type == "footnote_reference_open" and token.map)
+    return [
+        (range(token.map[0] + 1, token.map[1] + 1), referred[token.meta["label"]])
+        for token in opened
+        if token.map and token.meta["label"] in referred
+    ]
+
+
+def _order(notes: list[tuple[range, int]], block: Block) -> tuple[int, bool]:
+    """Return the key by which blocks are sorted: the line, but of a footnote the line that it is to stand behind."""
+    return next(((line, True) for lines, line in notes if block.line in lines), (block.line, False))
+
+
+def _rendered(tokens: Sequence[Token]) -> str:
+    """Render tokens as HTML in which each block stands on the same line as in the Markdown, so that its line number holds."""
+    parts: list[str] = []
+    line = 0
+    for token in tokens:
+        if token.map and token.nesting >= 0 and token.map[0] > line:
+            parts.append("\n" * (token.map[0] - line))
+            line = token.map[0]
+        if token.type == "html_block" and not _is_html(token.content):
+            part = f"<p>{escapeHtml(token.content)}</p>"
+        elif token.type == "html_block":
+            part = token.content
+        elif token.type == "inline":
+            part = "".join(map(_inline, token.children or ()))
+        elif token.type in ("fence", "code_block"):
+            # HTML drops the line break after <pre>, which stands for the line that opens the fence.
+            part = ("<pre>\n" if token.type == "fence" else "<pre>") + f"{escapeHtml(token.content)}</pre>"
+        elif token.type == "footnote_reference_open":
+            part = '<div role="doc-footnote">'
+        elif token.type == "footnote_reference_close":
+            part = "</div>"
+        elif token.hidden or not token.tag:  # the paragraph of an item in a tight list
+            part = " "
+        else:
+            start = f' start="{token.attrs["start"]}"' if "start" in token.attrs else ""
+            part = f"</{token.tag}>" if token.nesting < 0 else f"<{token.tag}{start}>"
+        parts.append(part)
+        line += part.count("\n")
+    return "".join(parts)
+
+
+def _inline(token: Token) -> str:
+    if token.type == "softbreak":
+        return "\n"
+    if token.type == "hardbreak":
+        return "<br>\n"
+    if token.type == "html_inline":
+        return token.content if _is_html(token.content) else escapeHtml(token.content)
+    if token.type == "image":
+        return f'<img alt="{escapeHtml("".join(child.content for child in token.children or ()))}">'
+    if token.type == "code_inline":
+        return f"<code>{escapeHtml(token.content)}</code>"
+    if token.type == "text":
+        return escapeHtml(token.content)
+    if token.tag and token.tag != "a":
+        return f"</{token.tag}>" if token.nesting < 0 else f"<{token.tag}>"
+    return ""
+
+
+def _is_html(tag: str) -> bool:
+    """Tell whether a piece of HTML begins with a tag that HTML has, a comment or the like, and not with a word in '<>'."""
+    found = _TAG.match(tag)
+    return not found or found[1].lower() in _ELEMENTS
