@@ -1,0 +1,256 @@
+"""Read PDF with pdfium: headings, paragraphs and list items in reading order, without running headers and page numbers.
+
+A PDF says where each character stands, not what it belongs to. Lines, columns, paragraphs and headings are concluded from
+positions and sizes (`pdf_layout`). Tables are not told from other text: the words of each row come from left to right.
+Text that is drawn but invisible is kept, because OCR puts its text so over a scan.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import re
+import threading
+import unicodedata
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lab_pipeline.taxonomy.documents.blocks import DocumentError, LeftOut, Reading
+from lab_pipeline.taxonomy.documents.pdf_layout import Page, Segment, blocks_of, without_repeated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READER = "pdf 1"
+
+MAX_BYTES = 100_000_000
+MAX_PAGES = 5_000
+MAX_PAGE_CHARACTERS = 200_000
+"""A densely printed newspaper page has about 50,000."""
+MAX_CHARACTERS = 20_000_000
+"""Maximum number of characters of a document, which take about two minutes."""
+MAX_UNFOLDED_BYTES = 200_000_000
+"""Maximum size of all streams after decompression. One stream may grow 1000-fold, and pdfium would unfold it in memory."""
+
+_PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
+_LINK, _POPUP = 2, 16  # subtypes of annotations that show no text of their own
+_IMAGE, _FORM = 3, 5  # kinds of page objects
+_MAX_OBJECTS = 10_000
+_LOCK = threading.Lock()  # pdfium must not be called by two threads at once
+_BOLD = re.compile(rb"bold|black|heavy|demi|cmbx", re.IGNORECASE)
+_PRESENTATION_FORMS = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
+_UNREADABLE = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\ue000-\uf8ff\ufffd-\uffff]")
+
+
+def read(raw: bytes) -> Reading:
+    """Read a PDF file.
+
+    Raises:
+        DocumentError: The file is no PDF or damaged, has a password, has no text because it is a scan, or is too large.
+    """
+    if len(raw) > MAX_BYTES:
+        raise DocumentError(f"is larger than {MAX_BYTES // 1_000_000} MB")
+    _check_streams(raw)
+    with _LOCK:
+        pages, left_out = _pages(raw)
+    if not any(page.segments for page in pages):
+        raise DocumentError("has no text: it is a scan; run OCR over it first")
+    pages, characters = without_repeated(pages)
+    if characters:
+        left_out.append(LeftOut("headers, footers and numbers of pages", characters=characters))
+    return Reading(READER, blocks_of(pages), left_out)
+
+
+def _check_streams(raw: bytes) -> None:
+    """Raise for streams that unfold to too much; they are unfolded piece by piece, and nothing is kept.
+
+    Streams that are encrypted or in another compression than Flate are not looked into.
+    """
+    total = 0
+    for match in re.finditer(rb"(?<!end)stream\r?\n", raw):
+        inflater, data = zlib.decompressobj(), raw[match.end() : match.end() + 65536]
+        at = match.end() + len(data)
+        beginning = b""
+        try:
+            while data and not inflater.eof:
+                piece = inflater.decompress(data, 1_000_000)
+                beginning = beginning or piece[:65536]
+                total += len(piece)
+                if total > MAX_UNFOLDED_BYTES:
+                    raise DocumentError(f"unfolds to more than {MAX_UNFOLDED_BYTES // 1_000_000} MB")
+                data = inflater.unconsumed_tail
+                if not data:
+                    data = raw[at : at + 65536]
+                    at += len(data)
+        except zlib.error:
+            pass  # not in this compression, or damaged: what was unfolded before has been counted
+        if _inflates(beginning):
+            raise DocumentError("has a stream that is compressed twice")
+
+
+def _inflates(data: bytes) -> bool:
+    try:
+        return len(zlib.decompressobj().decompress(data, 1000)) == 1000
+    except zlib.error:
+        return False
+
+
+def _pages(raw: bytes) -> tuple[list[Page], list[LeftOut]]:
+    """Return the text of each page, and what of the pages is no text. All of pdfium is closed again."""
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(raw)
+    except pypdfium2.PdfiumError as error:
+        if error.err_code == _PASSWORD_ERROR:
+            raise DocumentError("is protected by a password; save it without one") from None
+        raise DocumentError("is not a PDF file, or is damaged") from None
+    pages, left_out, totals = [], [], Counter[str]()
+    with document:
+        if len(document) > MAX_PAGES:
+            raise DocumentError(f"has more than {MAX_PAGES} pages; split it")
+        for number in range(1, len(document) + 1):
+            try:
+                page = document[number - 1]
+                try:
+                    segments, has_picture = _read_page(page, totals)
+                finally:
+                    page.close()  # with its text
+            except pypdfium2.PdfiumError:
+                raise DocumentError(f"is damaged: page {number} cannot be read") from None
+            pages.append(Page(f"page {number}", segments))
+            if has_picture and not segments:
+                left_out.append(LeftOut(f"page {number} is a picture without text (a scan)", place=f"page {number}"))
+            if totals["read"] > MAX_CHARACTERS:
+                raise DocumentError(f"has more than {MAX_CHARACTERS} characters; split it")
+    for name in ("letters that the file does not name", "characters of turned text", "characters on overfull pages"):
+        if totals[name]:
+            left_out.append(LeftOut(f"{totals[name]} {name}", characters=totals[name]))
+    if totals["annotations"]:
+        left_out.append(LeftOut(f"{totals['annotations']} annotations or form fields"))
+    return pages, left_out
+
+
+def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
+    """Return a page's segments and whether it has pictures; add to `totals` what is left out of it."""
+    import pypdfium2.raw as pdfium
+
+    left, bottom, right, top = page.get_bbox()
+    text = page.get_textpage()
+    count = text.count_chars()
+    totals["characters on overfull pages"] += max(0, count - MAX_PAGE_CHARACTERS)
+    totals["read"] += count
+    found = list(_characters(text, min(count, MAX_PAGE_CHARACTERS)))
+    turns = Counter(each.turn for each in found if each.text != " ")
+    turn = turns.most_common(1)[0][0] if turns else 0
+    shown = []
+    for each in found:
+        box = each.box
+        if box[2] <= left or box[0] >= right or box[3] <= bottom or box[1] >= top:
+            continue  # beside the page, so nobody sees it
+        if each.turn != turn:
+            totals["characters of turned text"] += each.text != " "
+        elif not each.text:
+            totals["letters that the file does not name"] += 1
+        else:
+            shown.append(each._replace(box=_turned(box, turn)))
+    for number in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_OBJECTS)):
+        annotation = pdfium.FPDFPage_GetAnnot(page, number)
+        if annotation:
+            totals["annotations"] += pdfium.FPDFAnnot_GetSubtype(annotation) not in (_LINK, _POPUP)
+            pdfium.FPDFPage_CloseAnnot(annotation)
+    objects = (pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS)))
+    has_picture = not shown and any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
+    return list(_segments(shown)), has_picture
+
+
+class _Character(NamedTuple):
+    text: str
+    """Empty if the file does not say which letter it is."""
+    box: tuple[float, float, float, float]
+    """Left, bottom, right, top."""
+    size: float
+    bold: bool
+    turn: int
+    """Degrees counter-clockwise, 0 for upright."""
+
+
+def _characters(text: Any, count: int) -> Iterator[_Character]:
+    """Yield the characters of a page; a generated one, such as a space that is but a gap, has the style of the one before."""
+    import pypdfium2.raw as pdfium
+
+    box, matrix = pdfium.FS_RECTF(), pdfium.FS_MATRIX()
+    name, flags = ctypes.create_string_buffer(200), ctypes.c_int()
+    drawn, size, bold, turn = 0, 1.0, False, 0
+    for index in range(count):
+        code = pdfium.FPDFText_GetUnicode(text, index)
+        pdfium.FPDFText_GetLooseCharBox(text, index, box)
+        generated = pdfium.FPDFText_IsGenerated(text, index) == 1
+        address = 0 if generated else ctypes.cast(pdfium.FPDFText_GetTextObject(text, index), ctypes.c_void_p).value or 0
+        if address and address != drawn:  # all characters of one text object have one style
+            drawn = address
+            pdfium.FPDFText_GetMatrix(text, index, matrix)
+            size = pdfium.FPDFText_GetFontSize(text, index) * math.hypot(matrix.c, matrix.d)
+            turn = round(math.degrees(math.atan2(matrix.b, matrix.a)) / 15) * 15 % 360
+            name.value = b""
+            pdfium.FPDFText_GetFontInfo(text, index, name, len(name), flags)
+            bold = bool(_BOLD.search(name.value))
+        if code in (2, 0xFFFE):  # pdfium's mark of a hyphen at the end of a line
+            letter = "-"
+        elif code in (9, 10, 13, 32, 0xA0):
+            letter = " "
+        else:
+            letter = _UNREADABLE.sub("", chr(code)) if code < 0x110000 else ""
+        corners = (box.left, box.bottom, box.right, box.top)
+        if (generated and not letter) or not all(map(math.isfinite, (size, *corners))):
+            continue
+        yield _Character(letter, corners, size, bold, turn)
+
+
+def _turned(box: tuple[float, float, float, float], turn: int) -> tuple[float, float, float, float]:
+    """Return the box that a box on a page becomes when the page is turned so that its text stands upright."""
+    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    x = [a * cos + b * sin for a in box[::2] for b in box[1::2]]
+    y = [b * cos - a * sin for a in box[::2] for b in box[1::2]]
+    return min(x), min(y), max(x), max(y)
+
+
+def _segments(characters: list[_Character]) -> Iterator[Segment]:
+    """Join characters to segments: those that follow each other on one line, without a gap wider than their size."""
+    run: list[_Character] = []
+    for each in characters:
+        if each.text == " ":
+            if run and run[-1].text != " ":
+                run.append(each._replace(box=run[-1].box))
+            continue
+        if run and not _follows(run[-1], each):
+            yield _segment(run)
+            run = []
+        run.append(each)
+    if run:
+        yield _segment(run)
+
+
+def _follows(before: _Character, after: _Character) -> bool:
+    """Tell whether a character stands on the same line as the one before, as also an exponent does, and near it."""
+    apart = max(after.box[0] - before.box[2], before.box[0] - after.box[2])
+    middles = (before.box[1] + before.box[3]) / 2, (after.box[1] + after.box[3]) / 2
+    size = max(before.size, after.size)
+    return abs(middles[0] - middles[1]) < 0.6 * size and apart < size
+
+
+def _segment(run: list[_Character]) -> Segment:
+    text = _PRESENTATION_FORMS.sub(lambda form: unicodedata.normalize("NFKC", form.group()), "".join(each.text for each in run))
+    sizes = Counter(round(each.size * 2) / 2 for each in run)
+    size = max(sizes, key=lambda each: (sizes[each], each))
+    main = [each.box for each in run if round(each.size * 2) / 2 == size]
+    return Segment(
+        text.strip(),
+        left=min(each.box[0] for each in run),
+        right=max(each.box[2] for each in run),
+        bottom=min(box[1] for box in main),
+        top=max(box[3] for box in main),
+        size=size,
+        bold=sum(each.bold for each in run) > 0.9 * len(run),
+    )
