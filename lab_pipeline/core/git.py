@@ -16,12 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from lab_pipeline.core.errors import LabError
 
 _PASSED_ON = ("PATH", "HOME", "SSH_AUTH_SOCK", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
 """Environment variables passed on to git; they say where programs, keys and proxies are."""
+
+_FULL_ID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_ABBREVIATED_ID = re.compile("[0-9a-fA-F]{4,64}")
 
 _MOST_LISTED = 1 << 24
 """Maximum bytes of a commit's list of files (about 150,000 files): a few kilobytes of nested trees can list billions."""
@@ -51,6 +54,7 @@ class Blob:
     """Path in the commit's tree, which may be hostile, as with `..`; bytes that are not UTF-8 are surrogate-escaped."""
     id: str
     size: int
+    """0 if a partial clone lacks the content; reading it then is an error."""
 
 
 def is_remote(address: str) -> bool:
@@ -70,7 +74,8 @@ def is_remote(address: str) -> bool:
     if url.scheme in ("https", "ssh"):
         return True
     if "://" in address or "::" in address:
-        raise GitError(f"{address} uses a transport that is not allowed; use https, ssh, or a path")
+        here = f", here {unquote(url.path)}" if url.scheme == "file" else ""
+        raise GitError(f"{address} uses a transport that is not allowed; use https, ssh, or a path{here}")
     user, at, path = address.partition("@")
     return bool(at) and ":" in path and "/" not in user
 
@@ -157,13 +162,35 @@ class Git:
                 raise GitError(f"git {arguments[0]} failed: {message[:300] or f'exit {process.returncode}'}")
 
     def commit(self, name: str) -> str | None:
-        """Resolve a commit id or ref of the mirror to a full commit id; None if the mirror lacks it, or git fails."""
-        if not self.mirror.exists() or name.startswith("-"):
+        """Resolve a commit id, full or abbreviated, to the full id; None if the mirror lacks it, or git fails.
+
+        Raises:
+            GitError: Several commits begin with the id; or the name is that of a branch or tag of the repository.
+        """
+        if not self.mirror.exists():
             return None
-        try:
-            return self("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
-        except GitError:
-            return None
+        if _ABBREVIATED_ID.fullmatch(name):
+            with suppress(GitError):
+                return self("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+            if alike := self._commits_that_begin_with(name):
+                raise GitError(f"{name} is the beginning of several commit ids; write one of them in full: {', '.join(alike)}")
+        if not _FULL_ID.fullmatch(name):
+            tip = None
+            with suppress(GitError):  # out of reach, which the caller notices by fetching
+                tip = self.tip(name)
+            if tip:
+                kind = "tag" if tip.name.startswith("refs/tags/") else "branch"
+                raise GitError(f"{name} is a {kind} of {self.address}, which may move; write the commit's id, now {tip.id}")
+        return None
+
+    def _commits_that_begin_with(self, name: str) -> list[str]:
+        """List the first few of the commits whose ids begin with `name`."""
+        with suppress(GitError):
+            ids = self("rev-parse", f"--disambiguate={name}").split()[:100]
+            with self._output(("cat-file", "--batch-check"), b"\n".join([*ids, b""])) as output:
+                found = output.read().decode().splitlines()
+            return [line.split()[0] for line in found if line.split()[1] == "commit"][:5]
+        return []
 
     def tip(self, ref: str) -> Tip | None:
         """Ask the repository at `address`, not the mirror, what `ref` resolves to; None if it has no such ref.
@@ -173,7 +200,7 @@ class Git:
         Raises:
             GitError: The repository cannot be reached in time.
         """
-        if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", ref):
+        if _FULL_ID.fullmatch(ref):
             return Tip("", ref, ref)
         options = ["--symref", *self._other_end, "--end-of-options"]
         found, targets = {}, {}
@@ -191,41 +218,90 @@ class Git:
     def fetch(self, refspec: str) -> None:
         """Fetch `refspec` from the repository at `address` into the mirror, which is created if missing.
 
+        A local partial clone has not all content that a fetch would send. Its objects are not copied: the mirror refers to
+        them, so that what the clone has can be read as long as it is there.
+
         Raises:
             GitError: The repository cannot be reached in time, or lacks the ref.
         """
         self.mirror.parent.mkdir(parents=True, exist_ok=True)
-        self("init", "--quiet", "--bare", str(self.mirror))  # also repairs a mirror whose creation was interrupted
-        options = ["--quiet", "--no-recurse-submodules", "--no-tags", *self._other_end, "--end-of-options"]
-        self("fetch", *options, self.address, refspec)
-
-    def descends(self, commit: str, ancestor: str) -> bool:
-        """Tell whether `ancestor` is an ancestor of `commit`, or the same commit; False if the mirror lacks one of them."""
+        made = (self.mirror / "HEAD").exists()  # git refuses to give an existing mirror a format
+        # also repairs a mirror whose creation was interrupted
+        self("init", "--quiet", "--bare", *([] if made else [f"--object-format={self._object_format()}"]), str(self.mirror))
+        if objects := self._partial_objects():
+            self._borrowed.write_text(f"{objects}\n", encoding="utf-8")
+            return
+        options = ["--quiet", "--no-recurse-submodules", "--no-tags", "--update-shallow", *self._other_end, "--end-of-options"]
         try:
-            return self("merge-base", ancestor, commit).decode().strip() == ancestor
-        except GitError:  # no common ancestor, or one of them is gone
-            return False
+            self("fetch", *options, self.address, refspec)
+        except GitError as error:
+            raise self._explained(error) from None
+
+    def _explained(self, error: GitError) -> GitError:
+        """Say what to do where git's own message on a failed fetch does not."""
+        if "promisor" in str(error):
+            return GitError(f"{self.address} is a partial clone that lacks files; name a complete clone")
+        if "mismatched algorithms" in str(error):
+            return GitError(f"{self.mirror} has another object format than {self.address}; remove this folder to fetch anew")
+        return error
+
+    def _object_format(self) -> str:
+        """Ask the repository at `address` for the hash by which it names objects."""
+        listed = self("ls-remote", *self._other_end, "--end-of-options", self.address)
+        return "sha256" if re.match(b"[0-9a-f]{64}\t", listed) else "sha1"
+
+    @property
+    def _borrowed(self) -> Path:
+        return self.mirror / "objects" / "info" / "alternates"
+
+    def _partial_objects(self) -> Path | None:
+        """Return the object folder of the repository at `address` if it is a local partial clone, else None."""
+        for objects in (Path(self.address, ".git", "objects"), Path(self.address, "objects")):
+            if self._other_end and any((objects / "pack").glob("*.promisor")):
+                return objects.resolve()
+        return None
+
+    def rewritten(self, commit: str, before: str) -> bool:
+        """Tell whether `before` is no ancestor of `commit`, as after a forced push.
+
+        Where the mirror lacks a part of the history, as one of a shallow clone does, nothing can be told: False.
+        """
+        with suppress(GitError):  # no common ancestor, or one of them is gone
+            if self("merge-base", before, commit).decode().strip() == before:
+                return False
+        return not ((self.mirror / "shallow").exists() or self._borrowed.exists())
 
     def files(self, commit: str) -> list[Blob]:
         """List the regular files of a commit at any depth, in git's order; symbolic links and submodules are skipped.
 
         Raises:
-            GitError: The commit lists too many files, or the mirror is damaged.
+            GitError: The commit lists too many files, or folders are missing.
         """
         found = []
         for entry in self("ls-tree", "-r", "-z", "-l", commit, limit=_MOST_LISTED).split(b"\0"):
             head, _, path = entry.partition(b"\t")
             if head.startswith(b"100"):
                 _, _, blob, size = head.split()
-                if not size.isdigit():
-                    raise GitError(f"{self.mirror} is damaged; remove this folder, and it is fetched again")
-                found.append(Blob(os.fsdecode(path), blob.decode(), int(size)))
+                found.append(Blob(os.fsdecode(path), blob.decode(), int(size) if size.isdigit() else 0))
         return found
 
     def contents(self, blobs: list[Blob]) -> Iterator[bytes]:
-        """Yield the content of each blob in the given order, all read from one git process."""
+        """Yield the content of each blob in the given order, all read from one git process.
+
+        Raises:
+            GitError: The content of a blob is missing.
+        """
         with self._output(("cat-file", "--batch"), "".join(f"{blob.id}\n" for blob in blobs).encode()) as output:
             for blob in blobs:
-                output.readline()  # git's header: id, type, size
+                if not output.readline().endswith(b" %d\n" % blob.size):  # git's header: id, type, size
+                    raise self._missing(blob)
                 yield output.read(blob.size)
                 output.readline()
+
+    def _missing(self, blob: Blob) -> GitError:
+        if self._borrowed.exists():
+            return GitError(
+                f"{self.address} is a partial clone that lacks the content of {blob.path!r}; get all content with "
+                f"`git -C {self.address} fetch --refetch --no-filter`, or name a complete clone"
+            )
+        return GitError(f"{self.mirror} is damaged; remove this folder, and it is fetched again")

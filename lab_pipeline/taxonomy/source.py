@@ -22,6 +22,7 @@ from lab_pipeline.core.git import Blob, Git, GitError, Tip, is_remote
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, read_json, written_whole
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts
+from lab_pipeline.taxonomy.leaf import QNA
 
 REACH_SECONDS = 20
 """Maximum number of seconds to ask a repository what its ref resolves to."""
@@ -95,7 +96,7 @@ def _open_folder(home: Home, settings: Settings) -> Taxonomy:
     state = _source_state(home, settings)
     folder = Path(settings.taxonomy.path).resolve()
     commit, branch = _user_git(folder, "rev-parse", "HEAD"), _user_git(folder, "symbolic-ref", "--short", "HEAD")
-    notes = _notes(home, branch, commit, lambda before: _user_git(folder, "merge-base", before, "HEAD") == before)
+    notes = _notes(home, branch, commit, lambda before: _rewritten(folder, before)) + _sparse_notes(folder)
     changes = "+changes" if commit and _user_git(folder, "status", "--porcelain", "--", ".") else ""
     return Taxonomy(folder, commit + changes, branch, state, False, None, notes)
 
@@ -116,7 +117,7 @@ def _open_ref(home: Home, settings: Settings) -> Taxonomy:
         if commit is None:
             raise LabError(f"{source.path}: {tip.branch} moved while it was fetched; run again")
         folder = _export(home, settings, git, commit)
-    notes = _notes(home, tip.branch, commit, lambda before: git.descends(commit, before))
+    notes = _notes(home, tip.branch, commit, lambda before: git.rewritten(commit, before))
     origin = None if is_remote(source.path) else Path(source.path)
     return Taxonomy(folder, commit, tip.branch, tip.id, True, origin, notes)
 
@@ -181,19 +182,33 @@ def _source_state(home: Home, settings: Settings) -> str:
 
 
 def _unreachable(settings: Settings, error: GitError) -> LabError:
-    return LabError(
-        f"the taxonomy {settings.taxonomy.path} cannot be reached: {error}; check taxonomy.path in settings.yaml, the network, "
-        "and that git may read it without asking (ssh key, ~/.netrc)"
-    )
+    path = settings.taxonomy.path
+    remote = ", the network, and that git may read it without asking (ssh key, ~/.netrc)" if is_remote(path) else ""
+    return LabError(f"the taxonomy {path} cannot be reached: {error}; check taxonomy.path in settings.yaml{remote}")
 
 
-def _notes(home: Home, branch: str, commit: str, descends_from: Callable[[str], bool]) -> list[str]:
+def _rewritten(folder: Path, before: str) -> bool:
+    """Tell whether the commit `before` is no ancestor of HEAD; False in a shallow clone, whose history is not known."""
+    descends = _user_git(folder, "merge-base", before, "HEAD") == before
+    return not descends and _user_git(folder, "rev-parse", "--is-shallow-repository") != "true"
+
+
+def _sparse_notes(folder: Path) -> list[str]:
+    """Return a note if a sparse checkout keeps leaves out of the folder; else no note."""
+    tracked = _user_git(folder, "ls-files", "-t", "--", f"*/{QNA}").splitlines()
+    absent = [line for line in tracked if line.startswith("S ") and not Path(folder, line[2:]).exists()]
+    if not absent:
+        return []
+    return [f"the sparse checkout leaves out {len(absent)} of {len(tracked)} leaves (`git sparse-checkout disable` brings all)"]
+
+
+def _notes(home: Home, branch: str, commit: str, rewritten: Callable[[str], bool]) -> list[str]:
     """Return a note if the branch was switched, or its history rewritten, since the current snapshot; else no note."""
     before = read_json(home.current_snapshot) if home.current_snapshot.exists() else {}
     branch_before, commit_before = before.get("branch", ""), before.get("taxonomy_commit", "").removesuffix("+changes")
     if branch_before and branch and branch_before != branch:
         return [f"the taxonomy was switched from {branch_before} to {branch}"]
-    if commit and commit_before and not descends_from(commit_before):
+    if commit and commit_before and rewritten(commit_before):
         return [
             f"the history of {branch or 'the taxonomy'} was rewritten (forced push, amended commit or reset): "
             f"{commit_before[:12]}, the last one read, is no ancestor of {commit[:12]}"

@@ -329,7 +329,7 @@ def test_a_broken_leaf_is_quarantined_and_the_rest_stays_usable(tmp_path, key):
         ({"repo": "https://[::1", "commit": "abc"}, "is no address"),
         ({"repo": "loop"}, "cannot be found"),
         ({"repo": "x" * 5000, "commit": "abc"}, "too long"),
-        ({"commit": "0" * 40}, "git fetch failed"),
+        ({"commit": "0" * 40}, "git ls-remote failed"),
         ({"patterns": ["none.md"]}, "no readable file"),
         ({"patterns": ["headings.md"]}, "no paragraph of text"),
     ],

@@ -219,7 +219,7 @@ def test_a_folder_that_is_no_repository_is_a_problem_that_says_so(tmp_path):
 
 def test_a_server_that_refuses_is_a_problem_that_says_so(tmp_path):
     said = refusal(tmp_path, "https://127.0.0.1:1/docs.git", "0" * 40, timeout_seconds=20)
-    assert said.startswith("git fetch failed: fatal: unable to access 'https://127.0.0.1:1/docs.git/'")
+    assert said.startswith("git ls-remote failed: fatal: unable to access 'https://127.0.0.1:1/docs.git/'")
 
 
 def test_git_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
