@@ -8,7 +8,6 @@ from lab_pipeline.core.rows import Passage
 from lab_pipeline.taxonomy.documents.blocks import visible
 from lab_pipeline.taxonomy.documents.passages import Budget, estimated_tokens, passages
 from lab_pipeline.taxonomy.documents.reading import Document, read_document
-from lab_pipeline_tests.builders import SMALL
 
 
 def read(text: str, name: str = "guide.md") -> Document:
@@ -158,9 +157,9 @@ def test_any_text_can_be_cut(text):
         assert passage["start"] < passage["end"]
 
 
-def test_the_estimate_is_seldom_lower_than_a_real_tokenizer_counts():
+def test_the_estimate_is_seldom_lower_than_a_real_tokenizer_counts(tiny_model):
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(SMALL / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
     for text in ("The harbour opens at six, and Ilse keeps three keys of it.", "x = harbour(3, gate='north')\n", "1,204.5 m²"):
         assert estimated_tokens(text) >= 0.8 * len(tokenizer.encode(text).ids)
