@@ -18,14 +18,13 @@ from lab_pipeline.core.rows import SNAPSHOT_SCHEMA, FrozenLeaf, SnapshotRow
 from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.documents.blocks import DocumentError
 from lab_pipeline.taxonomy.documents.passages import Budgets, passages
-from lab_pipeline.taxonomy.documents.reading import Document, read_document
+from lab_pipeline.taxonomy.documents.reading import Document, left_out_problems, read_document
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_files, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
 from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
-
 
 _ESTIMATED = Budgets()
 
@@ -272,8 +271,8 @@ def _documents(
             continue
         reading.problems += [*left_out_problems(document), *sensitive_problems(document, refused_hosts(settings))]
         documents.append(document)
-    if not any(document.blocks for document in documents):
-        reading.report(leaf.document.line, "the documents hold no text")
+    if not any(block.kind != "heading" for document in documents for block in document.blocks):
+        reading.report(leaf.document.line, "the documents hold no paragraph of text")
     return documents
 
 

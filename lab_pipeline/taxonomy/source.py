@@ -63,7 +63,8 @@ def taxonomy_state(home: Home, settings: Settings, budgets: str = "") -> str:
     """Return a hash of all that a snapshot would depend on; while it stays the same, so does the snapshot.
 
     It covers the commit of the ref or, for a folder, the `scan` of its files; the `scan` of each document folder outside the
-    taxonomy that the current snapshot names; the `refused_hosts`; and the id of the `Budgets` of passages. It is cheap, because no file is read or fetched.
+    taxonomy that the current snapshot names; the `refused_hosts`; and the id of the `Budgets` of passages. It is
+    cheap, because no file is read or fetched.
 
     Raises:
         LabError: The taxonomy does not exist, cannot be reached, lacks the ref, or has too many files.

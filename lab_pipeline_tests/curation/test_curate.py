@@ -217,7 +217,9 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
 def test_advice_is_kept_with_the_row_and_rejects_nothing() -> None:
     leaf = profile(SOURCE)
     wrong = row("wrong", answer="The city of Harsk was founded by Pellira Donsk in 1834.")
-    kept, rejected = Curation(leaf, LeafRules((Rule(rule="unsupported_fact", advises=True),), {}), FLOW).split([wrong, row("right", "Osmerel")])
+    kept, rejected = Curation(leaf, LeafRules((Rule(rule="unsupported_fact", advises=True),), {}), FLOW).split(
+        [wrong, row("right", "Osmerel")]
+    )
     assert rejected == []
     assert [each["advice"] for each in kept] == [["unsupported_fact: the number 1834 is not in the source"], []]
 

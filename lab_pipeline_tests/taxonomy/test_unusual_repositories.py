@@ -10,7 +10,7 @@ import pytest
 
 from lab_pipeline.config.settings import DocumentSettings
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.taxonomy.documents.repository import Document, fetch_documents
+from lab_pipeline.taxonomy.documents.repository import File, fetch_files
 from lab_pipeline.taxonomy.leaf import DocumentReference
 from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE, edit_yaml, write_skill, write_taxonomy
 from lab_pipeline_tests.repositories import commit_files, git, write_files
@@ -19,11 +19,11 @@ from lab_pipeline_tests.taxonomy.sources import Source, serve_by_ssh, touch_qna
 MORE = "compositional_skills/more"
 
 
-def documents(root: Path, repo: str | Path, commit: str, pattern: str = "**/*.md") -> list[Document]:
+def documents(root: Path, repo: str | Path, commit: str, pattern: str = "**/*.md") -> list[File]:
     """What a leaf of a taxonomy at `root`/taxonomy gets."""
     (root / "taxonomy").mkdir(exist_ok=True)
     reference = DocumentReference(str(repo), commit, (pattern,), 1)
-    return fetch_documents(reference, root / "taxonomy", root / "mirrors", DocumentSettings())
+    return fetch_files(reference, root / "taxonomy", root / "mirrors", DocumentSettings())[0]
 
 
 def refusal(root: Path, repo: str | Path, commit: str) -> str:
@@ -131,7 +131,7 @@ def test_documents_of_a_partial_clone_are_read_where_it_has_their_content(tmp_pa
     commit = commit_files(docs, {"in/a.md": "new"})
     partial = clone(docs, tmp_path / "partial", "--filter=blob:none", "--sparse")
     git(partial, "sparse-checkout", "set", "in")
-    assert [document.text for document in documents(tmp_path, partial, commit, "in/*.md")] == ["new"]
+    assert [file.raw for file in documents(tmp_path, partial, commit, "in/*.md")] == [b"new"]
     assert f"{partial} is a partial clone that lacks the content of 'out/b.md'" in refusal(tmp_path, partial, commit)
     assert "lacks the content of 'in/a.md'" in refusal(tmp_path, partial, old)
 
@@ -175,7 +175,7 @@ def test_documents_of_a_shallow_clone_are_read(tmp_path):
     commit_files(tmp_path / "docs", {"a.md": "old"})
     commit = commit_files(tmp_path / "docs", {"a.md": "new"})
     shallow = clone(tmp_path / "docs", tmp_path / "shallow", "--depth", "1")
-    assert [document.text for document in documents(tmp_path, shallow, commit)] == ["new"]
+    assert [file.raw for file in documents(tmp_path, shallow, commit)] == [b"new"]
 
 
 # names that are no commit ids

@@ -43,7 +43,9 @@ def read(raw: bytes) -> Reading:
     tokens = _parser().parse(text)
     for token in tokens:
         if token.level >= _NESTING - 2:
-            raise DocumentError(f"lists or quotes are nested deeper than {_NESTING} levels", token.map[0] + 1 if token.map else 1)
+            raise DocumentError(
+                f"lists or quotes are nested deeper than {_NESTING} levels", token.map[0] + 1 if token.map else 1
+            )
     found = blocks_of_html(_rendered(tokens))
     blocks = sorted(found.blocks, key=partial(_order, _notes(tokens)))
     return Reading(READER, blocks, [*left_out, *found.left_out])
@@ -60,8 +62,10 @@ def _front_matter(text: str) -> str:
 
 @cache
 def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"maxNesting": _NESTING}).enable(["table", "strikethrough"]).use(
-        footnote_plugin, inline=False, move_to_end=False, always_match_refs=True
+    parser = (
+        MarkdownIt("commonmark", {"maxNesting": _NESTING})
+        .enable(["table", "strikethrough"])
+        .use(footnote_plugin, inline=False, move_to_end=False, always_match_refs=True)
     )
     return parser
 

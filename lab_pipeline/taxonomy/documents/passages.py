@@ -19,7 +19,7 @@ _TOKEN = re.compile(rf"[a-zA-Z]{{1,5}}|[{SPACELESS}]|[^\W\d_]{{1,2}}|\S")
 
 
 def estimated_tokens(text: str) -> int:
-    """Estimate the number of tokens of a text, where the teacher's tokenizer is not at hand; mostly too many rather than too few.
+    """Estimate the number of tokens of a text, rather too many than too few, where the teacher's tokenizer is not at hand.
 
     A token is taken to be up to five ASCII letters of a word, two letters of other alphabets, or one other character.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from lab_pipeline.taxonomy.documents.blocks import Block, Reading, collapsed, decoded
 
@@ -39,7 +40,7 @@ def _paragraphs(lines: list[str]) -> Iterator[Block]:
 def _unwrapped(lines: list[str]) -> str:
     width = max(map(len, lines))
     text = collapsed(lines[0])
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         wrapped = len(before.rstrip()) >= _WRAPPED * width and not _STARTS_ANEW.match(line)
         text += (" " if wrapped else "\n") + collapsed(line)
     return text

@@ -64,7 +64,9 @@ class Document:
 
     @property
     def _joined(self) -> list[tuple[Block, str]]:
-        gaps = ["\n" if one.kind == other.kind and one.kind in ("row", "item") else "\n\n" for one, other in pairwise(self.blocks)]
+        gaps = [
+            "\n" if one.kind == other.kind and one.kind in ("row", "item") else "\n\n" for one, other in pairwise(self.blocks)
+        ]
         return list(zip(self.blocks, ["", *gaps], strict=False))
 
     def place(self, block: Block) -> str:

@@ -1,4 +1,4 @@
-"""Fetch the files of a leaf's documents from an untrusted git repository (see `lab_pipeline.core.git`) or a plain local folder."""
+"""Fetch a leaf's documents from an untrusted git repository (see `lab_pipeline.core.git`) or a plain local folder."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def find_sensitive(document: Document) -> list[SensitiveMatch]:
     """
     found = set()
     ends = [*(block.line for block in document.blocks[1:]), len(document.lines) + 1]
-    for block, end in zip(document.blocks, ends, strict=True):
+    for block, end in zip(document.blocks, ends, strict=False):
         text = collapsed(block.text)
         source = document.lines[block.line - 1 : max(end - 1, block.line)]
         for kind, value in _sensitive_texts(text):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,7 +143,7 @@ def test_passages_hold_all_text_within_the_budget_and_their_spans_point_back(par
     found = passages(document, Budget(tokens))
     assert all(estimated_tokens(passage["text"]) <= tokens for passage in found)
     assert all(passage["text"] == document.text[passage["start"] : passage["end"]] for passage in found)
-    assert all(one["end"] <= other["start"] for one, other in zip(found, found[1:], strict=False))
+    assert all(one["end"] <= other["start"] for one, other in pairwise(found))
     shown = "".join("".join(f"{passage['heading']}{passage['text']}".split()) for passage in found)
     assert set(visible(document.blocks)) <= set(shown)
     headings = "".join(visible([block]) for block in document.blocks if block.kind == "heading")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from lab_pipeline.config.settings import DocumentSettings, EndpointTeacherSettings, Settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import PROJECT, Home
-from lab_pipeline.taxonomy.documents.repository import Document
+from lab_pipeline.taxonomy.documents.blocks import Block
+from lab_pipeline.taxonomy.documents.reading import Document, read_document
 from lab_pipeline.taxonomy.documents.sensitive import (
     ALLOWED,
-    SensitiveMatch,
     find_sensitive,
     refused_hosts,
     sensitive_problems,
@@ -56,33 +56,70 @@ HARMLESS = [
 ]
 
 
+def read(text: str, name: str = "notes.txt") -> Document:
+    return read_document(name, "c", text.encode(errors="replace"))
+
+
+def found_in(text: str, name: str = "notes.txt") -> list[tuple[int, str]]:
+    return [(match.line, match.kind) for match in find_sensitive(read(text, name))]
+
+
 @pytest.mark.parametrize(("line", "kind"), SENSITIVE)
 def test_what_should_not_leave_the_house_is_found_at_its_line(line, kind):
-    assert find_sensitive(f"# Title\n\n{line}\nThe end.\n") == [SensitiveMatch(3, kind)]
-    assert find_sensitive(f"{line} <!-- {ALLOWED} -->") == []
+    assert found_in(f"# Title\n\n{line}\nThe end.\n") == [(3, kind)]
+    assert found_in(f"One.\n{line} <!-- {ALLOWED} -->") == []
+
+
+MARKED_UP = [
+    ("Write to anna\\@thalveren.org.", (1, "an e-mail address")),
+    ("One.\nWrite to anna&#64;thalveren.org.", (1, "an e-mail address")),
+    ("One.\n\nCard 4111 1111\n1111 1111, please.", (3, "a payment card's number")),
+    ("One.\n\n- Card 4111 **1111** 1111 1111.", (3, "a payment card's number")),
+    ("# Write to anna@thalveren.org\n\nOne.", (1, "an e-mail address")),
+    ("| Who | Address |\n|---|---|\n| Anna | anna@thalveren.org |", (3, "an e-mail address")),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), MARKED_UP)
+def test_what_is_found_is_what_the_teacher_would_be_sent_not_how_the_source_writes_it(text, found):
+    assert found_in(text, "notes.md") == [found]
+
+
+def test_what_is_not_sent_is_not_searched():
+    assert found_in("Ask [Anna](mailto:anna@thalveren.org).\n\n<!-- bea@thalveren.org -->", "notes.md") == []
+
+
+def test_a_mark_on_either_line_allows_a_number_over_two_lines():
+    assert found_in(f"Card 4111 1111\n1111 1111, please. <!-- {ALLOWED} -->", "notes.md") == []
+    assert found_in(f"Card 4111 1111\n1111 1111, please.\n\nOne. <!-- {ALLOWED} -->", "notes.md") != []
+
+
+def test_a_place_is_named_where_the_format_has_no_lines():
+    document = Document("a.pdf", "c", "pdf 1", [Block("text", "Write to anna@thalveren.org.", place="page 3")])
+    assert [str(each) for each in sensitive_problems(document, [])] == [
+        "a.pdf:1: there seems to be an e-mail address on page 3"
+    ]
 
 
 def test_a_secret_in_a_very_long_line_is_found():
     for before in (0, 1590, 1970, 1990, 5555):
-        assert find_sensitive(f"{'x ' * (before // 2)}AKIAQWERTYUIOPASDFGH{' y' * 2000}") == [
-            SensitiveMatch(1, "a secret (AWS Access Key)")
-        ]
+        assert found_in(f"{'x ' * (before // 2)}AKIAQWERTYUIOPASDFGH{' y' * 2000}") == [(1, "a secret (AWS Access Key)")]
 
 
 @pytest.mark.parametrize("line", HARMLESS)
 def test_what_only_looks_like_it_is_left_alone(line):
-    assert find_sensitive(line) == []
+    assert found_in(line) == []
 
 
 def test_there_is_no_false_alarm_on_the_project_s_own_texts():
     texts = [*(PROJECT / "data").rglob("*.md"), *PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
     assert len(texts) > 5
-    assert {text.name: found for text in texts if (found := find_sensitive(text.read_text(encoding="utf-8")))} == {}
+    assert {text.name: found for text in texts if (found := found_in(text.read_text(encoding="utf-8"), text.name))} == {}
 
 
 @given(st.text())
 def test_any_text_is_read(text):
-    find_sensitive(text)
+    found_in(text.replace("\0", ""))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +127,7 @@ def test_any_text_is_read(text):
 )
 def test_a_line_made_to_be_slow_is_not(unit):
     started = time.monotonic()
-    find_sensitive(unit * (50_000 // len(unit)))
+    found_in(unit * (50_000 // len(unit)))
     assert time.monotonic() - started < 5
 
 
@@ -120,7 +157,7 @@ def hosted(taxonomy: Path, url: str = "https://api.somebody.com/v1", sensitive: 
 
 
 def test_a_document_s_problems_name_document_line_and_kind_never_the_thing():
-    document = Document("ours/notes.md", "c", "One.\npassword = 'hunter2abc'\nTwo.\nanna@a.org\nbea@b.org\n")
+    document = read("One.\npassword = 'hunter2abc'\nTwo.\nanna@a.org\nbea@b.org\n", "ours/notes.md")
     warnings = [str(problem) for problem in sensitive_problems(document, [])]
     assert warnings == [
         "ours/notes.md:2: there seems to be a secret (quoted beside a keyword)",
