@@ -147,7 +147,7 @@ class _Walk:
                 self._add(element.tail)
         self._flush()
         for what, (number, line, characters) in self.counted.items():
-            self.left_out.append(LeftOut(f"{number} {what if number > 1 else what.replace('s', '', 1)}", line, "", characters))
+            self.left_out.append(LeftOut(f"{number} {what if number > 1 else re.sub(r's\b', '', what)}", line, "", characters))
 
     def _add(self, text: str | None) -> None:
         """Add text to the block that is open."""
