@@ -147,7 +147,8 @@ class _Walk:
                 self._add(element.tail)
         self._flush()
         for what, (number, line, characters) in self.counted.items():
-            self.left_out.append(LeftOut(f"{number} {what if number > 1 else re.sub(r's\b', '', what)}", line, "", characters))
+            what = what if number > 1 else re.sub(r"s\b", "", what)
+            self.left_out.append(LeftOut(f"{number} {what}", line, "", characters))
 
     def _add(self, text: str | None) -> None:
         """Add text to the block that is open."""

@@ -50,7 +50,7 @@ def is_layout(table: etree._Element) -> bool:
     if table.get("role") in ("presentation", "none"):
         return True
     rows = table.xpath("tr | tbody/tr | tfoot/tr")
-    cells = [[cell for cell in each if cell.tag in ("td", "th")] for each in rows or [table]]
+    cells = [[cell for cell in each if cell.tag in ("td", "th")] for each in [table, *rows]]
     if table.find("thead") is not None or any(cell.tag == "th" for each in cells for cell in each):
         return False
     inner = any(each is not table for each in table.iter("table", "h1", "h2", "h3", "h4", "h5", "h6"))

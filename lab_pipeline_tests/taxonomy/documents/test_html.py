@@ -253,7 +253,7 @@ def trees(draw: st.DrawFn, depth: int = 0) -> str:
     frames = (
         "<p>{}</p> <div>{}</div> <ul><li>{}</li></ul> <h2>{}</h2> <pre>{}</pre> <blockquote>{}</blockquote> <span>{}</span>"
     )
-    frames += " <ol><li>@<li>{}</ol> <dl><dt>@<dd>{}</dl> <nav>{}</nav> <aside>{}</aside> <article>{}</article> <main>{}</main>"
+    frames += " <ol><li>@<li>{}</ol> <dl><dt>@<dd>{}</dl> <nav>{}</nav> <aside>{}</aside> <article>{}</article>"
     frames += (
         " <details><summary>@</summary>{}</details> <table><tr><td>{}<td>@</table> <table><tr><th>@<th>@<tr><td><td>{}</table>"
     )
