@@ -139,8 +139,9 @@ def _outside(trees: dict[str, etree._Element]) -> list[LeftOut]:
 def _with_notes_in_place(html: str) -> str:
     """Move each footnote and endnote from the end to where the paragraph or list item ends that refers to it."""
     root = etree.fromstring(f"<div>{html}</div>".encode(), etree.HTMLParser(encoding="utf-8", no_network=True))
+    anchors = {each.get("id"): each for each in root.iter("a")}
     for note in root.xpath("//li[starts-with(@id, 'footnote-') or starts-with(@id, 'endnote-')]"):
-        reference = next(iter(root.xpath("//a[@id=$name]", name=note.get("id").replace("note-", "note-ref-", 1))), None)
+        reference = anchors.get(note.get("id").replace("note-", "note-ref-", 1))
         if reference is None:
             continue
         for back in note.xpath(".//a[starts-with(@href, '#footnote-ref-') or starts-with(@href, '#endnote-ref-')]"):

@@ -115,7 +115,7 @@ def _write_equations(root: etree._Element) -> None:
     for equation in list(root.iter(f"{_M}oMath")):
         text = ""
         for event, each in etree.iterwalk(equation, events=("start", "end")):
-            grouped = len(text_of(each)) > 1 and each.tag in (*_SIGNS, f"{_M}num")
+            grouped = each.tag in (*_SIGNS, f"{_M}num") and len(text_of(each)) > 1
             if event == "start":
                 text += _SIGNS.get(str(each.tag), "") + ("(" if grouped else "")
                 text += each.text or "" if each.tag == f"{_M}t" else ""

@@ -69,8 +69,8 @@ def blocks_of_html(html: str, first_line: int = 1) -> Reading:
         return Reading(READER, [])
     page = _Walk(root, first_line)
     characters = len(visible(page.blocks))
-    for candidate in root.iter("main", "article", "{*}div", "section"):
-        if candidate.tag not in ("main", "article") and candidate.get("role") != "main":
+    for candidate in filter(_may_be_main, root.iter(etree.Element)):
+        if any(_may_be_main(parent) for parent in candidate.iterancestors()):
             continue
         main = _Walk(candidate, first_line)
         outside = characters - len(visible(main.blocks))
@@ -82,6 +82,10 @@ def blocks_of_html(html: str, first_line: int = 1) -> Reading:
             left_out = [LeftOut("text outside the main content", line=first_line, characters=outside)] if outside else []
             return Reading(READER, [*titles, *main.blocks], [*left_out, *page.left_out])
     return Reading(READER, page.blocks, page.left_out)
+
+
+def _may_be_main(element: etree._Element) -> bool:
+    return element.tag in ("main", "article") or element.get("role") == "main"
 
 
 def _text(raw: bytes) -> str:
@@ -111,9 +115,11 @@ class _Walk:
         self.blocks: list[Block] = []
         self.left_out: list[LeftOut] = []
         self.offset = first_line - 1
-        self.line = self.start = first_line
+        self.line = first_line
         self.parts: list[str] = []
-        """The text of the block that is open. It began at line `start`."""
+        """The text of the block that is open."""
+        self.start = 0
+        """Line at which its first visible character stands; 0 if there is none yet."""
         self.contexts: list[tuple[Kind, int]] = [("text", 0)]
         """Kind and level of the text in each block element that is open."""
         self.lists: list[int | None] = []
@@ -153,7 +159,7 @@ class _Walk:
     def _add(self, text: str | None) -> None:
         """Add text to the block that is open."""
         if text:
-            if not "".join(self.parts).strip():
+            if self.start == 0 and text.strip():
                 self.start = self.line + text[: len(text) - len(text.lstrip())].count("\n")
             self.line += text.count("\n")
             self.parts.append(text)
@@ -164,9 +170,9 @@ class _Walk:
         self.parts.clear()
         # Code keeps its lines; elsewhere a soft hyphen shows only at the end of a line.
         text = re.sub(r"\A(?:[ \t]*\n)+|\s+\Z", "", text) if kind == "code" else collapsed(text.replace("\xad", ""))
+        start, self.start = self.start, 0
         if not text:
             return
-        start = self.start
         if self.term and self.blocks and self.blocks[-1] is self.term and kind == self.term.kind:
             text, start = f"{self.blocks.pop().text}: {text}", self.term.line
         elif self.mark and kind in ("item", "note"):
@@ -261,9 +267,9 @@ class _Walk:
         if what := furniture(element):
             self._boundary()
             text = visible_text(element)
-            for heading in element.iter("h1"):
-                title = collapsed(visible_text(heading))
-                if tag == "header" and title:  # the title of the page often stands in its header
+            heading = next(element.iter("h1"), None)
+            if heading is not None and what == "page header":  # the title of the page often stands there
+                if title := collapsed(visible_text(heading)):
                     self.blocks.append(Block("heading", title, 1, (heading.sourceline or 1) + self.offset))
                     text = text.replace(visible_text(heading), "", 1)
             if characters := len("".join(text.split())):

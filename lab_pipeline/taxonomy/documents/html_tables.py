@@ -109,10 +109,10 @@ def _grid(rows: list[Row]) -> Iterator[list[str]]:
                 column += 1
             for covered in range(column, column + cell.columns):
                 placed[covered] = (cell.text, cell.rows)
-                characters += len(cell.text) + 10  # an empty cell costs time, too
+                characters += len(cell.text) + 30  # an empty cell costs time, too
             _refuse_beyond_bounds(characters, each.line)
             column += cell.columns
-        characters += sum(len(text) + 10 for text, _ in reaching.values())
+        characters += sum(len(text) + 30 for text, _ in reaching.values())
         placed = reaching | placed
         yield [placed.get(column, ("", 0))[0] for column in range(max(placed, default=-1) + 1)]
         reaching = {column: (text, left - 1) for column, (text, left) in placed.items() if left > 1}

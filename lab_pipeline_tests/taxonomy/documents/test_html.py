@@ -64,7 +64,7 @@ BLOCKS = {
     "<details><summary>Who?</summary>Ilse.</details>": [("text", 0, "Who?"), ("text", 0, "Ilse.")],
     "<pre>\n  if a &lt; b:\n      <b>go</b><br>on\n\n</pre>": [("code", 0, "  if a < b:\n      go\non")],
     "10<sup>6</sup> m<sup>-2</sup>, 1<sup>st</sup>, H<sub>2</sub>O": [("text", 0, "10⁶ m⁻², 1st, H2O")],
-    "Ilse.<sup><a href='#f'>1</a></sup><section class=footnotes><ol><li>Since 1904. <a role=doc-backlink>↩</a></ol></section>": [
+    "Ilse.<sup><a href='#f'>1</a></sup><div class=footnotes><ol><li>Since 1904. <a role=doc-backlink>↩</a></ol></div>": [
         ("text", 0, "Ilse.[1]"),
         ("note", 0, "1. Since 1904."),
     ],
@@ -222,16 +222,32 @@ REFUSED = {
 @pytest.mark.parametrize("raw", REFUSED, ids=[message for message, _ in REFUSED.values()])
 def test_what_cannot_be_read_whole_is_refused(raw):
     message, line = REFUSED[raw]
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DocumentError, match=message) as error:
         read(raw)
     assert error.value.line == line
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_spans_have_the_limits_of_browsers():
     reading = read(b"<table><tr><th>H<td>x<tr><td colspan=1000000 rowspan=999999999999>a<tr><td>b</table>")
     assert [block.text for block in reading.blocks] == ["H; x", "a", "a; b"]
+
+
+BIG = {
+    "inline": b"<p>" + b"<b>x</b> " * 100_000,
+    "headings": b"<header>" + b"<h1>x</h1>" * 50_000 + b"</header>",
+    "articles": b"<article>" * 200 + b"<p>x" * 20_000,
+    "lists": b"<ul><li>x" * 120 + b"<li>y" * 50_000,
+    "unclosed": b"<" * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_big_files_take_time_by_their_size(name):
+    started = time.process_time()
+    assert read(BIG[name]).reader == READER
+    assert time.process_time() - started < 5
 
 
 def test_nothing_is_read_of_nothing():
@@ -278,9 +294,9 @@ def test_each_word_is_in_a_block_in_order_or_counted_as_left_out(tree):
         assert places == sorted(places)
 
 
-SEED = """<!DOCTYPE html><meta charset=utf-8><nav>Home</nav><main><h1>Inn</h1><p>a<b>b</b><sup><a href=#x>1</a></sup><ul><li>c<ol>
-<li>d</ol></ul><table><caption>k</caption><thead><tr><th colspan=2>x<tbody><tr><td rowspan=2>y<td>z<tr><td>q</table><pre> p
-</pre><dl><dt>t<dd>u</dl><svg><title>s</title></svg><img alt=i><math><msup><mi>x</mi><mn>2</mn></msup></math></main>é""".encode()
+SEED = """<!DOCTYPE html><meta charset=utf-8><nav>Home</nav><main><h1>Inn</h1><p>a<b>b</b><sup><a href=#x>1</a></sup><ul>
+<li>c<ol><li>d</ol></ul><table><caption>k</caption><thead><tr><th colspan=2>x<tbody><tr><td rowspan=2>y<td>z<tr><td>q</table><pre> p
+</pre><dl><dt>t<dd>u</dl><svg><title>s</title></svg><img alt=i><math><msup><mi>x<mn>2</msup></math></main>é""".encode()
 
 
 def mutated(raw: bytes, chance: random.Random) -> bytes:
