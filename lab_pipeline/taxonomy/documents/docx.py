@@ -76,13 +76,15 @@ def read(raw: bytes) -> Reading:
         for name, tree in trees.items():
             archive.writestr(name, etree.tostring(tree))
     try:
-        html = mammoth.convert_to_html(
+        converted = mammoth.convert_to_html(
             packed, style_map=_style_map(uses_title(document, trees)), include_embedded_style_map=False
-        ).value
+        )
     # Mammoth checks nothing: what lacks, is of a wrong kind or nests too deeply shows as one of these.
     except (RecursionError, LookupError, ValueError, TypeError, AttributeError, OSError, OverflowError) as error:
         raise DocumentError(f"is not a Word document as the standard describes it ({type(error).__name__}: {error})") from None
-    reading = blocks_of_html(_with_notes_in_place(html))
+    reading = blocks_of_html(_with_notes_in_place(converted.value))
+    if symbols := sum("w:sym" in each.message for each in converted.messages):
+        left_out.append(LeftOut(f"{symbols} sign{'s' * (symbols > 1)} of a font for symbols", characters=symbols))
     blocks = [Block(each.kind, each.text, each.level) for each in reading.blocks]
     return Reading(READER, blocks, [*left_out, *(LeftOut(each.what, characters=each.characters) for each in reading.left_out)])
 

@@ -13,10 +13,10 @@ from lab_pipeline.taxonomy.documents.blocks import (
     LeftOut,
     Reading,
     collapsed,
-    decoded,
     visible,
 )
 from lab_pipeline.taxonomy.documents.html_elements import BLOCKS, furniture, is_hidden, is_note, visible_text
+from lab_pipeline.taxonomy.documents.html_encoding import decoded_html
 from lab_pipeline.taxonomy.documents.html_tables import Row, cell_of, is_layout, table_rows
 
 READER = "html 1"
@@ -30,11 +30,6 @@ _RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻
 
 _BLOCK_END = re.compile(rf"(</(?:{'|'.join(sorted(BLOCKS))})\s*>)", re.I)
 _BODY_END = re.compile(r"</(?:body|html)\s*>", re.I)
-_CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
-_TEXT_ENCODING = re.compile(
-    r"utf-?8|iso-?8859-?\d+|(x-)?mac-?(roman|cyrillic)|windows-?\d+|cp\d+|koi8-[ru]|gb\w+|big5\S*|euc-\w+|shift_jis|iso-2022-jp",
-    re.I,
-)
 
 
 def read(raw: bytes) -> Reading:
@@ -43,7 +38,7 @@ def read(raw: bytes) -> Reading:
     Raises:
         DocumentError: It is not text in the encoding that it names (UTF-8 if none), or see `blocks_of_html`.
     """
-    return blocks_of_html(_text(raw))
+    return blocks_of_html(decoded_html(raw))
 
 
 def blocks_of_html(html: str, first_line: int = 1) -> Reading:
@@ -86,26 +81,6 @@ def blocks_of_html(html: str, first_line: int = 1) -> Reading:
 
 def _may_be_main(element: etree._Element) -> bool:
     return element.tag in ("main", "article") or element.get("role") == "main"
-
-
-def _text(raw: bytes) -> str:
-    """Decode HTML by its byte order mark, by the encoding that it names, or as UTF-8."""
-    named = _CHARSET.search(raw[:1024])
-    name = named[1].decode("ascii", "replace").lower() if named else "utf-8"
-    if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) or name.startswith(("utf-8", "utf8", "utf-16")):
-        return decoded(raw)
-    if name in ("ascii", "us-ascii", "latin1", "latin-1", "iso-8859-1"):
-        name = "windows-1252"  # as in all browsers
-    try:
-        if not _TEXT_ENCODING.fullmatch(name):
-            raise LookupError
-        text = raw.decode(name)
-    except LookupError:
-        raise DocumentError(f"names an unknown encoding, {name[:40]!r}; save the file as UTF-8") from None
-    except UnicodeDecodeError as error:
-        message = f"not {name} text, the encoding that it names; save the file as UTF-8"
-        raise DocumentError(message, raw[: error.start].count(b"\n") + 1) from None
-    return decoded(text.encode())
 
 
 class _Walk:
@@ -267,11 +242,11 @@ class _Walk:
         if what := furniture(element):
             self._boundary()
             text = visible_text(element)
-            heading = next(element.iter("h1"), None)
-            if heading is not None and what == "page header":  # the title of the page often stands there
-                if title := collapsed(visible_text(heading)):
-                    self.blocks.append(Block("heading", title, 1, (heading.sourceline or 1) + self.offset))
-                    text = text.replace(visible_text(heading), "", 1)
+            heading = next(element.iter("h1"), None) if what == "page header" else None
+            title = visible_text(heading) if heading is not None else ""
+            if heading is not None and title.strip():  # the title of the page often stands in its header
+                self.blocks.append(Block("heading", collapsed(title), 1, (heading.sourceline or 1) + self.offset))
+                text = text.replace(title, "", 1)
             if characters := len("".join(text.split())):
                 self.left_out.append(LeftOut(what, self.line, "", characters))
             return True

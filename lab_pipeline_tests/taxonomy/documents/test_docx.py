@@ -252,6 +252,13 @@ def test_text_in_simple_fields_and_line_ends_is_kept():
     assert texts(raw) == ["Keeper Ilse x"]
 
 
+def test_symbols_are_read_or_counted():
+    symbol = '<w:r><w:sym w:font="{}" w:char="{}"/></w:r>'.format
+    raw = of_body(paragraph(run("a") + symbol("Wingdings", "F04A") + symbol("Unheard", "F0A7")))
+    assert texts(raw) == ["a🙂"]
+    assert list(read(raw).left_out) == [LeftOut("1 sign of a font for symbols", characters=1)]
+
+
 def test_the_strict_form_of_the_format_is_read_alike():
     body = f"<w:body>{paragraph(run('no', '<w:vanish/>') + run('yes'))}</w:body>"
     body = f'<w:document xmlns:w="http://purl.oclc.org/ooxml/wordprocessingml/main">{body}</w:document>'

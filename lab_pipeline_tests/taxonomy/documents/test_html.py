@@ -214,7 +214,7 @@ REFUSED = {
     b"<meta charset=punycode>a": ("unknown encoding", 1),
     b"\n" + b"<div>" * 100_000 + b"deep": ("nest too deeply", 2),
     b"<table>" + b"<tr>" + b"<td colspan=1000>x" * 5_000: ("beyond 30 million", 1),
-    b"<table><tr>" + b"<td rowspan=65534 colspan=1000>x" * 4 + b"<tr><td>y" * 65_000: ("beyond 30 million", 1),
+    b"<table><tr>" + b"<td rowspan=65534 colspan=1000>x" * 4 + b"<tr><td>y" * 20_000: ("beyond 30 million", 1),
     b"<table><tr><th>" + b"h" * 50_000 + b"<tr><td>y" * 5_000: ("beyond 30 million", 1),
 }
 
@@ -295,7 +295,8 @@ def test_each_word_is_in_a_block_in_order_or_counted_as_left_out(tree):
 
 
 SEED = """<!DOCTYPE html><meta charset=utf-8><nav>Home</nav><main><h1>Inn</h1><p>a<b>b</b><sup><a href=#x>1</a></sup><ul>
-<li>c<ol><li>d</ol></ul><table><caption>k</caption><thead><tr><th colspan=2>x<tbody><tr><td rowspan=2>y<td>z<tr><td>q</table><pre> p
+<li>c<ol><li>d</ol></ul>
+<table><caption>k</caption><thead><tr><th colspan=2>x<tbody><tr><td rowspan=2>y<td>z<tr><td>q</table><pre> p
 </pre><dl><dt>t<dd>u</dl><svg><title>s</title></svg><img alt=i><math><msup><mi>x<mn>2</msup></math></main>é""".encode()
 
 
