@@ -63,13 +63,12 @@ def blocks_of_html(html: str, first_line: int = 1) -> Reading:
     if root is None:
         return Reading(READER, [])
     page = _Walk(root, first_line)
-    characters = len(visible(page.blocks))
     for candidate in filter(_may_be_main, root.iter(etree.Element)):
         if any(_may_be_main(parent) for parent in candidate.iterancestors()):
             continue
         main = _Walk(candidate, first_line)
-        outside = characters - len(visible(main.blocks))
-        if 0 < outside < characters / 2:
+        outside = page.characters - main.characters
+        if 0 < outside < page.characters / 2:
             titles = [block for block in page.blocks if block.level == 1 and block.kind == "heading"][:1]
             if any(block.kind == "heading" and block.level == 1 for block in main.blocks):
                 titles = []
@@ -95,6 +94,8 @@ class _Walk:
         """The text of the block that is open."""
         self.start = 0
         """Line at which its first visible character stands; 0 if there is none yet."""
+        self.characters = 0
+        """Number of visible characters that were kept, without the marks of lists and the like."""
         self.contexts: list[tuple[Kind, int]] = [("text", 0)]
         """Kind and level of the text in each block element that is open."""
         self.lists: list[int | None] = []
@@ -137,6 +138,7 @@ class _Walk:
             if self.start == 0 and text.strip():
                 self.start = self.line + text[: len(text) - len(text.lstrip())].count("\n")
             self.line += text.count("\n")
+            self.characters += len("".join(text.split()))
             self.parts.append(text)
 
     def _flush(self) -> None:
@@ -246,6 +248,7 @@ class _Walk:
             title = visible_text(heading) if heading is not None else ""
             if heading is not None and title.strip():  # the title of the page often stands in its header
                 self.blocks.append(Block("heading", collapsed(title), 1, (heading.sourceline or 1) + self.offset))
+                self.characters += len("".join(title.split()))
                 text = text.replace(title, "", 1)
             if characters := len("".join(text.split())):
                 self.left_out.append(LeftOut(what, self.line, "", characters))

@@ -127,6 +127,7 @@ def test_main_is_read_alone_only_if_it_has_most_of_the_text():
     assert texts("<main>ab</main>cdef") == ["ab", "cdef"]
     assert texts("<div role=main>abcd</div>ef") == ["abcd"]
     assert texts("<article>abc</article><article>def</article>") == ["abc", "def"]
+    assert left_out("<pre><p>ab<main><dl><dt>cde<dd>fgh</dl></main></pre>") == [("text outside the main content", 2)]
 
 
 def test_controls_pictures_and_embedded_pages_are_counted():
