@@ -13,10 +13,10 @@ from lab_pipeline.taxonomy.documents.blocks import (
     LeftOut,
     Reading,
     collapsed,
-    decoded,
     visible,
 )
 from lab_pipeline.taxonomy.documents.html_elements import BLOCKS, furniture, is_hidden, is_note, visible_text
+from lab_pipeline.taxonomy.documents.html_encoding import decoded_html
 from lab_pipeline.taxonomy.documents.html_tables import Row, cell_of, is_layout, table_rows
 
 READER = "html 1"
@@ -30,11 +30,6 @@ _RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻
 
 _BLOCK_END = re.compile(rf"(</(?:{'|'.join(sorted(BLOCKS))})\s*>)", re.I)
 _BODY_END = re.compile(r"</(?:body|html)\s*>", re.I)
-_CHARSET = re.compile(rb"""<(?:meta|\?xml)\b[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.I)
-_TEXT_ENCODING = re.compile(
-    r"utf-?8|iso-?8859-?\d+|(x-)?mac-?(roman|cyrillic)|windows-?\d+|cp\d+|koi8-[ru]|gb\w+|big5\S*|euc-\w+|shift_jis|iso-2022-jp",
-    re.I,
-)
 
 
 def read(raw: bytes) -> Reading:
@@ -43,7 +38,7 @@ def read(raw: bytes) -> Reading:
     Raises:
         DocumentError: It is not text in the encoding that it names (UTF-8 if none), or see `blocks_of_html`.
     """
-    return blocks_of_html(_text(raw))
+    return blocks_of_html(decoded_html(raw))
 
 
 def blocks_of_html(html: str, first_line: int = 1) -> Reading:
@@ -68,13 +63,12 @@ def blocks_of_html(html: str, first_line: int = 1) -> Reading:
     if root is None:
         return Reading(READER, [])
     page = _Walk(root, first_line)
-    characters = len(visible(page.blocks))
-    for candidate in root.iter("main", "article", "{*}div", "section"):
-        if candidate.tag not in ("main", "article") and candidate.get("role") != "main":
+    for candidate in filter(_may_be_main, root.iter(etree.Element)):
+        if any(_may_be_main(parent) for parent in candidate.iterancestors()):
             continue
         main = _Walk(candidate, first_line)
-        outside = characters - len(visible(main.blocks))
-        if 0 < outside < characters / 2:
+        outside = page.characters - main.characters
+        if 0 < outside < page.characters / 2:
             titles = [block for block in page.blocks if block.level == 1 and block.kind == "heading"][:1]
             if any(block.kind == "heading" and block.level == 1 for block in main.blocks):
                 titles = []
@@ -84,24 +78,8 @@ def blocks_of_html(html: str, first_line: int = 1) -> Reading:
     return Reading(READER, page.blocks, page.left_out)
 
 
-def _text(raw: bytes) -> str:
-    """Decode HTML by its byte order mark, by the encoding that it names, or as UTF-8."""
-    named = _CHARSET.search(raw[:1024])
-    name = named[1].decode("ascii", "replace").lower() if named else "utf-8"
-    if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) or name.startswith(("utf-8", "utf8", "utf-16")):
-        return decoded(raw)
-    if name in ("ascii", "us-ascii", "latin1", "latin-1", "iso-8859-1"):
-        name = "windows-1252"  # as in all browsers
-    try:
-        if not _TEXT_ENCODING.fullmatch(name):
-            raise LookupError
-        text = raw.decode(name)
-    except LookupError:
-        raise DocumentError(f"names an unknown encoding, {name[:40]!r}; save the file as UTF-8") from None
-    except UnicodeDecodeError as error:
-        message = f"not {name} text, the encoding that it names; save the file as UTF-8"
-        raise DocumentError(message, raw[: error.start].count(b"\n") + 1) from None
-    return decoded(text.encode())
+def _may_be_main(element: etree._Element) -> bool:
+    return element.tag in ("main", "article") or element.get("role") == "main"
 
 
 class _Walk:
@@ -111,9 +89,13 @@ class _Walk:
         self.blocks: list[Block] = []
         self.left_out: list[LeftOut] = []
         self.offset = first_line - 1
-        self.line = self.start = first_line
+        self.line = first_line
         self.parts: list[str] = []
-        """The text of the block that is open. It began at line `start`."""
+        """The text of the block that is open."""
+        self.start = 0
+        """Line at which its first visible character stands; 0 if there is none yet."""
+        self.characters = 0
+        """Number of visible characters that were kept, without the marks of lists and the like."""
         self.contexts: list[tuple[Kind, int]] = [("text", 0)]
         """Kind and level of the text in each block element that is open."""
         self.lists: list[int | None] = []
@@ -147,14 +129,16 @@ class _Walk:
                 self._add(element.tail)
         self._flush()
         for what, (number, line, characters) in self.counted.items():
-            self.left_out.append(LeftOut(f"{number} {what if number > 1 else what.replace('s', '', 1)}", line, "", characters))
+            what = what if number > 1 else re.sub(r"s\b", "", what)
+            self.left_out.append(LeftOut(f"{number} {what}", line, "", characters))
 
     def _add(self, text: str | None) -> None:
         """Add text to the block that is open."""
         if text:
-            if not "".join(self.parts).strip():
+            if self.start == 0 and text.strip():
                 self.start = self.line + text[: len(text) - len(text.lstrip())].count("\n")
             self.line += text.count("\n")
+            self.characters += len("".join(text.split()))
             self.parts.append(text)
 
     def _flush(self) -> None:
@@ -163,9 +147,9 @@ class _Walk:
         self.parts.clear()
         # Code keeps its lines; elsewhere a soft hyphen shows only at the end of a line.
         text = re.sub(r"\A(?:[ \t]*\n)+|\s+\Z", "", text) if kind == "code" else collapsed(text.replace("\xad", ""))
+        start, self.start = self.start, 0
         if not text:
             return
-        start = self.start
         if self.term and self.blocks and self.blocks[-1] is self.term and kind == self.term.kind:
             text, start = f"{self.blocks.pop().text}: {text}", self.term.line
         elif self.mark and kind in ("item", "note"):
@@ -260,11 +244,12 @@ class _Walk:
         if what := furniture(element):
             self._boundary()
             text = visible_text(element)
-            for heading in element.iter("h1"):
-                title = collapsed(visible_text(heading))
-                if tag == "header" and title:  # the title of the page often stands in its header
-                    self.blocks.append(Block("heading", title, 1, (heading.sourceline or 1) + self.offset))
-                    text = text.replace(visible_text(heading), "", 1)
+            heading = next(element.iter("h1"), None) if what == "page header" else None
+            title = visible_text(heading) if heading is not None else ""
+            if heading is not None and title.strip():  # the title of the page often stands in its header
+                self.blocks.append(Block("heading", collapsed(title), 1, (heading.sourceline or 1) + self.offset))
+                self.characters += len("".join(title.split()))
+                text = text.replace(title, "", 1)
             if characters := len("".join(text.split())):
                 self.left_out.append(LeftOut(what, self.line, "", characters))
             return True

@@ -49,15 +49,12 @@ def is_layout(table: etree._Element) -> bool:
     """Say whether a table only arranges a page: it has no header cell, and one column or headings and tables in its cells."""
     if table.get("role") in ("presentation", "none"):
         return True
-    rows = [each for child in table for each in ([child] if child.tag == "tr" else child if child.tag in _GROUPS else [])]
-    cells = [[cell for cell in each if cell.tag in ("td", "th")] for each in rows]
-    if any(cell.tag == "th" for each in cells for cell in each):
+    rows = table.xpath("tr | tbody/tr | tfoot/tr")
+    cells = [[cell for cell in each if cell.tag in ("td", "th")] for each in [table, *rows]]
+    if table.find("thead") is not None or any(cell.tag == "th" for each in cells for cell in each):
         return False
     inner = any(each is not table for each in table.iter("table", "h1", "h2", "h3", "h4", "h5", "h6"))
     return inner or all(len(each) <= 1 for each in cells)
-
-
-_GROUPS = ("thead", "tbody", "tfoot")
 
 
 def table_rows(rows: list[Row]) -> list[Block]:
@@ -112,10 +109,10 @@ def _grid(rows: list[Row]) -> Iterator[list[str]]:
                 column += 1
             for covered in range(column, column + cell.columns):
                 placed[covered] = (cell.text, cell.rows)
-                characters += len(cell.text) + 10  # an empty cell costs time, too
+                characters += len(cell.text) + 30  # an empty cell costs time, too
             _refuse_beyond_bounds(characters, each.line)
             column += cell.columns
-        characters += sum(len(text) + 10 for text, _ in reaching.values())
+        characters += sum(len(text) + 30 for text, _ in reaching.values())
         placed = reaching | placed
         yield [placed.get(column, ("", 0))[0] for column in range(max(placed, default=-1) + 1)]
         reaching = {column: (text, left - 1) for column, (text, left) in placed.items() if left > 1}
