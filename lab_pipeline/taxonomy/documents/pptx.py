@@ -181,7 +181,7 @@ class _Slide:
 
 
 def _points(series: Any, *names: str) -> dict[int, str]:
-    """Return the stored points of a chart's series by their index; python-pptx would count up to a number that the file says."""
+    """Return the stored points of a chart's series by index; python-pptx would count up to any number in the file."""
     points = [point for name in names for point in series.iterfind(f"{_C}{name}//{_C}pt")]
     return {int(point.get("idx")): "".join(each.text or "" for each in point.iter(f"{_C}v")) for point in points}
 
