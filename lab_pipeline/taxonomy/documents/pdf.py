@@ -35,8 +35,9 @@ MAX_UNFOLDED_BYTES = 200_000_000
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _LINK, _POPUP = 2, 16  # subtypes of annotations that show no text of their own
-_IMAGE, _FORM = 3, 5  # kinds of page objects
+_PATH, _IMAGE, _FORM = 2, 3, 5  # kinds of page objects
 _MAX_OBJECTS = 10_000
+_MAX_DOTS = 200  # a page with more of them is a plot
 _LOCK = threading.Lock()  # pdfium must not be called by two threads at once
 _BOLD = re.compile(rb"bold|black|heavy|demi|cmbx", re.IGNORECASE)
 _PRESENTATION_FORMS = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
@@ -160,9 +161,36 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
         if annotation:
             totals["annotations"] += pdfium.FPDFAnnot_GetSubtype(annotation) not in (_LINK, _POPUP)
             pdfium.FPDFPage_CloseAnnot(annotation)
-    objects = (pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS)))
-    has_picture = not shown and any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
-    return list(_segments(shown)), has_picture
+    objects = [pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS))]
+    has_picture = any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
+    return _with_bullets(list(_segments(shown)), [] if turn else _dots(objects)), has_picture
+
+
+def _dots(objects: list[Any]) -> list[tuple[float, float, float, float]]:
+    """Return the boxes of small figures as wide as high: browsers draw the bullets of lists so, instead of writing them."""
+    import pypdfium2.raw as pdfium
+
+    found = []
+    for each in objects:
+        if pdfium.FPDFPageObj_GetType(each) == _PATH:
+            left, bottom, right, top = (ctypes.c_float() for _ in range(4))
+            pdfium.FPDFPageObj_GetBounds(each, left, bottom, right, top)
+            width, height = right.value - left.value, top.value - bottom.value
+            if 1.5 < width < 8 and abs(width - height) < 0.5:
+                found.append((left.value, bottom.value, right.value, top.value))
+    return found if len(found) < _MAX_DOTS else []
+
+
+def _with_bullets(segments: list[Segment], dots: list[tuple[float, float, float, float]]) -> list[Segment]:
+    """Put a bullet before each segment that has a dot on its left."""
+    found = []
+    for segment in segments:
+        for left, bottom, right, top in dots:
+            if segment.bottom < (bottom + top) / 2 < segment.top and 0 < segment.left - right < 2 * segment.size:
+                segment = segment._replace(text=f"• {segment.text}", left=left)
+                break
+        found.append(segment)
+    return found
 
 
 class _Character(NamedTuple):

@@ -1,6 +1,8 @@
 import contextlib
 import random
 import re
+import shutil
+import subprocess
 import time
 import zlib
 
@@ -36,6 +38,13 @@ def test_lines_become_paragraphs_by_their_distance():
 
 def test_an_indented_line_after_a_sentence_begins_a_paragraph():
     assert texts(BODY + lines("The rock is small.", x=65, y=676)) == [BODY_TEXT, "The rock is small."]
+
+
+def test_a_sentence_that_ends_a_short_line_ends_the_paragraph():
+    assert texts([*BODY, *lines("They ate.", y=676), *lines("Bread was all.", y=664)]) == [
+        f"{BODY_TEXT} They ate.",
+        "Bread was all.",
+    ]
 
 
 def test_an_indented_line_within_a_sentence_does_not():
@@ -190,13 +199,22 @@ def test_lists_have_items_with_levels():
     ]
 
 
+def test_drawn_bullets_count_as_written_ones():
+    squares = "52 701 4 4 re f 52 689 4 4 re f"
+    assert blocks([squares, *lines("oil", "gas", x=64), *lines("The rock.", y=650)]) == [
+        ("item", "oil", 1, "page 1"),
+        ("item", "gas", 1, "page 1"),
+        ("text", "The rock.", 0, "page 1"),
+    ]
+
+
 def test_a_number_within_a_sentence_begins_no_item():
     page = lines("Das Feuer wurde auf dem Felsen angezündet am", "12. Mai des Jahres 1850.")
     assert texts(page) == ["Das Feuer wurde auf dem Felsen angezündet am 12. Mai des Jahres 1850."]
 
 
 def test_exponents_stay_and_belong_to_their_line():
-    page = [Words(50, 700, "It has 20 m\u00b2, and n"), Words(137.5, 704, "2", size=6), Words(142, 700, "lamps.")]
+    page = [Words(50, 700, "It has 20 m\u00b2, and n"), Words(133.4, 704, "2", size=6), Words(139.5, 700, "lamps.")]
     assert texts(page) == ["It has 20 m\u00b2, and n2 lamps."]
 
 
@@ -301,3 +319,28 @@ def test_damaged_files_give_a_reading_or_an_error(count):
             readings += 1
         assert time.monotonic() - begin < 5
     assert readings > count / 2
+
+
+PAGE = """<h1>The harbour</h1><p>Some well-known text about the efficient lighthouse, which stands on a rock near the coast and
+goes on for several lines, so that it has to be broken at the margin of the page.</p>
+<ul><li>Oil<li>Gas<ul><li>Town gas</ul></ul><ol><li>Light it<li>Watch it</ol><h2>End</h2><p>The rock.</p>"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_a_page_printed_by_a_browser(tmp_path):
+    (tmp_path / "page.html").write_text(PAGE)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={tmp_path}/profile"]
+    printed = tmp_path / "page.pdf"
+    subprocess.run(["chromium", *options, f"--print-to-pdf={printed}", f"file://{tmp_path}/page.html"], check=True, timeout=120)
+    assert [(block.kind, block.text, block.level) for block in read(printed.read_bytes()).blocks] == [
+        ("heading", "The harbour", 1),
+        ("text", " ".join(re.search("<p>(.*?)</p>", PAGE, re.DOTALL)[1].split()), 0),
+        ("item", "Oil", 1),
+        ("item", "Gas", 1),
+        ("item", "Town gas", 2),
+        ("item", "1. Light it", 1),
+        ("item", "2. Watch it", 1),
+        ("heading", "End", 2),
+        ("text", "The rock.", 0),
+    ]

@@ -193,6 +193,7 @@ def test_diagrams_give_the_texts_of_their_nodes(deck):
     relation = slide.part.relate_to(part(slide, DIAGRAM), f"{R}/diagramData")
     data = slide.shapes.add_table(1, 1, 0, 0, 10, 10)._element.graphic.graphicData
     data.remove(data[0])
+    data.set("uri", D)
     data.append(etree.fromstring(f'<d:relIds xmlns:d="{D}" xmlns:r="{R}" r:dm="{relation}"/>'))
     assert blocks(deck) == [("item", "Light the lamp", 1, "slide 1"), ("item", "Watch", 1, "slide 1")]
 
