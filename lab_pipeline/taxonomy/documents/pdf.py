@@ -155,7 +155,7 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
         elif not each.text:
             totals["letters that the file does not name"] += 1
         else:
-            shown.append(each._replace(box=_turned(box, turn)))
+            shown.append(each._replace(box=_turned(box, turn)) if turn else each)
     for number in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_OBJECTS)):
         annotation = pdfium.FPDFPage_GetAnnot(page, number)
         if annotation:
@@ -199,6 +199,7 @@ class _Character(NamedTuple):
     box: tuple[float, float, float, float]
     """Left, bottom, right, top."""
     size: float
+    """In half points, at least one of them."""
     bold: bool
     turn: int
     """Degrees counter-clockwise, 0 for upright."""
@@ -215,11 +216,13 @@ def _characters(text: Any, count: int) -> Iterator[_Character]:
         code = pdfium.FPDFText_GetUnicode(text, index)
         pdfium.FPDFText_GetLooseCharBox(text, index, box)
         generated = pdfium.FPDFText_IsGenerated(text, index) == 1
-        address = 0 if generated else ctypes.cast(pdfium.FPDFText_GetTextObject(text, index), ctypes.c_void_p).value or 0
+        drawn_now = None if generated else pdfium.FPDFText_GetTextObject(text, index)
+        address = ctypes.addressof(drawn_now.contents) if drawn_now else 0
         if address and address != drawn:  # all characters of one text object have one style
             drawn = address
             pdfium.FPDFText_GetMatrix(text, index, matrix)
-            size = pdfium.FPDFText_GetFontSize(text, index) * math.hypot(matrix.c, matrix.d)
+            size = abs(pdfium.FPDFText_GetFontSize(text, index)) * math.hypot(matrix.c, matrix.d)
+            size = max(0.5, round(size * 2) / 2) if math.isfinite(size) else 0.5
             turn = round(math.degrees(math.atan2(matrix.b, matrix.a)) / 15) * 15 % 360
             name.value = b""
             pdfium.FPDFText_GetFontInfo(text, index, name, len(name), flags)
@@ -231,7 +234,7 @@ def _characters(text: Any, count: int) -> Iterator[_Character]:
         else:
             letter = _UNREADABLE.sub("", chr(code)) if code < 0x110000 else ""
         corners = (box.left, box.bottom, box.right, box.top)
-        if (generated and not letter) or not all(map(math.isfinite, (size, *corners))):
+        if (generated and not letter) or not all(map(math.isfinite, corners)):
             continue
         yield _Character(letter, corners, size, bold, turn)
 
@@ -270,9 +273,9 @@ def _follows(before: _Character, after: _Character) -> bool:
 
 def _segment(run: list[_Character]) -> Segment:
     text = _PRESENTATION_FORMS.sub(lambda form: unicodedata.normalize("NFKC", form.group()), "".join(each.text for each in run))
-    sizes = Counter(round(each.size * 2) / 2 for each in run)
+    sizes = Counter(each.size for each in run)
     size = max(sizes, key=lambda each: (sizes[each], each))
-    main = [each.box for each in run if round(each.size * 2) / 2 == size]
+    main = [each.box for each in run if each.size == size]
     return Segment(
         text.strip(),
         left=min(each.box[0] for each in run),

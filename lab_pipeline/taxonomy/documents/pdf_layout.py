@@ -48,7 +48,7 @@ _BULLET = re.compile(r"[•◦▪■●○‣⁃∙]\s*(?=\S)")
 _MARKER = re.compile(r"(?:[·*–—\-]|\(?\d{1,3}[.)]|\(?[a-z]\)|\[\d{1,3}\])\s+(?=\S)")
 """Marks of list items that may as well be part of a sentence, such as the day in '12. Mai'."""
 _ENDED = re.compile(r"[.!?:;…。！？][\"'”’»)\]]*$")
-_HYPHEN = re.compile(r"(\w+)[-\u2010\u00ad]$")
+_HYPHEN = re.compile(r"(\w{1,60})[-\u2010\u00ad]$")
 _SUSPENDED = re.compile(r"(?:und|oder|and|or)\b")
 """Words before which a hyphen at the end of a line stands for a missing part: 'Ein- und Ausgang'."""
 
@@ -277,13 +277,13 @@ def _is_heading(paragraph: list[_Line], body: float, body_is_bold: bool) -> bool
 
 def _joined(lines: list[_Line], words: set[str]) -> str:
     """Join a paragraph's lines. A hyphen at the end of a line goes if the joined word occurs in the document's `words`."""
-    text = ""
+    parts: list[str] = []
     for line in lines:
-        hyphen, begin = _HYPHEN.search(text), re.match(r"\w+", line.box.text)
-        if not hyphen or not begin or _SUSPENDED.match(line.box.text):
-            text += " " + line.box.text
-        elif (hyphen[1] + begin[0]).casefold() in words:
-            text = text[: hyphen.end(1)] + line.box.text
+        hyphen, begin = _HYPHEN.search(parts[-1]) if parts else None, re.match(r"\w+", line.box.text)
+        if hyphen and begin and not _SUSPENDED.match(line.box.text):
+            if (hyphen[1] + begin[0]).casefold() in words:
+                parts[-1] = parts[-1][: hyphen.end(1)]
         else:
-            text += line.box.text
-    return collapsed(text)
+            parts.append(" ")
+        parts.append(line.box.text)
+    return collapsed("".join(parts))

@@ -82,6 +82,10 @@ def test_sizes_count_with_the_scale_of_the_text():
     assert blocks([Words(50, 740, "Oil", size=1, matrix="20 0 0 20"), *BODY])[0] == ("heading", "Oil", 1, "page 1")
 
 
+def test_tiny_text_is_read():
+    assert texts(lines("The keepers of", "the lamp.", size=0.1)) == ["The keepers of", "the lamp."]
+
+
 def test_text_in_bold_throughout_has_no_bold_headings():
     assert {kind for kind, *_ in blocks([Words(50, 740, "Oil", bold=True), *lines(BODY[0].text, bold=True)])} == {"text"}
 
