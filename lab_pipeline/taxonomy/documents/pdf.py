@@ -35,8 +35,9 @@ MAX_UNFOLDED_BYTES = 200_000_000
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _LINK, _POPUP = 2, 16  # subtypes of annotations that show no text of their own
-_IMAGE, _FORM = 3, 5  # kinds of page objects
+_PATH, _IMAGE, _FORM = 2, 3, 5  # kinds of page objects
 _MAX_OBJECTS = 10_000
+_MAX_DOTS = 200  # a page with more of them is a plot
 _LOCK = threading.Lock()  # pdfium must not be called by two threads at once
 _BOLD = re.compile(rb"bold|black|heavy|demi|cmbx", re.IGNORECASE)
 _PRESENTATION_FORMS = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
@@ -154,15 +155,42 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
         elif not each.text:
             totals["letters that the file does not name"] += 1
         else:
-            shown.append(each._replace(box=_turned(box, turn)))
+            shown.append(each._replace(box=_turned(box, turn)) if turn else each)
     for number in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_OBJECTS)):
         annotation = pdfium.FPDFPage_GetAnnot(page, number)
         if annotation:
             totals["annotations"] += pdfium.FPDFAnnot_GetSubtype(annotation) not in (_LINK, _POPUP)
             pdfium.FPDFPage_CloseAnnot(annotation)
-    objects = (pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS)))
-    has_picture = not shown and any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
-    return list(_segments(shown)), has_picture
+    objects = [pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS))]
+    has_picture = any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
+    return _with_bullets(list(_segments(shown)), [] if turn else _dots(objects)), has_picture
+
+
+def _dots(objects: list[Any]) -> list[tuple[float, float, float, float]]:
+    """Return the boxes of small figures as wide as high: browsers draw the bullets of lists so, instead of writing them."""
+    import pypdfium2.raw as pdfium
+
+    found = []
+    for each in objects:
+        if pdfium.FPDFPageObj_GetType(each) == _PATH:
+            left, bottom, right, top = (ctypes.c_float() for _ in range(4))
+            pdfium.FPDFPageObj_GetBounds(each, left, bottom, right, top)
+            width, height = right.value - left.value, top.value - bottom.value
+            if 1.5 < width < 8 and abs(width - height) < 0.5:
+                found.append((left.value, bottom.value, right.value, top.value))
+    return found if len(found) < _MAX_DOTS else []
+
+
+def _with_bullets(segments: list[Segment], dots: list[tuple[float, float, float, float]]) -> list[Segment]:
+    """Put a bullet before each segment that has a dot on its left."""
+    found = []
+    for segment in segments:
+        for left, bottom, right, top in dots:
+            if segment.bottom < (bottom + top) / 2 < segment.top and 0 < segment.left - right < 2 * segment.size:
+                segment = segment._replace(text=f"• {segment.text}", left=left)
+                break
+        found.append(segment)
+    return found
 
 
 class _Character(NamedTuple):
@@ -171,6 +199,7 @@ class _Character(NamedTuple):
     box: tuple[float, float, float, float]
     """Left, bottom, right, top."""
     size: float
+    """In half points, at least one of them."""
     bold: bool
     turn: int
     """Degrees counter-clockwise, 0 for upright."""
@@ -187,11 +216,13 @@ def _characters(text: Any, count: int) -> Iterator[_Character]:
         code = pdfium.FPDFText_GetUnicode(text, index)
         pdfium.FPDFText_GetLooseCharBox(text, index, box)
         generated = pdfium.FPDFText_IsGenerated(text, index) == 1
-        address = 0 if generated else ctypes.cast(pdfium.FPDFText_GetTextObject(text, index), ctypes.c_void_p).value or 0
+        drawn_now = None if generated else pdfium.FPDFText_GetTextObject(text, index)
+        address = ctypes.addressof(drawn_now.contents) if drawn_now else 0
         if address and address != drawn:  # all characters of one text object have one style
             drawn = address
             pdfium.FPDFText_GetMatrix(text, index, matrix)
-            size = pdfium.FPDFText_GetFontSize(text, index) * math.hypot(matrix.c, matrix.d)
+            size = abs(pdfium.FPDFText_GetFontSize(text, index)) * math.hypot(matrix.c, matrix.d)
+            size = max(0.5, round(size * 2) / 2) if math.isfinite(size) else 0.5
             turn = round(math.degrees(math.atan2(matrix.b, matrix.a)) / 15) * 15 % 360
             name.value = b""
             pdfium.FPDFText_GetFontInfo(text, index, name, len(name), flags)
@@ -203,7 +234,7 @@ def _characters(text: Any, count: int) -> Iterator[_Character]:
         else:
             letter = _UNREADABLE.sub("", chr(code)) if code < 0x110000 else ""
         corners = (box.left, box.bottom, box.right, box.top)
-        if (generated and not letter) or not all(map(math.isfinite, (size, *corners))):
+        if (generated and not letter) or not all(map(math.isfinite, corners)):
             continue
         yield _Character(letter, corners, size, bold, turn)
 
@@ -242,9 +273,9 @@ def _follows(before: _Character, after: _Character) -> bool:
 
 def _segment(run: list[_Character]) -> Segment:
     text = _PRESENTATION_FORMS.sub(lambda form: unicodedata.normalize("NFKC", form.group()), "".join(each.text for each in run))
-    sizes = Counter(round(each.size * 2) / 2 for each in run)
+    sizes = Counter(each.size for each in run)
     size = max(sizes, key=lambda each: (sizes[each], each))
-    main = [each.box for each in run if round(each.size * 2) / 2 == size]
+    main = [each.box for each in run if each.size == size]
     return Segment(
         text.strip(),
         left=min(each.box[0] for each in run),

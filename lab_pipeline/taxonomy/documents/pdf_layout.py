@@ -38,6 +38,8 @@ _OUTER_ROWS = 3
 _MIN_COLUMN_LINES, _MIN_COLUMN_CHARACTERS = 3, 20
 """A column has at least so many lines, with so many characters on average: else it is a table's, which is read by rows."""
 _MAX_COLUMN_SPLITS = 4
+_SHORT = 0.25
+"""A line that lacks more than this share of its column's width is not full, also where lines are not stretched."""
 _MAX_HEADING, _MAX_BOLD_HEADING = 200, 120
 """Longer text is no heading, be it large or bold."""
 _LARGER = 1.08
@@ -46,7 +48,7 @@ _BULLET = re.compile(r"[•◦▪■●○‣⁃∙]\s*(?=\S)")
 _MARKER = re.compile(r"(?:[·*–—\-]|\(?\d{1,3}[.)]|\(?[a-z]\)|\[\d{1,3}\])\s+(?=\S)")
 """Marks of list items that may as well be part of a sentence, such as the day in '12. Mai'."""
 _ENDED = re.compile(r"[.!?:;…。！？][\"'”’»)\]]*$")
-_HYPHEN = re.compile(r"(\w+)[-\u2010\u00ad]$")
+_HYPHEN = re.compile(r"(\w{1,60})[-\u2010\u00ad]$")
 _SUSPENDED = re.compile(r"(?:und|oder|and|or)\b")
 """Words before which a hyphen at the end of a line stands for a missing part: 'Ein- und Ausgang'."""
 
@@ -96,7 +98,7 @@ class _Line:
     @property
     def is_open(self) -> bool:
         """Tell whether the sentence seems to go on: the line is full, and no sentence ends with it."""
-        is_full = self.box.right > self.end - 0.2 * (self.end - self.box.left)
+        is_full = self.box.right > self.end - _SHORT * (self.end - self.box.left)
         return is_full and not self.is_table_row and not _ENDED.search(self.box.text)
 
 
@@ -261,7 +263,8 @@ def _goes_on(paragraph: list[_Line], line: _Line, usual: float) -> bool:
     if _BULLET.match(first.text) or _MARKER.match(first.text):
         return box.left > first.left + 0.3 * size or last.is_open
     is_indented = box.left > last.box.left + 0.8 * size
-    return not (is_indented and _ENDED.search(last.box.text))
+    is_short = last.box.right < last.end - _SHORT * (last.end - last.box.left)
+    return not ((is_indented or is_short) and _ENDED.search(last.box.text))
 
 
 def _is_heading(paragraph: list[_Line], body: float, body_is_bold: bool) -> bool:
@@ -274,13 +277,13 @@ def _is_heading(paragraph: list[_Line], body: float, body_is_bold: bool) -> bool
 
 def _joined(lines: list[_Line], words: set[str]) -> str:
     """Join a paragraph's lines. A hyphen at the end of a line goes if the joined word occurs in the document's `words`."""
-    text = ""
+    parts: list[str] = []
     for line in lines:
-        hyphen, begin = _HYPHEN.search(text), re.match(r"\w+", line.box.text)
-        if not hyphen or not begin or _SUSPENDED.match(line.box.text):
-            text += " " + line.box.text
-        elif (hyphen[1] + begin[0]).casefold() in words:
-            text = text[: hyphen.end(1)] + line.box.text
+        hyphen, begin = _HYPHEN.search(parts[-1]) if parts else None, re.match(r"\w+", line.box.text)
+        if hyphen and begin and not _SUSPENDED.match(line.box.text):
+            if (hyphen[1] + begin[0]).casefold() in words:
+                parts[-1] = parts[-1][: hyphen.end(1)]
         else:
-            text += line.box.text
-    return collapsed(text)
+            parts.append(" ")
+        parts.append(line.box.text)
+    return collapsed("".join(parts))
