@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lab_pipeline.cli import models, rows
+from lab_pipeline.cli import changes, models, rows
 from lab_pipeline.cli.options import AsJson, HomeOption, open_home
 from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
@@ -106,7 +106,7 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
 on_models = (models.promote, models.rollback, models.lineage, models.gc, models.chat, models.compare)
-for command in (*on_rows, *on_models):
+for command in (*on_rows, *on_models, changes.diff, changes.preview):
     app.command()(command)
 
 

@@ -91,6 +91,21 @@ def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
     return drafts
 
 
+def expected_calls(leaf: FrozenLeaf, flow: Flow, seed: int) -> tuple[int, int]:
+    """Estimate how many replies a leaf's rows need from their generation, early judges included, and from their judging.
+
+    The estimate assumes that each reply holds as many items as asked for, and that no judge stops a row.
+    """
+    starts = len(first_drafts(leaf, flow, seed))
+    generating = starts * len(flow.file.augmentations)
+    rows = starts + generating
+    for stage in flow.file.stages:
+        judges = sum(judge.before == stage.output for judge in flow.judges(early=True))
+        generating += rows * (len(stage.temperatures) + judges)
+        rows *= len(stage.temperatures) * stage.several
+    return generating, rows * len(flow.judges(early=False))
+
+
 def _description(leaf: FrozenLeaf) -> dict[str, str]:
     return {"task": leaf["task"], "domain": leaf["domain"], "outline": leaf["outline"]}
 
@@ -133,7 +148,14 @@ async def generate(
         TeacherError: a request to the teacher or the judge failed; its journal keeps earlier replies.
         FlowError: a prompt uses a variable that the rows lack.
     """
-    drafts = await _map_each(first_drafts(leaf, flow, seed), partial(_augment, flow=flow, teacher=teacher, seed=seed))
+    return await continue_drafts(first_drafts(leaf, flow, seed), flow, teacher, judge_model, seed, taxonomy_commit)
+
+
+async def continue_drafts(
+    first: Sequence[Draft], flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
+) -> list[GeneratedRow]:
+    """Generate the rows that some of a leaf's `first_drafts` lead to; see `generate`."""
+    drafts = await _map_each(first, partial(_augment, flow=flow, teacher=teacher, seed=seed))
     for stage in flow.file.stages:
         early = [judge for judge in flow.judges(early=True) if judge.before == stage.output]
         drafts = await _map_each(drafts, partial(_judge_early, judges=early, flow=flow, judge_model=judge_model))

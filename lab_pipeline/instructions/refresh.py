@@ -28,7 +28,7 @@ from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.flow import Flow
-from lab_pipeline.instructions.generate import first_drafts, generate, judge
+from lab_pipeline.instructions.generate import expected_calls, generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
@@ -121,19 +121,8 @@ class _LeafRefresh:
         return self.plan.path(self.home, table)
 
     def expected_calls(self) -> int:
-        """Estimate how many replies the leaf's missing tables need, including replies that the journal has already.
-
-        The estimate assumes that each reply holds as many items as asked for, and that no judge stops a row.
-        """
-        flow = self.plan.flow
-        starts = len(first_drafts(self.source, flow, self.seed))
-        generating = starts * len(flow.file.augmentations)
-        rows = starts + generating
-        for stage in flow.file.stages:
-            judges = sum(judge.before == stage.output for judge in flow.judges(early=True))
-            generating += rows * (len(stage.temperatures) + judges)
-            rows *= len(stage.temperatures) * stage.several
-        judging = rows * len(flow.judges(early=False))
+        """Estimate how many replies the leaf's missing tables need, including replies that the journal has already."""
+        generating, judging = expected_calls(self.source, self.plan.flow, self.seed)
         return (not self.path("generated").exists()) * generating + (not self.path("judged").exists()) * judging
 
     async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher) -> tuple[dict[str, int], dict[str, str]]:
