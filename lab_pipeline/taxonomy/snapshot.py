@@ -19,8 +19,10 @@ from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_row
 from lab_pipeline.taxonomy.documents.passages import passages
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_documents, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
+from lab_pipeline.taxonomy.find import find_leaves, find_misnamed
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
-from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Seed, read_leaf
+from lab_pipeline.taxonomy.problem import Problem
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
 
@@ -78,7 +80,8 @@ def take_snapshot(
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.heldout_ledger.with_suffix(".lock")):  # otherwise, two snapshots at once could give a question two roles
         taxonomy = open_taxonomy(home, settings)
-        keys = find_leaves(taxonomy.folder)
+        misnamed = find_misnamed(taxonomy.folder)
+        keys = sorted({*find_leaves(taxonomy.folder), *misnamed})
         if not keys:
             raise LabError(
                 f"{settings.taxonomy.path}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; "
@@ -92,7 +95,7 @@ def take_snapshot(
         scans: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key), ledger, scans)
+            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key, misnamed.get(key, ())), ledger, scans)
             if not row["usable"] and key in earlier:
                 _keep_last_usable(row, earlier[key])
             rows.append(row)
