@@ -98,7 +98,8 @@ def read_located(text: str) -> LocatedYaml:
 
     Raises:
         YamlProblem: The text is not YAML, or nested monstrously; it has more than `MAX_NODES` values, an alias inside of what
-            it repeats, an integer of more than `MAX_DIGITS` digits, or a tag that PyYAML's safe loader refuses, such as `!!python/object`.
+            it repeats, an integer of more than `MAX_DIGITS` digits, or a tag that PyYAML's safe loader refuses, such as
+            `!!python/object`.
     """
     if not _ODD.search(text):
         try:
