@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lab_pipeline import __version__
+from lab_pipeline.core.formats import printable
 from lab_pipeline.taxonomy.find import QNA
 from lab_pipeline.taxonomy.leaf import LeafReading
 from lab_pipeline.taxonomy.problem import Problem
@@ -18,7 +19,7 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 def as_line(root: Path, problem: Problem) -> str:
     """Return `FILE:LINE:COLUMN: SEVERITY: MESSAGE [RULE]`, as editors and compilers write it."""
     place = f"{_shown(root, problem.file)}:{problem.line}:{problem.column}"
-    return f"{place}: {problem.severity}: {problem.message} [{problem.rule}]"
+    return printable(f"{place}: {problem.severity}: {problem.message} [{problem.rule}]").replace("\n", "\\n")
 
 
 def as_annotation(root: Path, problem: Problem) -> str:

@@ -56,7 +56,9 @@ def validate(
         line = problem_formats.as_annotation if github else problem_formats.as_line
         for problem in problems:
             typer.echo(line(root, problem))
-        typer.echo("{leaves} leaves, {invalid} invalid files, {warnings} warnings; ilab refuses {refused_by_ilab}".format(**summary))
+        typer.echo(
+            "{leaves} leaves, {invalid} invalid files, {warnings} warnings; ilab refuses {refused_by_ilab}".format(**summary)
+        )
     raise typer.Exit(1 if invalid else 0)
 
 
