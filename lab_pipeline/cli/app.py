@@ -15,6 +15,7 @@ import typer
 
 from lab_pipeline.cli import changes, models, rows
 from lab_pipeline.cli.options import AsJson, HomeOption, open_home
+from lab_pipeline.cli.validate import validate
 from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.formats import number
@@ -106,7 +107,7 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
 on_models = (models.promote, models.rollback, models.lineage, models.gc, models.chat, models.compare)
-for command in (*on_rows, *on_models, changes.diff, changes.preview):
+for command in (*on_rows, *on_models, changes.diff, changes.preview, validate):
     app.command()(command)
 
 
@@ -117,6 +118,11 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted; finished work is kept, and the next retune goes on from here", err=True)
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("lab_pipeline"):
+            raise
+        typer.echo(f"error: {error.name} is missing: pip install 'lab-pipeline[pipeline]' (validate needs less)", err=True)
+        sys.exit(1)
     except Exception as error:
         fixable = as_lab_error(error)
         if fixable is None:

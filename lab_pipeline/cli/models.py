@@ -62,7 +62,7 @@ def lineage(
     """Show what a model was trained on, which models were trained on a leaf, or where a training row comes from."""
     opened = open_home(home)
     from lab_pipeline.reports import lineage as reports
-    from lab_pipeline.taxonomy.leaf import BRANCHES
+    from lab_pipeline.taxonomy.find import BRANCHES
 
     if (what == "row") != (row is not None):
         raise LabError("expected one of: lineage champion, lineage MODEL_ID, lineage LEAF, lineage row ROW_ID")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab_pipeline.core.rows import EpochChoice
+if TYPE_CHECKING:
+    from lab_pipeline.core.rows import EpochChoice
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args, ge
 
 import pyarrow as pa
 
+from lab_pipeline.core.errors import Severity
+
 _ARROW: dict[Any, pa.DataType] = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 Int32 = Annotated[int, pa.int32()]
@@ -36,7 +38,6 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 Split = Literal["train", "validation"]
-Severity = Literal["error", "warning"]
 
 
 class Turn(TypedDict):

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import IO, TYPE_CHECKING, Any
 
 from lab_pipeline.core.processes import is_alive, this_process
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SCRATCH = ".writing-"
 _SCRATCH_LOCK = ".lock-of-writer"
@@ -119,6 +119,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema)
     Raises:
         ValueError: A row lacks a column of the schema, has a column that is not in it, or a value of a wrong type.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     names = set(schema.names)
     for number, row in enumerate(rows):
         if row.keys() != names:
@@ -133,6 +136,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema)
 
 def read_rows(path: Path) -> list[Any]:
     """Read the rows of a Parquet file; the caller annotates their type: `rows: list[CuratedRow] = read_rows(path)`."""
+    import pyarrow.parquet as pq
+
     return pq.read_table(path).to_pylist()
 
 

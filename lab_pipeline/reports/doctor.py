@@ -20,7 +20,8 @@ from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.models.base_model import model_identity
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import webhook_url
-from lab_pipeline.taxonomy.leaf import Kind, find_leaves
+from lab_pipeline.taxonomy.find import find_leaves
+from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.source import find_tip, reads_git
 
 _FREE_GIB = 5

@@ -1,54 +1,41 @@
 """Read and check one leaf of a taxonomy, a folder with a `qna.yaml` of seed examples, without ever raising.
 
-A leaf gets two verdicts. The *schema verdict* is that of the public InstructLab schemas (package `instructlab-schema`).
-*Usable* is stricter: it also means that the pipeline can work with the leaf.
+A leaf gets two verdicts. The *schema verdict* is that of InstructLab's own parser (package `instructlab-schema`, strict, which
+includes lint). *Usable* means that the pipeline can work with the leaf: stricter in most, but lint alone only gives warnings.
 """
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonschema
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
-
-from lab_pipeline.core.rows import Severity
+from lab_pipeline.core.errors import Severity
 from lab_pipeline.core.storage import digest
 from lab_pipeline.taxonomy.attribution import non_commercial_lines
-from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, load_located
+from lab_pipeline.taxonomy.find import QNA
+from lab_pipeline.taxonomy.problem import Problem
+from lab_pipeline.taxonomy.upstream import (
+    VERSIONS,
+    Finding,
+    SchemaName,
+    lint_findings,
+    schema_findings,
+    schema_version,
+    upstream_schema,
+)
+from lab_pipeline.taxonomy.yaml_lines import LocatedYaml, YamlProblem, decoded, read_located
 from lab_pipeline.text.words import normalised
 
-BRANCHES = ("knowledge", "compositional_skills", "foundational_skills")
-QNA = "qna.yaml"
 ATTRIBUTION = "attribution.txt"
-VERSIONS = (1, 2, 3)
-"""Schema versions of `qna.yaml` that this module can read."""
 
 MAX_CONTEXT_WORDS = 500
 MAX_ANSWER_WORDS = 250
 """Limits in the README of InstructLab's taxonomy, this one for answers and questions; longer texts are only warned of."""
 
 Kind = Literal["knowledge", "grounded_skill", "freeform_skill"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a leaf, at a 1-based line of a file: an error makes the leaf unusable, a warning does not."""
-
-    file: str
-    line: int
-    severity: Severity
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +50,7 @@ class Seed:
     line: int
     asked: str
     """The prompt: in grounded skills the context, a blank line and the question, otherwise the question alone."""
+    column: int = 1
 
     @property
     def identity(self) -> str:
@@ -113,76 +101,103 @@ class LeafReading:
     def usable(self) -> bool:
         return self.leaf is not None and not any(problem.severity == "error" for problem in self.problems)
 
-    def report(self, line: int, message: str, severity: Severity = "error", file: str = QNA) -> None:
-        self.problems.append(Problem(f"{self.key}/{file}", line, severity, message))
+    def report(
+        self, line: int, message: str, severity: Severity = "error", file: str = QNA, column: int = 1, rule: str = "documents"
+    ) -> None:
+        self.problems.append(Problem(f"{self.key}/{file}", line, severity, message, column, rule))
+
+    def add(self, findings: list[Finding], severity: Severity = "error") -> None:
+        """Report findings in the `qna.yaml`."""
+        for (line, column), rule, message in findings:
+            self.report(line, message, severity, column=column, rule=rule)
 
 
-def find_leaves(taxonomy: Path) -> list[str]:
-    """List the keys of all leaves, sorted: the paths, relative to `taxonomy`, of folders with a `qna.yaml`.
-
-    Symbolic links are not followed. A folder name that is not UTF-8 gets replacement characters, so its leaf is listed but
-    cannot be read.
-    """
-    found = set()
-    for branch in BRANCHES:
-        for qna in (taxonomy / branch).rglob(QNA):
-            inside = [parent for parent in qna.parents if parent.is_relative_to(taxonomy) and parent != taxonomy]
-            if not any(path.is_symlink() for path in [qna, *inside]):
-                found.add(os.fsencode(qna.parent.relative_to(taxonomy)).decode("utf-8", errors="replace"))
-    return sorted(found)
-
-
-def read_leaf(taxonomy: Path, key: str) -> LeafReading:
+def read_leaf(taxonomy: Path, key: str, misnamed: Sequence[Problem] = ()) -> LeafReading:
     """Read and check the leaf in the folder `taxonomy / key`; whatever is wrong with it becomes a problem of the result.
 
     Its documents are not read.
+
+    Args:
+        misnamed: What `find_misnamed` found in the folder. An error among it means that there is no leaf to read.
     """
+    if any(problem.severity == "error" for problem in misnamed):
+        return LeafReading(key, problems=[*misnamed])
+    reading = _read(taxonomy, key)
+    reading.problems += misnamed
+    return reading
+
+
+def _read(taxonomy: Path, key: str) -> LeafReading:
+    try:
+        raw = (taxonomy / key / QNA).read_bytes()
+    except OSError as error:
+        reading = LeafReading(key)
+        reading.report(1, f"cannot be read ({error.strerror})", rule="unreadable")
+        return reading
+    return check_leaf(key, raw, _read_attribution(taxonomy / key / ATTRIBUTION))
+
+
+def check_leaf(key: str, raw: bytes, attribution: str) -> LeafReading:
+    """Check a leaf as `read_leaf` does, by the bytes of its `qna.yaml` and the text of its `attribution.txt` alone."""
     reading = LeafReading(key)
     try:
-        located = load_located((taxonomy / key / QNA).read_bytes())
-    except OSError as error:
-        reading.report(1, f"cannot be read ({error.strerror})")
-        return reading
+        text = decoded(raw)
+        located = read_located(text)
     except YamlProblem as error:
-        reading.report(error.line, error.message)
+        reading.add([_finding(error)])
         return reading
-
+    reading.add([_finding(error) for error in located.refused])
     value = located.value
+    if not value:
+        reading.schema_verdict = "valid"  # so says InstructLab's parser, with a warning
     if not isinstance(value, dict):
-        reading.report(1, f"expected a mapping with 'seed_examples', found {type(value).__name__}")
+        found = "an empty file" if value is None else type(value).__name__
+        reading.report(1, f"expected a mapping with 'seed_examples', found {found}", rule="no-mapping")
         return reading
-    version = value.get("version", 1)
-    if isinstance(version, bool) or version not in VERSIONS:
-        reading.report(located.line(("version",)), f"schema version {version!r} is not known; use {VERSIONS[-1]}")
+    reading.version = version = schema_version(value)
+    if version is None:
+        message = f"schema version {value['version']!r} is not known; use {VERSIONS[-1]}"
+        reading.add([Finding(located.place(("version",)), "version", message)])
         return reading
-    reading.version = version = int(version)
-    schema = _schema(_branch(key), version)
-    definition: Any = schema.schema
-    if definition.get("deprecated"):
-        reading.report(located.line(("version",)), definition["description"])
+    refused = schema_findings(located, _schema_name(key), version)
+    reading.add(refused)
+    if value:
+        reading.schema_verdict = _schema_verdict(reading, text, located, version, refused)
+    if refused or located.refused:
         return reading
-    refused = [(located.line(tuple(each.absolute_path)), each) for each in schema.iter_errors(value)]
-    for line, each in sorted(refused, key=lambda found: (found[0], found[1].message)):
-        reading.report(line, _described(each))
-    if refused:
-        return reading
-    reading.schema_verdict = "valid"
 
-    attribution = _read_attribution(taxonomy / key / ATTRIBUTION)
     if not attribution and version > 1:
-        reading.report(1, "missing or empty; name title, link, licence and creators", "warning", ATTRIBUTION)
+        message = "missing or empty; name title, link, licence and creators"
+        reading.report(1, message, "warning", ATTRIBUTION, rule="attribution-missing")
     for line, licence in non_commercial_lines(attribution):
         message = f"licence {licence} does not allow commercial use; data sets and models made from this leaf say so"
-        reading.report(line, message, "warning", ATTRIBUTION)
-    for line, message in _length_warnings(located):
-        reading.report(line, message, "warning")
+        reading.report(line, message, "warning", ATTRIBUTION, rule="licence-non-commercial")
+    reading.add(_length_warnings(located), "warning")
     reading.leaf = _leaf_of(reading, version, located, attribution)
     return reading
 
 
+def _schema_verdict(
+    reading: LeafReading, text: str, located: LocatedYaml, version: int, refused: list[Finding]
+) -> Literal["valid", "invalid"]:
+    """Return the verdict of InstructLab's parser, and warn of what only it refuses; `refused` is what our schema does."""
+    name = upstream_schema(reading.key, located.value)
+    theirs = refused if name == _schema_name(reading.key) else schema_findings(located, name, version)
+    if theirs and not refused:
+        message = f"ilab takes this leaf for {name}, by a folder of this name in its path, and refuses it; rename the folder"
+        reading.report(1, message, "warning", rule="upstream-branch")
+    lint = lint_findings(text) if version > 1 else []
+    reading.add(lint, "warning")
+    return "invalid" if theirs or lint else "valid"
+
+
+def _finding(error: YamlProblem) -> Finding:
+    return Finding((error.line, error.column), error.rule, error.message)
+
+
 def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attribution: str) -> Leaf | None:
     value = located.value
-    if _branch(reading.key) == "knowledge":
+    if _schema_name(reading.key) == "knowledge":
         kind: Kind = "knowledge"
         seeds = _knowledge_seeds(located)
         repo, commit, patterns = (value["document"][name] for name in ("repo", "commit", "patterns"))
@@ -195,7 +210,7 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
         seeds, others, have = (grounded, freeform, "have") if kind == "grounded_skill" else (freeform, grounded, "lack")
         message = f"set aside: a {kind.replace('_', ' ')} leaf's seeds all {have} a context; move this one to a leaf of its own"
         for seed in others:
-            reading.report(seed.line, message, "warning")
+            reading.report(seed.line, message, "warning", column=seed.column, rule="mixed-contexts")
         document = None
     usable: list[Seed] = []
     seen: dict[tuple[str, str | None], int] = {}
@@ -203,14 +218,16 @@ def _leaf_of(reading: LeafReading, version: int, located: LocatedYaml, attributi
         # A skill may answer one request in several ways. A knowledge question is asked without its context, so once only.
         content = (seed.identity, None if kind == "knowledge" else normalised(seed.answer))
         if not seed.question.strip() or not seed.answer.strip():
-            reading.report(seed.line, "set aside: question or answer is blank", "warning")
+            message = "set aside: question or answer is blank; write it"
+            reading.report(seed.line, message, "warning", column=seed.column, rule="blank-answer")
         elif content in seen:
-            reading.report(seed.line, f"set aside: the same question stands at line {seen[content]}", "warning")
+            message = f"set aside: the same question stands at line {seen[content]}"
+            reading.report(seed.line, message, "warning", column=seed.column, rule="duplicate-question")
         else:
             seen[content] = seed.line
             usable.append(seed)
     if not usable:
-        reading.report(located.line(("seed_examples",)), "no seed example is left to work with")
+        reading.add([Finding(located.place(("seed_examples",)), "no-seeds", "no seed example is left to work with")])
         return None
     return Leaf(
         key=reading.key,
@@ -231,8 +248,8 @@ def _knowledge_seeds(located: LocatedYaml) -> list[Seed]:
     for group, example in enumerate(located.value["seed_examples"]):
         for index, pair in enumerate(example["questions_and_answers"]):
             question, answer, context = pair["question"].strip(), pair["answer"].strip(), example["context"].strip()
-            line = located.line(("seed_examples", group, "questions_and_answers", index))
-            seeds.append(Seed(question, answer, context, group, line, asked=question))
+            line, column = located.place(("seed_examples", group, "questions_and_answers", index))
+            seeds.append(Seed(question, answer, context, group, line, question, column))
     return seeds
 
 
@@ -240,16 +257,16 @@ def _skill_seeds(located: LocatedYaml) -> list[Seed]:
     seeds = []
     for group, example in enumerate(located.value["seed_examples"]):
         question, context = example["question"].strip(), (example.get("context") or "").strip() or None
-        line = located.line(("seed_examples", group))
+        line, column = located.place(("seed_examples", group))
         asked = f"{context}\n\n{question}" if context else question
-        seeds.append(Seed(question, example["answer"].strip(), context, group, line, asked))
+        seeds.append(Seed(question, example["answer"].strip(), context, group, line, asked, column))
     return seeds
 
 
-def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
+def _length_warnings(located: LocatedYaml) -> list[Finding]:
     limits = {"context": MAX_CONTEXT_WORDS, "question": MAX_ANSWER_WORDS, "answer": MAX_ANSWER_WORDS}
     warnings = []
-    for path in located.lines:
+    for path, place in located.places.items():
         name = path[-1] if path else None
         if path[:1] == ("seed_examples",) and name in limits:
             text: Any = located.value
@@ -260,7 +277,7 @@ def _length_warnings(located: LocatedYaml) -> list[tuple[int, str]]:
                 continue
             if isinstance(text, str) and len(text.split()) > limits[name]:
                 message = f"{name} has {len(text.split())} words; the documented limit is {limits[name]}"
-                warnings.append((located.lines[path], message))
+                warnings.append(Finding(place, "too-long", message))
     return warnings
 
 
@@ -271,20 +288,6 @@ def _read_attribution(path: Path) -> str:
     return ""
 
 
-def _branch(key: str) -> str:
+def _schema_name(key: str) -> SchemaName:
     """Return the name of the schema for this leaf; both branches of skills share one."""
     return "knowledge" if key.partition("/")[0] == "knowledge" else "compositional_skills"
-
-
-def _described(error: jsonschema.ValidationError) -> str:
-    where = ".".join(str(step) for step in error.absolute_path)
-    message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
-    return f"{where}: {message}" if where else message
-
-
-@cache
-def _schema(branch: str, version: int) -> jsonschema.Draft202012Validator:
-    folder = files("instructlab.schema") / f"v{version}"
-    version_schema = Resource.from_contents(json.loads((folder / "version.json").read_text()), DRAFT202012)
-    registry = Registry().with_resources([(name, version_schema) for name in ("./version.json", "version.json")])
-    return jsonschema.Draft202012Validator(json.loads((folder / f"{branch}.json").read_text()), registry=registry)

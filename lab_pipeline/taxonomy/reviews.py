@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 from filelock import FileLock
@@ -18,11 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import GeneratedRow, as_prompt
 from lab_pipeline.core.storage import digest, write_text
 from lab_pipeline.core.validation import validation_problems
 from lab_pipeline.taxonomy.yaml_lines import YamlProblem, load_located
 from lab_pipeline.text.words import normalised
+
+if TYPE_CHECKING:
+    from lab_pipeline.core.rows import GeneratedRow
 
 FILE = "reviews.yaml"
 
@@ -56,6 +58,8 @@ def text_digest(prompt: str, answer: str) -> str:
 
 def asked_of(row: GeneratedRow) -> str:
     """Return the prompt of a generated row, context and question, as its training row has it; a missing question is ''."""
+    from lab_pipeline.core.rows import as_prompt  # imports pyarrow, which `lab-pipeline validate` does without
+
     return as_prompt(row["question"] or "", row["context"])[0]["content"]
 
 

@@ -21,8 +21,10 @@ from lab_pipeline.taxonomy.documents.passages import Budgets, passages
 from lab_pipeline.taxonomy.documents.reading import Document, left_out_problems, read_document
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_files, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
+from lab_pipeline.taxonomy.find import find_leaves, find_misnamed
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
-from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Problem, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Seed, read_leaf
+from lab_pipeline.taxonomy.problem import Problem
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
 
@@ -86,7 +88,8 @@ def take_snapshot(
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.heldout_ledger.with_suffix(".lock")):  # otherwise, two snapshots at once could give a question two roles
         taxonomy = open_taxonomy(home, settings)
-        keys = find_leaves(taxonomy.folder)
+        misnamed = find_misnamed(taxonomy.folder)
+        keys = sorted({*find_leaves(taxonomy.folder), *misnamed})
         if not keys:
             raise LabError(
                 f"{settings.taxonomy.path}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; "
@@ -100,7 +103,8 @@ def take_snapshot(
         scans: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            row = _row(home, settings, taxonomy, read_leaf(taxonomy.folder, key), ledger, scans, budgets)
+            reading = read_leaf(taxonomy.folder, key, misnamed.get(key, ()))
+            row = _row(home, settings, taxonomy, reading, ledger, scans, budgets)
             if not row["usable"] and key in earlier:
                 _keep_last_usable(row, earlier[key])
             rows.append(row)
@@ -267,7 +271,7 @@ def _documents(
         try:
             document = read_document(file.path, file.commit, file.raw)
         except DocumentError as error:
-            reading.problems.append(Problem(file.path, error.line, "error", error.message))
+            reading.problems.append(Problem(file.path, error.line, "error", error.message, rule="document-unreadable"))
             continue
         reading.problems += [*left_out_problems(document), *sensitive_problems(document, refused_hosts(settings))]
         documents.append(document)

@@ -13,7 +13,7 @@ from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import CHECKS, LeafRules, rules_of
 from lab_pipeline.flows.flow import Flow, FlowFile, Rule, RuleName, load_flow, shipped_flows
 from lab_pipeline.instructions.generate import supporting_sentence
-from lab_pipeline.taxonomy.leaf import find_leaves
+from lab_pipeline.taxonomy.find import find_leaves
 from lab_pipeline_tests.curation import test_language, test_support, test_wording
 from lab_pipeline_tests.curation.rows import (
     LEAF,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from instructlab.schema.taxonomy import TaxonomyParser
 
 from lab_pipeline.core.storage import digest
-from lab_pipeline.taxonomy.leaf import LeafReading, Seed, find_leaves, read_leaf
+from lab_pipeline.taxonomy.find import find_leaves
+from lab_pipeline.taxonomy.leaf import LeafReading, Seed, read_leaf
 from lab_pipeline.text.words import normalised
 from lab_pipeline_tests.builders import as_yaml, edit_yaml, write_knowledge, write_skill, write_taxonomy
 
@@ -40,7 +41,7 @@ def said(reading: LeafReading) -> list[tuple[int, str]]:
 
 def upstream_errors(qna: Path) -> int:
     """The verdict of InstructLab's own parser."""
-    return TaxonomyParser(schema_version=0, message_format="logging").parse(qna).errors
+    return TaxonomyParser(schema_version=0, yamllint_strict=True, message_format="logging").parse(qna).errors
 
 
 def skill_text(*seeds: str, head: str = "version: 3\ncreated_by: me\ntask_description: Do it.\n") -> str:
@@ -221,12 +222,12 @@ def test_too_few_seeds_are_refused_at_their_line(tmp_path):
 
 def test_unknown_keys_are_refused_and_named(tmp_path):
     top = reading_of(tmp_path, SKILL, skill_text(*map(seed_text, range(5))) + "colour: red\n")
-    assert said(top) == [(1, "error")]
+    assert said(top) == [(15, "error")]
     assert "colour" in top.problems[0].message
     text = skill_text(seed_text(0), seed_text(1) + "    colour: red\n", *map(seed_text, range(2, 5)))
     inner = reading_of(tmp_path, SKILL, text)
-    assert said(inner) == [(7, "error")]
-    assert "colour" in inner.problems[0].message
+    assert said(inner) == [(9, "error")]
+    assert inner.problems[0].message == "seed_examples.1: unknown key 'colour'; known are context, question, answer"
 
 
 def test_an_unknown_key_that_is_no_text_is_refused(tmp_path):
@@ -246,7 +247,7 @@ def test_every_problem_of_the_schema_is_told_in_the_order_of_lines(tmp_path):
     assert said(reading) == [(1, "error"), (4, "error"), (6, "error"), (8, "error")]
     told = [problem.message for problem in reading.problems]
     assert "task_description" in told[0]
-    assert told[2] == "seed_examples.1.question: 7 is not of type 'string'"
+    assert told[2] == "seed_examples.1.question: expected a text, found 7; put it in quotes"
 
 
 def test_a_long_message_is_cut(tmp_path):
@@ -257,11 +258,9 @@ def test_a_long_message_is_cut(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("", 1, "expected a mapping with 'seed_examples', found NoneType"),
         ("- a\n", 1, "expected a mapping with 'seed_examples', found list"),
-        ("version: 3\nversion: 3\n", 2, "the key 'version' stands twice"),
-        ("version: 3\na: &x 1\nb: *x\n", 3, "aliases (*name) are not read; write the text out"),
-        ("version: 3\nb: " + "[" * 30, 2, "nested deeper than 20 levels"),
+        ("version: 3\na: &x [*x]\n", 2, "*x stands inside of what it repeats"),
+        ("version: 3\nb: " + "[" * 300, 2, "nested deeper than 20 levels"),
         ("#" * 1_000_001, 1, "the file has 1,000,001 bytes; at most 1,000,000 are read"),
         ("version: 3\nb: 'x\n", 3, "found unexpected end of stream"),
     ],
@@ -270,6 +269,19 @@ def test_what_cannot_be_read_is_one_problem_at_its_line(tmp_path, text, line, me
     reading = reading_of(tmp_path, SKILL, text)
     assert (reading.leaf, reading.schema_verdict) == (None, "invalid")
     assert [(problem.line, problem.message, problem.severity) for problem in reading.problems] == [(line, message, "error")]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n", "[]\n", "0\n"])
+def test_an_empty_file_is_not_usable_though_instructlab_only_warns_of_it(tmp_path, text):
+    reading = reading_of(tmp_path, SKILL, text)
+    assert (reading.leaf, reading.usable, reading.schema_verdict) == (None, False, "valid")
+    assert upstream_errors(tmp_path / SKILL / "qna.yaml") == 0
+
+
+def test_a_key_that_stands_twice_is_refused_at_its_line(tmp_path):
+    reading = reading_of(tmp_path, SKILL, skill_text(*map(seed_text, range(5))) + "created_by: you\n")
+    found = [(each.line, each.column, each.rule) for each in reading.problems if each.severity == "error"]
+    assert found == [(15, 1, "duplicate-key")]
 
 
 def test_text_that_is_not_utf_8_is_refused_at_its_line(tmp_path):

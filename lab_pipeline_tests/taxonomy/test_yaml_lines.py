@@ -17,16 +17,16 @@ def problem(raw: bytes | str) -> YamlProblem:
 def test_every_value_is_known_by_the_line_of_its_key():
     located = load_located(b"a: 1\nb:\n  - c: 2\n    d: |\n      text\n  - e\nf:\n\n  g: 3\n")
     assert located.value == {"a": 1, "b": [{"c": 2, "d": "text\n"}, "e"], "f": {"g": 3}}
-    assert located.lines == {
-        (): 1,
-        ("a",): 1,
-        ("b",): 2,
-        ("b", 0): 3,
-        ("b", 0, "c"): 3,
-        ("b", 0, "d"): 4,
-        ("b", 1): 6,
-        ("f",): 7,
-        ("f", "g"): 9,
+    assert located.places == {
+        (): (1, 1),
+        ("a",): (1, 1),
+        ("b",): (2, 1),
+        ("b", 0): (3, 5),
+        ("b", 0, "c"): (3, 5),
+        ("b", 0, "d"): (4, 5),
+        ("b", 1): (6, 5),
+        ("f",): (7, 1),
+        ("f", "g"): (9, 3),
     }
 
 
@@ -75,9 +75,26 @@ def test_many_lists_beside_each_other_are_not_deep():
     assert load_located(b"- [[1]]\n" * 100).value == [[[1]]] * 100
 
 
-def test_an_alias_is_refused_at_its_line():
-    found = problem("a: &name text\nb: 1\nc: *name\n")
-    assert (found.line, found.message) == (3, "aliases (*name) are not read; write the text out")
+def test_aliases_are_read_as_what_they_repeat():
+    located = load_located(b"a: &name {x: 1}\nb: *name\nc:\n  <<: *name\n  y: [&t text, *t]\n")
+    assert located.value == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": ["text", "text"]}}
+    assert located.places["b",] == (2, 1)
+    assert located.place(("b", "x")) == (1, 11)
+
+
+def test_an_alias_bomb_is_refused_at_the_line_where_it_is_too_much():
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+    found = problem(bomb)
+    assert (found.line, found.rule) == (5, "too-many-values")
+    merges = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], k{n}: 1}}\n" for n in range(1, 40))
+    assert problem(merges).rule == "too-many-values"
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: &x [1, *x]\n", "a: 1\nb: &x {y: {z: *x}}\n", "a: 1\nb: &x {<<: *x}\n"])
+def test_an_alias_inside_of_what_it_repeats_is_refused_at_its_line(text):
+    found = problem(text)
+    assert (found.line, found.rule) == (2, "alias-recursive")
 
 
 def test_an_anchor_alone_does_no_harm():
@@ -190,7 +207,7 @@ def test_yaml_of_any_shape_is_read_or_refused_at_a_line_of_the_file(text):
         assert 1 <= found.line <= len(f"{text}.".splitlines()) + 1
         found.message.encode()
     else:
-        assert all(line >= 1 for line in located.lines.values())
+        assert all(line >= 1 and column >= 1 for line, column in located.places.values())
         repr(located.value).encode()
 
 
@@ -217,6 +234,6 @@ def test_what_yaml_wrote_comes_back_with_the_line_of_every_key(value):
     located = load_located(text.encode())
     assert located.value == value
     rows = text.splitlines()
-    for path, line in located.lines.items():
+    for path, (line, _) in located.places.items():
         if path and isinstance(path[-1], str):
             assert f"{path[-1]}:" in rows[line - 1]

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 
 from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading, decoded
-from lab_pipeline.taxonomy.leaf import Problem
+from lab_pipeline.taxonomy.problem import Problem
 
 _FORMATS = {
     ".md": "markdown",
@@ -106,7 +106,7 @@ def left_out_problems(document: Document) -> Iterator[Problem]:
     for each in document.left_out:
         share = f", {each.characters / total:.0%} of the text" if each.characters else ""
         place = f"{each.place}: " if each.place else ""
-        yield Problem(document.path, each.line, "warning", f"{place}left out: {each.what}{share}")
+        yield Problem(document.path, each.line, "warning", f"{place}left out: {each.what}{share}", rule="document-left-out")
 
 
 def _format(path: str) -> str | None:

@@ -20,7 +20,7 @@ from stdnum.us import ssn
 from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
 from lab_pipeline.taxonomy.documents.blocks import collapsed
 from lab_pipeline.taxonomy.documents.reading import Document
-from lab_pipeline.taxonomy.leaf import Problem
+from lab_pipeline.taxonomy.problem import Problem
 
 ALLOWED = "pragma: allowlist secret"
 """Lines that contain this text are not searched, as in detect-secrets."""
@@ -81,7 +81,7 @@ def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Probl
         if refused:
             message += f", which must not go to {', '.join(refused)} (documents.sensitive): "
             message += f"take it out, or mark the line with '{ALLOWED}'"
-        yield Problem(document.path, found[0].line, "error" if refused else "warning", message)
+        yield Problem(document.path, found[0].line, "error" if refused else "warning", message, rule="sensitive-data")
 
 
 def _sensitive_texts(text: str) -> Iterator[tuple[str, str]]:
