@@ -36,6 +36,14 @@ def test_lines_become_paragraphs_by_their_distance():
     assert blocks(BODY + second) == [("text", BODY_TEXT, 0, "page 1"), ("text", "The rock is small.", 0, "page 1")]
 
 
+def test_lines_far_apart_are_paragraphs_even_where_all_are():
+    assert texts(lines("The keepers of", "the lamp.", pitch=40)) == ["The keepers of", "the lamp."]
+
+
+def test_double_spaced_lines_are_one_paragraph():
+    assert texts(lines("The keepers of", "the lamp.", pitch=23)) == ["The keepers of the lamp."]
+
+
 def test_an_indented_line_after_a_sentence_begins_a_paragraph():
     assert texts(BODY + lines("The rock is small.", x=65, y=676)) == [BODY_TEXT, "The rock is small."]
 
