@@ -230,6 +230,12 @@ def test_exponents_stay_and_belong_to_their_line():
     assert texts(page) == ["It has 20 m\u00b2, and n2 lamps."]
 
 
+def test_halves_of_an_emoji_are_joined():
+    halves = [reader._Character(half, (0, 0, 9, 9), 10, False, 0) for half in "\ud83d\ude00"]
+    assert reader._segment(halves).text == "\U0001f600"
+    assert reader._segment(halves[:1]).text == ""
+
+
 def test_ligatures_are_spelled_out():
     segment = reader._segment([reader._Character("\ufb03\u00b2", (0, 0, 9, 9), 10, False, 0)])
     assert segment.text == "ffi\u00b2"
