@@ -41,7 +41,7 @@ _MAX_DOTS = 200  # a page with more of them is a plot
 _LOCK = threading.Lock()  # pdfium must not be called by two threads at once
 _BOLD = re.compile(rb"bold|black|heavy|demi|cmbx", re.IGNORECASE)
 _PRESENTATION_FORMS = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
-_UNREADABLE = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\ue000-\uf8ff\ufffd-\uffff]")
+_UNREADABLE = re.compile(r"[\0-\x1f\x7f-\x9f\ue000-\uf8ff\ufffd-\uffff]")
 
 
 def read(raw: bytes) -> Reading:
@@ -163,7 +163,7 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
             pdfium.FPDFPage_CloseAnnot(annotation)
     objects = [pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS))]
     has_picture = any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
-    return _with_bullets(list(_segments(shown)), [] if turn else _dots(objects)), has_picture
+    return _with_bullets([each for each in _segments(shown) if each.text], [] if turn else _dots(objects)), has_picture
 
 
 def _dots(objects: list[Any]) -> list[tuple[float, float, float, float]]:
@@ -273,6 +273,7 @@ def _follows(before: _Character, after: _Character) -> bool:
 
 def _segment(run: list[_Character]) -> Segment:
     text = _PRESENTATION_FORMS.sub(lambda form: unicodedata.normalize("NFKC", form.group()), "".join(each.text for each in run))
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")  # pdfium gives emoji as two halves
     sizes = Counter(each.size for each in run)
     size = max(sizes, key=lambda each: (sizes[each], each))
     main = [each.box for each in run if each.size == size]

@@ -38,6 +38,8 @@ _OUTER_ROWS = 3
 _MIN_COLUMN_LINES, _MIN_COLUMN_CHARACTERS = 3, 20
 """A column has at least so many lines, with so many characters on average: else it is a table's, which is read by rows."""
 _MAX_COLUMN_SPLITS = 4
+_WIDEST_PITCH = 2.5
+"""Lines of one paragraph are at most so many sizes apart: 2.4 is double spacing."""
 _SHORT = 0.25
 """A line that lacks more than this share of its column's width is not full, also where lines are not stretched."""
 _MAX_HEADING, _MAX_BOLD_HEADING = 200, 120
@@ -224,7 +226,9 @@ def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
     pitches = Counter(
         round((before.box.bottom - after.box.bottom) / after.box.size, 1)
         for before, after in pairwise(lines)
-        if before.place == after.place and before.box.size == after.box.size and before.box.bottom > after.box.bottom
+        if before.place == after.place
+        and before.box.size == after.box.size
+        and 0 < before.box.bottom - after.box.bottom < _WIDEST_PITCH * after.box.size
     )
     usual = min(pitches, key=lambda pitch: (-pitches[pitch], pitch), default=1.2)
     paragraphs: list[list[_Line]] = []

@@ -36,6 +36,14 @@ def test_lines_become_paragraphs_by_their_distance():
     assert blocks(BODY + second) == [("text", BODY_TEXT, 0, "page 1"), ("text", "The rock is small.", 0, "page 1")]
 
 
+def test_lines_far_apart_are_paragraphs_even_where_all_are():
+    assert texts(lines("The keepers of", "the lamp.", pitch=40)) == ["The keepers of", "the lamp."]
+
+
+def test_double_spaced_lines_are_one_paragraph():
+    assert texts(lines("The keepers of", "the lamp.", pitch=23)) == ["The keepers of the lamp."]
+
+
 def test_an_indented_line_after_a_sentence_begins_a_paragraph():
     assert texts(BODY + lines("The rock is small.", x=65, y=676)) == [BODY_TEXT, "The rock is small."]
 
@@ -220,6 +228,12 @@ def test_a_number_within_a_sentence_begins_no_item():
 def test_exponents_stay_and_belong_to_their_line():
     page = [Words(50, 700, "It has 20 m\u00b2, and n"), Words(133.4, 704, "2", size=6), Words(139.5, 700, "lamps.")]
     assert texts(page) == ["It has 20 m\u00b2, and n2 lamps."]
+
+
+def test_halves_of_an_emoji_are_joined():
+    halves = [reader._Character(half, (0, 0, 9, 9), 10, False, 0) for half in "\ud83d\ude00"]
+    assert reader._segment(halves).text == "\U0001f600"
+    assert reader._segment(halves[:1]).text == ""
 
 
 def test_ligatures_are_spelled_out():
