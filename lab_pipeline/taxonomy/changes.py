@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.taxonomy.leaf import ATTRIBUTION, BRANCHES, QNA
+from lab_pipeline.taxonomy.find import BRANCHES
+from lab_pipeline.taxonomy.leaf import ATTRIBUTION, QNA
 
 _SECONDS = 300
 

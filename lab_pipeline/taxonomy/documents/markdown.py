@@ -19,7 +19,7 @@ from lab_pipeline.taxonomy.documents.html import blocks_of_html
 READER = "markdown 1"
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_TAG = re.compile(r"\s*</?([A-Za-z][\w-]*)")
+_TAG = re.compile(r"<(?=/?([A-Za-z][\w-]*))")
 _ELEMENTS = defs.tags | {"bdi", "data", "dialog", "main", "picture", "search", "slot", "template"}
 """The elements of HTML; the list of lxml 6 lacks some."""
 _NESTING = 60
@@ -65,7 +65,7 @@ def _parser() -> MarkdownIt:
     parser = (
         MarkdownIt("commonmark", {"maxNesting": _NESTING})
         .enable(["table", "strikethrough"])
-        .use(footnote_plugin, inline=False, move_to_end=False, always_match_refs=True)
+        .use(footnote_plugin, inline=False, move_to_end=False)
     )
     return parser
 
@@ -101,10 +101,8 @@ def _rendered(tokens: Sequence[Token]) -> str:
         if token.map and token.nesting >= 0 and token.map[0] > line:
             parts.append("\n" * (token.map[0] - line))
             line = token.map[0]
-        if token.type == "html_block" and not _is_html(token.content):
-            part = f"<p>{escapeHtml(token.content)}</p>"
-        elif token.type == "html_block":
-            part = token.content
+        if token.type == "html_block":
+            part = _html(token.content)
         elif token.type == "inline":
             part = "".join(map(_inline, token.children or ()))
         elif token.type in ("fence", "code_block"):
@@ -130,7 +128,7 @@ def _inline(token: Token) -> str:
     if token.type == "hardbreak":
         return "<br>\n"
     if token.type == "html_inline":
-        return token.content if _is_html(token.content) else escapeHtml(token.content)
+        return _html(token.content)
     if token.type == "image":
         return f'<img alt="{escapeHtml("".join(child.content for child in token.children or ()))}">'
     if token.type == "code_inline":
@@ -142,7 +140,8 @@ def _inline(token: Token) -> str:
     return ""
 
 
-def _is_html(tag: str) -> bool:
-    """Tell whether a piece of HTML begins with a tag that HTML has, a comment or the like, and not with a word in '<>'."""
-    found = _TAG.match(tag)
-    return not found or found[1].lower() in _ELEMENTS
+def _html(source: str) -> str:
+    """Escape what looks like a tag but is none of HTML's, so that it stays as text; drawings have tags of their own."""
+    if "<svg" in source.lower():
+        return source
+    return _TAG.sub(lambda tag: tag[0] if tag[1].lower() in _ELEMENTS else "&lt;", source)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading, decoded
+from lab_pipeline.taxonomy.documents.apart import read_apart
+from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, decoded
 from lab_pipeline.taxonomy.problem import Problem
 
 _FORMATS = {
@@ -92,10 +93,11 @@ def read_document(path: str, commit: str, raw: bytes) -> Document:
     for start, name in _POINTERS.items():
         if raw[:200].startswith(start):
             raise DocumentError(f"is {name}, not the file itself; commit the file, or name a repository that holds it")
-    read: Callable[[bytes], Reading] = import_module(f"{__package__}.{_format(path)}").read
-    reading = read(raw)
+    module = _format(path)
+    assert module is not None, f"no reader for {path}"
+    reading = read_apart(module, raw) if module == "pdf" else import_module(f"{__package__}.{module}").read(raw)
     blocks = [block for block in reading.blocks if block.text.strip()]
-    lines = decoded(raw).split("\n") if _format(path) in _WITH_LINES else ()
+    lines = decoded(raw).split("\n") if module in _WITH_LINES else ()
     return Document(path, commit, reading.reader, blocks, reading.left_out, lines)
 
 

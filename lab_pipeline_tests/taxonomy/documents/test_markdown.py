@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading
+from lab_pipeline.taxonomy.documents.markdown import read as read_bytes
+
+
+def read(text: str) -> Reading:
+    return read_bytes(text.encode())
+
+
+def found(text: str) -> list[tuple[str, int, str]]:
+    """Kind, line and text of each block."""
+    return [(block.kind, block.line, block.text) for block in read(text).blocks]
+
+
+def test_headings_paragraphs_and_links_are_their_text():
+    text = (
+        "# Top *one*\n\nSee [the *old* page](https://example.org)\n"
+        "and <https://x.org>, `a<b` and ~~not~~ 5\\*3 &amp; more.\n\nBelow\n---\n"
+    )
+    assert list(read(text).blocks) == [
+        Block("heading", "Top one", 1, 1),
+        Block("text", "See the old page and https://x.org, a<b and not 5*3 & more.", line=3),
+        Block("heading", "Below", 2, 6),
+    ]
+
+
+def test_lists_keep_their_marks_and_levels():
+    blocks = read("- one\n- two\n  1. deep\n  2. deeper\n\n1. loose\n\n   more\n").blocks
+    assert [(block.level, block.text) for block in blocks] == [
+        (1, "- one"),
+        (1, "- two"),
+        (2, "1. deep"),
+        (2, "2. deeper"),
+        (1, "1. loose"),
+        (1, "more"),
+    ]
+
+
+def test_code_keeps_its_lines():
+    assert found("```bash\nif a:\n    b <c>\n\nd\n```\n\n    in dented\n      code\n") == [
+        ("code", 2, "if a:\n    b <c>\n\nd"),
+        ("code", 8, "in dented\n  code"),
+    ]
+
+
+def test_html_in_markdown_is_read_and_comments_are_not():
+    text = (
+        "<details><summary>Who?</summary>\n\nIlse **keeps** it.\n\n</details>\n"
+        "<div>\nAt six.\n</div>\n\nDeep<br>wet <!-- no -->\n"
+    )
+    assert found(text) == [
+        ("text", 1, "Who?"),
+        ("text", 3, "Ilse keeps it."),
+        ("text", 7, "At six."),
+        ("text", 10, "Deep wet"),
+    ]
+
+
+def test_what_only_looks_like_a_tag_is_text():
+    assert found("Open <hostname> of <b>all</b>.\n\n<gate>\nopens\n") == [
+        ("text", 1, "Open <hostname> of all."),
+        ("text", 3, "<gate> opens"),
+    ]
+
+
+def test_tables_name_the_header_of_each_cell():
+    assert found("| Harbour | Keeper |\n|---|---|\n| North | Ilse |\n| South | |\n") == [
+        ("row", 3, "Harbour: North; Keeper: Ilse"),
+        ("row", 4, "Harbour: South"),
+    ]
+    assert found('<table><tr><th colspan="2">North</th></tr><tr><td>Keeper</td><td>Ilse</td></tr></table>') == [
+        ("row", 1, "North: Keeper; North: Ilse")
+    ]
+
+
+def test_a_footnote_stands_behind_the_block_that_refers_to_it_first():
+    text = "- one[^a]\n- two\n\nMore[^b] and again[^a].\n\n[^b]: Bee.\n\n    Second.\n[^a]: Ay.\n[^c]: Unused.\n\nEnd[^d].\n"
+    assert [each for _, _, each in found(text)] == [
+        "- one",
+        "- two",
+        "Ay.",
+        "More and again.",
+        "Bee.",
+        "Second.",
+        "Unused.",
+        "End[^d].",
+    ]
+
+
+def test_front_matter_is_left_out_and_said_and_lines_below_keep_their_numbers():
+    reading = read("---\ntitle: Guide\nreviewer: Odo\n---\n\n# Keys\n")
+    assert list(reading.blocks) == [Block("heading", "Keys", 1, 6)]
+    assert list(reading.left_out) == [LeftOut("front matter", characters=29)]
+
+
+@pytest.mark.parametrize("text", ["---\n\nOne.\n\n---\n\nTwo.", "---\nOne: [\n---\nTwo.", "One.\n\n---\na: b\n---\n"])
+def test_what_is_no_front_matter_stays(text):
+    assert re.findall(r"One|Two", " ".join(block.text for block in read(text).blocks)) == re.findall(r"One|Two", text)
+    assert not read(text).left_out
+
+
+def test_a_picture_is_its_alternative_text_and_one_without_is_counted():
+    reading = read("A ![The *north* harbour](x.png) and ![](y.png).")
+    assert [block.text for block in reading.blocks] == ["A [The north harbour] and ."]
+    assert [each.what for each in reading.left_out] in ([], ["1 picture without alternative text"])
+
+
+def test_nesting_beyond_the_bound_is_refused_not_dropped():
+    with pytest.raises(DocumentError, match="nested deeper"):
+        read("> " * 200 + "deep")
+
+
+WORDS = st.text("abcdefgé港", min_size=1, max_size=5)
+INLINE = st.one_of(
+    WORDS,
+    WORDS.map(lambda word: f"*{word}*"),
+    WORDS.map(lambda word: f"**{word}**"),
+    WORDS.map(lambda word: f"`{word}`"),
+    WORDS.map(lambda word: f"[{word}](http://x.org)"),
+    WORDS.map(lambda word: f"<b>{word}</b>"),
+    WORDS.map(lambda word: f"<{word}x1>"),
+    WORDS.map(lambda word: f"![{word}](x.png)"),
+    WORDS.map(lambda word: f"{word}  \n{word}"),
+)
+LINE = st.lists(INLINE, min_size=1, max_size=8).map(" ".join)
+SIMPLE = LINE.filter(lambda line: "\n" not in line)
+PARTS = st.one_of(
+    LINE,
+    SIMPLE.map(lambda line: f"# {line}"),
+    SIMPLE.map(lambda line: f"- {line}\n- {line}\n\n  {line}\n  1) {line}"),
+    SIMPLE.map(lambda line: f"> {line}\n>> {line}"),
+    SIMPLE.map(lambda line: f"| {line} | b |\n|---|---|\n| c | {line} |"),
+    WORDS.map(lambda word: f"```\n{word} {word}\n```"),
+    WORDS.map(lambda word: f"    {word} {word}"),
+    SIMPLE.map(lambda line: f"<div>{line}</div>"),
+    SIMPLE.map(lambda line: f"Said[^1] {line}\n\n[^1]: {line}"),
+    WORDS.map(lambda word: f"<table><tr><td>{word}<td>{word}x</table>"),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PARTS, max_size=6))
+def test_every_word_stands_in_a_block_or_is_said_to_be_left_out(parts):
+    text = "\n\n".join(parts)
+    reading = read(text)
+    shown = "".join(block.text for block in reading.blocks)
+    source = re.sub(r"\]\([^)]*\)|</?(?:b|div|table|tr|td)>", " ", text)
+    missing = [word for word in re.findall(r"[abcdefgé港]+", source) if word not in shown]
+    assert not missing or reading.left_out
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from("#*_`[]()<>!|-+\\&;\n\t >1.a^:~=/\"'"), max_size=120))
+def test_any_text_is_read_with_lines_that_it_has(text):
+    assert all(1 <= block.line <= text.count("\n") + 1 for block in read(text).blocks)

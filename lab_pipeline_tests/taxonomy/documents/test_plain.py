@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab_pipeline.taxonomy.documents.blocks import DocumentError, visible
+from lab_pipeline.taxonomy.documents.plain import read
+
+
+def texts(text: str) -> list[tuple[int, str]]:
+    return [(block.line, block.text) for block in read(text.encode()).blocks]
+
+
+def test_nothing_is_markup():
+    lines = "The rate is 2*3*4 = 24, and <gate> opens if a<b and c>d.\n# of berths: 7\n-----\nsnake_case and *star* stay."
+    assert texts(f"Guide\n=====\n\n    Opens at six.\n\n1986. A year.\n\n{lines}\n") == [
+        (1, "Guide\n====="),
+        (4, "Opens at six."),
+        (6, "1986. A year."),
+        (8, lines),
+    ]
+
+
+def test_lines_that_were_wrapped_by_width_are_joined_and_others_stay():
+    wrapped = "The harbour opens at six in the\nmorning, and Ilse keeps three\nkeys of it."
+    assert texts(wrapped) == [(1, "The harbour opens at six in the morning, and Ilse keeps three keys of it.")]
+    assert texts("Ilse Brun\nHarbour 3\nThalveren") == [(1, "Ilse Brun Harbour 3 Thalveren")]
+    assert texts("Bring to the harbour office:\n- three keys\n- a lamp") == [
+        (1, "Bring to the harbour office:\n- three keys\n- a lamp")
+    ]
+
+
+def test_utf_16_and_a_byte_order_mark_are_read():
+    assert read("\ufeffÖl".encode()).blocks[0].text == "Öl"
+    assert read("Öl".encode("utf-16")).blocks[0].text == "Öl"
+
+
+@pytest.mark.parametrize(
+    ("raw", "line", "said"), [(b"one\ncaf\xe9", 2, "not UTF-8 text"), (b"one\n\ntwo\0", 3, "contains a NUL")]
+)
+def test_bytes_that_are_no_text_are_refused_at_their_line(raw, line, said):
+    with pytest.raises(DocumentError, match=said) as refused:
+        read(raw)
+    assert refused.value.line == line
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_every_character_stays(text):
+    text = text.removeprefix("\ufeff")
+    assert visible(read(text.encode()).blocks) == "".join(text.split())
