@@ -11,6 +11,7 @@ import typer
 
 from lab_pipeline.cli.options import AsJson, HomeOption
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import default_home
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def diff(base: Base, path: TaxonomyFolder = Path(), as_json: AsJson = False) -> 
         return
     for what in ("added", "modified", "removed"):
         for leaf in getattr(changes, what):
-            typer.echo(f"{what:<8}  {leaf}")
+            typer.echo(f"{what:<8}  {printable(leaf)}")
 
 
 def preview(

@@ -8,9 +8,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from wcmatch import glob
+
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.taxonomy.documents.repository import WORKTREE
 from lab_pipeline.taxonomy.find import BRANCHES
-from lab_pipeline.taxonomy.leaf import ATTRIBUTION, QNA
+from lab_pipeline.taxonomy.leaf import ATTRIBUTION, QNA, read_leaf
 
 _SECONDS = 300
 
@@ -32,8 +35,8 @@ def find_changes(taxonomy: Path, ref: str) -> Changes:
 
     They are compared with the merge base of `ref` and HEAD, so what was committed to `ref` since then does not count. The work
     tree is what git knows of it: files that are not committed yet and untracked files count, ignored ones do not. A leaf is
-    modified if its `qna.yaml`, which names the commit of its documents, or its `attribution.txt` is. Outside of these, files
-    are not looked at.
+    modified if its `qna.yaml`, which names the commit of its documents, or its `attribution.txt` is; or if a document is that
+    it reads from a plain folder of the taxonomy (commit `worktree`). Documents elsewhere are not looked at.
 
     Args:
         taxonomy: The folder of the taxonomy: a work tree, or a folder in one.
@@ -45,10 +48,13 @@ def find_changes(taxonomy: Path, ref: str) -> Changes:
     git = _WorkTree(taxonomy)
     base = git.base(ref)
     before = git.regular_files(base)
-    changed, gone = git.differences(base)
+    differing, gone = git.differences(base)
+    changed = {path for path in differing if _is_of_leaf(path)}
     after = (before - changed) | {path for path in changed - gone if _may_be_regular(taxonomy / os.fsdecode(path))}
     leaves_before, leaves_after = _leaves(before), _leaves(after)
     touched = {path.rpartition(b"/")[0] for path in changed}
+    if others := [os.fsdecode(path) for path in differing - changed]:
+        touched |= {leaf for leaf in leaves_after - touched if _reads_one_of(taxonomy, os.fsdecode(leaf), others)}
     return Changes(
         base,
         added=_keys(leaves_after - leaves_before),
@@ -121,14 +127,12 @@ class _WorkTree:
         return {path for head, _, path in entries if head.startswith(b"100") and _is_of_leaf(path)}
 
     def differences(self, commit: str) -> tuple[set[bytes], set[bytes]]:
-        """Return the paths of the files of leaves that differ between a commit and the work tree, and those of them that the
-        work tree lacks."""
+        """Return the paths that differ between a commit and the work tree, and those of them that the work tree lacks."""
         # Options against the user's settings: diff.renames, diff.external, color.diff and others would change the output.
         options = ["--name-status", "-z", "--no-renames", "--no-ext-diff", "--no-color", "--relative"]
         fields = self("diff", *options, commit, "--", ".").split(b"\0")[:-1]
-        status = {path: letter for letter, path in zip(fields[::2], fields[1::2], strict=True) if _is_of_leaf(path)}
-        others = self("ls-files", "--others", "--exclude-standard", "-z").split(b"\0")
-        untracked = {path for path in others if _is_of_leaf(path)}
+        status = {path: letter for letter, path in zip(fields[::2], fields[1::2], strict=True)}
+        untracked = set(self("ls-files", "--others", "--exclude-standard", "-z").split(b"\0")[:-1])
         unmerged = {path for path, letter in status.items() if letter == b"U"}
         gone = {path for path, letter in status.items() if letter == b"D"}
         gone |= {path for path in unmerged if not os.path.lexists(self.folder / os.fsdecode(path))}
@@ -138,14 +142,24 @@ class _WorkTree:
     def _has_content(self, path: bytes, commit: str) -> bool:
         """Tell whether a path of the work tree is a regular file with the content that it has in a commit."""
         name = os.fsdecode(path)
-        return _may_be_regular(self.folder / name) and self("hash-object", "--", name) == self(
-            "rev-parse", f"{commit}:./{name}"
-        )
+        regular = _may_be_regular(self.folder / name)
+        return regular and self("hash-object", "--", name) == self("rev-parse", f"{commit}:./{name}")
 
 
 def _is_of_leaf(path: bytes) -> bool:
     parts = path.decode(errors="replace").split("/")
     return parts[0] in BRANCHES and parts[-1] in (QNA, ATTRIBUTION)
+
+
+def _reads_one_of(taxonomy: Path, leaf: str, paths: list[str]) -> bool:
+    """Tell whether a leaf reads one of some files of the taxonomy as a document in a plain folder."""
+    content = read_leaf(taxonomy, leaf).leaf
+    document = content.document if content else None
+    if document is None or document.commit != WORKTREE:
+        return False
+    folder = Path(os.path.normpath(taxonomy / document.repo))
+    inside = [os.path.relpath(path, folder) for each in paths if (path := taxonomy / each).is_relative_to(folder)]
+    return any(glob.globmatch(path, list(document.patterns), flags=glob.GLOBSTAR) for path in inside)
 
 
 def _may_be_regular(path: Path) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.taxonomy.changes import Changes, find_changes
-from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
+from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_knowledge, write_skill
 from lab_pipeline_tests.repositories import AUTHOR, commit_files, git, write_files
 from lab_pipeline_tests.taxonomy.sources import touch_qna
 
@@ -57,6 +57,20 @@ def test_a_leaf_is_modified_through_its_document_commit_or_attribution(taxonomy)
     edit_yaml(taxonomy / KNOWLEDGE / "qna.yaml", lambda value: value["document"].update(commit="0" * 40))
     write_files(taxonomy, {f"{GROUNDED}/attribution.txt": "other", f"{FREEFORM}/notes.md": "x", "README.md": "x"})
     assert changes(taxonomy) == ([], [GROUNDED, KNOWLEDGE], [])
+
+
+def test_a_leaf_is_modified_through_a_document_in_the_taxonomy_that_its_pattern_names(taxonomy):
+    write_knowledge(taxonomy, "knowledge/other", "documents")
+    commit_files(taxonomy, {})
+    git(taxonomy, "branch", "--force", "base")
+    for change in ("edit", "remove"):
+        document = taxonomy / "documents" / f"{KNOWLEDGE.replace('/', '-')}.md"
+        if change == "edit":
+            document.write_text(document.read_text() + "\nMore.\n")
+        else:
+            document.unlink()
+        write_files(taxonomy, {"documents/unrelated.md": "x", "README.md": "x"})
+        assert changes(taxonomy) == ([], [KNOWLEDGE], [])
 
 
 def test_what_the_base_gained_since_does_not_count(taxonomy):

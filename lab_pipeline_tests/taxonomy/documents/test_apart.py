@@ -7,7 +7,7 @@ from lab_pipeline.taxonomy.documents.blocks import DocumentError
 from lab_pipeline.taxonomy.documents.pdf import read
 from lab_pipeline_tests.taxonomy.documents.pdf_files import Words, pdf
 
-FILE = pdf([Words("The harbour opens at six.", 72, 700), Words("Ilse keeps it.", 72, 680)])
+FILE = pdf([Words(72, 700, "The harbour opens at six."), Words(72, 680, "Ilse keeps it.")])
 
 
 def test_a_file_is_read_as_in_this_process():
