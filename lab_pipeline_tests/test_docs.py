@@ -100,6 +100,14 @@ def test_settings_are_accepted(page: Path) -> None:
             Settings.model_validate({"taxonomy": {"path": "."}, **values})
 
 
+def test_the_hook_and_the_workflow_run_validate() -> None:
+    text = (ROOT / "docs" / "taxonomy.md").read_text(encoding="utf-8")
+    hook, workflow = (yaml.safe_load(block) for language, block in _FENCED.findall(text) if language == "yml")
+    (shipped,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert hook["repos"][0]["hooks"] == [{"id": shipped["id"]}]
+    assert workflow["jobs"]["validate"]["steps"][-1]["run"].startswith(shipped["entry"])
+
+
 @cache
 def texts_of_the_code() -> str:
     """All texts in the package; in one with placeholders, `…` stands for them."""

@@ -187,7 +187,8 @@ def _schema_verdict(
         message = f"ilab takes this leaf for {name}, by a folder of this name in its path, and refuses it; rename the folder"
         reading.report(1, message, "warning", rule="upstream-branch")
     lint = lint_findings(text) if version > 1 else []
-    reading.add(lint, "warning")
+    twice = any(error.rule == "duplicate-key" for error in located.refused)  # said already, by an error
+    reading.add([each for each in lint if not (twice and each.rule == "lint-key-duplicates")], "warning")
     return "invalid" if theirs or lint else "valid"
 
 

@@ -7,6 +7,7 @@ look at it; a warning of yamllint is an error. Only an empty file passes with a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -25,6 +26,7 @@ VERSIONS = (1, 2, 3)
 SchemaName = Literal["knowledge", "compositional_skills"]
 
 _LINT_CONFIG = YamlLintConfig("{extends: relaxed, rules: {line-length: disable}}")
+_LINT_OFF = re.compile(r"#\s*yamllint disable-file\s*")
 _LINT_MENDS = {
     "trailing-spaces": "remove them",
     "new-line-at-end-of-file": "end the last line with a line break",
@@ -69,13 +71,19 @@ def schema_findings(located: LocatedYaml, name: SchemaName, version: int) -> lis
 
 
 def lint_findings(text: str) -> list[Finding]:
-    """Return what yamllint finds: of each of its rules the first place, and the number of further ones."""
+    """Return what yamllint finds in YAML: of each of its rules the first place, and the number of further ones.
+
+    This is `linter.run` without its first step, which parses the text once more to see whether it is YAML.
+    """
+    text = text.removeprefix("\ufeff")
+    if _LINT_OFF.fullmatch(text.partition("\n")[0]):
+        return []
     found: dict[str, list[linter.LintProblem]] = {}
-    for problem in linter.run(text.removeprefix("\ufeff"), _LINT_CONFIG):
-        found.setdefault(problem.rule or "syntax", []).append(problem)
+    for problem in linter.get_cosmetic_problems(text, _LINT_CONFIG, None):
+        found.setdefault(problem.rule, []).append(problem)
     findings = []
     for rule, problems in found.items():
-        message = problems[0].desc.removesuffix(" (syntax)")
+        message = problems[0].desc
         if len(problems) > 1:
             message += f" (and at {len(problems) - 1} further places, first in line {problems[1].line})"
         mend = f"; {_LINT_MENDS[rule]}" if rule in _LINT_MENDS else ""

@@ -27,7 +27,7 @@ Place = tuple[int, int]
 
 _FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may be built without libyaml
 _SLOW: Any = yaml.SafeLoader
-_ODD = re.compile("[\t\x85\u2028\u2029\ufeff]|^%|^ *[?]|[\\[{,] *[?:]", re.MULTILINE)
+_ODD = re.compile(r"[\t\x85\u2028\u2029\ufeff]|^%|^ *[?]|[\[{,] *[?:]|(?<!\S)!(?!\S)|[|>][-+0-9]*#", re.MULTILINE)
 """What libyaml and PyYAML's own parser read differently, or may."""
 _DEEPEST = 200
 """Nesting at which reading stops; up to it, a deep file is only refused, and the verdict of InstructLab's parser known."""
