@@ -48,7 +48,7 @@ class DocumentSettings(Section):
         "local. Paths inside a taxonomy that is read from git are always allowed.",
     )
     timeout_seconds: int = Field(300, ge=1, description="Maximum time for one git command")
-    max_megabytes: int = Field(200, ge=1, description="Maximum amount of document text for one leaf")
+    max_megabytes: int = Field(200, ge=1, description="Maximum size of the documents of one leaf")
     sensitive: Literal["warn", "refuse"] = Field(
         "warn",
         description="What to do if a leaf's documents seem to hold secrets or personal data. 'warn' = warn only; 'refuse' = "

@@ -10,8 +10,8 @@ from functools import cached_property, lru_cache
 from typing import TypedDict
 
 from lab_pipeline.core.rows import FrozenLeaf, SeedExample
+from lab_pipeline.taxonomy.documents.passages import passage_sentences
 from lab_pipeline.text.language import main_language, scripts
-from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import all_words, content_words, ends
 
 
@@ -121,7 +121,7 @@ class Profile:
     def sentences_with(self) -> dict[str, set[str]]:
         """The sentences of its passages, by each stem that they have."""
         found: dict[str, set[str]] = defaultdict(set)
-        for text in {sentence for passage in self.source["passages"] for sentence in sentences(passage["text"], self.language)}:
+        for text in {each for passage in self.source["passages"] for each in passage_sentences(passage, self.language)}:
             for stem in self.stems(text):
                 found[stem].add(text)
         return found

@@ -18,11 +18,14 @@ from lab_pipeline.core.rows import (
     is_document_instruction,
 )
 from lab_pipeline.core.storage import digest
+from lab_pipeline.curation.profile import profile
 from lab_pipeline.flows.flow import STOPS_BELOW, Augmentation, Flow, Judge, Stage
 from lab_pipeline.instructions.replies import read_reply
+from lab_pipeline.taxonomy.documents.passages import passage_sentences
 from lab_pipeline.teacher.judging import read_verdict
 from lab_pipeline.teacher.protocol import Request, Teacher
 from lab_pipeline.text.sentences import sentences
+from lab_pipeline.text.words import all_words
 
 _VERDICT_TOKENS = 8
 _TRIES = 3
@@ -80,12 +83,13 @@ def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
     Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that prefix caches hit.
     """
     start = flow.file.start
+    language = profile(leaf).language if start.each == "sentence" else None
     drafts = []
     for repeat in range(start.repeats):
         choice = random.Random(digest([seed, leaf["leaf"], repeat]))
         drawn = choice.sample(leaf["seeds"], min(start.examples, len(leaf["seeds"])))
-        examples = [_example(each, start.each) for each in drawn]
-        for origin, passage, text in _origins(leaf, start.each):
+        examples = [_example(each, start.each, language) for each in drawn]
+        for origin, passage, text in _origins(leaf, start.each, language):
             columns = {"answer": text} if start.answers and text else {}
             drafts.append(Draft(leaf, [*origin, repeat], repeat, examples, passage, support=text, text=text, columns=columns))
     return drafts
@@ -110,30 +114,30 @@ def _description(leaf: FrozenLeaf) -> dict[str, str]:
     return {"task": leaf["task"], "domain": leaf["domain"], "outline": leaf["outline"]}
 
 
-def _origins(leaf: FrozenLeaf, each: str) -> Iterator[tuple[list[Any], Passage | None, str | None]]:
+def _origins(leaf: FrozenLeaf, each: str, language: str | None) -> Iterator[tuple[list[Any], Passage | None, str | None]]:
     """Yield (origin, passage, text) of each draft; passage and text are None if it starts from a seed. Skip short texts."""
     if each == "seed":
         for index, seed in enumerate(leaf["seeds"]):
             yield [digest(seed), index], None, None
         return
     for passage in leaf["passages"]:
-        texts = sentences(passage["text"]) if each == "sentence" else [passage["text"]]
+        texts = passage_sentences(passage, language) if each == "sentence" else [passage["text"]]
         for index, text in enumerate(texts):
-            if len(text.split()) >= _SHORTEST_SENTENCE:
+            if len(all_words(text)) >= _SHORTEST_SENTENCE:
                 yield [passage["document"], passage["start"], passage["end"], index], passage, text
 
 
-def _example(seed: SeedExample, each: str) -> Example:
+def _example(seed: SeedExample, each: str, language: str | None) -> Example:
     """Prepare a seed for prompts. `support` is its context or, if rows start from sentences, the sentence that fits it best."""
     context = seed["context"]
-    support = supporting_sentence(context, seed) if each == "sentence" and context else context
+    support = supporting_sentence(context, seed, language) if each == "sentence" and context else context
     return {"context": context, "question": seed["question"], "answer": seed["answer"], "support": support}
 
 
-def supporting_sentence(context: str, seed: SeedExample) -> str:
+def supporting_sentence(context: str, seed: SeedExample, language: str | None = "English") -> str:
     """Return the sentence of a context that shares most words with a seed's question and answer; in a tie, the first."""
     wanted = set(re.findall(r"\w+", f"{seed['question']} {seed['answer']}".casefold()))
-    return max(sentences(context), key=lambda sentence: len(wanted & set(re.findall(r"\w+", sentence.casefold()))))
+    return max(sentences(context, language), key=lambda sentence: len(wanted & set(re.findall(r"\w+", sentence.casefold()))))
 
 
 async def generate(

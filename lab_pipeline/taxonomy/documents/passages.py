@@ -15,6 +15,8 @@ _HEADING_SHARE = 0.25
 """A heading with more than this share of the budget is no heading: it stands in a passage of its own, like a paragraph."""
 _JOINT = 2
 """Tokens that the white space between two pieces may take, at most."""
+_MARK = re.compile(r"\s*(?:[-•*]|\d{1,3}[.)])\s+")
+"""The mark of a list item."""
 _TOKEN = re.compile(rf"[a-zA-Z]{{1,5}}|[{SPACELESS}]|[^\W\d_]{{1,2}}|\S")
 
 
@@ -54,6 +56,11 @@ def passages_of(row: GeneratedRow, source: FrozenLeaf) -> Iterator[Passage]:
         span = (passage["document"], passage["start"], passage["end"])
         if span == (row["document"], row["span_start"], row["span_end"]) and (row["support"] or "") in passage["text"]:
             yield passage
+
+
+def passage_sentences(passage: Passage, language: str | None) -> list[str]:
+    """Split a passage into sentences. Each row, list item and line of code is at least one, without the mark of its item."""
+    return [each for line in passage["text"].split("\n") for each in sentences(_MARK.sub("", line), language)]
 
 
 def passages(document: Document, budget: Budget) -> list[Passage]:
