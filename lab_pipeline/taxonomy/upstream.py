@@ -64,7 +64,7 @@ def upstream_schema(key: str, value: Mapping[Any, Any]) -> SchemaName:
 def schema_findings(located: LocatedYaml, name: SchemaName, version: int) -> list[Finding]:
     """Return what the schema of this name and version refuses, in the order of the file."""
     schema = _schema(name, version)
-    definition: Any = schema.schema
+    definition = schema.schema
     if definition.get("deprecated"):
         return [Finding(located.place(("version",)), "version", definition["description"])]
     return sorted(finding for error in schema.iter_errors(located.value) for finding in _findings(error, located))
@@ -136,9 +136,34 @@ def _cut(text: str) -> str:
     return text if len(text) < 200 else f"{text[:200]}…"
 
 
+def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """Check `uniqueItems` as jsonschema does, which takes minutes for the seeds of a large leaf, in linear time."""
+    if wanted and isinstance(instance, list):
+        try:
+            if len({_hashable(each) for each in instance}) < len(instance):
+                yield jsonschema.ValidationError("has non-unique elements")
+        except TypeError:  # a set of YAML, for one
+            yield from jsonschema.Draft202012Validator.VALIDATORS["uniqueItems"](validator, wanted, instance, schema)
+
+
+def _hashable(value: Any) -> Any:
+    """Return a value that equals another one's if the two are equal to JSON schema, to which true is not 1."""
+    match value:
+        case dict():
+            return frozenset((key, _hashable(each)) for key, each in value.items())
+        case list():
+            return "list", *map(_hashable, value)
+        case bool():
+            return "bool", value
+    return value
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique_items})
+
+
 @cache
-def _schema(name: SchemaName, version: int) -> jsonschema.Draft202012Validator:
+def _schema(name: SchemaName, version: int) -> Any:
     folder = files("instructlab.schema") / f"v{version}"
     version_schema = Resource.from_contents(json.loads((folder / "version.json").read_text()), DRAFT202012)
     registry = Registry().with_resources([(each, version_schema) for each in ("./version.json", "version.json")])
-    return jsonschema.Draft202012Validator(json.loads((folder / f"{name}.json").read_text()), registry=registry)
+    return _Validator(json.loads((folder / f"{name}.json").read_text()), registry=registry)

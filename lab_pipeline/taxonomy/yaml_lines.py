@@ -16,7 +16,7 @@ import yaml
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-MAX_NODES = 100_000
+MAX_NODES = 40_000
 """Maximum number of values and keys, those that aliases repeat included."""
 MAX_DIGITS = 100
 """Maximum length of a number: Python refuses to print much longer ones, so they could not even be reported."""

@@ -166,6 +166,18 @@ def test_no_mutated_file_makes_reading_raise_or_take_long(folder, leaves, number
     assert slowest < 5
 
 
+def test_a_leaf_of_thousands_of_seeds_or_keys_is_read_in_seconds(leaves):
+    seeds = "".join(f"- question: q{number}\n  answer: a\n" for number in range(7000))
+    head = leaves[SKILL].partition("- question")[0]
+    keys = "".join(f"    k{number}: v\n" for number in range(15_000))
+    started = time.process_time()
+    assert check_leaf(SKILL, (head + seeds).encode(), ATTRIBUTION).usable
+    assert check_leaf(
+        KNOWLEDGE, leaves[KNOWLEDGE].replace("  - question", f"  - x: y\n{keys}    question", 1).encode(), "x"
+    ).usable
+    assert time.process_time() - started < 10
+
+
 PLAIN_EDITS = {
     "trailing blanks": lambda text: text.replace("tester\n", "tester  \n"),
     "no final newline": lambda text: text.rstrip("\n"),
