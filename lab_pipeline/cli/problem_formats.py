@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lab_pipeline import __version__
 from lab_pipeline.core.formats import printable
 from lab_pipeline.taxonomy.find import QNA
 from lab_pipeline.taxonomy.leaf import LeafReading
@@ -32,7 +32,7 @@ def as_annotation(root: Path, problem: Problem) -> str:
 def as_sarif(root: Path, problems: Sequence[Problem]) -> dict[str, Any]:
     """Return problems as a log in SARIF 2.1.0."""
     rules = sorted({problem.rule for problem in problems})
-    driver = {"name": "lab-pipeline", "version": __version__, "rules": [{"id": rule} for rule in rules]}
+    driver = {"name": "lab-pipeline", "version": version("lab-pipeline"), "rules": [{"id": rule} for rule in rules]}
     results = [
         {
             "ruleId": problem.rule,
