@@ -5,9 +5,11 @@ Later steps read these frozen files, not the taxonomy, so a commit during a retu
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -21,12 +23,16 @@ from lab_pipeline.taxonomy.documents.passages import Budgets, passages
 from lab_pipeline.taxonomy.documents.reading import Document, left_out_problems, read_document
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_files, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
-from lab_pipeline.taxonomy.find import find_leaves, find_misnamed
+from lab_pipeline.taxonomy.find import QNA, find_leaves, find_misnamed
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
-from lab_pipeline.taxonomy.leaf import Leaf, LeafReading, Seed, read_leaf
+from lab_pipeline.taxonomy.leaf import ATTRIBUTION, Leaf, LeafReading, Seed, read_leaf
 from lab_pipeline.taxonomy.problem import Problem
 from lab_pipeline.taxonomy.reviews import FILE, read_reviews
 from lab_pipeline.taxonomy.source import Taxonomy, open_taxonomy, scan, whole_state
+
+READING_VERSION = 1
+"""Raise this whenever leaves or documents are read in another way, so that leaves that did not change are read again too.
+`lab_pipeline_tests/taxonomy/test_reading_version.py` fails if you forget."""
 
 _ESTIMATED = Budgets()
 
@@ -54,6 +60,9 @@ class Snapshot:
     """Entries of the taxonomy's `reviews.yaml` as JSON; if the file is wrong, those of the previous snapshot."""
     refused: list[str] = field(default_factory=list)
     """The `refused_hosts` when it was taken: for these hosts the documents of usable leaves were checked and found clean."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Hash of all that the row of a leaf depends on, by key. Left out are leaves that are read anew each time: those that are
+    not usable, whose documents may be available again, and those with documents in a plain folder."""
 
     @property
     def usable(self) -> dict[str, str]:
@@ -101,13 +110,23 @@ def take_snapshot(
         reviews, notes = _reviews(taxonomy, before)
         rows = []
         scans: dict[str, str] = {}
+        origin = [taxonomy.exported, taxonomy.origin is not None]
+        policy = [settings.documents.model_dump(), refused_hosts(settings), *origin]
+        same = digest([READING_VERSION, settings.seed, budgets.id, policy])
+        inputs: dict[str, str] = {}
         for done, key in enumerate(keys):
             on_progress(done, len(keys), key)
-            reading = read_leaf(taxonomy.folder, key, misnamed.get(key, ()))
-            row = _row(home, settings, taxonomy, reading, ledger, scans, budgets)
-            if not row["usable"] and key in earlier:
-                _keep_last_usable(row, earlier[key])
+            read = digest([same, *_contents(taxonomy.folder / key), [str(problem) for problem in misnamed.get(key, ())]])
+            if before and before.inputs.get(key) == read and _is_frozen(home, earlier[key]):
+                row = earlier[key]
+            else:
+                reading = read_leaf(taxonomy.folder, key, misnamed.get(key, ()))
+                row = _row(home, settings, taxonomy, reading, ledger, scans, budgets)
+                if not row["usable"] and key in earlier:
+                    _keep_last_usable(row, earlier[key])
             rows.append(row)
+            if row["usable"] and not (row["document_commit"] or "").startswith(WORKTREE):
+                inputs[key] = read
         snapshot = Snapshot(
             id=digest(rows),
             taxonomy_commit=taxonomy.commit,
@@ -119,12 +138,28 @@ def take_snapshot(
             document_folders=sorted(scans),
             reviews=reviews,
             refused=refused_hosts(settings),
+            inputs=inputs,
         )
         write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
         facts = {name: value for name, value in vars(snapshot).items() if name != "rows"}
         write_json(home.snapshot_facts(snapshot.id), facts)
         write_json(home.current_snapshot, facts)
     return snapshot
+
+
+def _contents(leaf: Path) -> list[str]:
+    """Return hashes of a leaf's own files; of one that cannot be read, or leads elsewhere, ''."""
+    found = []
+    for path in (leaf / QNA, leaf / ATTRIBUTION):
+        try:
+            found.append("" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest())
+        except OSError:
+            found.append("")
+    return found
+
+
+def _is_frozen(home: Home, row: SnapshotRow) -> bool:
+    return bool(row["fingerprint"]) and home.leaf_source(str(row["fingerprint"])).exists()
 
 
 def current_snapshot(home: Home) -> Snapshot:

@@ -32,7 +32,8 @@ class Block:
 
     kind: Kind
     text: str
-    """Plain text. White space is collapsed, but code keeps its lines and their indentation. Of a row, see `row`."""
+    """Plain text. White space is collapsed, but code keeps its lines and their indentation. An item begins with '- ' or its
+    number. Of a row, see `row`."""
     level: int = 0
     """Of a heading 1 to 6, of a list item 1 for the outermost list; else 0."""
     line: int = 1

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import io
-import lzma
 import re
-import struct
 import zipfile
-import zlib
 
 from lxml import etree
 
+from lab_pipeline.taxonomy.documents.archive import check_archive
 from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading
 from lab_pipeline.taxonomy.documents.docx_xml import W, prepare, text_of, uses_title
 from lab_pipeline.taxonomy.documents.html import blocks_of_html
 
 READER = "docx 1"
 
-_MOST_BYTES = 200_000_000
 _MOST_BYTES_OF_TEXT = 30_000_000
-_MOST_RATIO = 100
-"""A file that unpacks to more than 20 MB may be at most this many times larger than packed."""
 
 _READ = re.compile(r"\[Content_Types\]\.xml|(word/)?_rels/[^/]+\.rels|word/[^/]+\.xml")
 _STRICT = (b"http://purl.oclc.org/ooxml/wordprocessingml/main", b"http://schemas.openxmlformats.org/wordprocessingml/2006/main")
@@ -91,26 +86,12 @@ def read(raw: bytes) -> Reading:
 
 def _unpacked(raw: bytes) -> dict[str, bytes]:
     """Return the parts with text of the file, by their names."""
-    if raw.startswith(b"\xd0\xcf\x11\xe0"):
-        raise DocumentError("is protected by a password (or is an old .doc); save it as .docx without password")
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            entries = archive.infolist()
-            size = sum(entry.file_size for entry in entries)
-            if size > _MOST_BYTES or (size > 20_000_000 and size > _MOST_RATIO * len(raw)):
-                raise DocumentError(f"unpacks to {size:,} bytes, which no document needs")
-            wanted = [entry for entry in entries if _READ.fullmatch(entry.filename)]
-            if sum(entry.file_size for entry in wanted) > _MOST_BYTES_OF_TEXT:
-                raise DocumentError("has more than 30 MB of text with its markup; split it")
-            parts: dict[str, bytes] = {}
-            for entry in wanted:
-                with archive.open(entry) as file:
-                    parts[entry.filename] = file.read(entry.file_size + 1)
-                if len(parts[entry.filename]) > entry.file_size:
-                    raise DocumentError(f"{entry.filename} unpacks to more than it announces")
-            return parts
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError, struct.error) as error:
-        raise DocumentError(f"is not a whole DOCX file ({error}); save it again") from None
+    check_archive(raw, ".docx")
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        wanted = [entry for entry in archive.infolist() if _READ.fullmatch(entry.filename)]
+        if sum(entry.file_size for entry in wanted) > _MOST_BYTES_OF_TEXT:
+            raise DocumentError("has more than 30 MB of text with its markup; split it")
+        return {entry.filename: archive.read(entry) for entry in wanted}
 
 
 def _parsed(content: bytes, name: str) -> etree._Element:

@@ -127,9 +127,9 @@ def blocks_of(pages: Sequence[Page]) -> list[Block]:
             block = Block("heading", text, min(ranked.index(first.box.size) + 1, 6), place=first.place)
         elif bullet or (not first.is_table_row and _MARKER.match(text)):
             margins = [*(each for each in margins if each < first.box.left - 3), first.box.left]
-            text = (
-                text[bullet.end() :] if bullet else re.sub(r"^[·*–—-]\s+", "", text)
-            )  # numbers stay: the text may refer to them
+            if bullet:
+                text = f"- {text[bullet.end() :]}"
+            text = re.sub(r"^[·*–—-]\s+", "- ", text)  # numbers stay: the text may refer to them
             block = Block("item", text, len(margins), place=first.place)
         else:
             block = Block("text", text, place=first.place)

@@ -117,7 +117,8 @@ class _Slide:
             bullets = {each.tag.removeprefix(_A) for each in paragraph._p.iterfind(f"{_A}pPr/*")}
             is_item = bool(bullets & {"buChar", "buAutoNum", "buBlip"}) or (is_list and "buNone" not in bullets)
             if text := collapsed(paragraph.text):
-                yield Block("item" if is_item else "text", text, paragraph.level + 1 if is_item else 0, place=self.place)
+                level = paragraph.level + 1 if is_item else 0
+                yield Block("item" if is_item else "text", f"- {text}" if is_item else text, level, place=self.place)
 
     def _lacks_bullets(self, shape: Any) -> bool:
         """Tell whether the slide's layout takes the bullets from a placeholder, as it does for captions."""
@@ -160,7 +161,7 @@ class _Slide:
             for point in etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True)).iter(f"{_D}pt"):
                 text = collapsed(" ".join(_texts(paragraph) for paragraph in point.iter(f"{_A}p")))
                 if text and point.get("type", "node") == "node":
-                    found.append(Block("item", text, 1, place=self.place))
+                    found.append(Block("item", f"- {text}", 1, place=self.place))
         if not found:
             self._leave_out(_OBJECTS)
         yield from found

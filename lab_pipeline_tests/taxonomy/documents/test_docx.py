@@ -276,19 +276,19 @@ LOL = f"""<!DOCTYPE w:document [<!ENTITY a 'lol'><!ENTITY b '&a;&a;'><!ENTITY f 
 WHOLE = of_body(paragraph("a" * 1_000))
 REFUSED = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600): "protected by a password",
-    b"": "not a whole DOCX file",
-    b"plain text": "not a whole DOCX file",
-    WHOLE[:-30]: "not a whole DOCX file",
-    WHOLE[:60] + b"\xff" * 20 + WHOLE[80:]: "not a whole DOCX file",
+    b"": "is not a .docx file, or is damaged",
+    b"plain text": "is not a .docx file, or is damaged",
+    WHOLE[:-30]: "is not a .docx file, or is damaged",
+    WHOLE[:60] + b"\xff" * 20 + WHOLE[80:]: "is not a .docx file, or is damaged",
     packed({"word/styles.xml": "<a/>"}): "no word/document.xml",
     packed({"word/document.xml": "<a>"}): "not well-formed",
     packed({"word/document.xml": "<a/>"}): "not a Word document",
     packed({"word/document.xml": LOL}): "document type",
     packed({"word/document.xml": "<a>" * 5_000 + "</a>" * 5_000}): "not well-formed",
-    packed({"word/document.xml": b" " * 25_000_000}): "unpacks to 25,000,000 bytes",
+    packed({"word/document.xml": b" " * 25_000_000}): "unfolds to 25 MB",
     packed({"word/document.xml": random.Random(1).randbytes(31_000) * 1_000}, zipfile.ZIP_STORED): "more than 30 MB of text",
-    announcing(WHOLE, 300_000_000): "unpacks to 300,000,000",
-    announcing(WHOLE, 10): "not a whole DOCX file|more than it announces",
+    announcing(WHOLE, 300_000_000): "unfolds to 300 MB",
+    announcing(WHOLE, 10): "is not a .docx file, or is damaged",
 }
 
 

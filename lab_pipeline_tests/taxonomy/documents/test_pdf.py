@@ -200,22 +200,22 @@ def test_lists_have_items_with_levels():
     ]
     assert [(kind, text, level) for kind, text, level, _ in blocks(page)] == [
         ("text", "Before a list:", 0),
-        ("item", "oil, which the keepers carried up the stairs of the tower", 1),
-        ("item", "whale oil", 2),
-        ("item", "gas", 1),
+        ("item", "- oil, which the keepers carried up the stairs of the tower", 1),
+        ("item", "- whale oil", 2),
+        ("item", "- gas", 1),
         ("item", "1. Light it.", 1),
         ("item", "2) Watch it.", 1),
         ("item", "(c) Sleep.", 1),
         ("item", "[4] Smith.", 1),
-        ("item", "Or not.", 1),
+        ("item", "- Or not.", 1),
     ]
 
 
 def test_drawn_bullets_count_as_written_ones():
     squares = "52 701 4 4 re f 52 689 4 4 re f"
     assert blocks([squares, *lines("oil", "gas", x=64), *lines("The rock.", y=650)]) == [
-        ("item", "oil", 1, "page 1"),
-        ("item", "gas", 1, "page 1"),
+        ("item", "- oil", 1, "page 1"),
+        ("item", "- gas", 1, "page 1"),
         ("text", "The rock.", 0, "page 1"),
     ]
 
@@ -354,9 +354,9 @@ def test_a_page_printed_by_a_browser(tmp_path):
     assert [(block.kind, block.text, block.level) for block in read(printed.read_bytes()).blocks] == [
         ("heading", "The harbour", 1),
         ("text", " ".join(re.search("<p>(.*?)</p>", PAGE, re.DOTALL)[1].split()), 0),
-        ("item", "Oil", 1),
-        ("item", "Gas", 1),
-        ("item", "Town gas", 2),
+        ("item", "- Oil", 1),
+        ("item", "- Gas", 1),
+        ("item", "- Town gas", 2),
         ("item", "1. Light it", 1),
         ("item", "2. Watch it", 1),
         ("heading", "End", 2),

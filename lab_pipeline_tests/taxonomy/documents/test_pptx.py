@@ -72,8 +72,8 @@ def test_titles_are_headings_and_body_paragraphs_items(deck):
         ("heading", "Keepers of lights", 1, "slide 1"),
         ("text", "A subtitle", 0, "slide 1"),
         ("heading", "Oil", 1, "slide 2"),
-        ("item", "Whale & seal", 1, "slide 2"),
-        ("item", "until 1850", 2, "slide 2"),
+        ("item", "- Whale & seal", 1, "slide 2"),
+        ("item", "- until 1850", 2, "slide 2"),
     ]
 
 
@@ -91,7 +91,7 @@ def test_paragraphs_without_bullets_are_text(deck):
     assert blocks(deck) == [
         ("text", "plain", 0, "slide 1"),
         ("text", "in a box", 0, "slide 1"),
-        ("item", "a bullet", 1, "slide 1"),
+        ("item", "- a bullet", 1, "slide 1"),
         ("text", "A caption", 0, "slide 2"),
     ]
 
@@ -195,7 +195,7 @@ def test_diagrams_give_the_texts_of_their_nodes(deck):
     data.remove(data[0])
     data.set("uri", D)
     data.append(etree.fromstring(f'<d:relIds xmlns:d="{D}" xmlns:r="{R}" r:dm="{relation}"/>'))
-    assert blocks(deck) == [("item", "Light the lamp", 1, "slide 1"), ("item", "Watch", 1, "slide 1")]
+    assert blocks(deck) == [("item", "- Light the lamp", 1, "slide 1"), ("item", "- Watch", 1, "slide 1")]
 
 
 def test_hidden_slides_and_shapes_are_out(deck):
