@@ -138,7 +138,8 @@ def read_rows(path: Path) -> list[Any]:
     """Read the rows of a Parquet file; the caller annotates their type: `rows: list[CuratedRow] = read_rows(path)`."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).to_pylist()
+    with pq.ParquetFile(path) as file:  # pq.read_table would import pandas
+        return file.read().to_pylist()
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -52,8 +52,9 @@ def _files(taxonomy: Path, below: str) -> Iterator[tuple[str, str]]:
         return
     for folder, subfolders, names in os.walk(top):
         subfolders[:] = [name for name in subfolders if name != ".git"]
-        for name in names:
+        meant = [name for name in names if name.casefold() in _MEANT]
+        for name in meant:
             path = Path(folder, name)
-            if name.casefold() in _MEANT and not path.is_symlink():
+            if not path.is_symlink():
                 key = os.fsencode(path.parent.relative_to(taxonomy)).decode("utf-8", errors="replace")
                 yield "" if key == "." else key, name

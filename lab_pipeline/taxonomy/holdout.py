@@ -10,12 +10,12 @@ import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow.parquet as pq
 
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import append_line, digest, read_lines
+from lab_pipeline.core.storage import add_line, digest, flush, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
 from lab_pipeline.text.leaks import LeakDetector
 
@@ -53,14 +53,16 @@ class Ledger:
         self.path = path
         self._taught = functools.cache(taught)
         self.roles: dict[str, Role] = {}
-        self._prompts: dict[Role, LeakDetector] = defaultdict(LeakDetector)
+        self._asked: dict[Role, list[str]] = defaultdict(list)
         for entry in read_lines(path):
-            self._enter(entry["question"], entry["role"], entry["asked"])
+            if entry["question"] not in self.roles:
+                self.roles[entry["question"]] = entry["role"]
+                self._asked[entry["role"]].append(entry["asked"])
 
-    def _enter(self, identity: str, role: Role, asked: str) -> None:
-        if identity not in self.roles:
-            self.roles[identity] = role
-            self._prompts[role].add(asked)
+    @functools.cached_property
+    def _prompts(self) -> dict[Role, LeakDetector]:
+        """The prompts of each role; most snapshots have no new seed, and need none."""
+        return {role: LeakDetector(self._asked[role]) for role in get_args(Role)}
 
     def assign(self, seed: Seed, leaf: str, hold_out: bool) -> Role:
         """Give a seed that is not yet in the ledger its role, record it, and return the role.
@@ -75,9 +77,15 @@ class Ledger:
             role = "set_aside"
         elif like_used or like_held:
             role = "used" if like_used else "held_out"
-        append_line(self.path, {"question": seed.identity, "role": role, "leaf": leaf, "asked": seed.asked})
-        self._enter(seed.identity, role, seed.asked)
+        add_line(self.path, {"question": seed.identity, "role": role, "leaf": leaf, "asked": seed.asked})
+        self.roles[seed.identity] = role
+        self._prompts[role].add(seed.asked)
         return role
+
+    def flush(self) -> None:
+        """Wait until all roles are on disk, so that no snapshot outlives them."""
+        if self.path.exists():
+            flush(self.path)
 
 
 def split_seeds(leaf: Leaf, ledger: Ledger, random_seed: int) -> tuple[list[Seed], list[Seed]]:

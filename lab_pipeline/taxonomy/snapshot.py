@@ -97,8 +97,8 @@ def take_snapshot(
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.heldout_ledger.with_suffix(".lock")):  # otherwise, two snapshots at once could give a question two roles
         taxonomy = open_taxonomy(home, settings)
-        misnamed = find_misnamed(taxonomy.folder)
-        keys = sorted({*find_leaves(taxonomy.folder), *misnamed})
+        leaves, misnamed = find_leaves(taxonomy.folder), find_misnamed(taxonomy.folder)
+        keys = sorted({*leaves, *misnamed})
         if not keys:
             raise LabError(
                 f"{settings.taxonomy.path}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; "
@@ -140,6 +140,7 @@ def take_snapshot(
             refused=refused_hosts(settings),
             inputs=inputs,
         )
+        ledger.flush()
         write_rows(home.snapshot(snapshot.id), rows, SNAPSHOT_SCHEMA)
         facts = {name: value for name, value in vars(snapshot).items() if name != "rows"}
         write_json(home.snapshot_facts(snapshot.id), facts)

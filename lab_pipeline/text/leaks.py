@@ -42,22 +42,22 @@ class LeakDetector:
         self._known: list[_Worded] = []
         self._indexed: dict[str, list[int]] = defaultdict(list)
         """For each rare word, the indices in `_known` of the questions that are found by it."""
-        questions = list(questions)
-        self._frequency = Counter(word for question in questions for word in question_words(question))
-        for question in questions:
-            self._enter(question)
+        worded = [(question, question_words(question)) for question in questions]
+        self._frequency = Counter(chain.from_iterable(words for _, words in worded))
+        for question, words in worded:
+            self._enter(question, words)
 
     def add(self, question: str) -> None:
-        self._frequency.update(question_words(question))
-        self._enter(question)
+        words = question_words(question)
+        self._frequency.update(words)
+        self._enter(question, words)
 
-    def _enter(self, question: str) -> None:
+    def _enter(self, question: str, words: frozenset[str]) -> None:
         """Index a question by its rarest words: the prefix filter of set-similarity joins.
 
         A similar prompt lacks at most `lacking` of the question's words, so it has two of any `lacking + _MIN_SHARED` of them.
         The rarest words are taken, because they lead to the fewest other questions.
         """
-        words = question_words(question)
         lacking = len(words) - math.ceil(SAME_QUESTION * len(words) - 1e-9)
         for word in sorted(words, key=lambda word: (self._frequency[word], word))[: lacking + _MIN_SHARED]:
             self._indexed[word].append(len(self._known))
