@@ -1,13 +1,19 @@
+from itertools import islice
+
 import dagster as dg
 
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
-from lab_pipeline.defs.metadata import column_schema, preview
+from lab_pipeline.defs.metadata import column_schema, texts
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.flows.choose import passage_budgets
+from lab_pipeline.reports.leaves import leaf_states, problems_by_severity, read_documents
 from lab_pipeline.reports.notifications import newly_quarantined, notify
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
+
+_MOST_SHOWN = 100
+"""Maximum number of rows of a table in the UI; the stored snapshot has them all."""
 
 
 @dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
@@ -32,9 +38,10 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
     register(context.instance, list(snapshot.usable))
     for note in snapshot.notes:
         context.log.warning(note)
-    problems = [{"leaf": leaf, "problem": problem} for leaf, found in sorted(snapshot.problems.items()) for problem in found]
-    for problem in problems:
-        context.log.warning(problem["problem"])
+    for found in snapshot.problems.values():
+        for problem in found:
+            context.log.warning(problem)
+    problems = problems_by_severity(snapshot)
     return dg.MaterializeResult(
         # Constant, so that a new snapshot alone does not mark every leaf as out of date: each leaf has its own fingerprint.
         data_version=dg.DataVersion("snapshot"),
@@ -44,13 +51,20 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             "leaves": len(snapshot.rows),
             "usable_leaves": len(snapshot.usable),
             "quarantined_leaves": len(snapshot.rows) - len(snapshot.usable),
-            "problems": preview(problems, ["leaf", "problem"]) if problems else "none",
+            "problems": len(problems),
+            "problems_table": texts(problems[:_MOST_SHOWN], ["severity", "leaf", "file", "line", "problem"]),
             "all_problems": dg.MetadataValue.json(snapshot.problems),
             "snapshot": snapshot.id,
             "taxonomy_commit": snapshot.taxonomy_commit or "not under version control",
             "branch": snapshot.branch or "none",
             "notes": "\n".join(snapshot.notes) or "none",
-            "preview": preview(snapshot.rows, ["leaf", "kind", "usable", "seeds", "held_out", "document_commit"]),
+            "leaves_table": texts(
+                leaf_states(snapshot)[:_MOST_SHOWN], ["leaf", "kind", "state", "seeds", "held out", "warnings"]
+            ),
+            "documents_table": texts(
+                islice(read_documents(home, snapshot), _MOST_SHOWN),
+                ["leaf", "document", "reader", "passages", "words", "commit"],
+            ),
             "path": dg.MetadataValue.path(home.snapshot(snapshot.id)),
         },
     )

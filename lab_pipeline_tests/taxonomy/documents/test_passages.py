@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lab_pipeline.core.rows import Passage
 from lab_pipeline.taxonomy.documents.blocks import visible
-from lab_pipeline.taxonomy.documents.passages import Budget, estimated_tokens, passages
+from lab_pipeline.taxonomy.documents.passages import Budget, estimated_tokens, passage_sentences, passages
 from lab_pipeline.taxonomy.documents.reading import Document, read_document
 
 
@@ -107,6 +107,19 @@ def test_chinese_is_cut_between_sentences():
     found = cut("港口每天早上六点开放。伊尔莎保管三把钥匙。" * 50, tokens=100)
     assert len(found) > 5
     assert all(each["text"].endswith("。") for each in found)
+
+
+def test_sentences_are_split_line_by_line_without_the_marks_of_items_and_in_the_leaf_s_language():
+    (passage,) = cut("- Ilse keeps it. Odo helps.\n- Bram sleeps.\n\n1. First open the gate.\n\n| Gate |\n|---|\n| North. |\n")
+    assert passage_sentences(passage, "English") == [
+        "Ilse keeps it.",
+        "Odo helps.",
+        "Bram sleeps.",
+        "First open the gate.",
+        "Gate: North.",
+    ]
+    german = "Dr. med. Ilse kommt um 6 Uhr. Am 3. März öffnet der Hafen. Das gilt z. B. für Boote."
+    assert len(passage_sentences(cut(german)[0], "German")) == 3
 
 
 @pytest.mark.parametrize("stray", ["\f", "\v", "\x1c", "\x85", "\u2028", "\u2029"])
