@@ -144,9 +144,9 @@ class BudgetSettings(Section):
     )
 
 
-_NOT_TO_DAGSTER = re.compile(r"\b\d*L|#|\b0*(\w+)-0*\1\b|(?<![\w-])\w+/", re.IGNORECASE)
+_NOT_TO_DAGSTER = re.compile(r"\b\d*L|#|\b0*(\w+)-0*\1\b|\d-[A-Z]|[A-Z]-\d|(?<![\w-])\w+/", re.IGNORECASE)
 """Syntax that Dagster refuses or reads differently from cron: last and n-th days (`L`, `#`), ranges of one value (Dagster
-takes `5-5` for every day), and steps from one number (`7/2`)."""
+takes `5-5`, and `0-SUN`, for every day), so also ranges from a number to a name, and steps from one number (`7/2`)."""
 
 
 class ScheduleSettings(Section):

@@ -207,6 +207,7 @@ def cron_field(*names: str) -> st.SearchStrategy[str]:
 @example("0 2 31 * *")
 @example("0 2 29 2 *")
 @example("30 2 * JUL-SEP MON,wed-FRI/2,7")
+@example("* * * * 0-SUN")
 @example("0  2\t* * *")
 def test_what_is_a_cron_here_is_the_same_one_to_dagster(cron):
     try:

@@ -35,6 +35,7 @@ from lab_pipeline.defs.automation import (
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.private_dagster import BACKFILL_ID_TAG, RUN_KEY_TAG, BulkActionStatus, InstigatorStatus, InstigatorType
 from lab_pipeline.defs.resources import Lab
+from lab_pipeline.flows.choose import passage_budgets
 from lab_pipeline.instructions.plan import plan_leaves
 from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.reports.status import HomeStatus
@@ -69,7 +70,9 @@ class Ticking:
         edit_yaml(self.taxonomy / leaf / "qna.yaml", lambda value: value.update(task_description=f"{value} reworded"))
 
     def snapshot(self) -> None:
-        register(self.instance, list(take_snapshot(self.home, load_settings(self.home.settings_file)).usable))
+        settings = load_settings(self.home.settings_file)
+        snapshot = take_snapshot(self.home, settings, budgets=passage_budgets(self.home, settings))
+        register(self.instance, list(snapshot.usable))
 
     def refresh(self, *leaves: str, teacher: ScriptedTeacher | None = None) -> None:
         settings = load_settings(self.home.settings_file)

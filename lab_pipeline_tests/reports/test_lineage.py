@@ -18,6 +18,7 @@ from lab_pipeline.datasets.dataset import Dataset
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.registry.champion import Signed, current_champion, history, promote, rollback
 from lab_pipeline.reports.lineage import as_text, leaf_lineage, model_lineage, row_lineage, withdraw
+from lab_pipeline.taxonomy.documents.reading import read_document
 from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, word
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome
@@ -75,14 +76,17 @@ def test_every_row_is_traced_to_its_leaf_and_the_very_span_of_its_document(lab, 
             own_replayed += row["source"] == "replay"
         if found["leaf"] == KNOWLEDGE:
             start, end = found["span"]
-            document = (lab.taxonomy / "documents" / found["document"]).read_text(encoding="utf-8")
-            assert squeezed(document[start:end]) == found["text"]
+            normalised = read_document(
+                found["document"], "c", (lab.taxonomy / "documents" / found["document"]).read_bytes()
+            ).text
+            assert normalised[start:end] == found["text"]
+            assert found["place"].startswith("line ")
             assert found["document_commit"].startswith("worktree:")
             assert ("replays" in found, "asks_again" in found) == (row["source"] == "replay", row["source"] == "raft")
         if row["source"] == "curated":
             assert (found["flow_version"] > 0, found["teacher"], found["judge"]) == (True, "scripted", "scripted")
             assert found["taxonomy_commit"] == "c" and found["prompts"]
-            assert squeezed(found["support"]) in found["text"] if found["text"] else found["leaf"] != KNOWLEDGE
+            assert squeezed(found["support"]) in squeezed(found["text"]) if found["text"] else found["leaf"] != KNOWLEDGE
     assert counted.keys() == {"curated", "document", "general", "own", "raft", "replay", "seed"} and min(counted.values()) > 1
     assert own_replayed
 

@@ -15,8 +15,8 @@ _HEADING_SHARE = 0.25
 """A heading with more than this share of the budget is no heading: it stands in a passage of its own, like a paragraph."""
 _JOINT = 2
 """Tokens that the white space between two pieces may take, at most."""
-_MARK = re.compile(r"\s*(?:[-•*]|\d{1,3}[.)])\s+")
-"""The mark of a list item."""
+_MARK = re.compile(r"^\s*(?:[-•*]|\d{1,2}[.)])\s+")
+"""The mark of a list item, at the beginning of its line."""
 _TOKEN = re.compile(rf"[a-zA-Z]{{1,5}}|[{SPACELESS}]|[^\W\d_]{{1,2}}|\S")
 
 

@@ -23,5 +23,5 @@ def test_a_reader_s_error_comes_back():
 
 
 def test_a_file_beyond_the_limit_of_memory_is_a_problem_that_names_it():
-    with pytest.raises(DocumentError, match="it takes more than 60 MB"):
-        read_apart("pdf", FILE, megabytes=60)
+    with pytest.raises(DocumentError, match="it takes more than 100 MB"):
+        read_apart("pdf", FILE + bytes(90_000_000), megabytes=100)

@@ -118,6 +118,8 @@ def test_sentences_are_split_line_by_line_without_the_marks_of_items_and_in_the_
         "First open the gate.",
         "Gate: North.",
     ]
+    years = "Thalveren was founded in 1268. The bridge is of 834. - All of it stands."
+    assert passage_sentences(cut(years)[0], "English")[:2] == ["Thalveren was founded in 1268.", "The bridge is of 834."]
     german = "Dr. med. Ilse kommt um 6 Uhr. Am 3. März öffnet der Hafen. Das gilt z. B. für Boote."
     assert len(passage_sentences(cut(german)[0], "German")) == 3
 
