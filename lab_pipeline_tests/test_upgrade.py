@@ -1,8 +1,8 @@
 """Homes that earlier code made open under the code as it stands, and nothing that was paid for is asked again without need.
 
 `homes/46bf18b.tar.xz` was made by that commit, `homes/unchanged.tar.xz` before curation was rebuilt. Rules differ since
-(`CURATION_VERSION`), so each leaf is curated once more; and documents are read otherwise (`READING_VERSION`), so the passages of
-the knowledge leaf have other spans, and its rows that are sampled at random are asked for once more. If that changes the rows
+(`CURATION_VERSION`), so each leaf is curated once more; documents are read otherwise (`READING_VERSION`), so passages of the
+knowledge leaf have other spans, and its rows that are sampled at random are asked for once more. If that changes the rows
 that are kept, data sets and model are made once more too. No skill leaf makes a call.
 
 Both are moved homes: they were made in another folder. So `home.json`, which binds a home to its taxonomy's absolute path, is
