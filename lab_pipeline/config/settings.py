@@ -70,6 +70,13 @@ class EndpointTeacherSettings(Section):
     concurrency: int = Field(16, ge=1, le=1024, description="Maximum number of parallel requests")
     timeout_seconds: float = Field(120, gt=0, description="Maximum time for one request")
     retries: int = Field(5, ge=0, le=20, description="Number of retries after a refused, timed-out or failed request")
+    reasoning_tokens: int = Field(
+        0, ge=0, le=100_000, description="Room for the thinking of a reasoning model, beside the length of the answer"
+    )
+    omit: list[Literal["temperature", "seed", "logprobs", "top_logprobs"]] = Field(
+        [], description="Fields that the server does not take; most are found out by its refusals"
+    )
+    extra_body: dict[str, Any] = Field({}, description="Fields to add to each request, such as chat_template_kwargs")
 
 
 TeacherSettings = Annotated[EmbeddedTeacherSettings | EndpointTeacherSettings, Field(discriminator="kind")]

@@ -31,6 +31,8 @@ class Home:
         """`DAGSTER_HOME`: runs, events, schedules and logs."""
         self.judges = root / "judges"
         """For each judge of a flow, its scores for rows that are known to be good or bad; and the journal of those calls."""
+        self.dialects = root / "dialects"
+        """What endpoints were found to take of a request, a JSON file for each model."""
         self.documents = root / "documents"
         """Mirrors of document repositories."""
         self.taxonomy_mirror = root / "taxonomy.git"
@@ -88,6 +90,10 @@ class Home:
     def snapshot_facts(self, snapshot_id: str) -> Path:
         """Return the path of the JSON file with all of a `Snapshot` but its rows; `current_snapshot` copies the latest."""
         return self.root / "snapshots" / f"{snapshot_id}.json"
+
+    def dialect(self, identity: str) -> Path:
+        """Return the path of the JSON file with the `Dialect` of a model behind an endpoint, stored or not."""
+        return self.dialects / f"{digest(identity)}.json"
 
     def leaf_source(self, fingerprint: str) -> Path:
         """Return the path of the JSON file of the `FrozenLeaf` with this fingerprint, whether or not it is stored yet."""

@@ -1,6 +1,7 @@
 """Refresh leaves as planned: make the tables that are not stored yet. A leaf that fails does not stop the others."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from lab_pipeline.core.rows import (
     JUDGED_SCHEMA,
     REJECTED_SCHEMA,
     FrozenLeaf,
+    GeneratedRow,
 )
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import Curation, funnel
@@ -32,10 +34,12 @@ from lab_pipeline.instructions.generate import expected_calls, generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
-from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher
+from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher, TeacherError
 
 _LEAVES_AT_ONCE = 200
 """Limit of leaves in progress at the same time, since each holds a lock file open."""
+_MOST_UNANSWERED = 0.5
+"""If at least this share of a leaf's rows has no answer of the teacher, the leaf failed."""
 
 
 def refresh_leaves(
@@ -137,6 +141,7 @@ class _LeafRefresh:
         curated, rejected = self.path("curated"), self.path("rejected")
         if not _is_whole(generated):
             candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit)
+            _require_answers(candidates)
             write_rows(generated, candidates, GENERATED_SCHEMA)
         if not _is_whole(judged):
             write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model), JUDGED_SCHEMA)
@@ -184,6 +189,18 @@ class _LeafRefresh:
         failure = LeafFailure(self.plan.leaf, error, attempts, calls, self.plan.curated, _now())
         write_json(self.folder / "failure.json", asdict(failure))
         return failure
+
+
+def _require_answers(rows: Sequence[GeneratedRow]) -> None:
+    """Refuse rows of which most have no answer of the teacher: then the leaf failed, and its earlier rows stay in use.
+
+    Raises:
+        TeacherError: At least `_MOST_UNANSWERED` of the rows have none.
+    """
+    faults = [row["fault"] for row in rows if (row["fault"] or "").startswith(NO_ANSWER)]
+    if faults and len(faults) >= _MOST_UNANSWERED * len(rows):
+        fault, _ = Counter(faults).most_common(1)[0]
+        raise TeacherError(f"no answer for {len(faults)} of {len(rows)} rows; most often: {fault}")
 
 
 def _is_whole(table: Path) -> bool:

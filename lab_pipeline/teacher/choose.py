@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings, TeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.models.base_model import fetch_model, model_identity
+from lab_pipeline.teacher.dialect import endpoint_identity
 from lab_pipeline.teacher.embedded import EmbeddedTeacher
 from lab_pipeline.teacher.protocol import Teacher
 
@@ -36,7 +37,7 @@ def load_teachers(home: Home, settings: Settings) -> tuple[Teacher, Teacher]:
 def _identity(settings: TeacherSettings) -> str:
     if isinstance(settings, EmbeddedTeacherSettings):
         return model_identity(settings.model)
-    return f"{settings.model} at {settings.url}"
+    return endpoint_identity(settings)
 
 
 def _load(home: Home, settings: TeacherSettings) -> Teacher:
@@ -45,4 +46,4 @@ def _load(home: Home, settings: TeacherSettings) -> Teacher:
         return EmbeddedTeacher(model.folder, model.identity, settings.batch_size)
     from lab_pipeline.teacher.endpoint import EndpointTeacher
 
-    return EndpointTeacher(settings)
+    return EndpointTeacher(settings, learned=home.dialect(endpoint_identity(settings)))

@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
+from lab_pipeline.core.storage import read_json, write_json
+from lab_pipeline.teacher.dialect import Dialect, endpoint_identity
 from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherError, token_count
 
 _LEAST_MASS = 0.1
 """If all choices together have less probability than this at the first token, the reply's text is read instead."""
 _RETRYABLE = {408, 409, 425, 429}
 """HTTP statuses after which a request is tried again, beside all from 500 on: gateways use codes such as 524 and 529."""
+_ABOUT_THE_REQUEST = {400, 404, 413, 422}
+"""HTTP statuses with which servers refuse what a request asks for: too long, filtered, a field that they do not know."""
+_WHOLE = {None, "", "stop", "eos", "eos_token", "end_turn", "stop_sequence"}
+"""What servers call the finish of a reply that the model ended itself; some say nothing."""
 _CUT_OFF = {"length", "model_length", "max_tokens"}
 """What servers call the finish of a reply that was cut off at the maximum number of tokens."""
 _FILTERED = "content_filter"
@@ -43,16 +53,27 @@ class EndpointTeacher:
     """A teacher or judge that answers at a server's `/chat/completions`, up to `concurrency` requests at once.
 
     A request that meets a rate limit, server error, time-out or broken connection is tried again up to `retries` times.
-    If it still fails, or fails in another way, `reply` raises `TeacherError`. If the request succeeds but the model gives no
-    answer, for example because it refuses, that is no error: `Reply.no_answer` says why.
+    If it still fails, or if the server refuses all requests (a wrong key, URL or model), `reply` raises `TeacherError`. If the
+    model gives no answer, for example because it refuses, or the server refuses this one request, because it is too long for
+    example, that is no error: `Reply.no_answer` says why. What the server does not take of a request is learned (`Dialect`).
+
+    Args:
+        learned: JSON file in which the dialect is remembered; None to learn it anew.
 
     Raises:
         SettingsError: the environment variable that should hold the key is not set.
     """
 
-    def __init__(self, settings: EndpointTeacherSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        settings: EndpointTeacherSettings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        learned: Path | None = None,
+    ) -> None:
         self.settings = settings
-        self.identity = f"{settings.model} at {settings.url}"
+        self.identity = endpoint_identity(settings)
+        self._learned = learned
+        self.dialect = _read_dialect(settings, learned)
         headers = {}
         if settings.api_key_env:
             key = os.environ.get(settings.api_key_env)
@@ -63,13 +84,13 @@ class EndpointTeacher:
             base_url=settings.url.rstrip("/"), headers=headers, timeout=settings.timeout_seconds, transport=transport
         )
         self._in_flight = asyncio.Semaphore(settings.concurrency)
-        self._wrong_url: TeacherError | None = None
-        """Error of the first request that found the URL to be wrong; later requests are not sent, and raise it too."""
+        self._useless: TeacherError | None = None
+        """Error of the first request that found key, URL or model to be wrong; later ones are not sent, and raise it too."""
 
     async def reply(self, request: Request) -> Reply:
         async with self._in_flight:
-            if self._wrong_url:
-                raise self._wrong_url
+            if self._useless:
+                raise self._useless
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(_Retryable),
                 wait=_wait,
@@ -82,52 +103,59 @@ class EndpointTeacher:
                 raise TeacherError(f"{self.identity}: {error} (after {self.settings.retries + 1} tries)") from None
 
     async def _ask(self, request: Request) -> Reply:
-        body: dict[str, object] = {
-            "model": self.settings.model,
-            "messages": request.turns(),
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-        }
-        if request.choices:
-            body |= {"logprobs": True, "top_logprobs": 20}
-        try:
-            response = await self._client.post("/chat/completions", json=body)
-        except httpx.TransportError as error:
-            raise _Retryable(f"{type(error).__name__} {error}".strip()) from None
-        self._check(response.status_code, response)
-        try:
-            completion = response.json()
-            if completion.get("error"):
-                self._check(_status(completion["error"]), response)
-            return self._read(request, completion)
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
+        while True:
+            dialect = self.dialect
+            body = dialect.body(self.settings.model, request, self.settings.reasoning_tokens)
+            try:
+                response = await self._client.post("/chat/completions", json=body)
+            except httpx.TransportError as error:
+                raise _Retryable(f"{type(error).__name__} {error}".strip()) from None
+            status, completion = _outcome(response)
+            if status in _ABOUT_THE_REQUEST:
+                if self.dialect is not dialect:  # learned from another request meanwhile
+                    continue
+                if other := dialect.after(response.text, body):
+                    self._learn(other)
+                    continue
+                if not _is_unknown_model(status, response.text):
+                    refused = f"{NO_ANSWER}: the server refused the request: HTTP {status}: {response.text[:200]}"
+                    return Reply("", "stop", 0, 0, no_answer=refused)
+            self._check(status, response)
+            try:
+                return self._read(request, completion)
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+                raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
+
+    def _learn(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        if self._learned:
+            write_json(self._learned, {**asdict(dialect), "omitted": sorted(dialect.omitted), "identity": self.identity})
 
     def _check(self, status: int, response: httpx.Response) -> None:
         """Raise `_Retryable` or `TeacherError` for a failed request, a redirect or a web page; otherwise do nothing.
 
-        A redirect or a web page is kept as `_wrong_url`, so that no later request is sent. `status` need not be the response's
-        own: some servers state an error's status in the body of a 200 response.
+        What all later requests would meet as well, such as a wrong key, is kept as `_useless`, so that none is sent.
         """
         if status in _RETRYABLE or status >= 500:
-            after = response.headers.get("retry-after", "")
-            raise _Retryable(f"HTTP {status}", float(after) if after.replace(".", "", 1).isdigit() else None)
-        if status >= 400:
-            raise TeacherError(f"{self.identity}: HTTP {status}: {response.text[:300]}")
+            raise _Retryable(f"HTTP {status}", _seconds(response.headers.get("retry-after", "")))
         page = response.headers.get("content-type", "").startswith("text/html")
-        if page or status >= 300:
+        if status >= 400 and not page:
+            mend = "check teacher.model and teacher.url (or judge)" if status == 404 else "check the key (api_key_env)"
+            self._useless = TeacherError(f"{self.identity}: HTTP {status}: {response.text[:300]}; {mend}")
+        elif page or status >= 300:
             found = "a web page, such as one to sign in" if page else f"a redirect to {response.headers.get('location')}"
-            self._wrong_url = TeacherError(
+            self._useless = TeacherError(
                 f"{self.identity}: the server answered with {found}, not with a chat completion; set teacher.url (or "
                 "judge.url) to the address below which /chat/completions answers, as in https://api.example.org/v1"
             )
-            raise self._wrong_url
+        if self._useless:
+            raise self._useless
 
     def _read(self, request: Request, completion: Any) -> Reply:
         choice = completion["choices"][0]
         usage = completion.get("usage") or {}
         message, finish = choice["message"], choice.get("finish_reason")
+        finish = finish.casefold() if isinstance(finish, str) else finish
         cut_off = finish in _CUT_OFF and not request.choices
         reply = Reply(
             text=_text(message.get("content")),
@@ -136,15 +164,47 @@ class EndpointTeacher:
             completion_tokens=token_count(usage.get("completion_tokens")),
             probabilities=_probabilities(request.choices, choice.get("logprobs")),
         )
-        if reply.says_something and finish != _FILTERED:
+        if reply.says_something and finish in _WHOLE | _CUT_OFF:
             return reply
         return replace(reply, text="", probabilities={}, no_answer=f"{NO_ANSWER}: {_why_none(message, finish)}")
 
 
-def _status(error: Any) -> int:
-    """Return the HTTP status that the `error` in a response's body states; 400, which is not retried, if it states none."""
+def _read_dialect(settings: EndpointTeacherSettings, learned: Path | None) -> Dialect:
+    known = read_json(learned) if learned and learned.exists() else {}
+    known = {name: value for name, value in known.items() if name not in ("identity", "omitted", "extra")} | {
+        "omitted": frozenset(known.get("omitted", ())) | frozenset(settings.omit)
+    }
+    return Dialect(**known, extra=settings.extra_body)
+
+
+def _outcome(response: httpx.Response) -> tuple[int, Any]:
+    """Return the HTTP status and the JSON of a response. Some servers state an error, with its status, in a 200 response."""
+    try:
+        completion = response.json()
+    except ValueError:
+        return response.status_code, None
+    error = completion.get("error") if isinstance(completion, dict) else None
+    if response.status_code >= 300 or not error:
+        return response.status_code, completion
     code = str(error.get("code")) if isinstance(error, dict) else ""
-    return int(code) if code.isdigit() and int(code) >= 400 else 400
+    return int(code) if code.isdigit() and int(code) >= 400 else 400, completion
+
+
+def _is_unknown_model(status: int, text: str) -> bool:
+    """Tell whether a refusal is about the model's name or the path, and so meets every request."""
+    return status == 404 or bool(
+        re.search(r"model\W.{0,80}(?:not exist|not found|unknown)|(?:unknown|no such) model", text, re.I)
+    )
+
+
+def _seconds(after: str) -> float | None:
+    """Return the wait that a `Retry-After` header asks for, in seconds or as a date; None if it cannot be read."""
+    if after.replace(".", "", 1).isdigit():
+        return float(after)
+    try:
+        return max((parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return None
 
 
 def _text(content: Any) -> str:
@@ -160,7 +220,9 @@ def _why_none(message: Any, finish: str | None) -> str:
         return f"it refused: {str(message['refusal'])[:300]}"
     if finish in _CUT_OFF:
         return "it spent all its tokens before it began to answer"
-    return "a filter held it back" if finish == _FILTERED else f"there is no text (finish_reason: {finish})"
+    if message.get("tool_calls"):
+        return "it called a tool instead"
+    return "a filter held it back" if finish == _FILTERED else f"there is no whole text (finish_reason: {finish})"
 
 
 def _probabilities(choices: tuple[str, ...], logprobs: Any) -> dict[str, float]:

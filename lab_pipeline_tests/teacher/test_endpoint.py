@@ -11,7 +11,7 @@ import pytest
 from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
-from lab_pipeline_tests.stub_endpoint import Answer, StubEndpoint, in_turn
+from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint, in_turn
 
 SOON = {"Retry-After": "0.01"}
 
@@ -114,6 +114,12 @@ def test_the_pause_a_server_asks_for_is_kept() -> None:
         assert 0.6 <= asyncio.run(timed(stub)) < 3
 
 
+def test_the_pause_may_be_a_date() -> None:
+    past = "Wed, 21 Oct 2015 07:28:00 GMT"
+    with StubEndpoint(in_turn([Answer(status=429, headers={"Retry-After": past}), "yes"])) as stub:
+        assert ask(stub, request())[0].text == "yes"
+
+
 def test_a_retry_date_that_is_no_number_falls_back_to_own_pauses() -> None:
     refusal = Answer(status=429, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
     with StubEndpoint(in_turn([refusal, "at last"])) as stub:
@@ -145,13 +151,16 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
         asyncio.run(EndpointTeacher(nowhere).reply(request()))
 
 
-def test_a_refusal_for_good_is_not_tried_again() -> None:
-    with (
-        StubEndpoint(lambda asked: Answer(status=400, body="context too long")) as stub,
-        pytest.raises(TeacherError, match="HTTP 400: context too long"),
-    ):
-        ask(stub, request())
-    assert len(stub.requests) == 1
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_is_no_answer_to_it_and_the_others_go_on(status: int) -> None:
+    def reply(asked: Asked) -> Answer | str:
+        return Answer(status=status, body="context too long") if asked.last == "long" else "yes"
+
+    with StubEndpoint(reply) as stub:
+        refused, fine = ask(stub, request("long"), request("short"))
+    assert refused.no_answer == f"the teacher gave no answer: the server refused the request: HTTP {status}: context too long"
+    assert fine.text == "yes"
+    assert len(stub.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -174,12 +183,18 @@ def test_what_is_no_chat_completion_is_an_error_that_shows_it(body: str) -> None
     assert len(stub.requests) == 1
 
 
-@pytest.mark.parametrize("error", ['{"code": 402, "message": "no credit"}', '{"code": "no_credit"}', '"no credit"'])
+@pytest.mark.parametrize("error", ['{"code": 402, "message": "no credit"}', '{"code": 401, "message": "no credit"}'])
 def test_an_error_for_good_in_a_200_is_not_tried_again(error: str) -> None:
     body = f'{{"error": {error}}}'
-    with StubEndpoint(lambda asked: Answer(body=body)) as stub, pytest.raises(TeacherError, match=r"HTTP 40[02]: .*no.credit"):
+    with StubEndpoint(lambda asked: Answer(body=body)) as stub, pytest.raises(TeacherError, match=r"HTTP 40[12]: .*no.credit"):
         ask(stub, request())
     assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize("error", ['{"code": "filtered"}', '"filtered"'])
+def test_an_error_about_the_request_in_a_200_is_no_answer_to_it(error: str) -> None:
+    with StubEndpoint(lambda asked: Answer(body=f'{{"error": {error}}}')) as stub:
+        assert "HTTP 400" in (ask(stub, request())[0].no_answer or "")
 
 
 def test_an_error_of_null_is_none() -> None:
@@ -193,8 +208,9 @@ def test_an_error_of_null_is_none() -> None:
     [
         Answer(headers={"Content-Type": "text/html; charset=utf-8"}, body="<html>Sign in</html>"),
         Answer(status=307, headers={"Location": "/v2/chat/completions"}),
+        Answer(status=404, body="not here", headers={"Content-Type": "text/html"}),
     ],
-    ids=["sign-in page", "redirect"],
+    ids=["sign-in page", "redirect", "page not found"],
 )
 def test_what_tells_of_a_wrong_url_is_said_once_naming_the_setting_and_ends_all_calls(answer: Answer) -> None:
     async def all_of_them(stub: StubEndpoint) -> list[Any]:
@@ -204,6 +220,27 @@ def test_what_tells_of_a_wrong_url_is_said_once_naming_the_setting_and_ends_all_
     with StubEndpoint(lambda asked: answer) as stub:
         errors = asyncio.run(all_of_them(stub))
     assert all(isinstance(error, TeacherError) and r"set teacher.url (or judge.url)" in str(error) for error in errors)
+    assert len(stub.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "mend"),
+    [
+        (Answer(status=401, body="bad key"), "HTTP 401: bad key; check the key (api_key_env)"),
+        (Answer(status=403, body="no access"), "HTTP 403: no access; check the key (api_key_env)"),
+        (Answer(status=402, body="no credit"), "HTTP 402: no credit; check the key (api_key_env)"),
+        (Answer(status=404, body='{"error": "no model"}'), "check teacher.model and teacher.url (or judge)"),
+        (Answer(status=400, body="The model `smal` does not exist"), "The model `smal` does not exist"),
+    ],
+)
+def test_what_every_request_would_meet_is_one_error_and_ends_all_calls(answer: Answer, mend: str) -> None:
+    async def all_of_them(stub: StubEndpoint) -> list[Any]:
+        asked = teacher(stub, concurrency=2)
+        return await asyncio.gather(*(asked.reply(request(str(n))) for n in range(1000)), return_exceptions=True)
+
+    with StubEndpoint(lambda asked: answer) as stub:
+        errors = asyncio.run(all_of_them(stub))
+    assert all(isinstance(error, TeacherError) and mend in str(error) for error in errors)
     assert len(stub.requests) <= 2
 
 
@@ -226,10 +263,12 @@ def test_content_in_parts_is_joined_to_its_text() -> None:
         (Answer(message={"content": None, "refusal": "I cannot help."}), "it refused: I cannot help."),
         (Answer(message={"refusal": "I cannot help."}), "it refused: I cannot help."),
         (Answer("Question: Who kee", finish="content_filter"), "a filter held it back"),
-        (Answer(message={"content": None}), r"there is no text \(finish_reason: stop\)"),
-        (Answer(" "), "there is no text"),
-        (Answer(message={"content": 42}), "there is no text"),
-        (Answer(message={"content": []}), "there is no text"),
+        (Answer("Question: Who kee", finish="paused"), r"there is no whole text \(finish_reason: paused\)"),
+        (Answer(message={"content": None, "tool_calls": [{"id": "1"}]}, finish="tool_calls"), "it called a tool instead"),
+        (Answer(message={"content": None}), r"there is no whole text \(finish_reason: stop\)"),
+        (Answer(" "), "there is no whole text"),
+        (Answer(message={"content": 42}), "there is no whole text"),
+        (Answer(message={"content": []}), "there is no whole text"),
     ],
 )
 def test_an_answer_without_text_is_none_and_says_why(answer: Answer, why: str) -> None:
@@ -239,7 +278,7 @@ def test_an_answer_without_text_is_none_and_says_why(answer: Answer, why: str) -
     assert re.match(f"the teacher gave no answer: .*{why}", reply.no_answer or "")
 
 
-@pytest.mark.parametrize("finish", ["model_length", "max_tokens"])
+@pytest.mark.parametrize("finish", ["model_length", "max_tokens", "MAX_TOKENS"])
 def test_a_reply_is_cut_off_by_whatever_name(finish: str) -> None:
     with StubEndpoint(lambda asked: Answer("Two", finish=finish)) as stub:
         assert ask(stub, request())[0].finish == "length"
@@ -297,7 +336,7 @@ def test_one_failing_request_spoils_no_other() -> None:
 
     with StubEndpoint(lambda asked: Answer(status=400) if asked.last == "bad" else "fine") as stub:
         bad, good = asyncio.run(both(stub))
-    assert isinstance(bad, TeacherError)
+    assert "HTTP 400" in bad.no_answer
     assert good.text == "fine"
 
 
