@@ -23,6 +23,8 @@ from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.source import find_tip, reads_git
+from lab_pipeline.teacher.dialect import endpoint_identity
+from lab_pipeline.teacher.trial import try_endpoint
 
 _FREE_GIB = 5
 _MEMORY_GIB = 6
@@ -59,8 +61,8 @@ def examine(home: Path) -> list[HealthCheck]:
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
         _tried("custom data sets", lambda: _custom(settings)),
-        _model("teacher", settings.teacher),
-        *([_model("judge", settings.judge)] if settings.judge else []),
+        _model("teacher", settings.teacher, Home(home)),
+        *([_model("judge", settings.judge, Home(home))] if settings.judge else []),
         _tried("notifications", lambda: _notifications(settings)),
     ]
 
@@ -137,8 +139,8 @@ def _notifications(settings: Settings) -> str:
     return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
-def _model(role: str, settings: TeacherSettings) -> HealthCheck:
-    """Check that an embedded model is there, or that an endpoint has its key, answers, and serves the model."""
+def _model(role: str, settings: TeacherSettings, home: Home) -> HealthCheck:
+    """Check that an embedded model is there, or that an endpoint has its key, serves the model, and answers calls."""
     if not isinstance(settings, EndpointTeacherSettings):
         return _tried(role, lambda: f"embedded, {model_identity(settings.model)}")
     import httpx
@@ -152,5 +154,6 @@ def _model(role: str, settings: TeacherSettings) -> HealthCheck:
         served = [model["id"] for model in response.raise_for_status().json()["data"]]
     except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
         return HealthCheck(role, False, f"{settings.url} does not answer as an OpenAI-compatible server: {error}")
-    message = f"{settings.url} serves {', '.join(served)}; the settings name {settings.model}"
-    return HealthCheck(role, settings.model in served, message)
+    if settings.model not in served:
+        return HealthCheck(role, False, f"{settings.url} serves {', '.join(served)}; the settings name {settings.model}")
+    return _tried(role, lambda: f"{settings.model} {try_endpoint(settings, home.dialect(endpoint_identity(settings)))}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -292,12 +293,24 @@ def test_rows_that_the_teacher_gave_no_answer_for_are_counted_and_asked_for_agai
     assert _teacher_costs(lab.home, [KNOWLEDGE])["prompt_tokens"] == len(lab.judge.requests)  # none but the judge counts
 
 
-def test_a_teacher_that_answers_nothing_leaves_no_row_and_is_asked_again(lab: Lab) -> None:
+def test_a_leaf_that_the_teacher_answers_nothing_for_failed_and_is_asked_again(lab: Lab) -> None:
     with StubEndpoint(lambda asked: NOTHING[0]) as stub:
-        funnel = refresh_from(lab, stub).states[KNOWLEDGE].funnel
-        assert funnel == {"generated": funnel["generated"], "no_reply": funnel["generated"], "kept": 0}
+        error = refresh_from(lab, stub).failures[KNOWLEDGE].error
+        assert re.search(r"no answer for (\d+) of \1 rows; most often: the teacher gave no answer: ", error)
         stub.reply = serving
         assert refresh_from(lab, stub).states[KNOWLEDGE].funnel["kept"] > 0
+
+
+def test_one_passage_that_the_server_refuses_costs_its_rows_alone(lab: Lab) -> None:
+    refused: dict[str, str] = {}
+
+    def strict(asked: Asked) -> Answer | str:
+        first = refused.setdefault("first", asked.last)
+        return Answer(status=400, body="filtered") if asked.last == first else serving(asked)
+
+    with StubEndpoint(strict) as stub:
+        funnel = refresh_from(lab, stub).states[KNOWLEDGE].funnel
+    assert 0 < funnel["no_reply"] < funnel["generated"] / 2 and funnel["kept"] > 0
 
 
 def test_a_sign_in_page_is_one_error_after_one_call(lab: Lab) -> None:

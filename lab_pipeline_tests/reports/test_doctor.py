@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,10 @@ def examined(home: Path, **settings: Any) -> dict[str, HealthCheck]:
 
 @contextmanager
 def model_list(body: str, status: int = 200) -> Iterator[tuple[str, list[str | None]]]:
-    """The URL of a server that answers GET /v1/models with `body`, and the authorizations that it was given."""
+    """The URL of a server that answers GET /v1/models with `body`, and the authorizations that it was given there.
+
+    It answers chat completions with a word, but wants `max_completion_tokens` and gives no log-probabilities.
+    """
     given: list[str | None] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,6 +45,14 @@ def model_list(body: str, status: int = 200) -> Iterator[tuple[str, list[str | N
             self.send_response(status if self.path == "/v1/models" else 404)
             self.end_headers()
             self.wfile.write(body.encode())
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(400 if "max_tokens" in asked else 200)
+            self.end_headers()
+            said = '"Unsupported parameter: use max_completion_tokens"'
+            choice = '{"message": {"content": "Yes"}, "finish_reason": "stop"}'
+            self.wfile.write((f'{{"error": {said}}}' if "max_tokens" in asked else f'{{"choices": [{choice}]}}').encode())
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -123,7 +135,11 @@ def test_a_server_that_serves_the_teacher_is_fine_and_is_given_the_key(home, mon
     with model_list('{"data": [{"id": "granite"}, {"id": "other"}]}') as (url, given):
         teacher = {"kind": "endpoint", "url": f"{url}/", "model": "granite", "api_key_env": "TEACHER_KEY"}
         finding = examined(home, teacher=teacher)["teacher"]
-        assert finding.passed and "secret" not in finding.message
+        assert finding.passed
+        assert finding.message == (
+            "granite answers, states no log-probabilities: a judge's word decides, is asked with max_completion_tokens for the "
+            "length"
+        )
         assert given == ["Bearer secret"]
         del teacher["api_key_env"]
         assert examined(home, teacher=teacher)["teacher"].passed
