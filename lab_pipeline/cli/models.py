@@ -97,6 +97,17 @@ def gc(
     typer.echo(f"Removed {size}." if delete else f"To be freed: {size}. Nothing was removed; add --delete.")
 
 
+def estimate(home: HomeOption = None, as_json: AsJson = False) -> None:
+    """Estimate what a refresh of the stale leaves would take now: calls, tokens and money. No model is asked."""
+    from lab_pipeline.config.settings import load_settings
+    from lab_pipeline.reports.estimate import estimate as estimated
+    from lab_pipeline.reports.estimate import estimate_text
+
+    opened = open_home(home)
+    leaves = estimated(opened, load_settings(opened.settings_file))
+    typer.echo(json.dumps(leaves, indent=2) if as_json else estimate_text(leaves))
+
+
 def chat(
     model: Annotated[str, typer.Option(help="'champion', 'base', or the id of a champion or candidate")] = "champion",
     home: HomeOption = None,

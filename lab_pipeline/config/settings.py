@@ -76,6 +76,8 @@ class EndpointTeacherSettings(Section):
     omit: list[Literal["temperature", "seed", "logprobs", "top_logprobs"]] = Field(
         [], description="Fields that the server does not take; most are found out by its refusals"
     )
+    prompt_price: float = Field(0, ge=0, description="Price of a million prompt tokens, in any currency")
+    completion_price: float = Field(0, ge=0, description="Price of a million completion tokens, those of thinking included")
     extra_body: dict[str, Any] = Field({}, description="Fields to add to each request, such as chat_template_kwargs")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings
 from lab_pipeline.core.home import Home
@@ -38,9 +39,24 @@ def flows_of_leaves(settings: Settings, kinds: dict[str, Kind]) -> dict[str, Flo
     return chosen
 
 
+def token_counter(home: Home, settings: Settings) -> Callable[[str], int]:
+    """Return what counts the tokens of a text for the teacher: the tokenizer of an embedded one, which is fetched when it is
+    first needed; for a teacher behind an endpoint, an estimate."""
+    if not isinstance(settings.teacher, EmbeddedTeacherSettings):
+        return estimated_tokens
+    name = settings.teacher.model
+
+    @cache
+    def tokenizer() -> Any:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(tokenizer_folder(home, name) / "tokenizer.json"))
+
+    return lambda text: len(tokenizer().encode(text, add_special_tokens=False))
+
+
 def passage_budgets(home: Home, settings: Settings) -> Budgets:
-    """Return how long the passages of each knowledge leaf may be: the `passage_tokens` of its flow, counted by the tokenizer of
-    an embedded teacher, which is fetched when it is first needed, or estimated for a teacher behind an endpoint.
+    """Return how long the passages of each knowledge leaf may be: the `passage_tokens` of its flow, by `token_counter`.
 
     Raises:
         FlowError: A flow named in the settings cannot be loaded.
@@ -48,18 +64,9 @@ def passage_budgets(home: Home, settings: Settings) -> Budgets:
     """
     counter = model_identity(settings.teacher.model) if isinstance(settings.teacher, EmbeddedTeacherSettings) else "estimated"
     flows = {name: load_flow(name) for name in {default_flow(settings, "knowledge"), *settings.flows.leaves.values()}}
-    lengths = {name: flow.file.start.passage_tokens for name, flow in flows.items()}
-
-    @cache
-    def count() -> Callable[[str], int]:
-        if counter == "estimated":
-            return estimated_tokens
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(tokenizer_folder(home, settings.teacher.model) / "tokenizer.json"))
-        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    count = token_counter(home, settings)
 
     def budget(leaf: str) -> Budget:
-        return Budget(flows_of_leaves(settings, {leaf: "knowledge"})[leaf].file.start.passage_tokens, count(), counter)
+        return Budget(flows_of_leaves(settings, {leaf: "knowledge"})[leaf].file.start.passage_tokens, count, counter)
 
-    return Budgets(budget, digest([counter, lengths]))
+    return Budgets(budget, digest([counter, {name: flow.file.start.passage_tokens for name, flow in flows.items()}]))

@@ -95,21 +95,6 @@ def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
     return drafts
 
 
-def expected_calls(leaf: FrozenLeaf, flow: Flow, seed: int) -> tuple[int, int]:
-    """Estimate how many replies a leaf's rows need from their generation, early judges included, and from their judging.
-
-    The estimate assumes that each reply holds as many items as asked for, and that no judge stops a row.
-    """
-    starts = len(first_drafts(leaf, flow, seed))
-    generating = starts * len(flow.file.augmentations)
-    rows = starts + generating
-    for stage in flow.file.stages:
-        judges = sum(judge.before == stage.output for judge in flow.judges(early=True))
-        generating += rows * (len(stage.temperatures) + judges)
-        rows *= len(stage.temperatures) * stage.several
-    return generating, rows * len(flow.judges(early=False))
-
-
 def _description(leaf: FrozenLeaf) -> dict[str, str]:
     return {"task": leaf["task"], "domain": leaf["domain"], "outline": leaf["outline"]}
 
@@ -159,20 +144,20 @@ async def continue_drafts(
     first: Sequence[Draft], flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
 ) -> list[GeneratedRow]:
     """Generate the rows that some of a leaf's `first_drafts` lead to; see `generate`."""
-    drafts = await _map_each(first, partial(_augment, flow=flow, teacher=teacher, seed=seed))
+    drafts = await map_each(first, partial(augment, flow=flow, teacher=teacher, seed=seed))
     for stage in flow.file.stages:
         early = [judge for judge in flow.judges(early=True) if judge.before == stage.output]
-        drafts = await _map_each(drafts, partial(_judge_early, judges=early, flow=flow, judge_model=judge_model))
-        drafts = await _map_each(drafts, partial(_run_stage, stage=stage, flow=flow, teacher=teacher, seed=seed))
-    return [_record(draft, flow, teacher, taxonomy_commit) for draft in drafts]
+        drafts = await map_each(drafts, partial(judge_early, judges=early, flow=flow, judge_model=judge_model))
+        drafts = await map_each(drafts, partial(run_stage, stage=stage, flow=flow, teacher=teacher, seed=seed))
+    return [record(draft, flow, teacher.identity, taxonomy_commit) for draft in drafts]
 
 
-async def _map_each(items: Iterable[Any], work: Callable[[Any], Awaitable[list[Draft]]]) -> list[Draft]:
+async def map_each(items: Iterable[Any], work: Callable[[Any], Awaitable[list[Draft]]]) -> list[Draft]:
     """Work on all items concurrently, and return the drafts of all, in the order of the items."""
     return [draft for several in await asyncio.gather(*map(work, items)) for draft in several]
 
 
-async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
+async def augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
     """Return the draft itself and, for each augmentation, two more: one whose pairs are still to be written, and a finished
     document instruction. Later repeats make no document instruction, since they get the same form. A form that is empty or cut
     off gives only the document instruction, with a fault."""
@@ -190,10 +175,10 @@ async def _augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> lis
         once = [finished] if draft.repeat == 0 else []  # every repeat gets the same form
         return once + ([] if fault else [form])
 
-    return [draft, *await _map_each(flow.file.augmentations, augmented)]
+    return [draft, *await map_each(flow.file.augmentations, augmented)]
 
 
-async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
+async def judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
     """Let the judges that come before a stage score the draft, and return the draft with their scores added.
 
     If a gating judge gives less than `STOPS_BELOW`, or no readable score, the draft is done: no later stage works on it. A
@@ -211,7 +196,7 @@ async def _judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_
     return [draft]
 
 
-async def _run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
+async def run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
     """Sample the stage's prompt once for each temperature; return the drafts that continue this one, one for each item of each
     reply. A faulty item's draft gets the fault and is done. A draft that is done already comes back as it is."""
     if draft.done:
@@ -231,7 +216,8 @@ async def _run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, s
     return continued
 
 
-def _record(draft: Draft, flow: Flow, teacher: Teacher, taxonomy_commit: str) -> GeneratedRow:
+def record(draft: Draft, flow: Flow, teacher: str, taxonomy_commit: str) -> GeneratedRow:
+    """Make the row of a finished draft, written by the teacher of this identity."""
     leaf, passage = draft.leaf, draft.passage
     texts = {column: draft.columns.get(column) for column in ("context", "question", "answer")}
     row = {
@@ -247,7 +233,7 @@ def _record(draft: Draft, flow: Flow, teacher: Teacher, taxonomy_commit: str) ->
         "taxonomy_commit": taxonomy_commit,
         "flow": flow.name,
         "flow_version": flow.file.version,
-        "teacher": teacher.identity,
+        "teacher": teacher,
         "augmentation": draft.augmentation,
         "fault": draft.fault,
         "scores": list(draft.scores),

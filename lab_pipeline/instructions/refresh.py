@@ -30,9 +30,10 @@ from lab_pipeline.curation.reviewed import curate_reviewed
 from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.flow import Flow
-from lab_pipeline.instructions.generate import expected_calls, generate, judge
+from lab_pipeline.instructions.generate import generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
+from lab_pipeline.instructions.rehearsal import Rehearser, rehearse
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher, TeacherError
 
@@ -68,7 +69,8 @@ def refresh_leaves(
     leaves = [
         _LeafRefresh(home, plan, read_json(home.leaf_source(plan.source)), settings.seed, taxonomy_commit) for plan in plans
     ]
-    progress = Progress("teacher calls", sum(leaf.expected_calls() for leaf in leaves), say)
+    models = Rehearser(teacher.identity, judge_model.identity, len)
+    progress = Progress("teacher calls", sum(leaf.expected_calls(models) for leaf in leaves), say)
     calibrating = JournaledTeacher(judge_model, home.judges / "journal", budget)
     separations = Separations(home, Counted(calibrating, progress), say)
     slots = asyncio.Semaphore(_LEAVES_AT_ONCE)
@@ -124,10 +126,12 @@ class _LeafRefresh:
     def path(self, table: Table) -> Path:
         return self.plan.path(self.home, table)
 
-    def expected_calls(self) -> int:
+    def expected_calls(self, models: Rehearser) -> int:
         """Estimate how many replies the leaf's missing tables need, including replies that the journal has already."""
-        generating, judging = expected_calls(self.source, self.plan.flow, self.seed)
-        return (not self.path("generated").exists()) * generating + (not self.path("judged").exists()) * judging
+        if self.path("judged").exists():
+            return 0
+        generated = read_rows(self.path("generated")) if self.path("generated").exists() else None
+        return sum(cost.calls for cost in rehearse(self.source, self.plan.flow, self.seed, models, generated))
 
     async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher) -> tuple[dict[str, int], dict[str, str]]:
         """Make and store the tables that are not stored yet; return the funnel of the leaf's rows, and why rules are off.

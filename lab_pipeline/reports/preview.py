@@ -21,8 +21,10 @@ from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
-from lab_pipeline.instructions.generate import continue_drafts, expected_calls, first_drafts, judge
+from lab_pipeline.instructions.generate import continue_drafts, first_drafts, judge
+from lab_pipeline.instructions.rehearsal import Rehearser, rehearse
 from lab_pipeline.taxonomy.changes import Changes
+from lab_pipeline.taxonomy.documents.passages import estimated_tokens
 from lab_pipeline.taxonomy.leaf import Kind, Problem
 from lab_pipeline.taxonomy.snapshot import take_snapshot
 from lab_pipeline.teacher.choose import load_teachers
@@ -109,8 +111,10 @@ def _content_lines(row: SnapshotRow, source: FrozenLeaf, flow: Flow, seed: int) 
         first = passages[0]["heading"]
         heading = f"; the first stands under {code(first)}" if first else ""
         yield f"- document {code(document)}: {len(passages)} passages of {words} words together{heading}"
-    generating, judging = expected_calls(source, flow, seed)
-    yield f"- expected calls by flow {code(flow.name)}: about {generating} to generate rows, at most {judging} to judge them"
+    written, judged = rehearse(source, flow, seed, Rehearser("teacher", "judge", estimated_tokens))
+    tokens = f"{written.prompt_tokens + judged.prompt_tokens:,} prompt and {written.completion_tokens:,} completion tokens"
+    calls = f"{written.calls} to generate rows, {judged.calls} to judge them"
+    yield f"- expected calls by flow {code(flow.name)}: about {calls}; {tokens}"
 
 
 def _source(home: Home, row: SnapshotRow) -> FrozenLeaf:
