@@ -115,7 +115,7 @@ def blocks_of(pages: Sequence[Page]) -> list[Block]:
     body_is_bold = bold[body] > sizes[body] / 2
     words = {word.casefold() for line in lines for word in re.findall(r"\w+", _HYPHEN.sub("", line.box.text))}
 
-    paragraphs = _paragraphs(lines)
+    paragraphs = _paragraphs(lines, body)
     headings = [_is_heading(paragraph, body, body_is_bold) for paragraph in paragraphs]
     ranked = sorted({lines[0].box.size for lines, is_one in zip(paragraphs, headings, strict=True) if is_one}, reverse=True)
     found: list[Block] = []
@@ -182,7 +182,8 @@ def _gutter(segments: list[Segment]) -> float | None:
 
 def _is_prose(segments: list[Segment]) -> bool:
     characters = sum(len(segment.text) for segment in segments)
-    return len(segments) >= _MIN_COLUMN_LINES and characters >= _MIN_COLUMN_CHARACTERS * len(segments)
+    is_list = sum(bool(_BULLET.match(segment.text + "x")) for segment in segments) >= _MIN_COLUMN_LINES
+    return len(segments) >= _MIN_COLUMN_LINES and characters >= (3 if is_list else _MIN_COLUMN_CHARACTERS) * len(segments)
 
 
 def _middle(segment: Segment) -> float:
@@ -208,9 +209,9 @@ def _lines(segments: list[Segment], place: str) -> Iterator[_Line]:
     end = max((segment.right for segment in segments), default=0)
     for row in rows:
         row.sort(key=lambda segment: segment.left)
-        if re.match(r"[\u0590-\u08ff]", row[-1].text):  # Hebrew or Arabic
-            row.reverse()
         main = max(row, key=lambda segment: len(segment.text))
+        if re.match(r"[\u0590-\u08ff]", main.text):  # Hebrew or Arabic
+            row.reverse()
         text, widest = row[0].text, 0.0
         for before, after in pairwise(row):
             apart = max(after.left - before.right, before.left - after.right)
@@ -221,7 +222,7 @@ def _lines(segments: list[Segment], place: str) -> Iterator[_Line]:
         yield _Line(box._replace(bold=all(each.bold for each in row)), end, widest > 2, place)
 
 
-def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
+def _paragraphs(lines: list[_Line], body: float) -> list[list[_Line]]:
     """Join lines to paragraphs, by their distance, indentation and style, also over the end of a column or page."""
     pitches = Counter(
         round((before.box.bottom - after.box.bottom) / after.box.size, 1)
@@ -233,12 +234,12 @@ def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
     usual = min(pitches, key=lambda pitch: (-pitches[pitch], pitch), default=1.2)
     paragraphs: list[list[_Line]] = []
     for line in lines:
-        # A paragraph that goes on over the page may be followed by footnotes.
+        # A paragraph that goes on in the next column or on the next page may be followed by footnotes.
         notes = 0
         while notes < min(len(paragraphs), 9) and _is_note_before(paragraphs[-1 - notes][0], line):
             notes += 1
         before = paragraphs[-1 - notes] if notes < len(paragraphs) else []
-        if before and _goes_on(before, line, usual):
+        if before and _goes_on(before, line, usual, body):
             before.append(line)
         else:
             paragraphs.append([line])
@@ -246,10 +247,11 @@ def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
 
 
 def _is_note_before(note: _Line, line: _Line) -> bool:
-    return note.place != line.place and note.box.size < line.box.size
+    is_elsewhere = note.place != line.place or line.box.bottom > note.box.top
+    return is_elsewhere and note.box.size < line.box.size
 
 
-def _goes_on(paragraph: list[_Line], line: _Line, usual: float) -> bool:
+def _goes_on(paragraph: list[_Line], line: _Line, usual: float, body: float) -> bool:
     """Tell whether a line belongs to a paragraph; `usual` is the distance of lines, in sizes of their text."""
     first, last, box = paragraph[0].box, paragraph[-1], line.box
     size = box.size
@@ -261,7 +263,7 @@ def _goes_on(paragraph: list[_Line], line: _Line, usual: float) -> bool:
         return False
     is_beside = box.left > last.box.right or box.right < last.box.left
     if line.place != last.place or is_beside or box.bottom >= last.box.bottom:  # the next column or page
-        return last.is_open and last.box.bold == box.bold
+        return last.is_open and last.box.bold == box.bold and size <= _LARGER * body
     if last.box.bottom - box.bottom > (usual + 0.25) * size:
         return False
     if _BULLET.match(first.text) or _MARKER.match(first.text):
