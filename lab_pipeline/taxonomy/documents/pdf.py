@@ -15,7 +15,8 @@ from collections import Counter
 from typing import Any
 
 from lab_pipeline.taxonomy.documents.blocks import DocumentError, LeftOut, Reading
-from lab_pipeline.taxonomy.documents.pdf_layout import Page, Segment, blocks_of, without_repeated
+from lab_pipeline.taxonomy.documents.pdf_layout import Page, Segment, blocks_of
+from lab_pipeline.taxonomy.documents.pdf_repeated import without_repeated
 from lab_pipeline.taxonomy.documents.pdf_text import characters, segments_of, turned
 
 READER = "pdf 1"
