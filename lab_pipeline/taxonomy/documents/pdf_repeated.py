@@ -15,19 +15,17 @@ def without_repeated(pages: list[Page]) -> tuple[list[Page], int]:
     """Take out the lines that stand at the same height of most pages with the same text up to numbers.
 
     Such a line is among the outer `_OUTER_ROWS` rows of at least half of the pages, if there are three or more: headers may
-    differ between left and right pages.
+    differ between left and right pages. The number of a page also goes where it stands alone below it.
 
     Returns:
         The pages, and the number of characters taken out.
     """
-    if len(pages) < 3:
-        return pages, 0
     outer = [_outer(page.segments) for page in pages]
     counts = Counter(key for keys in outer for key in set(keys.values()))
-    running = {key for key, count in counts.items() if count >= max(2, len(pages) // 2)}
+    running = {key for key, count in counts.items() if len(pages) > 2 and count >= max(2, len(pages) // 2)}
     kept, characters = [], 0
     for page, keys in zip(pages, outer, strict=True):
-        out = {segment for segment, key in keys.items() if key in running}
+        out = {segment for segment, key in keys.items() if key in running} | _number(page)
         kept.append(Page(page.place, [segment for segment in page.segments if segment not in out]))
         characters += sum(len("".join(segment.text.split())) for segment in page.segments if segment in out)
     return kept, characters
@@ -42,3 +40,10 @@ def _outer(segments: list[Segment]) -> dict[Segment, tuple[str, int]]:
         for segment in segments
         if round(segment.bottom) in outer
     }
+
+
+def _number(page: Page) -> set[Segment]:
+    """Return the page's number if it is the whole last line."""
+    last = min(page.segments, key=lambda segment: segment.bottom, default=None)
+    alone = last and sum(segment.bottom < last.top for segment in page.segments) == 1
+    return {last} if last and alone and last.text.strip("-–— ") == page.place.rpartition(" ")[2] else set()

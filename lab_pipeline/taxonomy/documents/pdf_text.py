@@ -26,6 +26,7 @@ _TEX = (
     | {16: "“", 17: "”", 18: "„", 21: "–", 22: "—", 136: "•", 255: "ß"}
 )
 """Letters by their codes in TeX's fonts made of dots, which have neither names nor other codes."""
+_ACCENTS = dict(zip("`´ˆ˜¯˘˙¨˚˝ˇ", "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c", strict=True))
 _RAISED = 0.2
 """Smaller characters whose bottom is so many sizes above that of the others are raised."""
 
@@ -116,6 +117,7 @@ def _follows(before: Character, after: Character) -> bool:
 
 def segment_of(run: list[Character]) -> Segment:
     """Make the segment of characters that follow each other, with its ligatures spelled out and raised numbers kept raised."""
+    run = list(_with_accents(run))
     sizes = Counter(each.size for each in run)
     size = max(sizes, key=lambda each: (sizes[each], each))
     main = [each.box for each in run if each.size == size]
@@ -135,3 +137,19 @@ def segment_of(run: list[Character]) -> Segment:
         size=size,
         bold=sum(each.bold for each in run) > 0.9 * len(run),
     )
+
+
+def _with_accents(run: list[Character]) -> Iterator[Character]:
+    """Put each accent onto the letter that it stands above, because TeX draws the two one after the other."""
+    accent: Character | None = None
+    for each in run:
+        if accent and min(accent.box[2], each.box[2]) - max(accent.box[0], each.box[0]) > (each.box[2] - each.box[0]) / 2:
+            letter = each.text.replace("ı", "i") + _ACCENTS[accent.text]
+            accent, each = None, each._replace(text=unicodedata.normalize("NFC", letter))
+        if accent:
+            yield accent
+        accent = each if each.text in _ACCENTS else None
+        if not accent:
+            yield each
+    if accent:
+        yield accent

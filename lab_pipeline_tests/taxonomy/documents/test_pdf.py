@@ -295,6 +295,19 @@ def test_bullets_of_symbol_fonts_are_bullets():
     assert typed(b"\xb7 oil", "/Subtype /Type1 /BaseFont /Helvetica /ToUnicode 5 0 R", names) == "- oil"
 
 
+def test_an_accent_that_is_drawn_over_a_letter_belongs_to_it():
+    drawn = [("G", 0), ("\u00a8", 10), ("o", 10.2), ("`", 20), ("a", 29), ("\u00b4", 38)]
+    run = [Character(letter, (left, 0, left + 8, 9), 10, False, 0) for letter, left in drawn]
+    assert segment_of(run).text == "G\u00f6`a\u00b4"
+
+
+def test_the_number_of_a_page_alone_below_it_is_left_out():
+    reading = read(pdf([*BODY, Words(300, 30, "1")]))
+    assert [block.text for block in reading.blocks] == [BODY_TEXT]
+    assert [each.characters for each in reading.left_out] == [1]
+    assert texts([*BODY, Words(50, 30, "1"), Words(300, 30, "seal")]) == [BODY_TEXT, "1 seal"]
+
+
 def test_invisible_text_is_kept_and_text_beside_the_page_is_not():
     assert texts([PICTURE, Words(50, 700, "recognised", mode=3), Words(50, 900, "above"), Words(-90, 700, "beside")]) == [
         "recognised"
