@@ -16,6 +16,8 @@ from lab_pipeline.core.errors import LabError
 Kind = Literal["heading", "text", "item", "row", "code", "note"]
 """`item` is an item of a list, `row` a row of a table, `note` a footnote, speaker note or caption."""
 
+_RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
+
 
 class DocumentError(LabError):
     """Raised for a file that is not of its kind or cannot be read whole; `line` (1-based) says where, 1 if it has no lines."""
@@ -67,6 +69,11 @@ class Reading:
 def collapsed(text: str) -> str:
     """Return a text with every run of white space as one space, and none at its ends."""
     return " ".join(text.split())
+
+
+def raised(text: str) -> str:
+    """Write a whole number, which is raised in the source, with raised digits: plain ones would change the word before it."""
+    return text.translate(_RAISED) if re.fullmatch(r"\s*[-+−]?[0-9]+\s*", text) else text
 
 
 def row(cells: Sequence[str], headers: Sequence[str], line: int = 1, place: str = "") -> Block | None:

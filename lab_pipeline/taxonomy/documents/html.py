@@ -13,6 +13,7 @@ from lab_pipeline.taxonomy.documents.blocks import (
     LeftOut,
     Reading,
     collapsed,
+    raised,
     visible,
 )
 from lab_pipeline.taxonomy.documents.html_elements import BLOCKS, furniture, is_hidden, is_note, visible_text
@@ -26,7 +27,6 @@ _EMBEDDED = frozenset("audio canvas embed iframe object video".split())
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _CODE = frozenset("listing plaintext pre xmp".split())
 _SIGNS = {"msup": "^", "msub": "_", "mfrac": "/"}
-_RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
 
 _BLOCK_END = re.compile(rf"(</(?:{'|'.join(sorted(BLOCKS))})\s*>)", re.I)
 _BODY_END = re.compile(r"</(?:body|html)\s*>", re.I)
@@ -184,7 +184,7 @@ class _Walk:
             self._boundary()
         if tag in ("caption", "figcaption") or is_note(element):
             kind, level = "note", 0
-        elif tag in ("ul", "ol", "menu", "dir"):
+        if tag in ("ul", "ol", "menu", "dir"):
             self.lists.append(_number(element.get("start"), 1) if tag == "ol" else None)
         elif tag == "li":
             kind, level = ("note", 0) if kind == "note" else ("item", max(len(self.lists), 1))
@@ -271,7 +271,8 @@ class _Walk:
             return True
         digits = collapsed(visible_text(element)) if tag == "sup" else ""
         if re.fullmatch("[-+−]?[0-9]+", digits):  # a plain number would change the number or word before it
-            self._add(f"[{digits}]" if next(element.iter("a"), None) is not None else digits.translate(_RAISED))
+            is_reference = any(next(walk, None) is not None for walk in (element.iter("a"), element.iterancestors("a")))
+            self._add(f"[{digits}]" if is_reference else raised(digits))
             return True
         return False
 

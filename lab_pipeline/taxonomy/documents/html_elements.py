@@ -16,7 +16,7 @@ BLOCKS = frozenset(
 _INVISIBLE = frozenset("annotation annotation-xml datalist noscript script style template title".split())
 _FURNITURE = {"nav": "navigation", "aside": "aside", "header": "page header", "footer": "page footer"}
 _ROLES = {"navigation": "nav", "complementary": "aside", "banner": "header", "contentinfo": "footer"}
-_NOTES = frozenset("doc-endnote doc-endnotes doc-footnote footnote footnotes endnotes".split())
+_NOTES = frozenset("doc-endnote doc-endnotes doc-footnote footnote footnotes endnotes sdfootnote sdendnote".split())
 
 
 def is_hidden(element: etree._Element) -> bool:

@@ -70,8 +70,8 @@ def _parser() -> MarkdownIt:
     return parser
 
 
-def _notes(tokens: Sequence[Token]) -> list[tuple[range, int]]:
-    """Return the lines of each footnote, and the last line of the outermost block that refers to it."""
+def _notes(tokens: Sequence[Token]) -> dict[int, int]:
+    """Return, by each line of a footnote, the last line of the outermost block that refers to it."""
     referred: dict[str, int] = {}
     block_end = 0
     for token in tokens:
@@ -81,16 +81,17 @@ def _notes(tokens: Sequence[Token]) -> list[tuple[range, int]]:
             if child.type == "footnote_ref":
                 referred.setdefault(child.meta["label"], block_end)
     opened = (token for token in tokens if token.type == "footnote_reference_open" and token.map)
-    return [
-        (range(token.map[0] + 1, token.map[1] + 1), referred[token.meta["label"]])
+    return {
+        line: referred[token.meta["label"]]
         for token in opened
         if token.map and token.meta["label"] in referred
-    ]
+        for line in range(token.map[0] + 1, token.map[1] + 1)
+    }
 
 
-def _order(notes: list[tuple[range, int]], block: Block) -> tuple[int, bool]:
+def _order(notes: dict[int, int], block: Block) -> tuple[int, bool]:
     """Return the key by which blocks are sorted: the line, but of a footnote the line that it is to stand behind."""
-    return next(((line, True) for lines, line in notes if block.line in lines), (block.line, False))
+    return notes.get(block.line, block.line), block.line in notes
 
 
 def _rendered(tokens: Sequence[Token]) -> str:

@@ -8,19 +8,16 @@ Text that is drawn but invisible is kept, because OCR puts its text so over a sc
 from __future__ import annotations
 
 import ctypes
-import math
 import re
 import threading
-import unicodedata
 import zlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from lab_pipeline.taxonomy.documents.blocks import DocumentError, LeftOut, Reading
-from lab_pipeline.taxonomy.documents.pdf_layout import Page, Segment, blocks_of, without_repeated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from lab_pipeline.taxonomy.documents.pdf_layout import Page, Segment, blocks_of
+from lab_pipeline.taxonomy.documents.pdf_repeated import without_repeated
+from lab_pipeline.taxonomy.documents.pdf_text import characters, segments_of, turned
 
 READER = "pdf 1"
 
@@ -39,9 +36,6 @@ _PATH, _IMAGE, _FORM = 2, 3, 5  # kinds of page objects
 _MAX_OBJECTS = 10_000
 _MAX_DOTS = 200  # a page with more of them is a plot
 _LOCK = threading.Lock()  # pdfium must not be called by two threads at once
-_BOLD = re.compile(rb"bold|black|heavy|demi|cmbx", re.IGNORECASE)
-_PRESENTATION_FORMS = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]")
-_UNREADABLE = re.compile(r"[\0-\x1f\x7f-\x9f\ue000-\uf8ff\ufffd-\uffff]")
 
 
 def read(raw: bytes) -> Reading:
@@ -57,9 +51,9 @@ def read(raw: bytes) -> Reading:
         pages, left_out = _pages(raw)
     if not any(page.segments for page in pages):
         raise DocumentError("has no text: it is a scan; run OCR over it first")
-    pages, characters = without_repeated(pages)
-    if characters:
-        left_out.append(LeftOut("headers, footers and numbers of pages", characters=characters))
+    pages, repeated = without_repeated(pages)
+    if repeated:
+        left_out.append(LeftOut("headers, footers and numbers of pages", characters=repeated))
     return Reading(READER, blocks_of(pages), left_out)
 
 
@@ -142,7 +136,7 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
     count = text.count_chars()
     totals["characters on overfull pages"] += max(0, count - MAX_PAGE_CHARACTERS)
     totals["read"] += count
-    found = list(_characters(text, min(count, MAX_PAGE_CHARACTERS)))
+    found = list(characters(text, min(count, MAX_PAGE_CHARACTERS)))
     turns = Counter(each.turn for each in found if each.text != " ")
     turn = turns.most_common(1)[0][0] if turns else 0
     shown = []
@@ -155,7 +149,7 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
         elif not each.text:
             totals["letters that the file does not name"] += 1
         else:
-            shown.append(each._replace(box=_turned(box, turn)) if turn else each)
+            shown.append(each._replace(box=turned(box, turn)) if turn else each)
     for number in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_OBJECTS)):
         annotation = pdfium.FPDFPage_GetAnnot(page, number)
         if annotation:
@@ -163,7 +157,7 @@ def _read_page(page: Any, totals: Counter[str]) -> tuple[list[Segment], bool]:
             pdfium.FPDFPage_CloseAnnot(annotation)
     objects = [pdfium.FPDFPage_GetObject(page, each) for each in range(min(pdfium.FPDFPage_CountObjects(page), _MAX_OBJECTS))]
     has_picture = any(pdfium.FPDFPageObj_GetType(each) in (_IMAGE, _FORM) for each in objects)
-    return _with_bullets([each for each in _segments(shown) if each.text], [] if turn else _dots(objects)), has_picture
+    return _with_bullets([each for each in segments_of(shown) if each.text], [] if turn else _dots(objects)), has_picture
 
 
 def _dots(objects: list[Any]) -> list[tuple[float, float, float, float]]:
@@ -191,98 +185,3 @@ def _with_bullets(segments: list[Segment], dots: list[tuple[float, float, float,
                 break
         found.append(segment)
     return found
-
-
-class _Character(NamedTuple):
-    text: str
-    """Empty if the file does not say which letter it is."""
-    box: tuple[float, float, float, float]
-    """Left, bottom, right, top."""
-    size: float
-    """In half points, at least one of them."""
-    bold: bool
-    turn: int
-    """Degrees counter-clockwise, 0 for upright."""
-
-
-def _characters(text: Any, count: int) -> Iterator[_Character]:
-    """Yield the characters of a page; a generated one, such as a space that is but a gap, has the style of the one before."""
-    import pypdfium2.raw as pdfium
-
-    box, matrix = pdfium.FS_RECTF(), pdfium.FS_MATRIX()
-    name, flags = ctypes.create_string_buffer(200), ctypes.c_int()
-    drawn, size, bold, turn = 0, 1.0, False, 0
-    for index in range(count):
-        code = pdfium.FPDFText_GetUnicode(text, index)
-        pdfium.FPDFText_GetLooseCharBox(text, index, box)
-        generated = pdfium.FPDFText_IsGenerated(text, index) == 1
-        drawn_now = None if generated else pdfium.FPDFText_GetTextObject(text, index)
-        address = ctypes.addressof(drawn_now.contents) if drawn_now else 0
-        if address and address != drawn:  # all characters of one text object have one style
-            drawn = address
-            pdfium.FPDFText_GetMatrix(text, index, matrix)
-            size = abs(pdfium.FPDFText_GetFontSize(text, index)) * math.hypot(matrix.c, matrix.d)
-            size = max(0.5, round(size * 2) / 2) if math.isfinite(size) else 0.5
-            turn = round(math.degrees(math.atan2(matrix.b, matrix.a)) / 15) * 15 % 360
-            name.value = b""
-            pdfium.FPDFText_GetFontInfo(text, index, name, len(name), flags)
-            bold = bool(_BOLD.search(name.value))
-        if code in (2, 0xFFFE):  # pdfium's mark of a hyphen at the end of a line
-            letter = "-"
-        elif code in (9, 10, 13, 32, 0xA0):
-            letter = " "
-        else:
-            letter = _UNREADABLE.sub("", chr(code)) if code < 0x110000 else ""
-        corners = (box.left, box.bottom, box.right, box.top)
-        if (generated and not letter) or not all(map(math.isfinite, corners)):
-            continue
-        yield _Character(letter, corners, size, bold, turn)
-
-
-def _turned(box: tuple[float, float, float, float], turn: int) -> tuple[float, float, float, float]:
-    """Return the box that a box on a page becomes when the page is turned so that its text stands upright."""
-    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-    x = [a * cos + b * sin for a in box[::2] for b in box[1::2]]
-    y = [b * cos - a * sin for a in box[::2] for b in box[1::2]]
-    return min(x), min(y), max(x), max(y)
-
-
-def _segments(characters: list[_Character]) -> Iterator[Segment]:
-    """Join characters to segments: those that follow each other on one line, without a gap wider than their size."""
-    run: list[_Character] = []
-    for each in characters:
-        if each.text == " ":
-            if run and run[-1].text != " ":
-                run.append(each._replace(box=run[-1].box))
-            continue
-        if run and not _follows(run[-1], each):
-            yield _segment(run)
-            run = []
-        run.append(each)
-    if run:
-        yield _segment(run)
-
-
-def _follows(before: _Character, after: _Character) -> bool:
-    """Tell whether a character stands on the same line as the one before, as also an exponent does, and near it."""
-    apart = max(after.box[0] - before.box[2], before.box[0] - after.box[2])
-    middles = (before.box[1] + before.box[3]) / 2, (after.box[1] + after.box[3]) / 2
-    size = max(before.size, after.size)
-    return abs(middles[0] - middles[1]) < 0.6 * size and apart < size
-
-
-def _segment(run: list[_Character]) -> Segment:
-    text = _PRESENTATION_FORMS.sub(lambda form: unicodedata.normalize("NFKC", form.group()), "".join(each.text for each in run))
-    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")  # pdfium gives emoji as two halves
-    sizes = Counter(each.size for each in run)
-    size = max(sizes, key=lambda each: (sizes[each], each))
-    main = [each.box for each in run if each.size == size]
-    return Segment(
-        text.strip(),
-        left=min(each.box[0] for each in run),
-        right=max(each.box[2] for each in run),
-        bottom=min(box[1] for box in main),
-        top=max(box[3] for box in main),
-        size=size,
-        bold=sum(each.bold for each in run) > 0.9 * len(run),
-    )

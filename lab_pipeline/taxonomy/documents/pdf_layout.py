@@ -33,8 +33,6 @@ class Page:
     segments: list[Segment]
 
 
-_OUTER_ROWS = 3
-"""Running headers and footers are looked for in so many rows at the top and the bottom of a page."""
 _MIN_COLUMN_LINES, _MIN_COLUMN_CHARACTERS = 3, 20
 """A column has at least so many lines, with so many characters on average: else it is a table's, which is read by rows."""
 _MAX_COLUMN_SPLITS = 4
@@ -53,39 +51,6 @@ _ENDED = re.compile(r"[.!?:;…。！？][\"'”’»)\]]*$")
 _HYPHEN = re.compile(r"(\w{1,60})[-\u2010\u00ad]$")
 _SUSPENDED = re.compile(r"(?:und|oder|and|or)\b")
 """Words before which a hyphen at the end of a line stands for a missing part: 'Ein- und Ausgang'."""
-
-
-def without_repeated(pages: list[Page]) -> tuple[list[Page], int]:
-    """Take out the lines that stand at the same height of most pages with the same text up to numbers.
-
-    Such a line is among the outer `_OUTER_ROWS` rows of at least half of the pages, if there are three or more: headers may
-    differ between left and right pages.
-
-    Returns:
-        The pages, and the number of characters taken out.
-    """
-    if len(pages) < 3:
-        return pages, 0
-    outer = [_outer(page.segments) for page in pages]
-    counts = Counter(key for keys in outer for key in set(keys.values()))
-    running = {key for key, count in counts.items() if count >= max(2, len(pages) // 2)}
-    kept, characters = [], 0
-    for page, keys in zip(pages, outer, strict=True):
-        out = {segment for segment, key in keys.items() if key in running}
-        kept.append(Page(page.place, [segment for segment in page.segments if segment not in out]))
-        characters += sum(len("".join(segment.text.split())) for segment in page.segments if segment in out)
-    return kept, characters
-
-
-def _outer(segments: list[Segment]) -> dict[Segment, tuple[str, int]]:
-    """Return text and height of the segments in a page's outer rows, numbers in the text (also Roman ones) as '#'."""
-    heights = sorted({round(segment.bottom) for segment in segments})
-    outer = {*heights[:_OUTER_ROWS], *heights[-_OUTER_ROWS:]}
-    return {
-        segment: (re.sub(r"\d+|\b[ivxlc]+\b", "#", segment.text), round(segment.bottom))
-        for segment in segments
-        if round(segment.bottom) in outer
-    }
 
 
 @dataclass(frozen=True)
@@ -115,13 +80,17 @@ def blocks_of(pages: Sequence[Page]) -> list[Block]:
     body_is_bold = bold[body] > sizes[body] / 2
     words = {word.casefold() for line in lines for word in re.findall(r"\w+", _HYPHEN.sub("", line.box.text))}
 
-    paragraphs = _paragraphs(lines)
+    paragraphs = _paragraphs(lines, body)
     headings = [_is_heading(paragraph, body, body_is_bold) for paragraph in paragraphs]
     ranked = sorted({lines[0].box.size for lines, is_one in zip(paragraphs, headings, strict=True) if is_one}, reverse=True)
     found: list[Block] = []
     margins: list[float] = []
+    bottom = 0.0
     for paragraph, is_heading in zip(paragraphs, headings, strict=True):
         first, text = paragraph[0], _joined(paragraph, words)
+        if found and first.place == found[-1].place and first.box.bottom > bottom:  # the next column
+            margins = []
+        bottom = paragraph[-1].box.bottom
         bullet = None if first.is_table_row or is_heading else _BULLET.match(text)
         if is_heading:
             block = Block("heading", text, min(ranked.index(first.box.size) + 1, 6), place=first.place)
@@ -171,10 +140,12 @@ def _gutter(segments: list[Segment]) -> float | None:
     for begin, count in Counter(round(segment.left) for segment in segments).most_common(10):
         left = [segment for segment in segments if segment.right <= begin]
         right = [segment for segment in segments if segment.left >= begin - 1]
-        if count < _MIN_COLUMN_LINES or not (_is_prose(left) and _is_prose(right)):
+        are_lists = _is_list(left) and _is_list(right)
+        least = 2 if are_lists else _MIN_COLUMN_LINES
+        if count < least or not (are_lists or (_is_prose(left) and _is_prose(right))):
             continue
         height = min(_top(left), _top(right)) - max(_bottom(left), _bottom(right))
-        if height > _MIN_COLUMN_LINES * max(left[0].size, right[0].size):
+        if height > least * max(left[0].size, right[0].size):
             crossing = sum(len(segment.text) for segment in segments if segment.left < begin - 1 and segment.right > begin)
             found.append((crossing, begin))
     return min(found)[1] if found else None
@@ -183,6 +154,11 @@ def _gutter(segments: list[Segment]) -> float | None:
 def _is_prose(segments: list[Segment]) -> bool:
     characters = sum(len(segment.text) for segment in segments)
     return len(segments) >= _MIN_COLUMN_LINES and characters >= _MIN_COLUMN_CHARACTERS * len(segments)
+
+
+def _is_list(segments: list[Segment]) -> bool:
+    bullets = sum(bool(_BULLET.match(segment.text + "x")) for segment in segments)
+    return bullets > 1 and sum(len(segment.text) for segment in segments) > 3 * len(segments)  # not only bullets
 
 
 def _middle(segment: Segment) -> float:
@@ -208,9 +184,9 @@ def _lines(segments: list[Segment], place: str) -> Iterator[_Line]:
     end = max((segment.right for segment in segments), default=0)
     for row in rows:
         row.sort(key=lambda segment: segment.left)
-        if re.match(r"[\u0590-\u08ff]", row[-1].text):  # Hebrew or Arabic
-            row.reverse()
         main = max(row, key=lambda segment: len(segment.text))
+        if re.match(r"[\u0590-\u08ff]", main.text):  # Hebrew or Arabic
+            row.reverse()
         text, widest = row[0].text, 0.0
         for before, after in pairwise(row):
             apart = max(after.left - before.right, before.left - after.right)
@@ -221,7 +197,7 @@ def _lines(segments: list[Segment], place: str) -> Iterator[_Line]:
         yield _Line(box._replace(bold=all(each.bold for each in row)), end, widest > 2, place)
 
 
-def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
+def _paragraphs(lines: list[_Line], body: float) -> list[list[_Line]]:
     """Join lines to paragraphs, by their distance, indentation and style, also over the end of a column or page."""
     pitches = Counter(
         round((before.box.bottom - after.box.bottom) / after.box.size, 1)
@@ -233,12 +209,12 @@ def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
     usual = min(pitches, key=lambda pitch: (-pitches[pitch], pitch), default=1.2)
     paragraphs: list[list[_Line]] = []
     for line in lines:
-        # A paragraph that goes on over the page may be followed by footnotes.
+        # A paragraph that goes on in the next column or on the next page may be followed by footnotes.
         notes = 0
         while notes < min(len(paragraphs), 9) and _is_note_before(paragraphs[-1 - notes][0], line):
             notes += 1
         before = paragraphs[-1 - notes] if notes < len(paragraphs) else []
-        if before and _goes_on(before, line, usual):
+        if before and _goes_on(before, line, usual, body):
             before.append(line)
         else:
             paragraphs.append([line])
@@ -246,10 +222,11 @@ def _paragraphs(lines: list[_Line]) -> list[list[_Line]]:
 
 
 def _is_note_before(note: _Line, line: _Line) -> bool:
-    return note.place != line.place and note.box.size < line.box.size
+    is_elsewhere = note.place != line.place or line.box.bottom > note.box.top
+    return is_elsewhere and note.box.size < line.box.size
 
 
-def _goes_on(paragraph: list[_Line], line: _Line, usual: float) -> bool:
+def _goes_on(paragraph: list[_Line], line: _Line, usual: float, body: float) -> bool:
     """Tell whether a line belongs to a paragraph; `usual` is the distance of lines, in sizes of their text."""
     first, last, box = paragraph[0].box, paragraph[-1], line.box
     size = box.size
@@ -261,7 +238,7 @@ def _goes_on(paragraph: list[_Line], line: _Line, usual: float) -> bool:
         return False
     is_beside = box.left > last.box.right or box.right < last.box.left
     if line.place != last.place or is_beside or box.bottom >= last.box.bottom:  # the next column or page
-        return last.is_open and last.box.bold == box.bold
+        return last.is_open and last.box.bold == box.bold and size <= _LARGER * body
     if last.box.bottom - box.bottom > (usual + 0.25) * size:
         return False
     if _BULLET.match(first.text) or _MARKER.match(first.text):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab_pipeline.taxonomy.documents.archive import check_archive
-from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading, collapsed, row
+from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading, collapsed, raised, row
 
 READER = "pptx 1"
 
@@ -116,7 +116,7 @@ class _Slide:
         for paragraph in shape.text_frame.paragraphs:
             bullets = {each.tag.removeprefix(_A) for each in paragraph._p.iterfind(f"{_A}pPr/*")}
             is_item = bool(bullets & {"buChar", "buAutoNum", "buBlip"}) or (is_list and "buNone" not in bullets)
-            if text := collapsed(paragraph.text):
+            if text := _text_of(paragraph):
                 level = paragraph.level + 1 if is_item else 0
                 yield Block("item" if is_item else "text", f"- {text}" if is_item else text, level, place=self.place)
 
@@ -137,7 +137,7 @@ class _Slide:
                 elif cell._tc.vMerge and grid and len(cells) < len(grid[-1]):
                     cells.append(grid[-1][len(cells)])
                 else:
-                    cells.append(collapsed(cell.text))
+                    cells.append(" ".join(map(_text_of, cell.text_frame.paragraphs)))
             grid.append(cells)
         headers = grid.pop(0) if table.first_row and len(grid) > 1 else []
         yield from self._rows(grid, headers)
@@ -185,6 +185,15 @@ def _points(series: Any, *names: str) -> dict[int, str]:
     """Return the stored points of a chart's series by index; python-pptx would count up to any number in the file."""
     points = [point for name in names for point in series.iterfind(f"{_C}{name}//{_C}pt")]
     return {int(point.get("idx")): "".join(each.text or "" for each in point.iter(f"{_C}v")) for point in points}
+
+
+def _text_of(paragraph: Any) -> str:
+    parts = []
+    for run in paragraph._p.content_children:
+        properties = run.find(f"{_A}rPr")
+        is_raised = properties is not None and properties.get("baseline", "").startswith(tuple("123456789"))
+        parts.append(raised(run.text) if is_raised else run.text)
+    return collapsed("".join(parts))
 
 
 def _texts(element: Any) -> str:

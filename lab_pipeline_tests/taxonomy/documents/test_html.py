@@ -68,6 +68,10 @@ BLOCKS = {
         ("text", 0, "Ilse.[1]"),
         ("note", 0, "1. Since 1904."),
     ],
+    "Ilse.<a href='#f'><sup>1</sup></a><ol role=doc-endnotes><li role=doc-endnote><p>Since 1904.</ol>": [
+        ("text", 0, "Ilse.[1]"),
+        ("note", 0, "1. Since 1904."),
+    ],
     "<aside role='doc-footnote'>kept</aside>": [("note", 0, "kept")],
     "co\xadop": [("text", 0, "coop")],
     "See <img alt='three ships'>, <svg><title>map</title><text>North</text></svg>.": [

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import random
 import re
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -94,6 +97,13 @@ def test_a_footnote_stands_behind_the_block_that_refers_to_it_first():
     ]
 
 
+def test_many_footnotes_take_time_by_their_number():
+    text = "".join(f"Said[^{number}].\n\n[^{number}]: Note.\n\n" for number in range(5_000))
+    started = time.monotonic()
+    assert len(read(text).blocks) == 10_000
+    assert time.monotonic() - started < 8
+
+
 def test_front_matter_is_left_out_and_said_and_lines_below_keep_their_numbers():
     reading = read("---\ntitle: Guide\nreviewer: Odo\n---\n\n# Keys\n")
     assert list(reading.blocks) == [Block("heading", "Keys", 1, 6)]
@@ -160,3 +170,69 @@ def test_every_word_stands_in_a_block_or_is_said_to_be_left_out(parts):
 @given(st.text(st.sampled_from("#*_`[]()<>!|-+\\&;\n\t >1.a^:~=/\"'"), max_size=120))
 def test_any_text_is_read_with_lines_that_it_has(text):
     assert all(1 <= block.line <= text.count("\n") + 1 for block in read(text).blocks)
+
+
+SEED = b"""---
+a: b
+---
+# Top *one* [x]: <gate> &amp;
+
+- one[^a]
+  1. two `c`
+
+     > quoted
+* * *
+| a | b |
+|---|:-:|
+| *c* | d\\| |
+
+```py
+x
+```
+<details><summary>s</summary>
+
+![alt](x.png) <https://x.org> [l](u "t")
+
+</details>
+
+[^a]: note
+"""
+
+
+def mutated(raw: bytes, chance: random.Random) -> bytes:
+    changed = bytearray(raw)
+    for _ in range(chance.randint(1, 12)):
+        start = chance.randrange(len(changed))
+        end = start + chance.randint(0, 40)
+        again = bytes(changed[start:end]) * chance.choice([2, 2, 50])
+        marks = [
+            b"",
+            b"\n",
+            b"    ",
+            b"> ",
+            b"- ",
+            b"```",
+            b"[^a]",
+            b"<",
+            b"*" * 30,
+            b"|",
+            b"---\n",
+            b"[" * 30,
+            b"![",
+            b"`",
+            b"\0",
+        ]
+        changed[start : chance.choice([start, end])] = chance.choice([*marks, again, bytes([chance.randrange(256)])])
+        changed = changed or bytearray(b"#")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=pytest.mark.long)])
+def test_damaged_files_are_read_or_refused(count):
+    chance = random.Random(count)
+    for _ in range(count):
+        raw = mutated(SEED, chance)
+        started = time.monotonic()
+        with suppress(DocumentError):
+            read_bytes(raw)
+        assert time.monotonic() - started < 5, raw

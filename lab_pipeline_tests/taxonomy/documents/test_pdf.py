@@ -11,7 +11,8 @@ import pytest
 from lab_pipeline.taxonomy.documents import pdf as reader
 from lab_pipeline.taxonomy.documents.blocks import DocumentError, LeftOut
 from lab_pipeline.taxonomy.documents.pdf import read
-from lab_pipeline_tests.taxonomy.documents.pdf_files import PICTURE, Words, made_stream, pdf
+from lab_pipeline.taxonomy.documents.pdf_text import Character, segment_of
+from lab_pipeline_tests.taxonomy.documents.pdf_files import PICTURE, Words, made_stream, pdf, written
 
 
 def lines(*texts: str, x: float = 50, y: float = 700, pitch: float = 12, **style) -> list[Words]:
@@ -135,6 +136,23 @@ def test_a_paragraph_goes_on_in_the_next_column():
     ]
 
 
+def test_a_paragraph_goes_on_in_the_next_column_after_a_footnote():
+    note = Words(50, 640, "1 Since the year 1850, at least.", size=7)
+    left, right = [*lines(*LEFT[:3]), note], lines("by the keepers on the rock", *RIGHT[1:], x=300)
+    assert texts(left + right) == [" ".join([*LEFT[:3], "by the keepers on the rock", *RIGHT[1:]]), note.text]
+
+
+def test_lists_beside_each_other_are_columns():
+    left, right = ("Oil", "Wick"), ("Rope", "Boat")
+    page = lines(*(f"\u2022 {each}" for each in left)) + lines(*(f"\u2022 {each}" for each in right), x=300)
+    assert blocks(page) == [("item", f"- {each}", 1, "page 1") for each in left + right]
+
+
+def test_the_title_of_a_slide_does_not_go_on_on_the_next_slide():
+    pages = [[Words(50, 760, title, size=30), *BODY] for title in ("The keepers", "The lamps")]
+    assert texts(*pages) == ["The keepers", BODY_TEXT, "The lamps", BODY_TEXT]
+
+
 def test_tables_are_read_by_rows():
     rows = [["Harbour", "Keeper"], ["North", "Ilse"], ["South", "Ove"], ["West", "Ane"]]
     cells = [Words(50 + 150 * column, 600 - 12 * line, rows[line][column]) for column in range(2) for line in range(4)]
@@ -227,18 +245,67 @@ def test_a_number_within_a_sentence_begins_no_item():
 
 def test_exponents_stay_and_belong_to_their_line():
     page = [Words(50, 700, "It has 20 m\u00b2, and n"), Words(133.4, 704, "2", size=6), Words(139.5, 700, "lamps.")]
-    assert texts(page) == ["It has 20 m\u00b2, and n2 lamps."]
+    assert texts(page) == ["It has 20 m\u00b2, and n\u00b2 lamps."]
 
 
 def test_halves_of_an_emoji_are_joined():
-    halves = [reader._Character(half, (0, 0, 9, 9), 10, False, 0) for half in "\ud83d\ude00"]
-    assert reader._segment(halves).text == "\U0001f600"
-    assert reader._segment(halves[:1]).text == ""
+    halves = [Character(half, (0, 0, 9, 9), 10, False, 0) for half in "\ud83d\ude00"]
+    assert segment_of(halves).text == "\U0001f600"
+    assert segment_of(halves[:1]).text == ""
 
 
 def test_ligatures_are_spelled_out():
-    segment = reader._segment([reader._Character("\ufb03\u00b2", (0, 0, 9, 9), 10, False, 0)])
+    segment = segment_of([Character("\ufb03\u00b2", (0, 0, 9, 9), 10, False, 0)])
     assert segment.text == "ffi\u00b2"
+
+
+def typed(codes: bytes, font: str, *objects: bytes) -> str:
+    """Return the text of codes in a font, which may name the objects as 5, 6, ..."""
+    return (
+        read(
+            written(
+                [
+                    b"<< /Type /Catalog /Pages 2 0 R >>",
+                    b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+                    f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources "
+                    f"<< /Font << /F0 << /Type /Font {font} >> >> >> >>".encode(),
+                    made_stream(f"BT /F0 10 Tf 50 700 Td <{codes.hex()}> Tj ET".encode()),
+                    *objects,
+                ]
+            )
+        )
+        .blocks[0]
+        .text
+    )
+
+
+def test_letters_of_tex_fonts_made_of_dots_are_known_by_their_codes():
+    codes = b"o\x1ecer\xff"
+    names = " ".join(f"{code} /a{code}" for code in codes)
+    drawn = " ".join(f"/a{code} 5 0 R" for code in codes)
+    font = (
+        f"/Subtype /Type3 /FontBBox [0 0 10 10] /FontMatrix [0.1 0 0 0.1 0 0] /FirstChar 0 /LastChar 255 "
+        f"/Widths [{'5 ' * 256}] /Encoding << /Type /Encoding /Differences [{names}] >> /CharProcs << {drawn} >>"
+    )
+    assert typed(codes, font, made_stream(b"5 0 0 0 5 5 d1 0 0 5 5 re f")) == "officer\u00df"
+
+
+def test_bullets_of_symbol_fonts_are_bullets():
+    names = made_stream(b"1 begincodespacerange <00> <ff> endcodespacerange 1 beginbfchar <b7> <f0b7> endbfchar")
+    assert typed(b"\xb7 oil", "/Subtype /Type1 /BaseFont /Helvetica /ToUnicode 5 0 R", names) == "- oil"
+
+
+def test_an_accent_that_is_drawn_over_a_letter_belongs_to_it():
+    drawn = [("G", 0), ("\u00a8", 10), ("o", 10.2), ("`", 20), ("a", 29), ("\u00b4", 38)]
+    run = [Character(letter, (left, 0, left + 8, 9), 10, False, 0) for letter, left in drawn]
+    assert segment_of(run).text == "G\u00f6`a\u00b4"
+
+
+def test_the_number_of_a_page_alone_below_it_is_left_out():
+    reading = read(pdf([*BODY, Words(300, 30, "1")]))
+    assert [block.text for block in reading.blocks] == [BODY_TEXT]
+    assert [each.characters for each in reading.left_out] == [1]
+    assert texts([*BODY, Words(50, 30, "1"), Words(300, 30, "seal")]) == [BODY_TEXT, "1 seal"]
 
 
 def test_invisible_text_is_kept_and_text_beside_the_page_is_not():

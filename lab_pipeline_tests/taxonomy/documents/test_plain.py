@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+import time
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +53,15 @@ def test_bytes_that_are_no_text_are_refused_at_their_line(raw, line, said):
 def test_every_character_stays(text):
     text = text.removeprefix("\ufeff")
     assert visible(read(text.encode()).blocks) == "".join(text.split())
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(5_000, marks=pytest.mark.long)])
+def test_damaged_files_are_read_or_refused(count):
+    chance = random.Random(count)
+    pieces = [b"\n", b"  ", b"- ", b"a" * 70, b"\r", b"\xff\xfe", b"\xef\xbb\xbf", "\u2028é港".encode(), b"1) ", b"\0", b"\xc3"]
+    for _ in range(count):
+        raw = b"".join(chance.choices(pieces, [9, 9, 9, 9, 9, 1, 1, 9, 9, 0.1, 0.1], k=chance.randint(0, 60)))
+        started = time.monotonic()
+        with suppress(DocumentError):
+            read(raw)
+        assert time.monotonic() - started < 5, raw

@@ -96,6 +96,17 @@ def test_paragraphs_without_bullets_are_text(deck):
     ]
 
 
+def test_raised_numbers_stay_raised(deck):
+    slide = add(deck)
+    cell = slide.shapes.add_table(1, 1, 0, 0, Inches(1), Inches(1)).table.cell(0, 0)
+    for frame in (add_box(slide.shapes, "10", top=3).text_frame, cell.text_frame):
+        frame.text = "10"
+        run = frame.paragraphs[0].add_run()
+        run.text = "5"
+        run.font._element.set("baseline", "30000")
+    assert [text for _, text, *_ in blocks(deck)] == ["10⁵", "10⁵"]
+
+
 def test_shapes_are_read_in_bands_from_left_to_right_and_groups_whole(deck):
     slide = add(deck, TITLE_ONLY)
     add_box(slide.shapes, "bottom", top=6)
