@@ -25,7 +25,7 @@ def test_nothing_is_markup():
 def test_lines_that_were_wrapped_by_width_are_joined_and_others_stay():
     wrapped = "The harbour opens at six in the\nmorning, and Ilse keeps three\nkeys of it."
     assert texts(wrapped) == [(1, "The harbour opens at six in the morning, and Ilse keeps three keys of it.")]
-    assert texts("Ilse Brun\nHarbour 3\nThalveren") == [(1, "Ilse Brun Harbour 3 Thalveren")]
+    assert texts("Ilse Brun\nHarbour 3\nThalveren") == [(1, "Ilse Brun\nHarbour 3\nThalveren")]
     assert texts("Bring to the harbour office:\n- three keys\n- a lamp") == [
         (1, "Bring to the harbour office:\n- three keys\n- a lamp")
     ]
