@@ -1,10 +1,9 @@
-"""Read Markdown: CommonMark with the tables, footnotes, formulas and strikethrough of GitHub, the admonitions of MkDocs, and the
-HTML that people put into it."""
+"""Read Markdown: CommonMark with the tables, footnotes, formulas and strikethrough of GitHub, admonitions of MkDocs, and HTML."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
 from lxml.html import defs
@@ -26,7 +25,10 @@ _KEY = re.compile(r"""["']?\w[\w .-]*["']?\s*[:=](?:\s|\Z)""")
 _TAG = re.compile(r"<(?=/?([A-Za-z][\w-]*))")
 _ELEMENTS = defs.tags | {"bdi", "data", "dialog", "main", "picture", "search", "slot", "template"}
 """The elements of HTML; the list of lxml 6 lacks some."""
-_HIDING = "audio|canvas|dialog|iframe|math|nav|noembed|noframes|noscript|object|plaintext|script|select|style|svg|template|textarea|title|video|xmp"
+_HIDING = (
+    "audio|canvas|dialog|iframe|math|nav|noembed|noframes|noscript|object|plaintext|script|select|style|svg|template|textarea|"
+    "title|video|xmp"
+)
 """Elements of which the content is not shown, or not as text."""
 _NESTING = 60
 """How deep lists, quotes and emphasis may be nested; markdown-it drops what is deeper than its limit, without a word."""
@@ -81,7 +83,7 @@ def _parser() -> MarkdownIt:
 
 
 def _whole(tokens: Sequence[Token], lines: Sequence[str]) -> Iterator[Token]:
-    """Yield the tokens with what the parser drops: cells beyond a table's columns, and the kind of an admonition with a title."""
+    """Yield the tokens with what the parser drops: cells beyond a table's columns, the kind of an admonition with a title."""
     row, cells, kind, title = 0, 0, "", ""
     for token in tokens:
         if token.type == "tr_open" and token.map:

@@ -15,7 +15,6 @@ _MARK = re.compile(r"\s*(?:(?:[-*+•o]|\(?\w{1,3}[.)])\s+)?")
 """Indentation of a line, and the mark of a list item."""
 _STARTS_ANEW = re.compile(r"\s*(?:[-*•+|#>]|\(?\w{1,3}[.)]\s|[\W_]+$)")
 """The beginning of a line that people do not wrap into: a list item, a row of a drawn table, a ruled line."""
-_INDENT = re.compile(r"\s*")
 _COLUMNS = re.compile(r"\S(?:\t| {3,})\s*\S")
 _NARROW, _WIDE = 30, 50
 """No text is wrapped narrower than `_NARROW`. Lines narrower than `_WIDE` may be those of an address or a poem."""
@@ -61,12 +60,11 @@ def _is_wrapped(before: str, line: str, width: int, is_second: bool) -> bool:
     """Say whether a line goes on where the one before ended, because its first word had no place there."""
     if width < _NARROW or _STARTS_ANEW.match(line) or _COLUMNS.search(before) or _COLUMNS.search(line):
         return False
-    indent, own, hanging = (
-        len(found[0]) for found in (_INDENT.match(line), _INDENT.match(before), _MARK.match(before)) if found
-    )
+    indent, own = (len(each) - len(each.lstrip()) for each in (line, before))
+    mark = _MARK.match(before)
     word = line.split(maxsplit=1)[0]
     return (
-        (indent in (own, hanging) or (is_second and indent < own))
+        (indent in (own, mark.end() if mark else own) or (is_second and indent < own))
         and len(before.rstrip()) + len(word) >= width * (_RAGGED if word[0].islower() else 1)
         and (width >= _WIDE or not (word[0].isupper() or word[0].isdigit()))
     )

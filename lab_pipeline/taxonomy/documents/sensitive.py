@@ -155,7 +155,8 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     (
         "an e-mail address",  # but neither the user in a URL nor git@host:path
         re.compile(
-            r"(?:(?<=mailto:|.email:|e-mail:)|(?<=[^ -~]:)|(?<![\w.+:/-]))[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b(?!:\S)"
+            r"(?:(?<=mailto:)|(?<=[Mm]ail:)|(?<=[^ -~]:)|(?<![\w.+:/-]))"
+            r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b(?!:\S)"
         ),
         lambda address: not _EXAMPLES.search(address),
     ),
