@@ -1,4 +1,4 @@
-"""Read Markdown: CommonMark with the tables, footnotes, formulas and strikethrough of GitHub, admonitions of MkDocs, and HTML."""
+"""Read Markdown: CommonMark with the tables, footnotes, formulas and strikethrough of GitHub, MkDocs' admonitions, and HTML."""
 
 from __future__ import annotations
 
