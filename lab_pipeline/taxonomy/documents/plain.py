@@ -15,7 +15,8 @@ _MARK = re.compile(r"\s*(?:(?:[-*+•o]|\(?\w{1,3}[.)])\s+)?")
 """Indentation of a line, and the mark of a list item."""
 _STARTS_ANEW = re.compile(r"\s*(?:[-*•+|#>]|\(?\w{1,3}[.)]\s|[\W_]+$)")
 """The beginning of a line that people do not wrap into: a list item, a row of a drawn table, a ruled line."""
-_COLUMNS = re.compile(r"\S(?:\t| {3,})\s*\S")
+_COLUMNS = re.compile(r"\S(?:\t| {3,})\s*\S|(?:[,;|][^\s,;|]+){3}")
+"""Cells beside each other."""
 _NARROW, _WIDE = 30, 50
 """No text is wrapped narrower than `_NARROW`. Lines narrower than `_WIDE` may be those of an address or a poem."""
 _RAGGED = 0.6
