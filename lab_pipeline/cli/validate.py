@@ -56,9 +56,9 @@ def validate(
         line = problem_formats.as_annotation if github else problem_formats.as_line
         for problem in problems:
             typer.echo(line(root, problem))
-        typer.echo(
-            "{leaves} leaves, {invalid} invalid files, {warnings} warnings; ilab refuses {refused_by_ilab}".format(**summary)
-        )
+        words = (("leaf", "leaves"), ("invalid file", "invalid files"), ("warning", "warnings"))
+        counted = (f"{number} {forms[number != 1]}" for forms, number in zip(words, summary.values(), strict=False))
+        typer.echo(f"{', '.join(counted)}; ilab refuses {summary['refused_by_ilab']}")
     raise typer.Exit(1 if invalid else 0)
 
 

@@ -43,7 +43,7 @@ def find_changes(taxonomy: Path, ref: str) -> Changes:
         ref: A branch, tag or commit.
 
     Raises:
-        LabError: The folder is in no work tree of git, has no such ref, or shares no known commit with it.
+        LabError: The folder is in no work tree of git, has no such ref, shares no known commit with it, or has no leaf.
     """
     git = _WorkTree(taxonomy)
     base = git.base(ref)
@@ -52,6 +52,8 @@ def find_changes(taxonomy: Path, ref: str) -> Changes:
     changed = {path for path in differing if _is_of_leaf(path)}
     after = (before - changed) | {path for path in changed - gone if _may_be_regular(taxonomy / os.fsdecode(path))}
     leaves_before, leaves_after = _leaves(before), _leaves(after)
+    if not leaves_before | leaves_after:
+        raise LabError(f"{taxonomy}: no leaf, neither now nor at {ref!r}; give the folder that holds {', '.join(BRANCHES)}")
     touched = {path.rpartition(b"/")[0] for path in changed}
     if others := [os.fsdecode(path) for path in differing - changed]:
         touched |= {leaf for leaf in leaves_after - touched if _reads_one_of(taxonomy, os.fsdecode(leaf), others)}
@@ -113,6 +115,7 @@ class _WorkTree:
         advice = advice if shallow else ""
         commit = self.commit(ref)
         if commit is None:
+            advice = advice or ("; run `git fetch` first" if "/" in ref else "")
             raise LabError(f"{self.folder}: no branch, tag or commit {ref!r}{advice}")
         if self.commit("HEAD") is None:
             raise LabError(f"{self.folder}: HEAD has no commit yet, so it shares none with {ref!r}")

@@ -295,8 +295,11 @@ def _documents(
             scans[str(local)] = scan(home, local)
         policy = settings.documents.model_copy(update={"allow_local": allowed})
         files, unread = fetch_files(leaf.document, taxonomy.folder, home.documents, policy, taxonomy.origin)
-    except (LabError, OSError) as error:
+    except LabError as error:
         reading.report(leaf.document.line, str(error))
+        return []
+    except OSError as error:
+        reading.report(leaf.document.line, f"{error.filename} cannot be read: {error.strerror}")
         return []
     if unread:
         others = f" and {len(unread) - 3} more" if len(unread) > 3 else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -66,7 +67,8 @@ def schema_findings(located: LocatedYaml, name: SchemaName, version: int) -> lis
     schema = _schema(name, version)
     definition = schema.schema
     if definition.get("deprecated"):
-        return [Finding(located.place(("version",)), "version", definition["description"])]
+        missing = "" if "version" in located.value else f"the key 'version' is missing; add 'version: {VERSIONS[-1]}'. "
+        return [Finding(located.place(("version",)), "version", missing + definition["description"])]
     return sorted(finding for error in schema.iter_errors(located.value) for finding in _findings(error, located))
 
 
@@ -107,10 +109,10 @@ def _findings(error: jsonschema.ValidationError, located: LocatedYaml) -> Iterat
                     yield Finding(located.place((*path, str(key))), "unknown-key", _at(path, message))
             return
         case "required":
-            rule, message = (
-                "schema-required",
-                f"the key {error.message.removesuffix(' is a required property')} is missing; add it",
-            )
+            name = error.message.removesuffix(" is a required property")
+            like = get_close_matches(name.strip("'"), [key for key in map(str, instance) if key not in schema["properties"]], 1)
+            mend = f"rename {like[0]!r}" if like else "add it"
+            rule, message = "schema-required", f"the key {name} is missing; {mend}"
         case "minItems":
             rule = _TOO_FEW.get(str(path[-1]), rule)
             message = f"has {len(instance)} of at least {wanted} entries; add {wanted - len(instance)}"

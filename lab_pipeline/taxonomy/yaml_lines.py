@@ -33,6 +33,19 @@ _DEEPEST = 200
 """Nesting at which reading stops; up to it, a deep file is only refused, and the verdict of InstructLab's parser known."""
 
 
+_CONFLICT = re.compile(r"^<<<<<<< ", re.MULTILINE)
+_HINTS = {
+    "'\\t' that cannot start": "indent with blanks, not tabs",
+    "that cannot start any token": "put the text in quotes",
+    "mapping values are not allowed": "put a text that contains ': ' in quotes",
+    "expected alphabetic or numeric character": "put a text that begins with '*' or '&' in quotes, or close a quote above",
+    "expected <block end>": "check the indentation of this line, and the quotes of the one before",
+    "could not find expected ':'": "a key ends with ': ', and a text of several lines is indented, or begins with '|'",
+    "unexpected end of stream": "close the quotes or brackets that are open",
+}
+"""How to mend what YAML's parser often says."""
+
+
 class YamlProblem(Exception):
     """Raised for YAML that is not read; `line` and `column` (1-based) say where, `message` why, and `rule` names the reason."""
 
@@ -111,7 +124,12 @@ def read_located(text: str) -> LocatedYaml:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = _place(mark) if mark else (1, 1)
-        raise YamlProblem(error.problem or "not valid YAML", line, column) from None
+        if conflict := _CONFLICT.search(text):
+            message = "the mark of a merge conflict; choose one of the versions, and take the marks out"
+            raise YamlProblem(message, text.count("\n", 0, conflict.start()) + 1) from None
+        said = error.problem or "not valid YAML"
+        hint = next((hint for part, hint in _HINTS.items() if part in said), "")
+        raise YamlProblem(f"{said}; {hint}" if hint else said, line, column) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -47,7 +47,7 @@ def test_each_problem_has_its_place_severity_mend_and_rule(taxonomy):
     where = f"tax/{FREEFORM}/qna.yaml"
     assert first == f"{where}:2:1: error: created_by: expected a text, found 7; put it in quotes [schema-type]"
     assert f"{where}:17:1: warning: trailing spaces; remove them; until then, ilab refuses the file" in result.stdout
-    assert last == "4 leaves, 1 invalid files, 1 warnings; ilab refuses 1"
+    assert last == "4 leaves, 1 invalid file, 1 warning; ilab refuses 1"
 
 
 def test_what_only_lint_refuses_is_usable_with_a_warning(taxonomy):
@@ -68,13 +68,13 @@ def test_a_leaf_a_file_and_a_folder_between_are_looked_at_alone(taxonomy):
     break_line(taxonomy)
     for path, leaves in ((KNOWLEDGE, 1), (f"{KNOWLEDGE}/qna.yaml", 1), ("knowledge", 1), ("compositional_skills", 2)):
         result = validated(taxonomy / path)
-        assert result.stdout.splitlines()[-1].startswith(f"{leaves} leaves"), path
+        assert result.stdout.splitlines()[-1].startswith(f"{leaves} lea"), path
         assert result.exit_code == (path == "compositional_skills")
 
 
 def test_the_current_folder_is_looked_at_without_a_path(taxonomy, monkeypatch):
     monkeypatch.chdir(taxonomy / FREEFORM)
-    assert validated().stdout.startswith("1 leaves")
+    assert validated().stdout.startswith("1 leaf,")
 
 
 def test_misnamed_files_and_a_wrong_reviews_file_are_invalid(taxonomy):

@@ -35,6 +35,11 @@ def taxonomy(repository: Path) -> Path:
     return repository
 
 
+def test_a_folder_that_is_no_taxonomy_and_a_remote_branch_not_fetched_are_said(taxonomy):
+    assert "no leaf, neither now nor at 'base'" in refusal(taxonomy / "knowledge")
+    assert refusal(taxonomy, "origin/main").endswith("no branch, tag or commit 'origin/main'; run `git fetch` first")
+
+
 def test_nothing_changed(taxonomy):
     (taxonomy / FREEFORM / "qna.yaml").touch()
     assert find_changes(taxonomy, "base") == Changes(git(taxonomy, "rev-parse", "HEAD"), [], [], [])

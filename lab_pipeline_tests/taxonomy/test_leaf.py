@@ -262,7 +262,7 @@ def test_a_long_message_is_cut(tmp_path):
         ("version: 3\na: &x [*x]\n", 2, "*x stands inside of what it repeats"),
         ("version: 3\nb: " + "[" * 300, 2, "nested deeper than 20 levels"),
         ("#" * 1_000_001, 1, "the file has 1,000,001 bytes; at most 1,000,000 are read"),
-        ("version: 3\nb: 'x\n", 3, "found unexpected end of stream"),
+        ("version: 3\nb: 'x\n", 3, "found unexpected end of stream; close the quotes or brackets that are open"),
     ],
 )
 def test_what_cannot_be_read_is_one_problem_at_its_line(tmp_path, text, line, message):

@@ -130,6 +130,22 @@ def test_what_is_no_yaml_is_refused_at_its_line(text, line):
     assert problem(text).line == line
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: 1\n\tb: 2\n", 2, "indent with blanks, not tabs"),
+        ("a: At six: open\n", 1, "put a text that contains ': ' in quotes"),
+        ("a:\n  - *.md\n", 2, "begins with '*' or '&' in quotes"),
+        ("a: 1\nb: @x\n", 2, "put the text in quotes"),
+        ("a:\n- b: 1\n  - c: 2\n", 3, "check the indentation"),
+        ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", 2, "the mark of a merge conflict"),
+    ],
+)
+def test_common_slips_are_said_with_how_to_mend_them(text, line, said):
+    found = problem(text)
+    assert found.line == line and said in found.message
+
+
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system [id]", "!!python/name:os.system", "!mine x"])
 def test_a_tag_that_is_no_plain_type_is_refused_at_its_line(tag):
     found = problem(f"a: 1\nb: {tag}\n")

@@ -13,6 +13,10 @@ from lab_pipeline.text.words import SPACELESS
 
 _HEADING_SHARE = 0.25
 """A heading with more than this share of the budget is no heading: it stands in a passage of its own, like a paragraph."""
+_LONG = 50_000
+"""A longer text is not split into sentences at once, which can take quadratic time, but first near its middle."""
+_DENSE = 100
+"""No token has more characters than this; so a much longer text is over its budget without being counted."""
 _JOINT = 2
 """Tokens that the white space between two pieces may take, at most."""
 _MARK = re.compile(r"^\s*(?:[-•*]|\d{1,2}[.)])\s+")
@@ -93,9 +97,8 @@ def passages(document: Document, budget: Budget) -> list[Passage]:
 
     blocks = list(zip(document.blocks, document.starts, strict=True))
     for index, (block, start) in enumerate(blocks):
-        size = budget.count(block.text)
-        is_heading = block.kind == "heading" and size <= budget.tokens * _HEADING_SHARE
-        if is_heading:
+        size = budget.count(block.text) if block.kind == "heading" else 0
+        if block.kind == "heading" and size <= budget.tokens * _HEADING_SHARE:
             flush()
             headings = {level: text for level, text in headings.items() if level < block.level}
             below = blocks[index + 1][0] if index + 1 < len(blocks) else None
@@ -138,16 +141,18 @@ def _fits(text: str, pieces: list[_Piece], budget: Budget) -> bool:
 
 def _pieces(text: str, start: int, budget: Budget) -> Iterator[_Piece]:
     """Cut a text that begins at `start` into pieces that are within the budget each, at the coarsest borders that do."""
-    size = budget.count(text)
+    size = budget.count(text) if len(text) <= budget.tokens * _DENSE else budget.tokens + 1
     if size <= budget.tokens or len(text) == 1:
         yield _Piece(start, start + len(text), size)
         return
     parts = text.splitlines()
-    if len(parts) < 2:
+    if len(parts) < 2 and len(text) <= _LONG:
         parts = sentences(text)
     if len(parts) < 2:
-        middle = text.find(" ", len(text) // 2, -1)
-        middle = middle if middle > 0 else len(text) // 2
+        half = len(text) // 2
+        end = text.find(". ", half, half + _LONG) if len(text) > _LONG else -1
+        middle = end + 1 if end > 0 else text.find(" ", half, -1)
+        middle = middle if middle > 0 else half
         parts = [text[:middle], text[middle:].lstrip()]
     at = 0
     for part in filter(None, map(str.strip, parts)):

@@ -31,6 +31,14 @@ _POINTERS = {
     b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS",
     b"/annex/objects/": "a pointer of git-annex",
 }
+_SIGNATURES = {
+    b"%pdf-": ("a PDF file", "pdf"),
+    b"pk\3\4": ("an archive such as .docx or .pptx", "docx pptx"),
+    b"{\\rtf": ("an RTF file", ""),
+    b"<!doctype html": ("an HTML page", "html"),
+    b"<html": ("an HTML page", "html"),
+}
+"""How files of some formats begin, in lower case, and the readers that take them."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,10 @@ def read_document(path: str, commit: str, raw: bytes) -> Document:
             raise DocumentError(f"is {name}, not the file itself; commit the file, or name a repository that holds it")
     module = _format(path)
     assert module is not None, f"no reader for {path}"
+    head = raw[:1000].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for start, (name, readers) in _SIGNATURES.items():
+        if module not in readers.split() and head.startswith(start):
+            raise DocumentError(f"is {name}, but not named as one; rename it, or save it as {PurePosixPath(path).suffix}")
     reading = read_apart(module, raw) if module == "pdf" else import_module(f"{__package__}.{module}").read(raw)
     blocks = [block for block in reading.blocks if block.text.strip()]
     lines = decoded(raw).split("\n") if module in _WITH_LINES else ()
@@ -103,6 +115,8 @@ def read_document(path: str, commit: str, raw: bytes) -> Document:
 
 def left_out_problems(document: Document) -> Iterator[Problem]:
     """Yield a warning for each thing that the reader left out, with its share of the document's visible text."""
+    if not document.blocks:
+        yield Problem(document.path, 1, "warning", "holds no text", rule="document-empty")
     total = sum(len("".join(block.text.split())) for block in document.blocks)
     total += sum(each.characters for each in document.left_out)
     for each in document.left_out:

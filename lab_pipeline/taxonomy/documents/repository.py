@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,10 @@ def _matches(path: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _read_folder(reference: DocumentReference, folder: Path) -> Iterator[File | str]:
-    for path in sorted(folder.rglob("*")):
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path in sorted(Path(parent, name) for parent, _, names in os.walk(folder, onerror=fail) for name in names):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and _matches(name, reference.patterns) and path.resolve().is_relative_to(folder):
             if is_readable(name):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -39,6 +40,11 @@ _EXAMPLES = re.compile(r"[@.](?:example\.(?:com|net|org)|example|invalid|localho
 """Ends of e-mail addresses in domains reserved for examples (RFC 2606): these addresses are nobody's, and are not found."""
 
 
+_UNSEEN = re.compile(r"[\xad\u034f\u061c\u115f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+"""Characters without a shape of their own: soft hyphens, zero-width blanks and joiners, marks of direction and of variants."""
+_HYPHENS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212"), "-")
+
+
 @dataclass(frozen=True)
 class SensitiveMatch:
     """Source line (1-based), place and kind of a suspected secret or personal datum; the matched text is never kept."""
@@ -54,16 +60,23 @@ def find_sensitive(document: Document) -> list[SensitiveMatch]:
     Each kind is returned at most once for a line, sorted by line. What stands on a line with the mark `ALLOWED` is skipped; of
     what the source writes otherwise, such as a number over two lines, no line of its block may have the mark.
     """
+    from detect_secrets.settings import transient_settings
+
     found = set()
     ends = [*(block.line for block in document.blocks[1:]), len(document.lines) + 1]
-    for block, end in zip(document.blocks, ends, strict=False):
-        text = collapsed(block.text)
-        source = document.lines[block.line - 1 : max(end - 1, block.line)]
-        for kind, value in _sensitive_texts(text):
-            line = next((number for number, each in enumerate(source) if value in each), None)
-            if not any(ALLOWED in each for each in (source if line is None else [source[line]])):
-                found.add(SensitiveMatch(block.line + (line or 0), block.place, kind))
+    with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
+        for block, end in zip(document.blocks, ends, strict=False):
+            source = [_plain(each) for each in document.lines[block.line - 1 : max(end - 1, block.line)]]
+            for kind, value in _sensitive_texts(collapsed(_plain(block.text))):
+                line = next((number for number, each in enumerate(source) if value in each), None)
+                if not any(ALLOWED in each for each in (source if line is None else [source[line]])):
+                    found.add(SensitiveMatch(block.line + (line or 0), block.place, kind))
     return sorted(found, key=lambda each: (each.line, each.place, each.kind))
+
+
+def _plain(text: str) -> str:
+    """Return a text without characters that nobody sees, such as soft hyphens, and with plain digits, blanks, and hyphens."""
+    return text if text.isascii() else _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).translate(_HYPHENS)
 
 
 def sensitive_problems(document: Document, refused: list[str]) -> Iterator[Problem]:
@@ -118,12 +131,10 @@ def _is_near(host: str) -> bool:
 
 def _secrets(text: str) -> Iterator[tuple[str, str]]:
     from detect_secrets.core.scan import scan_line
-    from detect_secrets.settings import transient_settings
 
-    with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
-        for start in range(0, max(len(text), 1), _PIECE - _OVERLAP):
-            for found in scan_line(text[start : start + _PIECE]):
-                yield f"a secret ({found.type})", found.secret_value or ""
+    for start in range(0, max(len(text), 1), _PIECE - _OVERLAP):
+        for found in scan_line(text[start : start + _PIECE]):
+            yield f"a secret ({found.type})", found.secret_value or ""
 
 
 def _begins_with_iban(words: str) -> bool:
@@ -143,7 +154,10 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ),
     (
         "an e-mail address",  # but neither the user in a URL nor git@host:path
-        re.compile(r"(?:(?<=mailto:)|(?<![\w.+:/-]))[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b(?!:\S)"),
+        re.compile(
+            r"(?:(?<=mailto:)|(?<=[Mm]ail:)|(?<=[^ -~]:)|(?<![\w.+:/-]))"
+            r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b(?!:\S)"
+        ),
         lambda address: not _EXAMPLES.search(address),
     ),
     (

@@ -110,7 +110,59 @@ def test_front_matter_is_left_out_and_said_and_lines_below_keep_their_numbers():
     assert list(reading.left_out) == [LeftOut("front matter", characters=29)]
 
 
-@pytest.mark.parametrize("text", ["---\n\nOne.\n\n---\n\nTwo.", "---\nOne: [\n---\nTwo.", "One.\n\n---\na: b\n---\n"])
+@pytest.mark.parametrize(
+    "front",
+    [
+        "---\ntitle: Guide: the gate\n---\n",
+        "---\n# set by hand\ntitle: {{ name }}\n\ntags:\n- a\n- b\n...\n",
+        '+++\ntitle = "Guide"\n[menu]\nweight = 1\n+++\n',
+        f"---\na: {'[' * 5000}\n---\n",
+    ],
+)
+def test_front_matter_need_not_be_valid_and_may_be_toml(front):
+    reading = read(f"{front}\n# Keys\n")
+    assert [block.text for block in reading.blocks] == ["Keys"]
+    assert [each.what for each in reading.left_out] == ["front matter"]
+
+
+def test_formulas_keep_their_signs_and_prices_are_none():
+    assert found("Sum $x*y*z$ and $\\{a\\}_{1}$ or $$a\\\\b$$, *not* $5 and **six** $6.\n\n$$\na*b*c\n$$\n") == [
+        ("text", 1, "Sum $x*y*z$ and $\\{a\\}_{1}$ or $$a\\\\b$$, not $5 and six $6."),
+        ("text", 3, "$$ a*b*c $$"),
+    ]
+
+
+def test_admonitions_are_their_title_and_their_blocks():
+    text = '!!! warning "Keep *out*"\n    Bea is **in**.\n\n    - one\n\n??? tip\n\n    Knock.\n\n!!! Never shout\nAfter.\n'
+    assert found(text) == [
+        ("text", 1, "warning: Keep out"),
+        ("text", 2, "Bea is in."),
+        ("item", 4, "- one"),
+        ("text", 6, "Tip"),
+        ("text", 8, "Knock."),
+        ("text", 10, "never: shout"),
+        ("text", 11, "After."),
+    ]
+
+
+def test_cells_beyond_the_columns_of_a_table_stay():
+    text = "> | A | B |\n> |---|---|\n> | 1 | 2 | 3 | 4 |\n\n| A |\n|---|\n| `x|y` |\n"
+    assert found(text) == [("row", 3, "A: 1; B: 2; 3; 4"), ("row", 7, "A: `x; y`")]
+
+
+@pytest.mark.parametrize("name", ["title", "style", "script", "textarea", "iframe", "svg", "select", "nav", "Video"])
+def test_a_tag_in_a_sentence_that_nothing_closes_hides_nothing(name):
+    assert found(f"Use <{name}> here.\n\nMore.\n") == [("text", 1, f"Use <{name}> here."), ("text", 3, "More.")]
+    assert found(f"A <{name}>b</{name}> c.\n")[0][2].startswith("A")
+
+
+def test_asides_headers_and_footers_in_markdown_are_content():
+    reading = read("<header>Top</header>\n\n<aside>\nKnock *twice*.\n</aside>\n\nText.\n\n<footer>End</footer>\n")
+    assert [block.text for block in reading.blocks] == ["Top", "Knock *twice*.", "Text.", "End"]
+    assert not reading.left_out
+
+
+@pytest.mark.parametrize("text", ["---\n\nOne.\n\n---\n\nTwo.", "---\nOne [\n---\nTwo.", "One.\n\n---\na: b\n---\n"])
 def test_what_is_no_front_matter_stays(text):
     assert re.findall(r"One|Two", " ".join(block.text for block in read(text).blocks)) == re.findall(r"One|Two", text)
     assert not read(text).left_out

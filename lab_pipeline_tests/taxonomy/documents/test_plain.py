@@ -29,10 +29,43 @@ def test_nothing_is_markup():
 def test_lines_that_were_wrapped_by_width_are_joined_and_others_stay():
     wrapped = "The harbour opens at six in the\nmorning, and Ilse keeps three\nkeys of it."
     assert texts(wrapped) == [(1, "The harbour opens at six in the morning, and Ilse keeps three keys of it.")]
-    assert texts("Ilse Brun\nHarbour 3\nThalveren") == [(1, "Ilse Brun Harbour 3 Thalveren")]
+    assert texts("Ilse Brun\nHarbour 3\nThalveren") == [(1, "Ilse Brun\nHarbour 3\nThalveren")]
     assert texts("Bring to the harbour office:\n- three keys\n- a lamp") == [
         (1, "Bring to the harbour office:\n- three keys\n- a lamp")
     ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Harbour            Keeper             Keys and the number of boats", "North              Ilse               3"],
+        ["Harbour\tKeeper", "North\tIlse"],
+        ["name,keeper,keys,number of boats in it,number of berths at all", "North,Ilse,3,4,5"],
+        ["Name: North", "Keeper: Ilse"],
+        ["The sea is wide,", "The sea is deep,", "  And all the harbour", "Sounds asleep."],
+        ["Ilse Brun, master of the harbour", "Harbour street 3", "4711 Thalveren"],
+    ],
+)
+def test_lines_of_tables_addresses_and_poems_stay_lines(lines):
+    assert texts("\n".join(lines)) == [(1, "\n".join(" ".join(line.split()) for line in lines))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "   The harbour opens at six in the morning on all days of\n   the year, and closes at nine.",
+        "   The harbour opens at six in the morning on all days of\nthe year, and closes at nine.",
+        "1. The harbour opens at six in the morning on all days of\n   the year, and closes at nine.",
+        "- The harbour opens at six in the morning on all days of\nThalveren's year, and closes at nine.",
+    ],
+)
+def test_wrapped_lines_are_joined_whatever_their_indentation(text):
+    assert texts(text) == [(1, " ".join(text.split()))]
+
+
+def test_chinese_is_joined_without_a_blank():
+    line = "港口每天早上六点开放而伊尔莎保管着北门和南门的三把钥匙直到晚上"
+    assert texts(f"{line}\n{line}") == [(1, line * 2)]
 
 
 def test_utf_16_and_a_byte_order_mark_are_read():

@@ -80,6 +80,25 @@ MARKED_UP = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Card 4111 1111\u200b 1111 1111.", "a payment card's number"),
+        ("Card 4111\u00ad1111\u00ad1111\u00ad1111.", "a payment card's number"),
+        ("Card 4111\u20111111\u20111111\u20111111.", "a payment card's number"),
+        ("Card ４１１１ １１１１ １１１１ １１１１.", "a payment card's number"),
+        ("Number 536‑22‑1234.", "a social security number (US)"),
+        ("Write to anna@thal\u200bveren.org.", "an e-mail address"),
+        ("E-Mail:anna@thalveren.org", "an e-mail address"),
+        ("邮箱：anna@thalveren.org", "an e-mail address"),
+        ("The key is AKIA\u2060QWERTYUIOPASDFGH.", "a secret (AWS Access Key)"),
+    ],
+)
+def test_characters_that_nobody_sees_and_their_lookalikes_hide_nothing(text, kind):
+    assert found_in(f"One.\n\n{text}\nTwo.") == [(3, kind)]
+    assert found_in(f"| A |\n|---|\n| {text} |", "notes.md") == [(3, kind)]
+
+
 @pytest.mark.parametrize(("text", "found"), MARKED_UP)
 def test_what_is_found_is_what_the_teacher_would_be_sent_not_how_the_source_writes_it(text, found):
     assert found_in(text, "notes.md") == [found]
