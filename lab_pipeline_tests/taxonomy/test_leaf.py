@@ -250,6 +250,15 @@ def test_every_problem_of_the_schema_is_told_in_the_order_of_lines(tmp_path):
     assert told[2] == "seed_examples.1.question: expected a text, found 7; put it in quotes"
 
 
+def test_a_mistyped_key_and_a_missing_version_are_said_with_how_to_mend_them(tmp_path):
+    reading = edited(
+        tmp_path, SKILL, lambda value: value["seed_examples"][0].update(anwser=value["seed_examples"][0].pop("answer"))
+    )
+    assert [each for each in reading.problems if "the key 'answer' is missing; rename 'anwser'" in each.message]
+    reading = edited(tmp_path, KNOWLEDGE, lambda value: value.pop("version"))
+    assert reading.problems[0].message.startswith("the key 'version' is missing; add 'version: 3'")
+
+
 def test_a_long_message_is_cut(tmp_path):
     reading = edited(tmp_path, SKILL, lambda value: value.update(created_by=["x" * 5000]))
     assert len(reading.problems[0].message) < 400

@@ -13,7 +13,7 @@ from lab_pipeline.text.words import SPACELESS
 
 _HEADING_SHARE = 0.25
 """A heading with more than this share of the budget is no heading: it stands in a passage of its own, like a paragraph."""
-_LONG = 50_000
+_LONG = 10_000
 """A longer text is not split into sentences at once, which can take quadratic time, but first near its middle."""
 _DENSE = 100
 """No token has more characters than this; so a much longer text is over its budget without being counted."""

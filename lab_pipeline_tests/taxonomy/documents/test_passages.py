@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -101,6 +102,14 @@ def test_no_passage_is_over_the_budget_in_any_script(text, name):
     found = passages(document, Budget(100))
     assert max(estimated_tokens(each["text"]) for each in found) <= 100
     assert "".join("".join(each["text"].split()) for each in found) == visible(document.blocks)
+
+
+@pytest.mark.parametrize("unit", ["(!", "![a](", "word", "Open at six. ", "港"])
+def test_a_very_long_text_is_cut_in_time_by_its_length(unit):
+    started = time.process_time()
+    found = cut(unit * (400_000 // len(unit)), name="guide.txt")
+    assert time.process_time() - started < 10
+    assert max(estimated_tokens(each["text"]) for each in found) <= 180
 
 
 def test_chinese_is_cut_between_sentences():
