@@ -9,7 +9,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import Flow, load_flow
 from lab_pipeline.models.base_model import model_identity, tokenizer_folder
-from lab_pipeline.taxonomy.documents.passages import Budget, Budgets, estimated_tokens
+from lab_pipeline.taxonomy.documents.passages import PassageBudget, PassageBudgets, estimated_tokens
 from lab_pipeline.taxonomy.leaf import Kind
 
 
@@ -55,7 +55,7 @@ def token_counter(home: Home, settings: Settings) -> Callable[[str], int]:
     return lambda text: len(tokenizer().encode(text, add_special_tokens=False))
 
 
-def passage_budgets(home: Home, settings: Settings) -> Budgets:
+def passage_budgets(home: Home, settings: Settings) -> PassageBudgets:
     """Return how long the passages of each knowledge leaf may be: the `passage_tokens` of its flow, by `token_counter`.
 
     Raises:
@@ -66,7 +66,7 @@ def passage_budgets(home: Home, settings: Settings) -> Budgets:
     flows = {name: load_flow(name) for name in {default_flow(settings, "knowledge"), *settings.flows.leaves.values()}}
     count = token_counter(home, settings)
 
-    def budget(leaf: str) -> Budget:
-        return Budget(flows_of_leaves(settings, {leaf: "knowledge"})[leaf].file.start.passage_tokens, count, counter)
+    def budget(leaf: str) -> PassageBudget:
+        return PassageBudget(flows_of_leaves(settings, {leaf: "knowledge"})[leaf].file.start.passage_tokens, count)
 
-    return Budgets(budget, digest([counter, {name: flow.file.start.passage_tokens for name, flow in flows.items()}]))
+    return PassageBudgets(budget, digest([counter, {name: flow.file.start.passage_tokens for name, flow in flows.items()}]))

@@ -19,7 +19,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import SNAPSHOT_SCHEMA, FrozenLeaf, SnapshotRow
 from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.taxonomy.documents.blocks import DocumentError
-from lab_pipeline.taxonomy.documents.passages import Budgets, passages
+from lab_pipeline.taxonomy.documents.passages import PassageBudgets, passages
 from lab_pipeline.taxonomy.documents.reading import Document, left_out_problems, read_document
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_files, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
@@ -34,7 +34,7 @@ READING_VERSION = 1
 """Raise this whenever leaves or documents are read in another way, so that leaves that did not change are read again too.
 `lab_pipeline_tests/taxonomy/test_reading_version.py` fails if you forget."""
 
-_ESTIMATED = Budgets()
+_ESTIMATED = PassageBudgets()
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def take_snapshot(
     home: Home,
     settings: Settings,
     on_progress: Callable[[int, int, str], None] = lambda done, total, leaf: None,
-    budgets: Budgets = _ESTIMATED,
+    budgets: PassageBudgets = _ESTIMATED,
 ) -> Snapshot:
     """Read the whole taxonomy, store rows, facts and frozen leaves in `home`, and make the result the current snapshot.
 
@@ -222,7 +222,7 @@ def _row(
     reading: LeafReading,
     ledger: Ledger,
     scans: dict[str, str],
-    budgets: Budgets,
+    budgets: PassageBudgets,
 ) -> SnapshotRow:
     """Return a leaf's snapshot row. If the leaf is usable, also record its seeds' roles and store its `FrozenLeaf` in the home.
 
@@ -334,7 +334,7 @@ def _split_warning(used: list[Seed], held_out: list[Seed]) -> str | None:
     return None
 
 
-def _frozen(leaf: Leaf, used: list[Seed], documents: list[Document], budgets: Budgets) -> FrozenLeaf:
+def _frozen(leaf: Leaf, used: list[Seed], documents: list[Document], budgets: PassageBudgets) -> FrozenLeaf:
     return {
         "leaf": leaf.key,
         "kind": leaf.kind,

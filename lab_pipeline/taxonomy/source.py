@@ -63,7 +63,7 @@ def taxonomy_state(home: Home, settings: Settings, budgets: str = "") -> str:
     """Return a hash of all that a snapshot would depend on; while it stays the same, so does the snapshot.
 
     It covers the commit of the ref or, for a folder, the `scan` of its files; the `scan` of each document folder outside the
-    taxonomy that the current snapshot names; the `refused_hosts`; and the id of the `Budgets` of passages. It is
+    taxonomy that the current snapshot names; the `refused_hosts`; and the id of the `PassageBudgets` of passages. It is
     cheap, because no file is read or fetched.
 
     Raises:
@@ -76,7 +76,7 @@ def taxonomy_state(home: Home, settings: Settings, budgets: str = "") -> str:
 
 def whole_state(taxonomy: str, document_folders: dict[str, str], refused: list[str], budgets: str) -> str:
     """Return the `taxonomy_state` made of `Taxonomy.state`, the `scan` of each document folder by path, `refused_hosts` and the
-    id of the `Budgets`."""
+    id of the `PassageBudgets`."""
     return digest([taxonomy, document_folders, *([refused] if refused else []), *([budgets] if budgets else [])])
 
 

@@ -9,7 +9,7 @@ import pytest
 import lab_pipeline.taxonomy.snapshot as module
 from lab_pipeline.config.settings import DocumentSettings
 from lab_pipeline.core.home import Home
-from lab_pipeline.taxonomy.documents.passages import Budget, Budgets
+from lab_pipeline.taxonomy.documents.passages import PassageBudget, PassageBudgets
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, settings_for, write_taxonomy
 from lab_pipeline_tests.repositories import commit_files
@@ -34,9 +34,9 @@ def read(tmp_path, monkeypatch) -> list[str]:
     return keys
 
 
-def take(root: Path, budgets: Budgets | None = None, **sections) -> Snapshot:
+def take(root: Path, budgets: PassageBudgets | None = None, **sections) -> Snapshot:
     home, settings = Home.open(root / "home"), settings_for(root / "taxonomy", **sections)
-    return take_snapshot(home, settings, budgets=budgets or Budgets())
+    return take_snapshot(home, settings, budgets=budgets or PassageBudgets())
 
 
 def qna(root: Path, key: str) -> Path:
@@ -79,7 +79,7 @@ def test_documents_in_a_plain_folder_are_read_each_time(tmp_path, read):
     [
         {"seed": 5},
         {"documents": DocumentSettings(max_megabytes=3)},
-        {"budgets": Budgets(lambda leaf: Budget(50), "shorter")},
+        {"budgets": PassageBudgets(lambda leaf: PassageBudget(50), "shorter")},
     ],
 )
 def test_settings_that_rows_depend_on_are_a_change_of_all(tmp_path, read, change):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, Passage
+from lab_pipeline.taxonomy.documents.blocks import Kind
 from lab_pipeline.taxonomy.documents.reading import Document
 from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import SPACELESS
@@ -33,19 +34,18 @@ def estimated_tokens(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long a passage may be: `tokens`, as counted by `count`; `counter` names what counts, for fingerprints."""
+class PassageBudget:
+    """How long a passage may be: `tokens`, as counted by `count`."""
 
     tokens: int = 180
     count: Callable[[str], int] = estimated_tokens
-    counter: str = "estimated"
 
 
 @dataclass(frozen=True)
-class Budgets:
+class PassageBudgets:
     """The budget of each knowledge leaf, which its flow and the teacher's tokenizer give."""
 
-    of: Callable[[str], Budget] = lambda leaf: Budget()
+    of: Callable[[str], PassageBudget] = lambda leaf: PassageBudget()
     """Returns the budget of a leaf, given by its key."""
     id: str = ""
     """Hash of all that the budgets depend on, by which a sensor sees that they changed."""
@@ -67,7 +67,7 @@ def passage_sentences(passage: Passage, language: str | None) -> list[str]:
     return [each for line in passage["text"].split("\n") for each in sentences(_MARK.sub("", line), language)]
 
 
-def passages(document: Document, budget: Budget) -> list[Passage]:
+def passages(document: Document, budget: PassageBudget) -> list[Passage]:
     """Split a document into passages in its order; each is a stretch of the normalised text, and none is over the budget.
 
     Whole blocks go into a passage while they fit and no heading comes between. A block that alone is over the budget is cut
@@ -107,7 +107,7 @@ def passages(document: Document, budget: Budget) -> list[Passage]:
                 flush()
             headings[block.level] = block.text
             continue
-        for piece in _pieces(block.text, start, budget):
+        for piece in _pieces(block.text, start, budget, block.kind):
             piece = _Piece(piece.start, piece.end, piece.tokens, document.place(block))
             if pending and not _fits(document.text, [*pending, piece], budget):
                 flush()
@@ -132,20 +132,21 @@ class _Piece:
     place: str = ""
 
 
-def _fits(text: str, pieces: list[_Piece], budget: Budget) -> bool:
+def _fits(text: str, pieces: list[_Piece], budget: PassageBudget) -> bool:
     """Tell whether pieces fit into a passage together. The sum of their tokens mostly shows it without counting them again."""
     if sum(piece.tokens + _JOINT for piece in pieces) <= budget.tokens:
         return True
     return budget.count(text[pieces[0].start : pieces[-1].end]) <= budget.tokens
 
 
-def _pieces(text: str, start: int, budget: Budget) -> Iterator[_Piece]:
-    """Cut a text that begins at `start` into pieces that are within the budget each, at the coarsest borders that do."""
+def _pieces(text: str, start: int, budget: PassageBudget, kind: Kind) -> Iterator[_Piece]:
+    """Cut a block that begins at `start` into pieces that are within the budget each, at the coarsest borders that do. A row of
+    a table is cut between cells, so that each keeps its header."""
     size = budget.count(text) if len(text) <= budget.tokens * _DENSE else budget.tokens + 1
     if size <= budget.tokens or len(text) == 1:
         yield _Piece(start, start + len(text), size)
         return
-    parts = text.splitlines()
+    parts = text.split("; ") if kind == "row" else text.splitlines()
     if len(parts) < 2 and len(text) <= _LONG:
         parts = sentences(text)
     if len(parts) < 2:
@@ -157,5 +158,5 @@ def _pieces(text: str, start: int, budget: Budget) -> Iterator[_Piece]:
     at = 0
     for part in filter(None, map(str.strip, parts)):
         at = text.index(part, at)
-        yield from _pieces(part, start + at, budget)
+        yield from _pieces(part, start + at, budget, kind)
         at += len(part)

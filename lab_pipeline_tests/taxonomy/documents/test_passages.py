@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lab_pipeline.core.rows import Passage
 from lab_pipeline.taxonomy.documents.blocks import visible
-from lab_pipeline.taxonomy.documents.passages import Budget, estimated_tokens, passage_sentences, passages
+from lab_pipeline.taxonomy.documents.passages import PassageBudget, estimated_tokens, passage_sentences, passages
 from lab_pipeline.taxonomy.documents.reading import Document, read_document
 
 
@@ -18,7 +18,7 @@ def read(text: str, name: str = "guide.md") -> Document:
 
 
 def cut(text: str, tokens: int = 180, name: str = "guide.md") -> list[Passage]:
-    return passages(read(text, name), Budget(tokens))
+    return passages(read(text, name), PassageBudget(tokens))
 
 
 def words(count: int, name: str = "word") -> str:
@@ -73,6 +73,14 @@ def test_every_part_of_a_long_table_has_whole_rows_each_with_its_headers():
     assert lines == [f"Harbour: H{number}; Keeper: K{number}" for number in range(100)]
 
 
+def test_a_row_over_the_budget_is_cut_between_cells_so_that_each_keeps_its_header():
+    cells = [words(8, name) for name in "abcd"]
+    found = cut("| One | Two | Three | Four |\n|---|---|---|---|\n| " + " | ".join(cells) + " |\n", tokens=15)
+    assert [each["text"] for each in found] == [
+        f"{header}: {cell}" for header, cell in zip(["One", "Two", "Three", "Four"], cells, strict=True)
+    ]
+
+
 def test_code_stays_whole_where_it_fits():
     code = "\n".join(f"  step({number})" for number in range(20))
     assert code in [passage["text"] for passage in cut(f"{words(100)}\n\n```\n{code}\n```\n", tokens=180)]
@@ -99,7 +107,7 @@ def test_a_long_paragraph_is_cut_between_sentences():
 @pytest.mark.parametrize("name", ["guide.md", "guide.txt"])
 def test_no_passage_is_over_the_budget_in_any_script(text, name):
     document = read(text, name)
-    found = passages(document, Budget(100))
+    found = passages(document, PassageBudget(100))
     assert max(estimated_tokens(each["text"]) for each in found) <= 100
     assert "".join("".join(each["text"].split()) for each in found) == visible(document.blocks)
 
@@ -164,7 +172,7 @@ BLOCKS = st.one_of(
 @given(st.lists(BLOCKS, max_size=8), st.integers(30, 200), st.sampled_from(["guide.md", "guide.txt"]))
 def test_passages_hold_all_text_within_the_budget_and_their_spans_point_back(parts, tokens, name):
     document = read("\n\n".join(parts), name)
-    found = passages(document, Budget(tokens))
+    found = passages(document, PassageBudget(tokens))
     assert all(estimated_tokens(passage["text"]) <= tokens for passage in found)
     assert all(passage["text"] == document.text[passage["start"] : passage["end"]] for passage in found)
     assert all(one["end"] <= other["start"] for one, other in pairwise(found))

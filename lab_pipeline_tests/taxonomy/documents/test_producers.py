@@ -16,7 +16,7 @@ from docx import Document as new_docx
 from pptx import Presentation as new_pptx
 from pptx.util import Inches
 
-from lab_pipeline.taxonomy.documents.passages import Budget, passages
+from lab_pipeline.taxonomy.documents.passages import PassageBudget, passages
 from lab_pipeline.taxonomy.documents.reading import Document, read_document
 
 pytestmark = pytest.mark.long
@@ -226,7 +226,7 @@ def items(document: Document) -> list[tuple[int, str]]:
 
 def heading_of(document: Document, sentence: str) -> str:
     """Return the headings above the one passage that holds a sentence."""
-    return "".join(each["heading"] for each in passages(document, Budget(60)) if sentence in each["text"])
+    return "".join(each["heading"] for each in passages(document, PassageBudget(60)) if sentence in each["text"])
 
 
 def missing(document: Document, source: str) -> set[str]:
