@@ -45,7 +45,7 @@ def problems_by_severity(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def read_documents(home: Home, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-    """Yield path, reader, passages, words and commit of each document of the usable leaves, by leaf."""
+    """Yield path, reader, passages and words of each document of the usable leaves, by leaf."""
     for row in snapshot.rows:
         if not row["documents"] or not row["fingerprint"]:
             continue
@@ -58,5 +58,4 @@ def read_documents(home: Home, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
                 "reader": document["reader"],
                 "passages": passages[document["path"]],
                 "words": len(document["text"].split()),
-                "commit": document["commit"][:12],
             }

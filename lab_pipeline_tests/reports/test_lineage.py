@@ -81,6 +81,7 @@ def test_every_row_is_traced_to_its_leaf_and_the_very_span_of_its_document(lab, 
             ).text
             assert normalised[start:end] == found["text"]
             assert found["place"].startswith("line ")
+            assert f"{found['document']}, {found['place']}, commit" in as_text("row", found)
             assert found["document_commit"].startswith("worktree:")
             assert ("replays" in found, "asks_again" in found) == (row["source"] == "replay", row["source"] == "raft")
         if row["source"] == "curated":

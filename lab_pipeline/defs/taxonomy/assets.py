@@ -52,8 +52,7 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             "usable_leaves": len(snapshot.usable),
             "quarantined_leaves": len(snapshot.rows) - len(snapshot.usable),
             "problems": len(problems),
-            "problems_table": texts(problems[:_MOST_SHOWN], ["severity", "leaf", "file", "line", "problem"]),
-            "all_problems": dg.MetadataValue.json(snapshot.problems),
+            "problems_table": texts(problems[:_MOST_SHOWN], ["severity", "problem", "file", "line", "leaf"]),
             "snapshot": snapshot.id,
             "taxonomy_commit": snapshot.taxonomy_commit or "not under version control",
             "branch": snapshot.branch or "none",
@@ -63,8 +62,9 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             ),
             "documents_table": texts(
                 islice(read_documents(home, snapshot), _MOST_SHOWN),
-                ["leaf", "document", "reader", "passages", "words", "commit"],
+                ["document", "reader", "passages", "words", "leaf"],
             ),
+            "all_problems": dg.MetadataValue.json(snapshot.problems),
             "path": dg.MetadataValue.path(home.snapshot(snapshot.id)),
         },
     )
