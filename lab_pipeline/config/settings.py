@@ -151,6 +151,8 @@ class BudgetSettings(Section):
         description="Maximum calls to teacher and judge in one run of refresh_leaves, and to the judge in one evaluation. "
         "none = unlimited",
     )
+    teacher_tokens: int | None = Field(None, ge=1, description="Likewise, maximum tokens of prompts and replies together")
+    teacher_money: float | None = Field(None, gt=0, description="Likewise, maximum money by the prices of teacher and judge")
 
 
 _NOT_TO_DAGSTER = re.compile(r"\b\d*L|#|\b0*(\w+)-0*\1\b|\d-[A-Z]|[A-Z]-\d|(?<![\w-])\w+/", re.IGNORECASE)

@@ -69,7 +69,7 @@ _RUNS_PER_TICK = 25
 def unlimited_costs(settings: Settings) -> bool:
     """Tell whether refreshing leaves may cost money without a limit: teacher or judge needs a key, and no budget is set."""
     keys = [model.api_key_env for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
-    return any(keys) and settings.budgets.teacher_calls is None
+    return any(keys) and not any(limit is not None for _, limit in settings.budgets)
 
 
 try:

@@ -36,6 +36,8 @@ class ThisRun(dg.Config):
     )
     seed: int | None = _as_setting(Settings, "seed")
     teacher_calls: int | None = _as_setting(BudgetSettings, "teacher_calls")
+    teacher_tokens: int | None = _as_setting(BudgetSettings, "teacher_tokens")
+    teacher_money: float | None = _as_setting(BudgetSettings, "teacher_money")
     minimum_gain: float | None = _as_setting(GateSettings, "minimum_gain")
     unchanged_tolerance: float | None = _as_setting(GateSettings, "unchanged_tolerance")
     general_tolerance: float | None = _as_setting(GateSettings, "general_tolerance")

@@ -201,7 +201,7 @@ async def _ask(
 ) -> tuple[KnownSeparation, list[Grade]]:
     from lab_pipeline.teacher.endpoint import EndpointTeacher
 
-    budget = Budget(settings.budgets.teacher_calls)
+    budget = Budget.of(settings.budgets)
     judge = JournaledTeacher(EndpointTeacher(endpoint), home.evaluations / "judge" / "journal", budget)
     known = await judge_known_rows(home, judge, endpoint.concurrency, say)
     counted = Counted(judge, Progress("calls about answers", len(rows) * CALLS, say))

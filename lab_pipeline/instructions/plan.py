@@ -68,6 +68,10 @@ class LeafState:
     refreshed_at: str
     rules_off: dict[str, str] = field(default_factory=dict)
     """The rules of the flow that are off for the leaf, each with the reason."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    money: float = 0.0
+    """What these calls took; 0 in homes of releases that did not count it."""
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:

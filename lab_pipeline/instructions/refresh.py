@@ -65,7 +65,7 @@ def refresh_leaves(
     Raises:
         OSError: the machine refuses to write, as on a full disk. This ends the refresh, and counts as no leaf's failure.
     """
-    budget = Budget(settings.budgets.teacher_calls)
+    budget = Budget.of(settings.budgets)
     leaves = [
         _LeafRefresh(home, plan, read_json(home.leaf_source(plan.source)), settings.seed, taxonomy_commit) for plan in plans
     ]
@@ -178,6 +178,9 @@ class _LeafRefresh:
             teacher_calls=teacher.calls + judge_model.calls,
             refreshed_at=_now(),
             rules_off=off,
+            prompt_tokens=teacher.prompt_tokens + judge_model.prompt_tokens,
+            completion_tokens=teacher.completion_tokens + judge_model.completion_tokens,
+            money=teacher.money + judge_model.money,
         )
         write_json(self.folder / "state.json", asdict(state))
         if unanswered := counts.get(no_reply.__name__, 0):  # the other rows are in use nevertheless

@@ -157,12 +157,14 @@ class EndpointTeacher:
         message, finish = choice["message"], choice.get("finish_reason")
         finish = finish.casefold() if isinstance(finish, str) else finish
         cut_off = finish in _CUT_OFF and not request.choices
+        prompt, completion = (token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
         reply = Reply(
             text=_text(message.get("content")),
             finish="length" if cut_off else "stop",
-            prompt_tokens=token_count(usage.get("prompt_tokens")),
-            completion_tokens=token_count(usage.get("completion_tokens")),
+            prompt_tokens=prompt,
+            completion_tokens=completion,
             probabilities=_probabilities(request.choices, choice.get("logprobs")),
+            money=(prompt * self.settings.prompt_price + completion * self.settings.completion_price) / 1_000_000,
         )
         if reply.says_something and finish in _WHOLE | _CUT_OFF:
             return reply

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lab_pipeline.config.settings import BudgetSettings
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.storage import add_line, digest, flush, read_lines
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
@@ -21,22 +22,50 @@ class BudgetSpent(TeacherError):
 
 @dataclass
 class Budget:
-    """Counts down the calls that may still be made; None means no limit. A refresh of leaves has one budget for teacher and
-    judge together over all leaves, and an evaluation has one for the judge."""
+    """Limits what may still be spent; None means no limit. A refresh of leaves has one budget for teacher and judge together
+    over all leaves, and an evaluation has one for the judge.
+
+    What a call costs is known only when its reply is there. So each call in flight is taken to cost as much as the calls before
+    did on average; what is spent beyond a limit is at most what the last calls differ from that.
+    """
 
     calls: int | None = None
+    tokens: int | None = None
+    money: float | None = None
+    _calls: int = 0
+    _tokens: int = 0
+    _money: float = 0.0
+    _in_flight: int = 0
+
+    @classmethod
+    def of(cls, settings: BudgetSettings) -> Budget:
+        return cls(settings.teacher_calls, settings.teacher_tokens, settings.teacher_money)
 
     def spend(self) -> None:
-        """Take one call from the budget.
+        """Take one call from the budget; `pay` follows when it is over.
 
         Raises:
             BudgetSpent: none is left.
         """
-        if self.calls is None:
-            return
-        if self.calls == 0:
-            raise BudgetSpent("the budget budgets.teacher_calls is spent; the next run goes on from here")
-        self.calls -= 1
+        started = self._calls + self._in_flight
+        mean_tokens, mean_money = (self._tokens / self._calls, self._money / self._calls) if self._calls else (0, 0)
+        expected = 1 + self._in_flight
+        for name, limit, spent in (
+            ("teacher_calls", self.calls, started + 1),
+            ("teacher_tokens", self.tokens, self._tokens + expected * mean_tokens),
+            ("teacher_money", self.money, self._money + expected * mean_money),
+        ):
+            if limit is not None and spent > limit:
+                raise BudgetSpent(f"the budget budgets.{name} is spent; the next run goes on from here")
+        self._in_flight += 1
+
+    def pay(self, reply: Reply | None) -> None:
+        """Note that a call is over, and what it cost; None if it failed."""
+        self._in_flight -= 1
+        self._calls += 1
+        if reply:
+            self._tokens += reply.prompt_tokens + reply.completion_tokens
+            self._money += reply.money
 
 
 def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
@@ -68,6 +97,8 @@ class JournaledTeacher:
         self.budget = budget or Budget()
         self.calls = 0
         """Number of calls to which `teacher` replied."""
+        self.prompt_tokens = self.completion_tokens = 0
+        self.money = 0.0
         self.recalled = 0
         """Number of requests that the journal answered."""
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
@@ -94,9 +125,13 @@ class JournaledTeacher:
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
 
     async def _ask(self, key: str, request: Request) -> Reply:
+        reply = None
         try:
             reply = await self.teacher.reply(request)
             self.calls += 1
+            self.prompt_tokens += reply.prompt_tokens
+            self.completion_tokens += reply.completion_tokens
+            self.money += reply.money
             if reply.no_answer:
                 return reply
             stored = {name: value for name, value in asdict(reply).items() if name != "no_answer"}
@@ -105,6 +140,7 @@ class JournaledTeacher:
             await asyncio.to_thread(flush, self._segment)  # in a thread: other requests go on meanwhile
             return reply
         finally:
+            self.budget.pay(reply)
             del self._pending[key]
 
 

@@ -53,6 +53,8 @@ class Reply:
     completion_tokens: int
     probabilities: dict[str, float] = field(default_factory=dict)
     """Probability of each of the request's `choices`, normalised over the choices; empty without choices or if unknown."""
+    money: float = 0.0
+    """What the call cost, by the prices that the settings stated when it was made."""
     no_answer: str | None = None
     """If the request succeeded but the model gave no answer: `NO_ANSWER` and the reason. Such a reply is not journaled, so that
     the next run asks again. The row that needs it takes this text as its fault, and the rule `no_reply` rejects the row."""

@@ -449,6 +449,7 @@ def test_what_may_cost_money_without_a_limit_is_off_until_a_person_turns_it_on(f
         ({"judge": {**ENDPOINT, "api_key_env": "KEY"}}, True),
         ({"teacher": {**ENDPOINT, "api_key_env": "KEY"}, "judge": ENDPOINT}, True),
         ({"teacher": {**ENDPOINT, "api_key_env": "KEY"}, "budgets": {"teacher_calls": 9}}, False),
+        ({"teacher": {**ENDPOINT, "api_key_env": "KEY"}, "budgets": {"teacher_money": 9.5}}, False),
     ],
 )
 def test_costs_are_unlimited_if_a_model_wants_a_key_and_no_budget_is_set(settings, expected):

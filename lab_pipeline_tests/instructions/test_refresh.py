@@ -14,6 +14,7 @@ from lab_pipeline.core.storage import read_json, read_rows, write_json
 from lab_pipeline.evaluation.details import _teacher_costs
 from lab_pipeline.instructions.plan import find_stale_leaves, leaf_failure, leaf_state
 from lab_pipeline.teacher.endpoint import EndpointTeacher
+from lab_pipeline.teacher.journal import read_journal
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
 from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, Outcome, failing_on
@@ -260,8 +261,10 @@ def serving(asked: Asked) -> Answer:
     return Answer(said, usage={"prompt_tokens": None, "completion_tokens": None})
 
 
-def refresh_from(lab: Lab, stub: StubEndpoint) -> Outcome:
-    lab.teacher = EndpointTeacher(EndpointTeacherSettings(kind="endpoint", url=stub.url, model="strong", concurrency=1))  # type: ignore[assignment]
+def refresh_from(lab: Lab, stub: StubEndpoint, **prices: float) -> Outcome:
+    """Refresh the knowledge leaf with the stub as the teacher; the judge is scripted, and free."""
+    endpoint = EndpointTeacherSettings(kind="endpoint", url=stub.url, model="strong", concurrency=1, **prices)
+    lab.teacher = EndpointTeacher(endpoint)  # type: ignore[assignment]
     return lab.refresh(KNOWLEDGE)
 
 
@@ -299,6 +302,15 @@ def test_a_leaf_that_the_teacher_answers_nothing_for_failed_and_is_asked_again(l
         assert re.search(r"no answer for (\d+) of \1 rows; most often: the teacher gave no answer: ", error)
         stub.reply = serving
         assert refresh_from(lab, stub).states[KNOWLEDGE].funnel["kept"] > 0
+
+
+def test_a_state_tells_the_tokens_and_the_money_of_its_calls(lab: Lab) -> None:
+    with StubEndpoint(lambda asked: serving(asked)) as stub:
+        state = refresh_from(lab, stub, prompt_price=2.0, completion_price=4.0).states[KNOWLEDGE]
+    assert state.prompt_tokens > state.teacher_calls and state.completion_tokens > 0
+    replies = [reply for _, reply in read_journal(lab.home.leaf(KNOWLEDGE) / "journal") if reply.money]
+    spent = sum(reply.prompt_tokens * 2 + reply.completion_tokens * 4 for reply in replies) / 1_000_000
+    assert state.money == pytest.approx(spent) and spent > 0
 
 
 def test_one_passage_that_the_server_refuses_costs_its_rows_alone(lab: Lab) -> None:

@@ -137,7 +137,30 @@ def test_a_spent_budget_stops_calls_but_not_recalls(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent, match=r"budgets\.teacher_calls is spent; the next run goes on"):
         ask(one, "b")
     ask(other, "a")
-    assert budget.calls == 0
+
+
+@pytest.mark.parametrize(("limit", "name"), [({"tokens": 100}, "teacher_tokens"), ({"money": 1.0}, "teacher_money")])
+def test_a_budget_of_tokens_or_money_stops_at_it_though_many_calls_are_in_flight(
+    tmp_path: Path, limit: dict[str, Any], name: str
+) -> None:
+    """Each reply costs 5 tokens and 0.05; the first calls start before any cost is known."""
+
+    async def all_at_once(teacher: JournaledTeacher, count: int) -> list[Any]:
+        first = [await teacher.reply(request("first"))]
+        others = (teacher.reply(request(str(number))) for number in range(count))
+        found = await asyncio.gather(*others, return_exceptions=True)
+        await teacher.settle()
+        return first + found
+
+    model = ScriptedTeacher(lambda asked: Reply(asked.messages[-1].content, "stop", 3, 2, money=0.05), pace=lambda number: 50)
+    found = asyncio.run(all_at_once(JournaledTeacher(model, tmp_path, Budget(**limit)), 60))
+    assert sum(isinstance(each, Reply) for each in found) == model.finished == 20
+    assert {str(each) for each in found if not isinstance(each, Reply)} == {
+        f"the budget budgets.{name} is spent; the next run goes on from here"
+    }
+    after = JournaledTeacher(model, tmp_path)
+    asyncio.run(all_at_once(after, 60))
+    assert (after.calls, after.recalled) == (41, 20), "the next run goes on"
 
 
 def test_without_a_budget_calls_are_free(tmp_path: Path) -> None:
