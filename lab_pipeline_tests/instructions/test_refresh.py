@@ -305,7 +305,7 @@ def test_a_leaf_that_the_teacher_answers_nothing_for_failed_and_is_asked_again(l
 
 
 def test_a_state_tells_the_tokens_and_the_money_of_its_calls(lab: Lab) -> None:
-    with StubEndpoint(lambda asked: serving(asked)) as stub:
+    with StubEndpoint(lambda asked: replace(serving(asked), usage={"prompt_tokens": 90, "completion_tokens": 7})) as stub:
         state = refresh_from(lab, stub, prompt_price=2.0, completion_price=4.0).states[KNOWLEDGE]
     assert state.prompt_tokens > state.teacher_calls and state.completion_tokens > 0
     replies = [reply for _, reply in read_journal(lab.home.leaf(KNOWLEDGE) / "journal") if reply.money]
