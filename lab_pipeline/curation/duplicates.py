@@ -62,7 +62,7 @@ def _keys(row: JudgedRow) -> tuple[Hashable, Hashable, _Question]:
 
 @lru_cache(8)
 def _keys_of(row_id: str, context: str, text: str, answer_text: str) -> tuple[Hashable, Hashable, _Question]:
-    """Return by which rows with the same words are found, by which those with the same answer, and the question."""
+    """Return the key that a row shares with rows of the same words, the key of the same answer, and the row's question."""
     specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text))
     same = context, frozenset(numbers(text)), negated(text), specific
     words = question_words(text)

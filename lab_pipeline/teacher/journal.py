@@ -22,11 +22,10 @@ class BudgetSpent(TeacherError):
 
 @dataclass
 class Budget:
-    """Limits what may still be spent; None means no limit. A refresh of leaves has one budget for teacher and judge together
-    over all leaves, and an evaluation has one for the judge.
+    """Limit the calls, tokens and money that one run may spend; None means no limit.
 
-    What a call costs is known only when its reply is there. So each call in flight is taken to cost as much as the calls before
-    did on average; what is spent beyond a limit is at most what the last calls differ from that.
+    A refresh of leaves has one budget for teacher and judge together over all leaves, and an evaluation has one for the judge.
+    The cost of a call is known only when its reply arrives. Until then, the call counts as the mean of the calls before.
     """
 
     calls: int | None = None

@@ -72,7 +72,7 @@ def collapsed(text: str) -> str:
 
 
 def raised(text: str) -> str:
-    """Write a whole number, which is raised in the source, with raised digits: plain ones would change the word before it."""
+    """Write a superscript number in superscript digits, as in 10⁶, since plain digits would join the word before: 106."""
     return text.translate(_RAISED) if re.fullmatch(r"\s*[-+−]?[0-9]+\s*", text) else text
 
 

@@ -43,7 +43,7 @@ class PassageBudget:
 
 @dataclass(frozen=True)
 class PassageBudgets:
-    """The budget of each knowledge leaf, which its flow and the teacher's tokenizer give."""
+    """Give each knowledge leaf the budget of its passages, by its flow and the teacher's tokenizer."""
 
     of: Callable[[str], PassageBudget] = lambda leaf: PassageBudget()
     """Returns the budget of a leaf, given by its key."""
