@@ -82,7 +82,7 @@ class Passage(TypedDict):
 
 
 class FrozenDocument(TypedDict):
-    """A document as its reader found it: `text` is the normalised text, in which spans of passages count."""
+    """A document as its reader found it. Spans of passages are character offsets in `text`, the normalised text."""
 
     path: str
     commit: str

@@ -14,7 +14,7 @@ from lab_pipeline.teacher.protocol import Teacher
 
 
 class Separation(TypedDict):
-    """How well a model, as one judge of a flow, separates this judge's known good and bad rows; stored in `Home.judges`."""
+    """How well a model separates the known good and bad rows of one of a flow's judges; stored in `Home.judges`."""
 
     flow: str
     judge: str

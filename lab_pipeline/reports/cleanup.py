@@ -50,7 +50,7 @@ def freed_bytes(folders: list[Path]) -> int:
 
 
 def clean_up(home: Home, keep: int | None = None) -> list[Path]:
-    """Remove the `dispensable` folders, with the record `candidate.json` of each removed candidate; return the folders.
+    """Remove the folders that `dispensable` lists, and of removed candidates also their `candidate.json`; return the folders.
 
     Raises:
         LabError: a run is working on the home's data sets or model. Then nothing is removed.

@@ -86,8 +86,8 @@ def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
 class JournaledTeacher:
     """A teacher or judge that answers requests from a journal, and asks `teacher` only what the journal does not answer.
 
-    Each call of `teacher` takes one from the budget, or `reply` raises `BudgetSpent`; equal requests at the same time share a
-    call. A reply that answers nothing is returned but not stored. The journal is a folder in which each writer has an
+    Each call of `teacher` counts against the budget; if that is spent, `reply` raises `BudgetSpent`. Equal requests at the same
+    time share a call. A reply with `no_answer` is returned but not stored. The journal is a folder in which each writer has an
     append-only file of its own; a line torn by a crash is ignored.
     """
 

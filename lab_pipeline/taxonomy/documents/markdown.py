@@ -181,9 +181,9 @@ def _inline(token: Token) -> str:
 
 
 def _html(source: str) -> str:
-    """Escape what looks like a tag but is none of HTML's, so that it stays as text; drawings have tags of their own.
+    """Escape what looks like a tag but is none of HTML's, so that it stays as text, except in drawings (SVG).
 
-    Asides, headers and footers are content here, as pages have them around the Markdown.
+    `<aside>`, `<header>` and `<footer>` are content here: in Markdown they are no furniture of a web page.
     """
     if "<svg" in source.lower():
         return source
