@@ -137,7 +137,7 @@ def _ranks(ids: list[str], seed: int) -> np.ndarray:
 
 
 def _shuffled(tables: list[pa.Table], ranks: list[np.ndarray]) -> Iterator[pa.Table]:
-    """Yield the rows of all tables in the order of their ranks (one array for each table), about `_BATCH_ROWS` rows at a time."""
+    """Yield the rows of all tables in the order of their ranks (one array for each table), about `_BATCH_ROWS` at a time."""
     batches = np.uint64(sum(map(len, tables)) // _BATCH_ROWS + 1)
     batch_of = [(rank >> np.uint64(32)) * batches >> np.uint64(32) for rank in ranks]
     for batch in range(int(batches)):

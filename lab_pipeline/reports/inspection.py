@@ -83,7 +83,7 @@ def described_rejects(rows: LeafRows) -> dict[str, Any]:
 
 
 def sampled_rows(rows: LeafRows, size: int, seed: int) -> dict[str, Any]:
-    """Draw at most `size` of the kept rows at random by `seed`; describe them in the leaf's order, with the number of kept rows."""
+    """Draw at most `size` of the kept rows at random by `seed`; describe them in the leaf's order, with the number kept."""
     chosen = sorted(random.Random(seed).sample(range(len(rows.kept)), min(size, len(rows.kept))))
     return {"leaf": rows.leaf, "kept": len(rows.kept), "rows": [_described(rows, rows.kept[index]) for index in chosen]}
 
