@@ -18,7 +18,7 @@ from lab_pipeline.core.processes import die_with_parent, python_module
 from lab_pipeline.taxonomy.documents.blocks import Block, DocumentError, LeftOut, Reading
 
 
-def read_apart(reader: str, raw: bytes, megabytes: int = 1500, seconds: int = 300) -> Reading:
+def read_apart(reader: str, raw: bytes, megabytes: int = 500, seconds: int = 600) -> Reading:
     """Read a file with a module of this package, such as 'pdf', in a process that may use so much memory and processor time.
 
     Raises:
