@@ -146,7 +146,7 @@ def _pieces(text: str, start: int, budget: PassageBudget, kind: Kind) -> Iterato
     if size <= budget.tokens or len(text) == 1:
         yield _Piece(start, start + len(text), size)
         return
-    parts = text.split("; ") if kind == "row" else text.splitlines()
+    parts = re.split(r"(?<=;) ", text) if kind == "row" else text.splitlines()
     if len(parts) < 2 and len(text) <= _LONG:
         parts = sentences(text)
     if len(parts) < 2:
