@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import add_line, digest, flush, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
-from lab_pipeline.text.leaks import LeakDetector
+from lab_pipeline.text.leaks import LeakDetector, may_repeat
 
 Role = Literal["held_out", "used", "set_aside"]
 """What a seed question is for: *held_out* to test models, *used* to generate from, or *set_aside*, which is neither, because it
@@ -25,6 +25,8 @@ resembles both a used and a held-out question."""
 
 MINIMUM_SEEDS = 3
 """No seed is held out of a leaf with fewer seeds."""
+_FEW = 100
+"""Up to this number of new seeds, each is compared with the known questions without an index of them."""
 
 
 def taught_questions(home: Home) -> LeakDetector:
@@ -54,6 +56,7 @@ class Ledger:
         self._taught = functools.cache(taught)
         self.roles: dict[str, Role] = {}
         self._asked: dict[Role, list[str]] = defaultdict(list)
+        self._new = 0
         for entry in read_lines(path):
             if entry["question"] not in self.roles:
                 self.roles[entry["question"]] = entry["role"]
@@ -61,8 +64,13 @@ class Ledger:
 
     @functools.cached_property
     def _prompts(self) -> dict[Role, LeakDetector]:
-        """The prompts of each role; most snapshots have no new seed, and need none."""
+        """The prompts of each role, for more than `_FEW` new seeds; most snapshots have none, or those of a leaf or two."""
         return {role: LeakDetector(self._asked[role]) for role in get_args(Role)}
+
+    def _repeats(self, role: Role, asked: str) -> bool:
+        if self._new > _FEW:
+            return self._prompts[role].leak(asked) is not None
+        return LeakDetector(may_repeat(asked, self._asked[role])).leak(asked) is not None
 
     def assign(self, seed: Seed, leaf: str, hold_out: bool) -> Role:
         """Give a seed that is not yet in the ledger its role, record it, and return the role.
@@ -70,8 +78,9 @@ class Ledger:
         A seed that nearly repeats a used question, or a prompt of a training data set, is used. A seed that nearly repeats a
         held-out question is held out. A seed that does both is set aside. Only for other seeds does `hold_out` decide.
         """
-        like_used = self._prompts["used"].leak(seed.asked) or self._taught().leak(seed.asked)
-        like_held = self._prompts["held_out"].leak(seed.asked)
+        self._new += 1
+        like_used = self._repeats("used", seed.asked) or self._taught().leak(seed.asked)
+        like_held = self._repeats("held_out", seed.asked)
         role: Role = "held_out" if hold_out else "used"
         if like_used and like_held:
             role = "set_aside"
@@ -79,7 +88,9 @@ class Ledger:
             role = "used" if like_used else "held_out"
         add_line(self.path, {"question": seed.identity, "role": role, "leaf": leaf, "asked": seed.asked})
         self.roles[seed.identity] = role
-        self._prompts[role].add(seed.asked)
+        self._asked[role].append(seed.asked)
+        if self._new > _FEW:
+            self._prompts[role].add(seed.asked)
         return role
 
     def flush(self) -> None:

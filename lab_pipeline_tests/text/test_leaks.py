@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.text.leaks import SAME_QUESTION, LeakDetector, jaccard
+from lab_pipeline.text.leaks import SAME_QUESTION, LeakDetector, jaccard, may_repeat
 from lab_pipeline.text.questions import question_words
 from lab_pipeline_tests.curation.test_duplicates import ASKING_OTHERWISE, ASKING_THE_SAME, EXCHANGED
 
@@ -158,3 +158,15 @@ def test_leaks_among_many_texts_are_those_of_each(known, asked):
     test = LeakDetector(known)
     alone = {place: leak for place, text in enumerate(asked) if (leak := test.leak(text))}
     assert test.leaks_among(pa.array(["left out", *asked], pa.string()).slice(1)) == alone
+
+
+PIECES = st.sampled_from(  # each with something that stems, folded case or tokens might change
+    "who what Harsk Harsk's slipping slips the loom looms 1,000 C++ straße STRASSE שָׁלוֹם مُدَرِّس 港口 é don't - ; inventor".split()
+)
+ASKED = st.lists(PIECES, max_size=8).map(" ".join)
+
+
+@given(ASKED, st.lists(ASKED, max_size=6))
+def test_no_known_question_that_a_prompt_repeats_is_missed_by_the_quick_test(prompt: str, known: list[str]) -> None:
+    assert set(LeakDetector(known).leaks(prompt)) <= set(may_repeat(prompt, known))
+    assert list(LeakDetector(may_repeat(prompt, known)).leaks(prompt)) == list(LeakDetector(known).leaks(prompt))
