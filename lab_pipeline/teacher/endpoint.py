@@ -84,6 +84,9 @@ class EndpointTeacher:
             base_url=settings.url.rstrip("/"), headers=headers, timeout=settings.timeout_seconds, transport=transport
         )
         self._in_flight = asyncio.Semaphore(settings.concurrency)
+        self._gap = 60 / settings.requests_per_minute if settings.requests_per_minute else 0.0
+        self._next = 0.0
+        """When the next request may be sent, in the event loop's time."""
         self._useless: TeacherError | None = None
         """Error of the first request that found key, URL or model to be wrong; later ones are not sent, and raise it too."""
 
@@ -106,6 +109,7 @@ class EndpointTeacher:
         while True:
             dialect = self.dialect
             body = dialect.body(self.settings.model, request, self.settings.reasoning_tokens)
+            await self._keep_pace()
             try:
                 response = await self._client.post("/chat/completions", json=body)
             except httpx.TransportError as error:
@@ -125,6 +129,12 @@ class EndpointTeacher:
                 return self._read(request, completion)
             except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
+
+    async def _keep_pace(self) -> None:
+        """Wait until a request may be sent: requests are spread evenly over the minute, tries that failed included."""
+        now = asyncio.get_running_loop().time()
+        self._next = max(now, self._next + self._gap)
+        await asyncio.sleep(self._next - now)
 
     def _learn(self, dialect: Dialect) -> None:
         self.dialect = dialect

@@ -4,6 +4,7 @@ import asyncio
 import math
 import re
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -327,6 +328,14 @@ def test_requests_run_at_once_up_to_the_concurrency_and_replies_find_their_reque
         replies = ask(stub, *(request(f"word {number}") for number in range(9)), concurrency=3)
     assert [reply.text for reply in replies] == [f"WORD {number}" for number in range(9)]
     assert stub.most_at_once == 3
+
+
+def test_requests_are_spread_over_the_minute() -> None:
+    with StubEndpoint(lambda asked: "yes") as stub:
+        started = time.monotonic()
+        ask(stub, *(request(str(number)) for number in range(9)), requests_per_minute=1200)
+        assert time.monotonic() - started >= 8 * 60 / 1200
+        assert len(stub.requests) == 9
 
 
 def test_one_failing_request_spoils_no_other() -> None:
