@@ -39,7 +39,7 @@ SAMPLED = 30
 """Requests of the knowledge leaf at a temperature above 0: 15 sentences, two temperatures."""
 
 
-@pytest.mark.parametrize("name", ["46bf18b", "unchanged"])
+@pytest.mark.parametrize("name", [pytest.param("46bf18b", marks=pytest.mark.long), "unchanged"])
 def test_a_home_of_earlier_code_opens_and_tunes_at_most_once(name, tmp_path):
     home = unpacked(name, tmp_path)
     champion = read_json(home / "champions" / "champion.json")["id"]
