@@ -217,7 +217,7 @@ async def run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, se
 
 
 def record(draft: Draft, flow: Flow, teacher: str, taxonomy_commit: str) -> GeneratedRow:
-    """Make the row of a finished draft, written by the teacher of this identity."""
+    """Return the row of a finished draft; `teacher` is the identity of the model that wrote it."""
     leaf, passage = draft.leaf, draft.passage
     texts = {column: draft.columns.get(column) for column in ("context", "question", "answer")}
     row = {

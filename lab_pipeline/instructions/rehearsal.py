@@ -24,7 +24,7 @@ TURN_TOKENS = 4
 
 @dataclass(frozen=True)
 class Rehearser:
-    """What a rehearsal needs to know of the models: their identities, how they count tokens, and what the journal holds."""
+    """Describe the models to a rehearsal: their identities, how they count tokens, and the replies in the journal."""
 
     teacher: str
     judge: str
@@ -79,7 +79,7 @@ class _Understudy:
 def rehearse(
     leaf: FrozenLeaf, flow: Flow, seed: int, models: Rehearser, generated: list[GeneratedRow] | None = None
 ) -> tuple[Rehearsed, Rehearsed]:
-    """Return what it takes of teacher and judge to generate and judge a leaf's rows, or to judge those that are `generated`.
+    """Return the cost of generating a leaf's rows, and that of judging them; of judging alone if the rows are `generated`.
 
     Each reply is taken to be like a seed example, with as many items as the flow asks for, and no judge to stop a row.
 

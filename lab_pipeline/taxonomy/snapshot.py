@@ -149,7 +149,7 @@ def take_snapshot(
 
 
 def _contents(leaf: Path) -> list[str]:
-    """Return hashes of a leaf's own files; of one that cannot be read, or leads elsewhere, ''."""
+    """Return the hashes of a leaf's `qna.yaml` and `attribution.txt`; '' for one that is missing, unreadable or a link."""
     found = []
     for path in (leaf / QNA, leaf / ATTRIBUTION):
         try:

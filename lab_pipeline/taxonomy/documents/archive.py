@@ -44,5 +44,6 @@ def check_archive(raw: bytes, suffix: str) -> None:
                 with archive.open(entry) as opened:
                     while opened.read(1_000_000):
                         pass
+    # All that zipfile raises on damaged archives; each means the same to the reader.
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OSError, OverflowError, ValueError):
         raise DocumentError(f"is not a {suffix} file, or is damaged") from None
