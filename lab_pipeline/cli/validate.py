@@ -76,16 +76,16 @@ def _taxonomy_of(path: Path) -> tuple[Path, str]:
 
 def _readings(root: Path, below: str, only: bool) -> list[LeafReading]:
     """Read the leaves in the folder `below` of a taxonomy, with `only` none of its subfolders."""
-    from lab_pipeline.taxonomy.find import find_leaves, find_misnamed
+    from lab_pipeline.taxonomy.find import find_all
     from lab_pipeline.taxonomy.leaf import read_leaf
 
-    misnamed = find_misnamed(root)
-    keys = sorted({*find_leaves(root), *misnamed})
+    found = find_all(root)
+    keys = list(found)
     if only:
         keys = [key for key in keys if key == (below or ".")]
     elif below:
         keys = [key for key in keys if key == below or key.startswith(f"{below}/")]
-    return [read_leaf(root, key, misnamed.get(key, ())) for key in keys]
+    return [read_leaf(root, key, found[key]) for key in keys]
 
 
 def _review_problems(root: Path) -> list[Problem]:

@@ -45,6 +45,12 @@ def find_misnamed(taxonomy: Path) -> dict[str, list[Problem]]:
     return found
 
 
+def find_all(taxonomy: Path) -> dict[str, list[Problem]]:
+    """Map each leaf, and each folder with a misnamed file, to the problems of its misnamed files, in the order of the keys."""
+    misnamed = find_misnamed(taxonomy)
+    return {key: misnamed.get(key, []) for key in sorted({*find_leaves(taxonomy), *misnamed})}
+
+
 def _files(taxonomy: Path, below: str) -> Iterator[tuple[str, str]]:
     """Yield folder (relative to `taxonomy`, '' for itself) and name of each file that may be meant as a `qna.yaml`."""
     top = taxonomy / below

@@ -23,7 +23,7 @@ from lab_pipeline.taxonomy.documents.passages import PassageBudgets, passages
 from lab_pipeline.taxonomy.documents.reading import Document, left_out_problems, read_document
 from lab_pipeline.taxonomy.documents.repository import WORKTREE, fetch_files, local_path
 from lab_pipeline.taxonomy.documents.sensitive import refused_hosts, sensitive_problems
-from lab_pipeline.taxonomy.find import QNA, find_leaves, find_misnamed
+from lab_pipeline.taxonomy.find import QNA, find_all
 from lab_pipeline.taxonomy.holdout import MINIMUM_SEEDS, Ledger, split_seeds, taught_questions
 from lab_pipeline.taxonomy.leaf import ATTRIBUTION, Leaf, LeafReading, Seed, read_leaf
 from lab_pipeline.taxonomy.problem import Problem
@@ -97,9 +97,8 @@ def take_snapshot(
     home.heldout_ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.heldout_ledger.with_suffix(".lock")):  # otherwise, two snapshots at once could give a question two roles
         taxonomy = open_taxonomy(home, settings)
-        leaves, misnamed = find_leaves(taxonomy.folder), find_misnamed(taxonomy.folder)
-        keys = sorted({*leaves, *misnamed})
-        if not keys:
+        found = find_all(taxonomy.folder)
+        if not found:
             raise LabError(
                 f"{settings.taxonomy.path}: no qna.yaml below knowledge/, compositional_skills/ or foundational_skills/; "
                 "check taxonomy.path (for a bare repository, set taxonomy.ref)"
@@ -114,13 +113,13 @@ def take_snapshot(
         policy = [settings.documents.model_dump(), refused_hosts(settings), *origin]
         same = digest([READING_VERSION, settings.seed, budgets.id, policy])
         inputs: dict[str, str] = {}
-        for done, key in enumerate(keys):
-            on_progress(done, len(keys), key)
-            read = digest([same, *_contents(taxonomy.folder / key), [str(problem) for problem in misnamed.get(key, ())]])
+        for done, (key, misnamed) in enumerate(found.items()):
+            on_progress(done, len(found), key)
+            read = digest([same, *_contents(taxonomy.folder / key), [str(problem) for problem in misnamed]])
             if before and before.inputs.get(key) == read and _is_frozen(home, earlier[key]):
                 row = earlier[key]
             else:
-                reading = read_leaf(taxonomy.folder, key, misnamed.get(key, ()))
+                reading = read_leaf(taxonomy.folder, key, misnamed)
                 row = _row(home, settings, taxonomy, reading, ledger, scans, budgets)
                 if not row["usable"] and key in earlier:
                     _keep_last_usable(row, earlier[key])
