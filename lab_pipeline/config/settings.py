@@ -13,6 +13,7 @@ import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import Field, ValidationError, field_validator
 
+from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import GitError, is_remote
 from lab_pipeline.core.validation import Section, validation_problems
@@ -234,6 +235,13 @@ class Settings(Section):
     schedule: ScheduleSettings = ScheduleSettings()
     sensors: SensorSettings = SensorSettings()
     notifications: NotificationSettings = NotificationSettings()
+    lab: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_]{0,29}$",
+        description="Name of this lab where several share one Dagster instance: it stands before all assets, jobs, sensors, pools "
+        "and partitions. Changing it starts a new history in the UI. none = the instance has one lab",
+    )
+    k8s: KubernetesSettings = KubernetesSettings()
     seed: int = Field(17, ge=0, description="Random seed of all random choices")
 
 

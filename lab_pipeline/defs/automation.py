@@ -15,19 +15,13 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.config.settings import (
-    EndpointTeacherSettings,
-    ScheduleSettings,
-    SensorSettings,
-    Settings,
-    SettingsError,
-    load_settings,
-)
+from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.home import Home, default_home
+from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, read_json, write_json
+from lab_pipeline.defs.code_location import SETTINGS, asset_key, named
 from lab_pipeline.defs.jobs import refresh_leaves, retune, snapshot_taxonomy
-from lab_pipeline.defs.partitions import leaf_of, ranges
+from lab_pipeline.defs.partitions import LEAVES_NAME, leaf_of, ranges
 from lab_pipeline.defs.private_dagster import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -50,7 +44,7 @@ from lab_pipeline.teacher.choose import teacher_identities
 WANTS_TAG = "lab/wants"
 """Run tag: hash of the requested work. Runs with the same value are attempts at the same work."""
 
-CURATED, CATALOG, CHAMPION = map(dg.AssetKey, ("curated_instructions", "instruction_catalog", "champion_model"))
+CURATED, CATALOG, CHAMPION = map(asset_key, ("curated_instructions", "instruction_catalog", "champion_model"))
 
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -64,20 +58,13 @@ killed just then."""
 
 _LONGEST_WAIT_SECONDS = 3600
 _RUNS_PER_TICK = 25
+_BACKFILLS_PER_TICK = 25
 
 
 def unlimited_costs(settings: Settings) -> bool:
     """Tell whether refreshing leaves may cost money without a limit: teacher or judge needs a key, and no budget is set."""
     keys = [model.api_key_env for model in (settings.teacher, settings.judge) if isinstance(model, EndpointTeacherSettings)]
     return any(keys) and not any(limit is not None for _, limit in settings.budgets)
-
-
-try:
-    _settings: Settings | None = load_settings(default_home() / "settings.yaml")
-except SettingsError:  # none yet, or wrong ones: the definitions load all the same
-    _settings = None
-_sensors = _settings.sensors if _settings else SensorSettings()
-_schedule = _settings.schedule if _settings else ScheduleSettings()
 
 
 def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,8 +81,9 @@ def _skips_on_lab_error(tick: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dg.sensor(
+    name=named("taxonomy_changes"),
     job=snapshot_taxonomy,
-    minimum_interval_seconds=_sensors.interval_seconds,
+    minimum_interval_seconds=SETTINGS.sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes a snapshot when the taxonomy's files or commit changed. While leaves are quarantined, it also takes one "
     "every hour, because their documents may be available again.",
@@ -120,11 +108,10 @@ def taxonomy_changes(context: dg.SensorEvaluationContext, lab: Lab) -> dg.RunReq
 
 
 @dg.sensor(
+    name=named("stale_leaves"),
     job=refresh_leaves,
-    minimum_interval_seconds=_sensors.interval_seconds,
-    default_status=dg.DefaultSensorStatus.STOPPED
-    if _settings and unlimited_costs(_settings)
-    else dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=SETTINGS.sensors.interval_seconds,
+    default_status=dg.DefaultSensorStatus.STOPPED if unlimited_costs(SETTINGS) else dg.DefaultSensorStatus.RUNNING,
     description="Refreshes stale leaves: those whose taxonomy folder, flow, teacher or judge changed. A leaf that fails is "
     "tried again with growing waits; after several failures it needs a person's attention. Off by default if a model needs a "
     "key and no budget is set.",
@@ -146,7 +133,7 @@ def _refreshes(instance: dg.DagsterInstance, lab: Lab) -> tuple[list[dg.RunReque
     plans = plan_leaves(home, current_snapshot(home), settings, *teacher_identities(settings))
     stale = backlog(home, plans, settings.sensors, datetime.now(UTC))
     requests, waits = [], []
-    order = instance.get_dynamic_partitions("leaves") if stale.due else []
+    order = instance.get_dynamic_partitions(LEAVES_NAME) if stale.due else []
     for first, last in ranges(instance, stale.due)[:_RUNS_PER_TICK]:
         keys = order[order.index(first) : order.index(last) + 1]
         wants = digest([[key, plans[leaf_of(key)].curated] for key in keys])
@@ -166,9 +153,9 @@ def _refresh_request(first: str, last: str, run_key: str, tags: dict[str, str]) 
 
 @dg.schedule(
     job=retune,
-    name="nightly_retune",
-    cron_schedule=_schedule.cron,
-    execution_timezone=_schedule.timezone,
+    name=named("nightly_retune"),
+    cron_schedule=SETTINGS.schedule.cron,
+    execution_timezone=SETTINGS.schedule.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Retunes if data, recipe, base model, seed or gate policy changed since the last evaluated candidate. While "
     "leaves are being refreshed, the retune waits, and the sensor waiting_retunes starts it later.",
@@ -183,8 +170,9 @@ def nightly_retune(context: dg.ScheduleEvaluationContext, lab: Lab) -> dg.RunReq
 
 
 @dg.sensor(
+    name=named("waiting_retunes"),
     job=retune,
-    minimum_interval_seconds=_sensors.interval_seconds,
+    minimum_interval_seconds=SETTINGS.sensors.interval_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts a nightly retune that had to wait for leaves. Also starts the retune of a 'Materialize all' that "
     "Dagster stopped because leaves failed: their last good rows are used.",
@@ -238,13 +226,17 @@ def _due(home: Home) -> Path:
 
 
 def _backfill_without_retune(instance: dg.DagsterInstance) -> str | None:
-    """Return the id of the last failed backfill if it should have retuned, but stopped before the catalog; else None.
+    """Return the id of this lab's last failed backfill if it should have retuned, but stopped before the catalog; else None.
 
     Such a backfill includes leaves and the champion, and `waiting_retunes` has not started a retune for it yet. Dagster runs
     nothing downstream of a failed partition. Here the retune can go on: it uses a failed leaf's last good rows.
     """
-    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.COMPLETED_FAILED]), limit=1):
-        if not {CHAMPION, CURATED} <= set(backfill.asset_selection or []):
+    failed = BulkActionsFilter(statuses=[BulkActionStatus.COMPLETED_FAILED])
+    for backfill in instance.get_backfills(filters=failed, limit=_BACKFILLS_PER_TICK):
+        selected = set(backfill.asset_selection or [])
+        if not {CHAMPION, CURATED} & selected:
+            continue  # another lab's
+        if not {CHAMPION, CURATED} <= selected:
             return None
         runs = instance.get_runs(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill.backfill_id}))
         reached_catalog = any(run.asset_selection and CATALOG in run.asset_selection for run in runs)
@@ -253,7 +245,7 @@ def _backfill_without_retune(instance: dg.DagsterInstance) -> str | None:
 
 
 def _was_launched(instance: dg.DagsterInstance, run_key: str) -> bool:
-    return bool(instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1))
+    return bool(instance.get_runs(dg.RunsFilter(job_name=retune.name, tags={RUN_KEY_TAG: run_key}), limit=1))
 
 
 def _unfinished(instance: dg.DagsterInstance, job: str) -> dg.DagsterRun | None:

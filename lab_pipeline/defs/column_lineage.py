@@ -8,10 +8,11 @@ import dagster as dg
 
 from lab_pipeline.core.rows import CURATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.datasets.rows import PROVENANCE_COLUMNS
+from lab_pipeline.defs.code_location import asset_key
 
 
 def _columns(asset: str, *names: str) -> list[dg.TableColumnDep]:
-    return [dg.TableColumnDep(dg.AssetKey(asset), name) for name in names]
+    return [dg.TableColumnDep(asset_key(asset), name) for name in names]
 
 
 _GENERATED = {

@@ -7,20 +7,21 @@ from typing import Any
 
 import dagster as dg
 
+from lab_pipeline.defs.code_location import named
 from lab_pipeline.defs.promotion.rollback import rollback
 
 snapshot_taxonomy = dg.define_asset_job(
-    "snapshot_taxonomy",
+    named("snapshot_taxonomy"),
     dg.AssetSelection.groups("taxonomy"),
     description="Read the taxonomy: list its leaves and their problems.",
 )
 refresh_leaves = dg.define_asset_job(
-    "refresh_leaves",
+    named("refresh_leaves"),
     dg.AssetSelection.groups("instructions"),
     description="Generate, judge and curate the instructions of a range of leaves.",
 )
 retune = dg.define_asset_job(
-    "retune",
+    named("retune"),
     dg.AssetSelection.groups("datasets", "checkpoints", "promotion"),
     description="Mix the data sets from the curated leaves, train and evaluate a candidate, and promote it if it is better.",
 )

@@ -2,16 +2,19 @@
 
 import dagster as dg
 
+from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.instructions.assets import LeavesFailed
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.reports.notifications import notify
 
 
 @dg.run_failure_sensor(
-    name="crashed_runs",
+    name=named("crashed_runs"),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    monitor_all_code_locations=True,  # there is one; runs that the command line starts name none
+    # The command line starts runs that name no code location. Where others may share the instance, it starts none.
+    monitor_all_code_locations=deployment() == "local" and not PREFIX,
 )
 def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason | None:
     """Send the job, the run and the first line of the error to the webhook when a run crashes, if there is a webhook.

@@ -5,7 +5,10 @@ from urllib.parse import quote, unquote
 
 import dagster as dg
 
-LEAVES = dg.DynamicPartitionsDefinition(name="leaves")
+from lab_pipeline.defs.code_location import named
+
+LEAVES_NAME = named("leaves")
+LEAVES = dg.DynamicPartitionsDefinition(name=LEAVES_NAME)
 
 _BATCH = 1000
 """Maximum number of partitions added in one statement, because SQLite limits the number of variables."""
@@ -23,10 +26,10 @@ def leaf_of(partition: str) -> str:
 
 def register(instance: dg.DagsterInstance, leaves: list[str]) -> None:
     """Add partitions for new leaves. Partitions of removed leaves stay, with their history."""
-    known = set(instance.get_dynamic_partitions("leaves"))
+    known = set(instance.get_dynamic_partitions(LEAVES_NAME))
     new = [key for key in map(partition_of, leaves) if key not in known]
     for start in range(0, len(new), _BATCH):
-        instance.add_dynamic_partitions("leaves", new[start : start + _BATCH])
+        instance.add_dynamic_partitions(LEAVES_NAME, new[start : start + _BATCH])
 
 
 def ranges(instance: dg.DagsterInstance, leaves: list[str]) -> list[tuple[str, str]]:
@@ -38,7 +41,7 @@ def ranges(instance: dg.DagsterInstance, leaves: list[str]) -> list[tuple[str, s
     register(instance, leaves)
     wanted = set(map(partition_of, leaves))
     found = []
-    for is_wanted, keys in groupby(instance.get_dynamic_partitions("leaves"), wanted.__contains__):
+    for is_wanted, keys in groupby(instance.get_dynamic_partitions(LEAVES_NAME), wanted.__contains__):
         if is_wanted:
             first, *others = keys
             found.append((first, others[-1] if others else first))

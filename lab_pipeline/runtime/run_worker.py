@@ -31,8 +31,9 @@ def retune() -> dg.JobDefinition:
 
 def _job(name: str) -> dg.JobDefinition:
     from lab_pipeline.definitions import defs
+    from lab_pipeline.defs.code_location import named
 
-    return defs.resolve_job_def(name)
+    return defs.resolve_job_def(named(name))
 
 
 JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)}

@@ -398,6 +398,9 @@ def test_a_materialize_all_that_stopped_at_failed_leaves_gets_its_retune_once(fi
     filled.instance.add_backfill(failed_backfill("leaves", [CURATED]))
     assert reason(filled.sensor(waiting_retunes)) == "no retune is waiting"
     filled.instance.add_backfill(failed_backfill("stopped", [CURATED, CATALOG, CHAMPION]))
+    filled.instance.add_backfill(
+        failed_backfill("another lab's", [dg.AssetKey(["acme", key.path[-1]]) for key in (CURATED, CHAMPION)])
+    )
     request = filled.sensor(waiting_retunes)
     assert request.run_key == "backfill:stopped"
     filled.ended(filled.launched("retune", request))

@@ -11,6 +11,7 @@ from lab_pipeline.core.processes import python_module
 from lab_pipeline.datasets.dataset import Phase, load_dataset
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.staleness import require_current_mixing
+from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import picture, texts
@@ -31,7 +32,7 @@ _MALLOC = {
 }
 
 
-@dg.asset(group_name="checkpoints", kinds={"huggingface", "pytorch"}, owners=["team:lab"])
+@dg.asset(key_prefix=PREFIX, group_name="checkpoints", kinds={"huggingface", "pytorch"}, owners=["team:lab"])
 def base_model(lab: Lab) -> dg.MaterializeResult:
     """Fetch the base model once, if it can be trained: a local folder of bf16 safetensors, downloaded or converted."""
     with errors_as_failures():
@@ -44,11 +45,12 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
 
 
 @dg.asset(
+    key_prefix=PREFIX,
     group_name="checkpoints",
     kinds={"pytorch", "bitsandbytes"},
     owners=["team:lab"],
     deps=[base_model, knowledge_dataset],
-    pool="gpu",
+    pool=named("gpu"),
     op_tags=gpu_op_tags(),
 )
 def knowledge_checkpoint(
@@ -63,11 +65,12 @@ def knowledge_checkpoint(
 
 
 @dg.asset(
+    key_prefix=PREFIX,
     group_name="checkpoints",
     kinds={"pytorch", "bitsandbytes"},
     owners=["team:lab"],
     deps=[base_model, knowledge_checkpoint, skills_dataset],
-    pool="gpu",
+    pool=named("gpu"),
     op_tags=gpu_op_tags(),
 )
 def skills_checkpoint(

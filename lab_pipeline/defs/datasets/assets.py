@@ -7,6 +7,7 @@ from lab_pipeline.datasets.dataset import Dataset, load_dataset
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import build_heldout, load_heldout, store_heldout
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
+from lab_pipeline.defs.code_location import PREFIX, asset_key
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
@@ -18,10 +19,11 @@ from lab_pipeline.teacher.choose import teacher_identities
 
 
 @dg.asset(
+    key_prefix=PREFIX,
     group_name="datasets",
     kinds={"parquet"},
     owners=["team:lab"],
-    deps=[taxonomy_snapshot, dg.AssetDep("curated_instructions", partition_mapping=dg.AllPartitionMapping())],
+    deps=[taxonomy_snapshot, dg.AssetDep(asset_key("curated_instructions"), partition_mapping=dg.AllPartitionMapping())],
 )
 def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """List which rows of each leaf go into the next model: its current rows or, if it is stale or broken, its last good rows.
@@ -49,7 +51,9 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
     )
 
 
-@dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
+@dg.asset(
+    key_prefix=PREFIX, group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog]
+)
 def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """Collect the test questions: each leaf's held-out seeds, and general questions that reveal forgetting.
 
@@ -77,7 +81,13 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
     )
 
 
-@dg.asset(group_name="datasets", kinds={"parquet"}, owners=["team:lab"], deps=[instruction_catalog, heldout_questions])
+@dg.asset(
+    key_prefix=PREFIX,
+    group_name="datasets",
+    kinds={"parquet"},
+    owners=["team:lab"],
+    deps=[instruction_catalog, heldout_questions],
+)
 def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """Mix phase 1's data: rows of the knowledge leaves and text of the documents, with general rows against forgetting."""
     with errors_as_failures():
@@ -88,6 +98,7 @@ def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
 
 
 @dg.asset(
+    key_prefix=PREFIX,
     group_name="datasets",
     kinds={"parquet"},
     owners=["team:lab"],

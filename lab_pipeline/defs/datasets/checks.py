@@ -34,7 +34,7 @@ def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
 
 
 def _report(asset: dg.AssetsDefinition, home: Home, found: list[ExpectationResult], html: str) -> Iterator[dg.AssetCheckResult]:
-    page = home.datasets / f"{asset.key.to_user_string()}-expectations.html"
+    page = home.datasets / f"{asset.key.path[-1]}-expectations.html"
     write_text(page, html)
     for finding in found:
         yield dg.AssetCheckResult(

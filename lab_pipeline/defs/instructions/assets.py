@@ -8,6 +8,7 @@ import pyarrow as pa
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import read_rows
+from lab_pipeline.defs.code_location import asset_key, named
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.metadata import column_schema, counts, preview, texts
@@ -27,21 +28,21 @@ SPECS = [
     spec.replace_attributes(group_name="instructions", partitions_def=LEAVES, owners=["team:lab"], skippable=True)
     for spec in (
         dg.AssetSpec(
-            "generated_instructions",
+            asset_key("generated_instructions"),
             deps=[taxonomy_snapshot],
             description="The teacher's candidate rows for one leaf, unfiltered, written from its seeds and its documents' "
             "passages. No prompt shows a held-out seed.",
             kinds={"llm", "parquet"},
         ),
         dg.AssetSpec(
-            "judged_instructions",
-            deps=["generated_instructions"],
+            asset_key("judged_instructions"),
+            deps=[asset_key("generated_instructions")],
             description="The same rows with each judge's score and verdict.",
             kinds={"llm", "parquet"},
         ),
         dg.AssetSpec(
-            "curated_instructions",
-            deps=["judged_instructions"],
+            asset_key("curated_instructions"),
+            deps=[asset_key("judged_instructions")],
             description="The rows that the curation rules kept. The rejected ones are stored beside them with rule and reason.",
             kinds={"python", "parquet"},
         ),
@@ -58,7 +59,7 @@ class LeavesFailed(dg.Failure):
     check_specs=[FUNNELS_ADD_UP, LEAVES_KEEP_ROWS, JUDGES_SEPARATE],
     can_subset=True,
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200),
-    pool="teacher",
+    pool=named("teacher"),
 )
 def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Generate, judge and curate the rows of a batch of leaves.
@@ -116,9 +117,8 @@ class _Batch:
         self.states.append(outcome)
         kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"
         self.context.log.info(f"{outcome.leaf}: {kept} ({outcome.teacher_calls} teacher calls)")
-        selected = {key.to_user_string() for key in self.context.selected_asset_keys}
         for event in _materializations(self.home, self.plans[outcome.leaf], outcome):
-            if event.asset_key.to_user_string() in selected:
+            if event.asset_key in self.context.selected_asset_keys:
                 self.context.log_event(event)
 
 
@@ -168,7 +168,7 @@ def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[
                 "rejected": dg.MetadataValue.path(plan.path(home, "rejected")),
             }
         yield dg.AssetMaterialization(
-            f"{table}_instructions",
+            asset_key(f"{table}_instructions"),
             partition=partition_of(state.leaf),
             metadata=metadata,
             tags={"dagster/data_version": getattr(state, table)},

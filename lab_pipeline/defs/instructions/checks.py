@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 import dagster as dg
 
 from lab_pipeline.core.home import Home
+from lab_pipeline.defs.code_location import asset_key
 from lab_pipeline.defs.metadata import counts
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.judge_calibration import separation
 from lab_pipeline.instructions.plan import LeafState
 from lab_pipeline.teacher.judging import SEPARATES
 
-CURATED = dg.AssetKey("curated_instructions")
+CURATED = asset_key("curated_instructions")
 
 FUNNELS_ADD_UP = dg.AssetCheckSpec(
     "funnels_add_up", asset=CURATED, description="Each generated row is either kept or rejected by a named rule. None is lost."
@@ -26,7 +27,7 @@ LEAVES_KEEP_ROWS = dg.AssetCheckSpec(
 )
 JUDGES_SEPARATE = dg.AssetCheckSpec(
     "judge_separates_known_rows",
-    asset="judged_instructions",
+    asset=asset_key("judged_instructions"),
     description="Each judge that may reject rows separates its flow's known good rows from the bad ones: area under the ROC "
     f"curve of at least {SEPARATES}. A warning: if it does not, its scores are advice and reject nothing.",
 )

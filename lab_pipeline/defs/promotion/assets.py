@@ -14,6 +14,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.datasets.staleness import require_current_mixing, require_current_sources
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
+from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
@@ -28,11 +29,12 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
 
 
 @dg.asset(
+    key_prefix=PREFIX,
     group_name="promotion",
     kinds={"pytorch", "html"},
     owners=["team:lab"],
     deps=[skills_checkpoint, heldout_questions, base_model],
-    pool="gpu",
+    pool=named("gpu"),
     op_tags=gpu_op_tags(),
     # A night without a change evaluates nothing, so only a report that is a week old or older is worth a look.
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
@@ -99,7 +101,14 @@ def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
     return {f"{questions}_{model}": measured[model] for model in models if measured[model] is not None}
 
 
-@dg.asset(group_name="promotion", kinds={"huggingface"}, owners=["team:lab"], deps=[evaluation_report], output_required=False)
+@dg.asset(
+    key_prefix=PREFIX,
+    group_name="promotion",
+    kinds={"huggingface"},
+    owners=["team:lab"],
+    deps=[evaluation_report],
+    output_required=False,
+)
 def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> Iterator[dg.MaterializeResult]:
     """Promote the last evaluated candidate if the gate let it pass.
 

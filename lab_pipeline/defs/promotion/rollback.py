@@ -1,6 +1,7 @@
 import dagster as dg
 from pydantic import Field
 
+from lab_pipeline.defs.code_location import asset_key, named
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.registry import champion as registry
 from lab_pipeline.reports.notifications import moved_by_hand, notify
@@ -24,7 +25,7 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
     context.log.info(f"the champion is {champion.id} again: {champion.model}")
     context.log_event(
         dg.AssetMaterialization(
-            "champion_model",
+            asset_key("champion_model"),
             description=f"rolled back by {config.author}: {config.reason}",
             metadata={"champion": champion.id, "digest": champion.digest, "path": dg.MetadataValue.path(champion.model)},
             tags={"dagster/data_version": champion.digest},
@@ -33,6 +34,9 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
 
 
 # A rollback need not wait for a running retune: the retune compares with the old champion, so its promotion is refused.
-@dg.job(description="Make an earlier champion the champion again. The rolled-back one is not promoted again by itself.")
+@dg.job(
+    name=named("rollback"),
+    description="Make an earlier champion the champion again. The rolled-back one is not promoted again by itself.",
+)
 def rollback() -> None:
     move_alias()

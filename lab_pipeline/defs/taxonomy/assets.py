@@ -4,6 +4,7 @@ import dagster as dg
 
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
+from lab_pipeline.defs.code_location import PREFIX
 from lab_pipeline.defs.metadata import column_schema, texts
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab, errors_as_failures
@@ -16,7 +17,7 @@ _MOST_SHOWN = 100
 """Maximum number of rows of a table in the UI; the stored snapshot has them all."""
 
 
-@dg.asset(group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
+@dg.asset(key_prefix=PREFIX, group_name="taxonomy", kinds={"git", "yaml"}, owners=["team:lab"])
 def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.MaterializeResult:
     """Read the taxonomy: one row for each leaf, either usable, or quarantined with file, line and reason.
 
