@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.home import default_home
 from lab_pipeline.defs.automation import nightly_retune, stale_leaves, taxonomy_changes, waiting_retunes
 from lab_pipeline.defs.checkpoints import assets as checkpoints
@@ -11,7 +12,7 @@ from lab_pipeline.defs.datasets import assets as datasets
 from lab_pipeline.defs.datasets import checks as dataset_checks
 from lab_pipeline.defs.instructions import assets as instructions
 from lab_pipeline.defs.jobs import JOBS
-from lab_pipeline.defs.kubernetes import executor
+from lab_pipeline.defs.kubernetes import executor, seconds_to_save
 from lab_pipeline.defs.notifications import crashed_runs
 from lab_pipeline.defs.promotion import assets as promotion
 from lab_pipeline.defs.promotion import checks as promotion_checks
@@ -27,8 +28,8 @@ defs = dg.Definitions(
     schedules=[nightly_retune],
     resources={
         "lab": Lab.configure_at_launch(root=str(default_home())),
-        "retune_lock": RetuneLock(root=str(default_home())),
-        "trainer": dg.PipesSubprocessClient(forward_termination=True),
+        "retune_lock": RetuneLock(root=str(default_home()), held_by_run=deployment() == "k8s"),
+        "trainer": dg.PipesSubprocessClient(forward_termination=True, termination_timeout_seconds=seconds_to_save()),
     },
     executor=executor(),
 )

@@ -32,9 +32,7 @@ class Toleration(Section):
 class PodSettings(Section):
     """What the pods of one kind of step ask for, and on which nodes they run."""
 
-    cpu: Quantity = Field(
-        "4", description="CPUs, as a Kubernetes quantity. It is a request: a pod may use more if there are any"
-    )
+    cpu: Quantity = Field("4", description="CPUs, as a Kubernetes quantity; idle ones are used beyond it")
     memory: Quantity = Field("32Gi", description="Memory, as a Kubernetes quantity; a pod that uses more is killed")
     gpus: int = Field(1, ge=0, le=16, description="NVIDIA GPUs of one node. Their taint is tolerated")
     node_selector: dict[LabelKey, LabelValue] = Field({}, description="Labels that the node must have")
@@ -48,10 +46,8 @@ class KubernetesSettings(Section):
     evaluation: PodSettings = Field(PodSettings(), description="evaluation_report")
     generation: PodSettings = Field(PodSettings(), description="Refreshes of leaves, if an embedded model teaches or judges")
     retries: int = Field(3, ge=0, le=20, description="How often such a step is tried again after its pod was lost")
-    save_seconds: int = Field(300, ge=30, description="Time for an evicted pod to save its state before it is killed")
-    pending_minutes: int = Field(
-        60, ge=1, description="How long a pod may wait for a node or an image, but for a Kueue queue's quota"
-    )
+    save_seconds: int = Field(300, ge=60, description="Time for an evicted pod to save its state before it is killed")
+    pending_minutes: int = Field(60, ge=1, description="How long a pod may wait for a node; the wait in a queue is not limited")
     deadline_hours: int = Field(24, ge=1, description="Maximum life of such a pod, waiting included")
     queue: LabelValue | None = Field(None, description="Kueue LocalQueue that admits pods with GPUs. none = no queue")
 

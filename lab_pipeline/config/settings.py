@@ -238,7 +238,7 @@ class Settings(Section):
     lab: str | None = Field(
         None,
         pattern=r"^[a-z][a-z0-9_]{0,29}$",
-        description="Name of this lab where several share one Dagster instance: it stands before all assets, jobs, sensors, pools "
+        description="Name of this lab if several share one Dagster instance; it stands before all assets, jobs, sensors, pools "
         "and partitions. Changing it starts a new history in the UI. none = the instance has one lab",
     )
     k8s: KubernetesSettings = KubernetesSettings()

@@ -7,8 +7,11 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.defs.code_location import named
+from lab_pipeline.defs.code_location import SETTINGS, named
 from lab_pipeline.defs.promotion.rollback import rollback
+
+RETUNE_TAG = "lab/retune"
+"""Run tag of retunes. On a cluster, the instance's `tag_concurrency_limits` start one run at a time of each value."""
 
 snapshot_taxonomy = dg.define_asset_job(
     named("snapshot_taxonomy"),
@@ -23,6 +26,7 @@ refresh_leaves = dg.define_asset_job(
 retune = dg.define_asset_job(
     named("retune"),
     dg.AssetSelection.groups("datasets", "checkpoints", "promotion"),
+    tags={RETUNE_TAG: SETTINGS.lab or "lab"},
     description="Mix the data sets from the curated leaves, train and evaluate a candidate, and promote it if it is better.",
 )
 

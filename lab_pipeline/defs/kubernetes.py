@@ -1,65 +1,98 @@
-"""Switch to Kubernetes: with `LAB_DEPLOYMENT=k8s` every step runs in its own pod, and GPU steps request a GPU.
+"""Choose where steps run: on this machine all in their run's process, on Kubernetes the big ones each in a pod of its own.
 
 Image, service account, volumes and environment of all pods come from the run launcher and the code location through
-dagster-k8s. This module only adds what GPU steps need.
+dagster-k8s. This module adds what the settings `k8s` say of the pods of single steps.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
-from lab_pipeline.config.deployment import deployment
-from lab_pipeline.core.errors import LabError
+from lab_pipeline.config.deployment import PodSettings, deployment
+from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings
+from lab_pipeline.defs.code_location import SETTINGS
 
-_LONGEST_SECONDS = 86400
-"""Longest life of a pod, as `max_runtime_seconds` in `dagster.yaml`; a pod that waits for a GPU might else never end."""
+Kind = Literal["training", "evaluation", "generation"]
+
+POD_TAG = "dagster-k8s/config"
+"""Op tag with the pod of a step; a step without it runs in its run's pod."""
+
+_SECONDS_TO_REPORT = 30
+"""How much of the time for saving is left to report to Dagster that the step was interrupted."""
 
 
 def executor() -> dg.ExecutorDefinition:
-    """Return the executor of all jobs: on Kubernetes a pod for each step, else one process for the whole run.
+    """Return the executor of all jobs.
 
     Raises:
         LabError: `LAB_DEPLOYMENT` names no deployment.
     """
     if deployment() == "k8s":
-        from dagster_k8s import k8s_job_executor
+        from lab_pipeline.defs.step_pods import step_pods_executor
 
-        return k8s_job_executor
+        return step_pods_executor
     # A run has its own process, and so has training; a process for each step would only add seconds.
     return dg.in_process_executor
 
 
-def gpu_op_tags() -> Mapping[str, Any]:
-    """Return the op tags of a step that needs a GPU; only `k8s_job_executor` reads them.
-
-    `LAB_GPU_MEMORY` sets the pod's memory as a Kubernetes quantity (default 32Gi). `LAB_GPU_NODES` selects nodes by labels,
-    `key=value` separated by commas (default: any node with a GPU).
-
-    Raises:
-        LabError: `LAB_GPU_NODES` is no list of labels.
-    """
-    memory = os.environ.get("LAB_GPU_MEMORY") or "32Gi"
-    return {
-        "dagster-k8s/config": {
-            "container_config": {
-                "resources": {"requests": {"memory": memory}, "limits": {"nvidia.com/gpu": "1", "memory": memory}},
-                # torch's data loaders share tensors through /dev/shm, which has only 64 MiB in a container by default
-                "volume_mounts": [{"name": "shm", "mount_path": "/dev/shm"}],
-            },
-            "pod_spec_config": {
-                "node_selector": _labels(os.environ.get("LAB_GPU_NODES", "")),
-                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-                "volumes": [{"name": "shm", "empty_dir": {"medium": "Memory"}}],
-            },
-            "job_spec_config": {"active_deadline_seconds": _LONGEST_SECONDS, "ttl_seconds_after_finished": 7200},
-        }
+def pod_tags(kind: Kind, settings: Settings = SETTINGS) -> dict[str, Any]:
+    """Return the op tags that give a step its own pod on Kubernetes; none if it is cheap enough for the run's pod."""
+    if kind == "generation" and not _teaches_itself(settings):
+        return {}
+    k8s, pod = settings.k8s, getattr(settings.k8s, kind)
+    queue = {"kueue.x-k8s.io/queue-name": k8s.queue} if k8s.queue and pod.gpus else {}
+    config = {
+        "container_config": {
+            "resources": _resources(pod),
+            # torch's data loaders share tensors through /dev/shm, which has only 64 MiB in a container by default
+            "volume_mounts": [{"name": "shm", "mount_path": "/dev/shm"}],
+        },
+        "pod_spec_config": {
+            "node_selector": dict(pod.node_selector),
+            "tolerations": _tolerations(pod),
+            "volumes": [{"name": "shm", "empty_dir": {"medium": "Memory"}}],
+            "termination_grace_period_seconds": k8s.save_seconds,
+        },
+        "job_spec_config": {"active_deadline_seconds": k8s.deadline_hours * 3600, "ttl_seconds_after_finished": 7200},
+        "job_metadata": {"labels": queue},
     }
+    return {POD_TAG: config}
 
 
-def _labels(text: str) -> dict[str, str]:
-    labels = dict(label.strip().partition("=")[::2] for label in text.split(",") if label.strip())
-    if not all(labels.keys()) or not all(labels.values()):
-        raise LabError(f"LAB_GPU_NODES: expected key=value labels separated by commas, found {text!r}")
-    return labels
+def lost_pod_retries() -> dg.RetryPolicy | None:
+    """Return the retry policy of steps that have their own pod, None on this machine, where a killed run is retried instead.
+
+    Only what is no error of the data is tried again, such as a lost pod (see `errors_as_failures`); the step goes on from what
+    it had saved.
+    """
+    if deployment() == "local":
+        return None
+    return dg.RetryPolicy(max_retries=SETTINGS.k8s.retries, delay=30, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def in_own_pod() -> bool:
+    """Tell whether this process runs a single step in a pod of its own."""
+    return "DAGSTER_RUN_STEP_KEY" in os.environ  # set by dagster-k8s
+
+
+def seconds_to_save() -> int:
+    """Return for how long an interrupted step waits for the training process to save its state."""
+    return SETTINGS.k8s.save_seconds - _SECONDS_TO_REPORT if in_own_pod() else 20
+
+
+def _teaches_itself(settings: Settings) -> bool:
+    return any(isinstance(model, EmbeddedTeacherSettings) for model in (settings.teacher, settings.judge))
+
+
+def _resources(pod: PodSettings) -> Mapping[str, Mapping[str, str]]:
+    gpus = {"nvidia.com/gpu": str(pod.gpus)} if pod.gpus else {}
+    return {"requests": {"cpu": pod.cpu, "memory": pod.memory}, "limits": {"memory": pod.memory, **gpus}}
+
+
+def _tolerations(pod: PodSettings) -> list[dict[str, str]]:
+    gpu = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if pod.gpus else []
+    return gpu + [{name: value for name, value in each if value} for each in pod.tolerations]

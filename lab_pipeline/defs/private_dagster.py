@@ -9,6 +9,9 @@ first when Dagster moves, and use what has become public instead.
   GraphQL, which needs a web server.
 - `InstigatorType`, `InstigatorStatus`: for `DagsterInstance.all_instigator_state`, which tells if a sensor is switched off.
 - `DagsterPipesExecutionError`: a process that ended with an error, such as the trainer.
+- What `StepDelegatingExecutor` is made of, and `execute_plan_iterator`, by which a step runs in this process: dagster-k8s's
+  executor is public, but cannot be told to keep small steps in the run's pod.
+- `DagsterExecutionInterruptedError`, `raise_execution_interrupts`: how a run learns that it is to end.
 - The tags of runs. A range of partitions can be requested by its two tags only, because `RunRequest` takes a single key.
 """
 # ruff: noqa: F401
@@ -17,9 +20,15 @@ first when Dagster moves, and use what has become public instead.
 # event thread, which queries at that moment, would find it half loaded and fail the run with an AttributeError. Everything
 # that executes steps imports this module first: run workers, the daemon's runs, the UI and the steps' pods.
 import sqlalchemy.orm
+from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.errors import DagsterPipesExecutionError
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterPipesExecutionError, raise_execution_interrupts
+from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.step_delegating import CheckStepHealthResult, StepDelegatingExecutor, StepHandlerContext
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._core.storage.tags import (

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from lab_pipeline.config.recipe import Recipe, Strategy, load_recipe
 from lab_pipeline.config.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error
+from lab_pipeline.core.progress import Say
+from lab_pipeline.defs.code_location import SETTINGS
+from lab_pipeline.defs.kubernetes import in_own_pod
+from lab_pipeline.defs.private_dagster import DagsterExecutionInterruptedError
 
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
@@ -86,36 +90,51 @@ class Lab(dg.ConfigurableResource):
 class RetuneLock(dg.ConfigurableResource):
     """A lock on a home: only one run at a time mixes, trains, evaluates or promotes, and others wait.
 
-    The lock is released when the run ends (on Kubernetes, the step), even if its process is killed.
+    The lock is released when the run ends, even if its process is killed.
     """
 
     root: str
+    held_by_run: bool = Field(False, description="Whether the executor holds the lock, so that no step takes it")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["RetuneLock"]:
         assert context.log
-        lock = FileLock(Home.open(Path(self.root)).root / "tail.lock")
-        waiting_since: float | None = None
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=1)
-            except Timeout:
-                if waiting_since is None:
-                    waiting_since = time.monotonic()
-                    context.log.info("another run works on this home's data sets or model; waiting for it to end")
-        if waiting_since is not None:
-            context.log.info(f"waited {time.monotonic() - waiting_since:.0f} s for another run to end")
-        try:
+        with nullcontext() if self.held_by_run else retune_lock(Path(self.root), context.log.info):
             yield self
-        finally:
-            lock.release()
+
+
+@contextmanager
+def retune_lock(root: Path, say: Say) -> Iterator[None]:
+    """Hold the lock of the home at `root` (see `RetuneLock`); wait for it as long as it takes, and say so."""
+    lock = FileLock(Home.open(root).root / "tail.lock")
+    waiting_since: float | None = None
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            if waiting_since is None:
+                waiting_since = time.monotonic()
+                say("another run works on this home's data sets or model; waiting for it to end")
+    if waiting_since is not None:
+        say(f"waited {time.monotonic() - waiting_since:.0f} s for another run to end")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def errors_as_failures() -> Iterator[None]:
-    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback."""
+    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback.
+
+    A step whose own pod is told to end, such as by an eviction, is tried again. A cancelled run no longer listens to that.
+    """
     try:
         yield
+    except DagsterExecutionInterruptedError:
+        if not in_own_pod():
+            raise
+        raise dg.RetryRequested(SETTINGS.k8s.retries, seconds_to_wait=30) from None
     except Exception as error:
         fixable = as_lab_error(error)
         if fixable is None:

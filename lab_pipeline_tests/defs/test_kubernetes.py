@@ -1,11 +1,14 @@
-"""Step pods as `k8s_job_executor` itself renders them, without a cluster: its API client is a stand-in that keeps them."""
+"""Pods of steps as dagster-k8s renders them, without a node to run them."""
 
-import importlib
-import json
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.context_creation_job import (
     PlanOrchestrationContextManager,
@@ -13,127 +16,159 @@ from dagster._core.execution.context_creation_job import (
 )
 from dagster._core.executor.step_delegating import StepHandlerContext
 from dagster._grpc.types import ExecuteStepArgs
-from dagster_k8s.client import DagsterKubernetesClient
-from dagster_k8s.job import get_user_defined_k8s_config
 from dagster_postgres.utils import pg_url_from_config
+from pydantic import ValidationError
 from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
-import lab_pipeline.definitions
 from lab_pipeline.cli.app import app
+from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.defs.kubernetes import executor, gpu_op_tags
+from lab_pipeline.defs.kubernetes import POD_TAG, executor
 from lab_pipeline.runtime.run_worker import JOBS
+from lab_pipeline_tests.cluster import cluster
+from lab_pipeline_tests.code_location import code_location
 
 GPU_STEPS = {"knowledge_checkpoint", "skills_checkpoint", "evaluation_report"}
+ENDPOINT = {"kind": "endpoint", "url": "http://127.0.0.1:9", "model": "none"}
+FROM_LAUNCHER = {
+    "service_account_name": "dagster",
+    "env_vars": ["LAB_DEPLOYMENT=k8s", "LAB_HOME=/lab/home"],
+    "env_secrets": ["teacher-key"],
+    "volumes": [{"name": "lab", "persistentVolumeClaim": {"claimName": "lab"}}],
+    "volume_mounts": [{"name": "lab", "mountPath": "/lab"}],
+}
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: none
-clusters: [{name: none, cluster: {server: "http://127.0.0.1:9"}}]
-users: [{name: none, user: {}}]
-contexts: [{name: none, context: {cluster: none, user: none}}]
-"""
 
-
-@pytest.fixture(scope="module")
-def pods(tmp_path_factory) -> dict[str, Any]:
-    """The Kubernetes job of every step of every job, by step."""
-    folder = tmp_path_factory.mktemp("k8s")
-    (folder / "kubeconfig").write_text(KUBECONFIG)
-    launcher = {
-        "service_account_name": "dagster",
-        "instance_config_map": "dagster-instance",
-        "dagster_home": "/opt/dagster/dagster_home",
-        "job_image": "example.org/lab:1",
-        "load_incluster_config": False,
-        "kubeconfig_file": str(folder / "kubeconfig"),
-        "env_vars": ["LAB_DEPLOYMENT=k8s", "LAB_HOME=/lab/home"],
-        "env_secrets": ["teacher-key"],
-        "volumes": [{"name": "lab", "persistentVolumeClaim": {"claimName": "lab"}}],
-        "volume_mounts": [{"name": "lab", "mountPath": "/lab"}],
-    }
-    overrides = {"run_launcher": {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": launcher}}
-    rendered: dict[str, Any] = {}
-    with pytest.MonkeyPatch.context() as patch:
+def rendered(folder: Path, **settings: Any) -> dict[str, Any]:
+    """The Kubernetes jobs of all steps that have a pod of their own, by step, under these settings."""
+    home = folder / "home"
+    home.mkdir(parents=True)
+    (home / "settings.yaml").write_text(yaml.safe_dump({"taxonomy": {"path": "."}, **settings}))
+    with pytest.MonkeyPatch.context() as patch, cluster(folder, folder) as opened:
+        opened.nodes_free = False
+        patch.setenv("LAB_HOME", str(home))
         patch.setenv("LAB_DEPLOYMENT", "k8s")
-        importlib.reload(lab_pipeline.definitions)
-
-        def create(self: Any, body: Any, namespace: str) -> None:
-            rendered[body.metadata.labels["dagster/op"]] = body
-
-        patch.setattr(DagsterKubernetesClient, "create_namespaced_job_with_retries", create)
-        with dg.instance_for_test(overrides=overrides, temp_dir=str(folder)) as instance:
+        patch.delenv("HOSTNAME", raising=False)
+        launcher = opened.launcher()
+        launcher["config"] |= FROM_LAUNCHER
+        with code_location(), dg.instance_for_test(overrides={"run_launcher": launcher}, temp_dir=str(folder)) as instance:
             for job in JOBS.values():
-                launch_steps(instance, dg.reconstructable(job), str(folder / "kubeconfig"))
-    importlib.reload(lab_pipeline.definitions)
-    return rendered
+                launch_big_steps(instance, dg.reconstructable(job))
+        return {pod.job["metadata"]["labels"]["dagster/op"]: pod.job for pod in opened.ever}
 
 
-def launch_steps(instance: dg.DagsterInstance, job: Any, kubeconfig: str) -> None:
-    config = {"execution": {"config": {"load_incluster_config": False, "kubeconfig_file": kubeconfig}}}
-    plan = create_execution_plan(job, config)
-    run = instance.create_run_for_job(job.get_definition(), run_config=config, job_code_origin=job.get_python_origin())
-    manager = PlanOrchestrationContextManager(orchestration_context_event_generator, job, plan, config, run, instance)
+def launch_big_steps(instance: dg.DagsterInstance, job: Any) -> None:
+    plan = create_execution_plan(job)
+    run = instance.create_run_for_job(job.get_definition(), job_code_origin=job.get_python_origin())
+    manager = PlanOrchestrationContextManager(orchestration_context_event_generator, job, plan, {}, run, instance)
     list(manager.prepare_context())
     context = manager.get_context()
     for step in plan.get_steps_to_execute_in_topo_order():
-        arguments = ExecuteStepArgs(job.get_python_origin(), run.run_id, [step.key], instance.get_ref())
-        list(context.executor._step_handler.launch_step(StepHandlerContext(instance, context, [step], arguments, run)))
+        if POD_TAG in step.tags:
+            arguments = ExecuteStepArgs(job.get_python_origin(), run.run_id, [step.key], instance.get_ref())
+            list(context.executor._step_handler.launch_step(StepHandlerContext(instance, context, [step], arguments, run)))
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory) -> Iterator[dict[str, Any]]:
+    """Those under the settings that a home starts with."""
+    yield rendered(tmp_path_factory.mktemp("k8s"))
+
+
+def pod(job: Any) -> Any:
+    return job["spec"]["template"]["spec"]
 
 
 def container(job: Any) -> Any:
-    (only,) = job.spec.template.spec.containers
+    (only,) = pod(job)["containers"]
     return only
 
 
-def asks_for_gpu(job: Any) -> bool:
-    resources = container(job).resources
-    return bool(resources and "nvidia.com/gpu" in (resources.limits or {}))
-
-
-def test_every_step_is_a_pod_and_training_and_evaluation_alone_ask_for_a_gpu(pods):
-    steps = {step for job in JOBS.values() for step in create_execution_plan(job()).step_keys_to_execute}
-    assert pods.keys() == steps > GPU_STEPS
-    assert {step for step, job in pods.items() if asks_for_gpu(job)} == GPU_STEPS
+def test_training_evaluation_and_generation_by_an_embedded_teacher_have_pods_with_a_gpu(pods):
+    assert pods.keys() == GPU_STEPS | {"leaf_instructions"}
+    for job in pods.values():
+        assert container(job)["resources"] == {
+            "requests": {"cpu": "4", "memory": "32Gi"},
+            "limits": {"memory": "32Gi", "nvidia.com/gpu": "1"},
+        }
 
 
 def test_what_the_run_launcher_gives_reaches_every_pod(pods):
     for step, job in pods.items():
-        environment = {variable.name: variable.value for variable in container(job).env}
+        environment = {variable["name"]: variable.get("value") for variable in container(job)["env"]}
         assert environment["LAB_DEPLOYMENT"] == "k8s" and environment["LAB_HOME"] == "/lab/home", step
-        assert [source.secret_ref.name for source in container(job).env_from if source.secret_ref] == ["teacher-key"], step
-        assert container(job).image == "example.org/lab:1", step
-        assert ("lab", "/lab") in [(mount.name, mount.mount_path) for mount in container(job).volume_mounts], step
-        claims = [volume.persistent_volume_claim for volume in job.spec.template.spec.volumes]
-        assert "lab" in [claim.claim_name for claim in claims if claim], step
-        assert job.spec.template.spec.service_account_name == "dagster", step
+        assert {"secretRef": {"name": "teacher-key"}} in container(job)["envFrom"], step
+        assert container(job)["image"] == "example.org/lab:1", step
+        assert ("lab", "/lab") in [(mount["name"], mount["mountPath"]) for mount in container(job)["volumeMounts"]], step
+        assert {"name": "lab", "persistentVolumeClaim": {"claimName": "lab"}} in pod(job)["volumes"], step
+        assert pod(job)["serviceAccountName"] == "dagster", step
 
 
-def test_a_gpu_pod_has_shared_memory_a_toleration_and_an_end(pods):
-    for step in GPU_STEPS:
-        job, pod = pods[step], pods[step].spec.template.spec
-        assert container(job).resources.limits == {"nvidia.com/gpu": "1", "memory": "32Gi"}
-        assert ("shm", "/dev/shm") in [(mount.name, mount.mount_path) for mount in container(job).volume_mounts]
-        assert [volume.empty_dir.medium for volume in pod.volumes if volume.name == "shm"] == ["Memory"]
-        assert [toleration.key for toleration in pod.tolerations] == ["nvidia.com/gpu"]
-        assert job.spec.active_deadline_seconds == 86400
+def test_a_pod_has_shared_memory_a_toleration_time_to_save_and_an_end(pods):
+    for job in pods.values():
+        assert ("shm", "/dev/shm") in [(mount["name"], mount["mountPath"]) for mount in container(job)["volumeMounts"]]
+        assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod(job)["volumes"]
+        assert [toleration["key"] for toleration in pod(job)["tolerations"]] == ["nvidia.com/gpu"]
+        assert pod(job)["terminationGracePeriodSeconds"] == 300
+        assert job["spec"]["activeDeadlineSeconds"] == 86400 and job["spec"]["backoffLimit"] == 0
 
 
-def test_the_operator_chooses_memory_and_nodes(monkeypatch):
-    monkeypatch.setenv("LAB_GPU_MEMORY", "80Gi")
-    monkeypatch.setenv("LAB_GPU_NODES", "accelerator=nvidia, zone=a")
-    config = get_user_defined_k8s_config({"dagster-k8s/config": json.dumps(gpu_op_tags()["dagster-k8s/config"])})
-    assert config.pod_spec_config["node_selector"] == {"accelerator": "nvidia", "zone": "a"}
-    assert config.container_config["resources"]["limits"]["memory"] == "80Gi"
+def test_the_settings_choose_sizes_and_nodes_by_kind_of_step(tmp_path):
+    k8s = {
+        "training": {
+            "cpu": "500m",
+            "memory": "80Gi",
+            "gpus": 8,
+            "node_selector": {"zone": "a"},
+            "tolerations": [{"key": "spot", "operator": "Equal", "value": "yes"}],
+        },
+        "evaluation": {"gpus": 0},
+        "queue": "gpus",
+        "save_seconds": 60,
+        "deadline_hours": 1,
+    }
+    pods = rendered(tmp_path, teacher=ENDPOINT, k8s=k8s)
+    assert pods.keys() == GPU_STEPS  # an endpoint teaches: its refreshes run in their run's pod
+    training, evaluation = pods["skills_checkpoint"], pods["evaluation_report"]
+    assert container(training)["resources"]["limits"] == {"memory": "80Gi", "nvidia.com/gpu": "8"}
+    assert pod(training)["nodeSelector"] == {"zone": "a"}
+    assert {"key": "spot", "operator": "Equal", "value": "yes"} in pod(training)["tolerations"]
+    assert pod(training)["terminationGracePeriodSeconds"] == 60 and training["spec"]["activeDeadlineSeconds"] == 3600
+    assert training["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert container(evaluation)["resources"]["limits"] == {"memory": "32Gi"} and not pod(evaluation).get("tolerations")
+    assert "kueue.x-k8s.io/queue-name" not in evaluation["metadata"]["labels"]
 
 
-@pytest.mark.parametrize("labels", ["accelerator", "accelerator=", "=nvidia", "a=b,c"])
-def test_nodes_that_are_no_labels_are_refused(monkeypatch, labels):
-    monkeypatch.setenv("LAB_GPU_NODES", labels)
-    with pytest.raises(LabError, match="LAB_GPU_NODES: expected key=value"):
-        gpu_op_tags()
+def test_big_steps_are_tried_again_on_a_cluster_only(monkeypatch):
+    def retried() -> dict[str, int]:
+        with code_location() as module:
+            jobs = [module.defs.resolve_job_def(name) for name in JOBS]
+        ops = {op.name: op.definition.retry_policy for job in jobs for op in job.graph.nodes}
+        return {name: policy.max_retries for name, policy in ops.items() if policy}
+
+    monkeypatch.setenv("LAB_DEPLOYMENT", "k8s")
+    assert retried() == dict.fromkeys([*GPU_STEPS, "leaf_instructions"], 3)
+    monkeypatch.setenv("LAB_DEPLOYMENT", "local")
+    assert retried() == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"training": {"memory": "lots"}},
+        {"training": {"cpu": "-1"}},
+        {"training": {"node_selector": {"zone": "a b"}}},
+        {"training": {"node_selector": {"": "a"}}},
+        {"training": {"tolerations": [{"key": "spot", "effect": "Never"}]}},
+        {"trainings": {}},
+        {"queue": "a/b"},
+        {"save_seconds": 5},
+    ],
+)
+def test_what_is_no_pod_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        KubernetesSettings.model_validate(wrong)
 
 
 @pytest.mark.parametrize("deployment", [None, "", "local"])

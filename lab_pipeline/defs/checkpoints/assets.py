@@ -13,7 +13,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.staleness import require_current_mixing
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
-from lab_pipeline.defs.kubernetes import gpu_op_tags
+from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
@@ -51,7 +51,8 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     owners=["team:lab"],
     deps=[base_model, knowledge_dataset],
     pool=named("gpu"),
-    op_tags=gpu_op_tags(),
+    op_tags=pod_tags("training"),
+    retry_policy=lost_pod_retries(),
 )
 def knowledge_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
@@ -71,7 +72,8 @@ def knowledge_checkpoint(
     owners=["team:lab"],
     deps=[base_model, knowledge_checkpoint, skills_dataset],
     pool=named("gpu"),
-    op_tags=gpu_op_tags(),
+    op_tags=pod_tags("training"),
+    retry_policy=lost_pod_retries(),
 )
 def skills_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient

@@ -11,6 +11,7 @@ from lab_pipeline.core.storage import read_rows
 from lab_pipeline.defs.code_location import asset_key, named
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
+from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
 from lab_pipeline.defs.metadata import column_schema, counts, preview, texts
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, errors_as_failures
@@ -60,6 +61,8 @@ class LeavesFailed(dg.Failure):
     can_subset=True,
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200),
     pool=named("teacher"),
+    op_tags=pod_tags("generation"),
+    retry_policy=lost_pod_retries(),
 )
 def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Generate, judge and curate the rows of a batch of leaves.

@@ -16,7 +16,7 @@ from lab_pipeline.datasets.staleness import require_current_mixing, require_curr
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import heldout_questions
-from lab_pipeline.defs.kubernetes import gpu_op_tags
+from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
@@ -35,7 +35,8 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     owners=["team:lab"],
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool=named("gpu"),
-    op_tags=gpu_op_tags(),
+    op_tags=pod_tags("evaluation"),
+    retry_policy=lost_pod_retries(),
     # A night without a change evaluates nothing, so only a report that is a week old or older is worth a look.
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
 )

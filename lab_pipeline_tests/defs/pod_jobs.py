@@ -1,0 +1,52 @@
+"""Jobs for tests of pods: each pod imports this module anew. The file `faults` in the home says how the big step ends."""
+
+import os
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import default_home
+from lab_pipeline.defs.kubernetes import pod_tags
+from lab_pipeline.defs.resources import RetuneLock, errors_as_failures
+from lab_pipeline.defs.step_pods import step_pods_executor
+
+
+def faults() -> Path:
+    return default_home() / "faults"
+
+
+def waypoint(name: str) -> Path:
+    return default_home() / name
+
+
+@dg.op(required_resource_keys={"retune_lock"})
+def first():
+    waypoint("first").write_text(str(os.getpid()))
+
+
+@dg.op(required_resource_keys={"retune_lock"}, ins={"after": dg.In(dg.Nothing)})
+def second():
+    waypoint("second").write_text(str(os.getpid()))
+
+
+@dg.job(executor_def=step_pods_executor, resource_defs={"retune_lock": RetuneLock(root="unused", held_by_run=True)})
+def small_steps():
+    second(first())
+
+
+@dg.op(tags=pod_tags("training"), retry_policy=dg.RetryPolicy(max_retries=1, delay=0))
+def big(context: dg.OpExecutionContext) -> None:
+    fault = faults().read_text().strip() if context.retry_number == 0 else ""
+    with errors_as_failures():
+        if fault == "bad data":
+            raise LabError("row 3: no answer")
+        waypoint(f"big-{context.retry_number}").write_text(str(os.getpid()))
+        while fault == "hang":
+            time.sleep(0.1)
+
+
+@dg.job(executor_def=step_pods_executor)
+def big_step():
+    big()
