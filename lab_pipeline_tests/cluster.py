@@ -217,9 +217,10 @@ class _Api(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         name = urlsplit(self.path).path.rpartition("/")[2]
-        if self.cluster.refusing or name not in self.cluster.pods:
+        if self.cluster.refusing or not any(pod.name == name for pod in self.cluster.ever):
             return self.answer(500 if self.cluster.refusing else 404, {"message": "not found"})
-        self.cluster.delete(name)
+        if name in self.cluster.pods:  # else it is being deleted: with its job, or with its owner
+            self.cluster.delete(name)
         self.answer(200, {})
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.defs import step_pods
+from lab_pipeline.defs.private_dagster import LaunchRunContext
 from lab_pipeline.defs.step_pods import pod_problem
 from lab_pipeline.runtime import run_worker
 from lab_pipeline_tests.builders import write_taxonomy
@@ -224,3 +225,34 @@ def test_an_api_server_that_is_away_for_a_while_costs_nothing(clustered):
     meanwhile(away)
     run = clustered.run(pod_jobs.big_step)
     assert run.is_success and len(clustered.cluster.of_step("big")) == 2
+
+
+# --- the run's pod
+
+
+def launched(clustered: Clustered, job: Callable[[], Any]) -> dg.DagsterRun:
+    """A run that the run launcher started in a pod, as the daemon does."""
+    recon = dg.reconstructable(job)
+    run = clustered.instance.create_run_for_job(recon.get_definition(), job_code_origin=recon.get_python_origin())
+    clustered.instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
+    return run
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_when_the_runs_pod_goes_its_steps_pods_go(clustered, cancelled):
+    clustered.fault("hang")
+    run = launched(clustered, pod_jobs.big_step)
+    step = started(clustered)
+    assert len(clustered.cluster.pods) == 2
+    if cancelled:
+        assert clustered.instance.run_launcher.terminate(run.run_id)
+    else:  # the run's pod is killed, and its job then cleaned up
+        (run_pod,) = [pod for pod in clustered.cluster.ever if pod is not step]
+        clustered.cluster.end(run_pod, signal.SIGKILL, "OOMKilled")
+        clustered.cluster.delete(run_pod.name)
+    assert clustered.cluster.pods == {}
+    assert wait_for("the end of the step's process", lambda: step.code is not None, 60)
+    if cancelled:
+        wait_for("the end of the run", lambda: clustered.instance.get_run_by_id(run.run_id).is_finished, 60)
+        assert clustered.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
