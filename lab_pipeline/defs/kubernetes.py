@@ -59,6 +59,7 @@ def pod_tags(kind: Kind, settings: Settings = SETTINGS) -> dict[str, Any]:
         },
         "job_spec_config": {"active_deadline_seconds": k8s.deadline_hours * 3600, "ttl_seconds_after_finished": 7200},
         "job_metadata": {"labels": queue},
+        "pod_template_spec_metadata": {"labels": {"lab-pipeline/step": kind}},  # network policies select by it
     }
     return {POD_TAG: config}
 

@@ -36,6 +36,7 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
     BACKFILL_ID_TAG,
     MAX_RETRIES_TAG,
+    RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
     RUN_KEY_TAG,
 )
 from dagster._grpc.types import ExecuteRunArgs
