@@ -94,6 +94,8 @@ class Cluster:
     """All pods there ever were, in order."""
     nodes_free: bool = True
     """False = pods stay pending."""
+    denied: set[str] = field(default_factory=set)
+    """Verbs that no account may use."""
     refusing: bool = False
     """True = the API server answers nothing but 500."""
 
@@ -192,6 +194,9 @@ class _Api(BaseHTTPRequestHandler):
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.cluster.refusing:
             return self.answer(500, {"message": "down"})
+        if self.path.startswith("/apis/authorization.k8s.io/"):
+            verb = job["spec"]["resourceAttributes"]["verb"]
+            return self.answer(201, {**job, "status": {"allowed": verb not in self.cluster.denied}})
         if job["metadata"]["name"] in self.cluster.pods:
             return self.answer(409, {"message": "already exists"})
         self.cluster.create(job)

@@ -16,6 +16,7 @@ from dagster._core.instance import InstanceRef
 
 from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.defs.jobs import RETUNE_TAG
+from lab_pipeline.runtime.preflight import RIGHTS
 from lab_pipeline_tests.defs.test_kubernetes import container, pod, rendered
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -126,15 +127,9 @@ def test_the_values_agree_with_the_manifests_and_the_settings():
 
 
 def test_the_role_allows_what_the_executor_asks_for_and_no_more():
-    """The calls of `K8sStepHandler`, `K8sRunLauncher` and `StepPods`, and no write but of jobs and of their pods' deletion."""
-    rules = {rule["resources"][0]: set(rule["verbs"]) for rule in OWN["access.yaml[1]"]["rules"]}
-    assert rules == {
-        "jobs": {"create", "delete", "get", "list"},
-        "jobs/status": {"get"},
-        "pods": {"delete", "get", "list"},
-        "pods/log": {"get"},
-        "events": {"list"},
-    }
+    """Which is what `lab-pipeline preflight` looks for."""
+    rules = {(rule["apiGroups"][0], rule["resources"][0]): tuple(rule["verbs"]) for rule in OWN["access.yaml[1]"]["rules"]}
+    assert rules == {(group, f"{kind}/{part}".rstrip("/")): verbs for (group, kind, part), verbs in RIGHTS.items()}
 
 
 def test_the_containerfile_is_clean_and_pins_what_it_builds_on():

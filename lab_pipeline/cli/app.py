@@ -89,8 +89,22 @@ def doctor(home: HomeOption = None) -> None:
 
     findings = examine(home or default_home())
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.passed else 'MEND'}  {finding.name}: {finding.message}")
+        typer.echo(finding)
     raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
+
+
+@app.command()
+def preflight(
+    pods: Annotated[int, typer.Option(min=1, help="How many pods check together, by their JOB_COMPLETION_INDEX")] = 1,
+) -> None:
+    """Check on a cluster what runs on the home `LAB_HOME` need, and say how to fix what is missing. The exit code is 1 if anything is."""
+    from lab_pipeline.runtime.preflight import preflight as examine
+
+    all_passed = True
+    for finding in examine(default_home(), int(os.environ.get("JOB_COMPLETION_INDEX", "0")), pods):
+        all_passed &= finding.passed
+        typer.echo(finding)
+    raise typer.Exit(0 if all_passed else 1)
 
 
 @app.command()

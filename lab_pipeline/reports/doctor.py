@@ -32,11 +32,14 @@ _MEMORY_GIB = 6
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One finding of `lab-pipeline doctor`; `message` says what was found or, if it did not pass, what is wrong and the fix."""
+    """One finding of `lab-pipeline doctor` or `preflight`; `message` says what was found, or what is wrong and the fix."""
 
     name: str
     passed: bool
     message: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'MEND'}  {self.name}: {self.message}"
 
 
 def examine(home: Path) -> list[HealthCheck]:
@@ -61,8 +64,8 @@ def examine(home: Path) -> list[HealthCheck]:
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
         _tried("custom data sets", lambda: _custom(settings)),
-        _model("teacher", settings.teacher, Home(home)),
-        *([_model("judge", settings.judge, Home(home))] if settings.judge else []),
+        examine_model("teacher", settings.teacher, Home(home)),
+        *([examine_model("judge", settings.judge, Home(home))] if settings.judge else []),
         _tried("notifications", lambda: _notifications(settings)),
     ]
 
@@ -139,7 +142,7 @@ def _notifications(settings: Settings) -> str:
     return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
-def _model(role: str, settings: TeacherSettings, home: Home) -> HealthCheck:
+def examine_model(role: str, settings: TeacherSettings, home: Home) -> HealthCheck:
     """Check that an embedded model is there, or that an endpoint has its key, serves the model, and answers calls."""
     if not isinstance(settings, EndpointTeacherSettings):
         return _tried(role, lambda: f"embedded, {model_identity(settings.model)}")
