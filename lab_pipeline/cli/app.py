@@ -97,7 +97,7 @@ def doctor(home: HomeOption = None) -> None:
 def preflight(
     pods: Annotated[int, typer.Option(min=1, help="How many pods check together, by their JOB_COMPLETION_INDEX")] = 1,
 ) -> None:
-    """Check on a cluster what runs on the home `LAB_HOME` need, and say how to fix what is missing. The exit code is 1 if anything is."""
+    """Check on a cluster what its runs need, and say how to fix what is missing. The exit code is 1 if anything is."""
     from lab_pipeline.runtime.preflight import preflight as examine
 
     all_passed = True
