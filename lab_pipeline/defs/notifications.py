@@ -2,24 +2,19 @@
 
 import dagster as dg
 
-from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.defs.code_location import PREFIX, named
+from lab_pipeline.defs.code_location import named
 from lab_pipeline.defs.instructions.assets import LeavesFailed
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.reports.notifications import notify
 
 
-@dg.run_failure_sensor(
-    name=named("crashed_runs"),
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    # The command line starts runs that name no code location. Where others may share the instance, it starts none.
-    monitor_all_code_locations=deployment() == "local" and not PREFIX,
-)
+@dg.run_failure_sensor(name=named("crashed_runs"), default_status=dg.DefaultSensorStatus.RUNNING)
 def crashed_runs(context: dg.RunFailureSensorContext, lab: Lab) -> dg.SkipReason | None:
     """Send the job, the run and the first line of the error to the webhook when a run crashes, if there is a webhook.
 
-    A run in which only leaves failed is no crash: its other leaves are done. A leaf that fails repeatedly has its own message.
+    Runs of other code locations on the same instance are theirs to report. A run in which only leaves failed is no crash: its
+    other leaves are done. A leaf that fails repeatedly has its own message.
     """
     failures = context.get_step_failure_events()
     crashes = [failure for failure in failures if not is_of_leaves(failure)]

@@ -8,6 +8,8 @@ first when Dagster moves, and use what has become public instead.
 - `BulkActionsFilter`, `BulkActionStatus`: the only filter of `DagsterInstance.get_backfills`. The other list of backfills is
   GraphQL, which needs a web server.
 - `InstigatorType`, `InstigatorStatus`: for `DagsterInstance.all_instigator_state`, which tells if a sensor is switched off.
+- `execute_run` and the origins of a job: the public `execute_job` makes runs that belong to no code location, which the UI's
+  pages on jobs, overview and timeline leave out.
 - `DagsterPipesExecutionError`: a process that ended with an error, such as the trainer.
 - What `StepDelegatingExecutor` is made of, and `execute_plan_iterator`, by which a step runs in this process: dagster-k8s's
   executor is public, but cannot be told to keep small steps in the run's pod.
@@ -23,13 +25,14 @@ import sqlalchemy.orm
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterPipesExecutionError, raise_execution_interrupts
-from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
+from dagster._core.execution.api import create_execution_plan, execute_plan_iterator, execute_run
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.step_delegating import CheckStepHealthResult, StepDelegatingExecutor, StepHandlerContext
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -39,5 +42,6 @@ from dagster._core.storage.tags import (
     RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
     RUN_KEY_TAG,
 )
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData

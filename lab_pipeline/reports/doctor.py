@@ -39,7 +39,7 @@ class HealthCheck:
     message: str
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'MEND'}  {self.name}: {self.message}"
+        return f"{'ok ' if self.passed else 'FIX'}  {self.name}: {self.message}"
 
 
 def examine(home: Path) -> list[HealthCheck]:

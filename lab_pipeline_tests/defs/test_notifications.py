@@ -2,6 +2,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.definitions import defs
@@ -142,21 +143,37 @@ def test_without_a_webhook_nothing_is_told_and_wrong_settings_are_a_reason_to_sk
     assert "notifications.webhook" in tick(failed, opened, instance).skip_message
 
 
-def test_the_sensor_is_on_and_sees_runs_that_the_command_line_started(opened, hook, instance):
+def test_the_sensor_is_on_and_tells_of_this_code_locations_runs_only(opened, hook, instance):
     def evaluated(cursor: str | None) -> str | None:
-        context = dg.build_sensor_context(
-            instance,
-            cursor,
-            "__repository__",
-            defs.get_repository_def(),
+        context = dg.SensorEvaluationContext(
+            instance_ref=None,
+            last_tick_completion_time=None,
+            last_run_key=None,
+            cursor=cursor,
+            log_key=None,
+            repository_name="__repository__",
+            instance=instance,
+            repository_def=defs.get_repository_def(),
             resources=resources(opened),
             sensor_name="crashed_runs",
+            code_location_origin=RegisteredCodeLocationOrigin("lab_pipeline"),
         )
         return crashed_runs.evaluate_tick(context).cursor
 
+    def failed_in(location: str) -> str:
+        repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), "__repository__")
+        run = instance.create_run_for_job(killed, remote_job_origin=RemoteJobOrigin(repository, "killed"))
+        instance.report_run_failed(run, "its process was killed")
+        return run.run_id
+
+    @dg.job
+    def killed():
+        pass
+
     assert crashed_runs.default_status == dg.DefaultSensorStatus.RUNNING
-    failed_run(instance, RuntimeError("before the sensor was there"))
+    failed_in("lab_pipeline")  # before the sensor was there
     cursor = evaluated(None)
-    failed_run(instance, RuntimeError("boom"))
+    failed_in("of another team")
+    mine = failed_in("lab_pipeline")
     evaluated(cursor)
-    assert len(hook.texts) == 1 and hook.texts[0].endswith("RuntimeError: boom")
+    assert hook.texts == [f"Run {mine} of killed failed: its process was killed"]

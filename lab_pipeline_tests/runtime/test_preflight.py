@@ -99,4 +99,4 @@ def test_an_instance_that_cannot_be_opened_and_wrong_settings_are_findings(opene
 def test_the_command_prints_every_finding_and_fails_if_one_does(opened):
     done = CliRunner().invoke(app, ["preflight"])
     assert done.exit_code == 1
-    assert "ok    volume, writing:" in done.output and "MEND  database:" in done.output and "teacher: " in done.output
+    assert "ok   volume, writing:" in done.output and "FIX  database:" in done.output and "teacher: " in done.output
