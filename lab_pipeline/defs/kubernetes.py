@@ -80,6 +80,11 @@ def in_own_pod() -> bool:
     return "DAGSTER_RUN_STEP_KEY" in os.environ  # set by dagster-k8s
 
 
+def try_again() -> dg.RetryRequested:
+    """Return what a step raises whose own pod is told to end, such as by an eviction; a cancelled run does not listen to it."""
+    return dg.RetryRequested(SETTINGS.k8s.retries, seconds_to_wait=30)
+
+
 def seconds_to_save() -> int:
     """Return for how long an interrupted step waits for the training process to save its state."""
     return SETTINGS.k8s.save_seconds - _SECONDS_TO_REPORT if in_own_pod() else 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -24,7 +25,9 @@ from typer.testing import CliRunner
 from lab_pipeline.cli.app import app
 from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.defs.checkpoints.assets import run_trainer
 from lab_pipeline.defs.kubernetes import POD_TAG, executor
+from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.runtime.run_worker import JOBS
 from lab_pipeline_tests.cluster import cluster
 from lab_pipeline_tests.code_location import code_location
@@ -151,6 +154,18 @@ def test_big_steps_are_tried_again_on_a_cluster_only(monkeypatch):
     assert retried() == dict.fromkeys([*GPU_STEPS, "leaf_instructions"], 3)
     monkeypatch.setenv("LAB_DEPLOYMENT", "local")
     assert retried() == {}
+
+
+def test_a_training_that_was_told_to_end_is_tried_again_where_a_pod_can_be_replaced(tmp_path, monkeypatch):
+    def interrupted(**named: Any) -> None:
+        raise DagsterPipesExecutionError("External execution process failed with code 75")
+
+    trainer: Any = SimpleNamespace(run=interrupted)
+    with pytest.raises(LabError, match="was interrupted and saved its state"):
+        run_trainer(None, trainer, tmp_path / "spec.json")
+    monkeypatch.setenv("DAGSTER_RUN_STEP_KEY", "skills_checkpoint")
+    with pytest.raises(dg.RetryRequested):
+        run_trainer(None, trainer, tmp_path / "spec.json")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.staleness import require_current_mixing
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
-from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
+from lab_pipeline.defs.kubernetes import in_own_pod, lost_pod_retries, pod_tags, try_again
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
@@ -21,7 +21,7 @@ from lab_pipeline.models.base_model import BaseModel, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
-from lab_pipeline.training.failure import training_failure
+from lab_pipeline.training.failure import INTERRUPTED, training_failure
 from lab_pipeline.training.validation import GROUPS
 
 _MALLOC = {
@@ -129,6 +129,7 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessCl
 
     Raises:
         LabError: the process ended with an error.
+        RetryRequested: the process was told to end, and this is a pod that can be replaced.
     """
     # With several visible GPUs, transformers' Trainer would spread each pack over all of them.
     first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
@@ -140,6 +141,8 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessCl
         )
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
+        if exit_code == INTERRUPTED and in_own_pod():
+            raise try_again() from error
         raise training_failure(spec.parent, exit_code) from error
 
 
