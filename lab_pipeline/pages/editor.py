@@ -23,11 +23,8 @@ def edit(request: Request) -> Response:
     """Open a leaf of the taxonomy, or the beginning of a new one."""
     home: Home = request.app.state.home
     leaf = request.query_params.get("leaf", "").strip("/")
-    draft = (
-        present_draft(home, load_settings(home.settings_file), leaf)
-        if leaf
-        else new_draft(request.query_params.get("kind", ""))
-    )
+    kind = request.query_params.get("kind", "")
+    draft = present_draft(home, load_settings(home.settings_file), leaf) if leaf else new_draft(kind)
     return render(request, "edit.html.jinja", draft=draft, new=not leaf, reading=draft.check())
 
 
