@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
@@ -17,6 +16,7 @@ from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, plan_leaves
 from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.models.base_model import ModelError
+from lab_pipeline.pages.links import link
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import needs_attention, notify
 from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
@@ -79,7 +79,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             context.log.error(f"{leaf}: {why}")
         if leaves:
             _check_base_model(context, lab)
-        batch = _Batch(context, home, plans)
+        batch = _Batch(context, lab, plans)
         teacher, judge = load_teachers(home, settings)
         wanted, commit = [plans[leaf] for leaf in leaves if leaf in plans], snapshot.taxonomy_commit
         refresh_leaves(home, wanted, settings, teacher, judge, commit, context.log.info, batch.report)
@@ -103,7 +103,7 @@ class _Batch:
     """Collects the outcomes of a run's leaves; `report` takes the next one and tells Dagster about it at once."""
 
     context: dg.AssetExecutionContext
-    home: Home
+    lab: Lab
     plans: Mapping[str, LeafPlan]
     states: list[LeafState] = field(default_factory=list)
     failures: list[LeafFailure] = field(default_factory=list)
@@ -117,7 +117,7 @@ class _Batch:
         kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"
         self.context.log.info(f"{outcome.leaf}: {kept} ({outcome.teacher_calls} teacher calls)")
         selected = {key.to_user_string() for key in self.context.selected_asset_keys}
-        for event in _materializations(self.home, self.plans[outcome.leaf], outcome):
+        for event in _materializations(self.lab, self.plans[outcome.leaf], outcome):
             if event.asset_key.to_user_string() in selected:
                 self.context.log_event(event)
 
@@ -141,7 +141,8 @@ def _check_base_model(context: dg.AssetExecutionContext, lab: Lab) -> None:
         context.log.warning(f"could not check whether the base model can be trained: {error}")
 
 
-def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
+def _materializations(lab: Lab, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
+    home, settings = lab.home, lab.settings
     tables: dict[Table, pa.Schema] = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
     for table, schema in tables.items():
         rows = read_rows(plan.path(home, table))
@@ -156,6 +157,7 @@ def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[
             "flow": plan.flow.name,
             "preview": preview(rows, ["question", "answer"]),
             "path": dg.MetadataValue.path(plan.path(home, table)),
+            "page": dg.MetadataValue.url(link(settings, "rows", leaf=state.leaf)),
         }
         if table == "judged":
             scores = [score["score"] for row in rows for score in row["scores"] if score["score"] is not None]
