@@ -5,6 +5,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
@@ -79,7 +81,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             context.log.error(f"{leaf}: {why}")
         if leaves:
             _check_base_model(context, lab)
-        batch = _Batch(context, lab, plans)
+        batch = _Batch(context, home, settings, plans)
         teacher, judge = load_teachers(home, settings)
         wanted, commit = [plans[leaf] for leaf in leaves if leaf in plans], snapshot.taxonomy_commit
         refresh_leaves(home, wanted, settings, teacher, judge, commit, context.log.info, batch.report)
@@ -103,7 +105,8 @@ class _Batch:
     """Collects the outcomes of a run's leaves; `report` takes the next one and tells Dagster about it at once."""
 
     context: dg.AssetExecutionContext
-    lab: Lab
+    home: Home
+    settings: Settings
     plans: Mapping[str, LeafPlan]
     states: list[LeafState] = field(default_factory=list)
     failures: list[LeafFailure] = field(default_factory=list)
@@ -117,7 +120,7 @@ class _Batch:
         kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"
         self.context.log.info(f"{outcome.leaf}: {kept} ({outcome.teacher_calls} teacher calls)")
         selected = {key.to_user_string() for key in self.context.selected_asset_keys}
-        for event in _materializations(self.lab, self.plans[outcome.leaf], outcome):
+        for event in _materializations(self.home, self.settings, self.plans[outcome.leaf], outcome):
             if event.asset_key.to_user_string() in selected:
                 self.context.log_event(event)
 
@@ -141,8 +144,7 @@ def _check_base_model(context: dg.AssetExecutionContext, lab: Lab) -> None:
         context.log.warning(f"could not check whether the base model can be trained: {error}")
 
 
-def _materializations(lab: Lab, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
-    home, settings = lab.home, lab.settings
+def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
     tables: dict[Table, pa.Schema] = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
     for table, schema in tables.items():
         rows = read_rows(plan.path(home, table))
