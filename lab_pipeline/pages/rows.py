@@ -25,7 +25,7 @@ from lab_pipeline.pages.links import page
 from lab_pipeline.pages.render import render
 from lab_pipeline.pages.search import FoundRow, Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline.reports.inspection import review_rows, stage_of
-from lab_pipeline.reports.lineage import advice_of, row_lineage
+from lab_pipeline.reports.lineage import advice_of, users_of
 from lab_pipeline.taxonomy.reviews import Decision, Review, review_of, reviews_in_force, row_text
 
 ROWS_ON_PAGE = 50
@@ -63,16 +63,14 @@ def row(request: Request) -> Response:
     found = find_row(home, *_named(request.query_params))
     made = found["row"]
     state = leaf_state(home, made["leaf"])
-    try:
-        lineage: Mapping[str, object] = row_lineage(home, made["id"])
-    except LabError:  # no snapshot, or the tables behind a data set are gone
-        lineage = {"datasets": [], "models": []}
+    data_sets, models = users_of(home, made["id"])
     return render(
         request,
         "row.html.jinja",
         item=_item(found, _reviews(home)),
         excerpt=excerpt_of(home, made),
-        lineage=lineage,
+        data_sets=data_sets,
+        models=models,
         provenance=_provenance(home, state) if state else {},
         prompts=_prompts(home, made, state),
     )

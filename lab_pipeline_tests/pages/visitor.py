@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from html import unescape
 
-from starlette.testclient import TestClient
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # httpx does for these tests, whatever Starlette would rather have
+    from starlette.testclient import TestClient
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.pages.access import Access
