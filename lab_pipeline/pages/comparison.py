@@ -54,10 +54,23 @@ def scores_by_leaf(one: Evaluation, other: Evaluation) -> list[LeafScores]:
 
 
 def whole_scores(one: Evaluation, other: Evaluation) -> list[LeafScores]:
-    """Compare them on all held-out questions together, and on the general questions."""
+    """Compare them on all held-out questions together, on those of leaves that were tested alike, and on the general ones."""
+    whole = [_scores("all test questions", one["heldout"], other["heldout"])]
+    if whole[0]["difference"] is None:
+        whole += _tested_alike(scores_by_leaf(one, other))
+    return [*whole, _scores("general questions", one["general"], other["general"])]
+
+
+def _tested_alike(leaves: list[LeafScores]) -> list[LeafScores]:
+    """Return the mean scores over the questions of the leaves that both models were tested on alike; nothing without any."""
+    alike = [each for each in leaves if each["difference"] is not None]
+    if not alike:
+        return []
+    count = sum(each["questions"][0] for each in alike)
+    first, second = (sum((each["losses"][at] or 0) * each["questions"][0] for each in alike) / count for at in (0, 1))
+    name = "those of leaves that were tested alike"
     return [
-        _scores("all test questions", one["heldout"], other["heldout"]),
-        _scores("general questions", one["general"], other["general"]),
+        LeafScores(leaf=name, questions=(count, count), losses=(first, second), difference=second - first, right=(None, None))
     ]
 
 

@@ -35,7 +35,8 @@ class Visitor:
     def text(self, name: str, code: int = 200, **query: object) -> str:
         """The text of the page's content as a person reads it, on one line."""
         main = self.html(name, code, **query).partition("<main")[2]
-        return " ".join(unescape(re.sub(r"<[^>]*>", "", main.partition(">")[2])).split())
+        within = re.sub("<wbr>|</?(?:b|u|code|span|mark)(?: [^>]*)?>", "", main.partition(">")[2])
+        return " ".join(unescape(re.sub("<[^>]*>", " ", within)).split())
 
     def send(self, name: str, code: int = 200, headers: dict[str, str] | None = None, **fields: str) -> str:
         """Send a form as a page of this server would."""
