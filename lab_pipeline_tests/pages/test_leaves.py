@@ -30,7 +30,13 @@ def test_a_quarantined_leaf_comes_first_with_file_and_line(visitor, lab):
 
 def test_a_leaf_shows_what_became_of_its_rows_its_documents_and_its_seeds(visitor):
     text = visitor.text("leaf", key=KNOWLEDGE)
-    for shown in ("10 of 45 kept", "rejected by duplicate 20", "15, of which 5 are held out", "5 passages", "Seeds in use (10)"):
+    for shown in (
+        "10 of 45 kept",
+        "rejected by duplicate 20",
+        "15, of which 5 are held out",
+        "5 passages",
+        "Seeds in use (10)",
+    ):
         assert shown in text
     assert 'href="/edit?leaf=knowledge%2Fplaces%2Fislands"' in visitor.html("leaf", key=KNOWLEDGE)
 

@@ -30,7 +30,7 @@ function decide(decision) {
   const form = current()?.querySelector("form.review");
   const button = form?.querySelector(`button[value="${decision}"]`);
   if (!button) return;
-  if (decision === "undo") form.requestSubmit(button);
+  if (decision === "undo") button.click(); // htmx sends the name of a button only if it was clicked
   else {
     form.dataset.decision = decision;
     form.elements.reason.placeholder = `Why ${decision} it? Enter saves, Escape leaves`;
@@ -53,7 +53,7 @@ document.addEventListener("keydown", (event) => {
   if (field?.name === "reason" && event.key === "Enter") {
     event.preventDefault();
     const form = field.form;
-    form.requestSubmit(form.querySelector(`button[value="${form.dataset.decision ?? "ban"}"]`));
+    form.querySelector(`button[value="${form.dataset.decision ?? "ban"}"]`).click();
   } else if (field && event.key === "Escape") {
     const row = field.closest("article.row");
     field.blur();
