@@ -191,7 +191,7 @@ def test_axe_finds_no_serious_fault(browser, lab, scheme):
 
 
 class watched:
-    """What a page says in the console, and what it asks for."""
+    """What a page says in the console, and what it asks for; not what the browser refused to ask for by the page's policy."""
 
     def __init__(self, page: Page) -> None:
         self.errors: list[str] = []
@@ -199,6 +199,7 @@ class watched:
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
+        page.on("requestfailed", lambda request: self.requests.remove(request.url) if request.failure == "csp" else None)
 
     def elsewhere(self, address: str) -> list[str]:
         assert self.requests
