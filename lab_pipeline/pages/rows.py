@@ -37,8 +37,8 @@ def rows(request: Request) -> Response:
     """Search rows by leaf, fate, score and text, and show a page of them."""
     home: Home = request.app.state.home
     query, number = _query(request), _page_number(request)
-    found = find_rows(home, query, (number - 1) * ROWS_ON_PAGE, ROWS_ON_PAGE)
     states = refreshed_leaves(home)
+    found = find_rows(home, states, query, (number - 1) * ROWS_ON_PAGE, ROWS_ON_PAGE)
     reviews = _reviews(home)
     return render(
         request,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CuratedRow
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.datasets.dataset import excluded_rows
-from lab_pipeline.instructions.plan import LeafState
+from lab_pipeline.instructions.plan import LeafState, leaf_state
 from lab_pipeline.reports.inspection import stage_of
 
 _TEXTS = ("question", "answer", "context")
@@ -88,17 +88,22 @@ def refreshed_leaves(home: Home) -> list[LeafState]:
     return sorted(states, key=lambda state: state.leaf)
 
 
-def find_rows(home: Home, query: Query, offset: int = 0, count: int = 50) -> Found:
-    """Count the rows that a query finds, and read `count` of them from number `offset` on."""
+def find_rows(home: Home, states: Iterable[LeafState], query: Query, offset: int = 0, count: int = 50) -> Found:
+    """Count the rows of refreshed leaves that a query finds, and read `count` of them from number `offset` on."""
     left_out = LeftOut({row["id"]: (stage, row["rule"], row["reason"]) for stage, row in excluded_rows(home)})
-    tables = list(_tables(home, query))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # Arrow works outside the interpreter's lock
-        found = list(threads.map(lambda table: _matches(table, query, left_out), tables))
+    tables = list(_tables(home, states, query))
+    columns, processors = _columns(query), os.cpu_count() or 1
+    if columns:
+        with ThreadPoolExecutor(processors) as threads:  # Arrow works outside the interpreter's lock
+            search = _Search(query, columns, left_out, use_threads=len(tables) < processors)
+            found: list[Numbers | range] = list(threads.map(lambda table: search.matches(table.path), tables))
+    else:
+        found = [range(table.rows) for table in tables]
     rows: list[FoundRow] = []
     skip = offset
     for table, numbers in zip(tables, found, strict=True):
         if len(rows) < count and skip < len(numbers):
-            rows += [_fate(row, left_out) for row in _read(table, numbers[skip : skip + count - len(rows)])]
+            rows += [_fate(row, left_out) for row in _read(table.path, numbers[skip : skip + count - len(rows)])]
         skip = max(0, skip - len(numbers))
     return Found(sum(map(len, found)), rows)
 
@@ -109,35 +114,51 @@ def find_row(home: Home, leaf: str, row_id: str) -> FoundRow:
     Raises:
         LabError: The leaf has no such row in its last good tables.
     """
-    found = find_rows(home, Query(leaf=leaf, id=row_id), count=1).rows
+    state = leaf_state(home, leaf)
+    found = find_rows(home, [state], Query(id=row_id), count=1).rows if state else []
     if not found:
         raise LabError(f"{leaf} has no row {row_id} now; a new refresh may have replaced its rows")
     return found[0]
 
 
-def _tables(home: Home, query: Query) -> Iterator[Path]:
-    for state in refreshed_leaves(home):
+class _Table(NamedTuple):
+    path: Path
+    rows: int
+
+
+def _tables(home: Home, states: Iterable[LeafState], query: Query) -> Iterator[_Table]:
+    for state in states:
         if not query.leaf or f"{state.leaf}/".startswith(f"{query.leaf.rstrip('/')}/"):
-            for name, status in (("curated", "kept"), ("rejected", "rejected")):
-                if query.status in ("", status):
-                    yield home.leaf(state.leaf) / f"{name}-{state.curated}.parquet"
+            folder, kept = home.leaf(state.leaf), state.funnel["kept"]
+            if query.status in ("", "kept"):
+                yield _Table(folder / f"curated-{state.curated}.parquet", kept)
+            if query.status in ("", "rejected"):
+                yield _Table(folder / f"rejected-{state.curated}.parquet", state.funnel["generated"] - kept)
 
 
 def _fits(query: Query, stage: str, rule: str) -> bool:
     return query.stage in ("", stage) and query.rule in ("", rule)
 
 
-def _matches(table: Path, query: Query, left_out: LeftOut) -> Numbers | range:
-    """Return the numbers of the rows of a file that a query finds."""
-    with pq.ParquetFile(table) as file:
-        columns = _columns(query) & set(file.schema_arrow.names)
-        if not columns:
-            return range(file.metadata.num_rows)
+@dataclass(frozen=True)
+class _Search:
+    """Searches one file after another."""
+
+    query: Query
+    columns: set[str]
+    left_out: LeftOut
+    use_threads: bool
+    """Whether a file's columns are read side by side, which costs more than it brings where files are."""
+
+    def matches(self, table: Path) -> Numbers:
+        """Return the numbers of the rows of a file that the query finds."""
         found, before = [np.array([], np.int64)], 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(columns)):
-            found.append(np.flatnonzero(_mask(batch, query, left_out)) + before)
-            before += len(batch)
-    return np.concatenate(found)
+        with pq.ParquetFile(table, pre_buffer=False) as file:
+            columns = sorted(self.columns & set(file.schema_arrow.names))
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=self.use_threads):
+                found.append(np.flatnonzero(_mask(batch, self.query, self.left_out)) + before)
+                before += len(batch)
+        return np.concatenate(found)
 
 
 def _columns(query: Query) -> set[str]:
@@ -192,7 +213,7 @@ def _of_score(scores: pa.ListArray, query: Query) -> pa.Array:
 def _read(table: Path, numbers: Sequence[int] | Numbers) -> list[Any]:
     """Read some rows of a file, given by their ascending numbers, without what stands behind them."""
     rows, before, wanted = [], 0, np.asarray(numbers)
-    with pq.ParquetFile(table) as file:
+    with pq.ParquetFile(table, pre_buffer=False) as file:
         for batch in file.iter_batches(_PAGE_BATCH_ROWS):
             inside = wanted[(wanted >= before) & (wanted < before + len(batch))] - before
             rows += batch.take(pa.array(inside)).to_pylist()

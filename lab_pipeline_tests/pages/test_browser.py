@@ -25,7 +25,7 @@ from lab_pipeline.core.storage import write_json, write_text
 from lab_pipeline.pages.access import Access
 from lab_pipeline.pages.app import build_app
 from lab_pipeline.pages.links import page as path
-from lab_pipeline.pages.search import Query, find_row, find_rows
+from lab_pipeline.pages.search import Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline.pages.server import listen
 from lab_pipeline.registry.champion import promote
 from lab_pipeline.taxonomy.reviews import read_reviews
@@ -85,7 +85,7 @@ def two_models(home: Home) -> None:
 
 def test_a_person_reviews_writes_and_compares(browser, lab, tmp_path):
     two_models(lab.home)
-    kept = find_rows(lab.home, Query(leaf=KNOWLEDGE, status="kept")).rows
+    kept = find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=KNOWLEDGE, status="kept")).rows
     first, second = (each["row"]["id"] for each in kept[:2])
     with served(lab.home) as address:
         page = browser.new_page(viewport={"width": 1100, "height": 800})
@@ -177,7 +177,7 @@ def test_axe_finds_no_serious_fault(browser, lab, scheme):
         page = browser.new_page(color_scheme=scheme, bypass_csp=True)
         names = ("", "leaves", "rows", "rejects", "quality", "models", "edit")
         queries = {"leaf": {"key": KNOWLEDGE}, "compare": {"one": "one", "other": "other"}, "card": {"id": "one"}}
-        row = find_rows(lab.home, Query(leaf=KNOWLEDGE)).rows[0]["row"]["id"]
+        row = find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=KNOWLEDGE)).rows[0]["row"]["id"]
         queries["row"] = {"leaf": KNOWLEDGE, "id": row}
         for name, query in {**{each: {} for each in names}, **queries}.items():
             page.goto(address + path(name, **query))

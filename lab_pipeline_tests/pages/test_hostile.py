@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lab_pipeline.pages.access import Access
-from lab_pipeline.pages.search import Query, find_rows
+from lab_pipeline.pages.search import Query, find_rows, refreshed_leaves
 from lab_pipeline_tests.builders import KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import FilledHome
 from lab_pipeline_tests.pages.hostile import LEAF, SCRIPT, hostile_home
@@ -43,7 +43,10 @@ def every_page(lab: FilledHome) -> Iterator[tuple[str, dict[str, object]]]:
     for leaf in (LEAF, KNOWLEDGE, f"{LEAF}/broken"):
         yield "leaf", {"key": leaf}
     for leaf in (LEAF, KNOWLEDGE):
-        yield "row", {"leaf": leaf, "id": find_rows(lab.home, Query(leaf=leaf)).rows[0]["row"]["id"]}
+        yield (
+            "row",
+            {"leaf": leaf, "id": find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=leaf)).rows[0]["row"]["id"]},
+        )
         yield "edit", {"leaf": leaf}
         yield "rejects", {"leaf": leaf}
     yield "rows", dict.fromkeys(("text", "leaf", "rule", "judge", "stage", "status", "id"), SCRIPT)
@@ -72,7 +75,7 @@ def test_no_page_has_an_element_of_a_contributor(lab, visitor):
 
 
 def test_no_error_or_fragment_has_one(visitor, lab):
-    row = find_rows(lab.home, Query(leaf=LEAF)).rows[0]["row"]["id"]
+    row = find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=LEAF)).rows[0]["row"]["id"]
     answers = [
         visitor.html("leaf", 404, key=SCRIPT),
         visitor.html("report", 404, id=SCRIPT),

@@ -8,7 +8,7 @@ from lab_pipeline.core.rows import REJECTED_SCHEMA
 from lab_pipeline.core.storage import read_json, write_json, write_rows
 from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.pages.excerpts import excerpt_of
-from lab_pipeline.pages.search import Query, find_row, find_rows
+from lab_pipeline.pages.search import Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline.taxonomy.reviews import read_reviews
 from lab_pipeline_tests.builders import GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.pages.visitor import Visitor
@@ -16,7 +16,7 @@ from lab_pipeline_tests.pages.visitor import Visitor
 
 @pytest.fixture
 def kept(lab):
-    return find_rows(lab.home, Query(leaf=KNOWLEDGE, status="kept")).rows[0]["row"]
+    return find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=KNOWLEDGE, status="kept")).rows[0]["row"]
 
 
 def test_a_page_says_how_many_rows_there_are_and_leads_to_the_next(visitor):
@@ -63,7 +63,7 @@ def test_a_prompt_that_changed_since_is_not_shown_for_the_one_that_was_asked(vis
 
 
 def test_a_skills_row_has_no_passage_and_a_document_that_is_gone_is_said(visitor, kept, lab):
-    grounded = find_rows(lab.home, Query(leaf=GROUNDED)).rows[0]["row"]
+    grounded = find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=GROUNDED)).rows[0]["row"]
     assert "Passage" not in visitor.text("row", leaf=GROUNDED, id=grounded["id"])
     lab.home.leaf_source(leaf_state(lab.home, KNOWLEDGE).source).unlink()
     assert "is no longer in this home" in visitor.text("row", leaf=KNOWLEDGE, id=kept["id"])

@@ -25,7 +25,7 @@ def stored(home: Any) -> list[dict[str, Any]]:
 
 
 def ids(home: Any, **query: Any) -> list[str]:
-    found = find_rows(home, Query(**query), count=10_000)
+    found = find_rows(home, refreshed_leaves(home), Query(**query), count=10_000)
     assert found.total == len(found.rows)
     return [each["row"]["id"] for each in found.rows]
 
@@ -39,7 +39,7 @@ def home(request, filled, monkeypatch):
 
 def test_pages_together_are_all_rows_in_order(home):
     rows = stored(home)
-    pages = [find_rows(home, Query(), offset, 10) for offset in range(0, len(rows) + 10, 10)]
+    pages = [find_rows(home, refreshed_leaves(home), Query(), offset, 10) for offset in range(0, len(rows) + 10, 10)]
     assert {page.total for page in pages} == {len(rows)} and pages[-1].rows == []
     assert [each["row"] for page in pages for each in page.rows] == rows
 
@@ -101,7 +101,7 @@ def test_scores_are_those_of_one_judge_or_of_any(lab):
 
 
 def test_what_a_data_set_left_out_is_found_with_its_reason(lab):
-    row = find_rows(lab.home, Query(leaf=KNOWLEDGE, status="kept")).rows[0]["row"]
+    row = find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=KNOWLEDGE, status="kept")).rows[0]["row"]
     asked = [{"id": "g", "category": "places", "question": row["question"], "answer": "-"}]
     mix_knowledge(lab.home, lab.catalog(), lab.heldout(asked), [], RECIPE, lab.settings)
     assert ids(lab.home, stage="knowledge data set") == [row["id"]] == ids(lab.home, rule="held_out")
