@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from pydantic import BaseModel, ConfigDict
+
+from lab_pipeline.core.validation import Section
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json, write_json
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 SUITES = Path(__file__).parent / "suites"
 
 
-class Expectation(BaseModel):
+class Expectation(Section):
     """One expectation of a suite: `expectation` is its type in Great Expectations, `arguments` are those of this type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     severity: Literal["critical", "warning"]
