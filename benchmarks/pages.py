@@ -1,8 +1,8 @@
 """How long do the pages take over a million rows, and in how much memory?
 
 Synthetic rows over 1,000 leaves, seven of ten kept, with a judge's score each: words drawn by Zipf's law from 20,000, passages
-of about 100 words that eight rows share. The pages run in a process of their own, asked over http as a browser asks. Wall time of
-whole pages, the second of two requests:
+of about 100 words that eight rows share. The pages run in a process of their own, asked over http as a browser asks. Wall time
+of whole pages, the second of two requests:
 
 - `first_page_s`: the first page of all rows; `cold_first_page_s` is the very first request to the server
 - `search_s`: rows that hold a text that none holds, so that all texts are read; `found_search_s` one that some hold

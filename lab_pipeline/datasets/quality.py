@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from lab_pipeline.core.validation import Section
-
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json, write_json
+from lab_pipeline.core.validation import Section
 
 if TYPE_CHECKING:
     import pandas as pd
