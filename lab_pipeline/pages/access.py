@@ -74,7 +74,7 @@ class Access:
             return (request.headers.get(self.user_header) or "").strip() or None
         if self.tokens:
             name, _, signature = request.cookies.get(self.cookie, "").rpartition(".")
-            known = name and hmac.compare_digest(signature, self._signed(f"login {name}"))
+            known = name and _same(signature, self._signed(f"login {name}"))
             return unquote(name) if known else None
         return getpass.getuser()
 
@@ -85,7 +85,7 @@ class Access:
 
     def login(self, token: str) -> str | None:
         """Return the cookie's value for the holder of a token; None if nobody has this token."""
-        found = [name for known, name in self.tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
+        found = [name for known, name in self.tokens.items() if _same(known, token)]
         name = quote(found[0]) if found else ""
         return f"{name}.{self._signed(f'login {name}')}" if found else None
 
@@ -93,12 +93,21 @@ class Access:
         """Return the token that each form of this person holds, so that no other site can send one in their name."""
         return self._signed(f"form {user}")
 
+    def is_form_of(self, user: str, token: str) -> bool:
+        """Tell whether a form's token is this person's."""
+        return _same(token, self.form_token(user))
+
     def may_write(self, host: str, origin: str) -> bool:
         """Tell whether a request to `host` may write if it comes from a page of `origin`."""
         return origin.lower() in self.origins or (urlsplit(origin).netloc or None) == host
 
     def _signed(self, text: str) -> str:
         return hmac.new(self.secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare two secrets in a time that does not tell where they differ."""
+    return hmac.compare_digest(one.encode(errors="replace"), other.encode(errors="replace"))
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -32,6 +33,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(?::\d+)?")
+"""Name or address of a host, an IPv6 address in brackets, and its port."""
 _MOST_BYTES = 4 << 20
 _OPEN = ("/login", "/static/")
 _READS = ("GET", "HEAD")
@@ -64,9 +67,8 @@ class Guard:
 
     def _refused(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
-        name = urlsplit(f"//{host}").netloc.rpartition("@")[2].lower()
-        name = name if name.endswith("]") else name.rpartition(":")[0] or name
-        if name not in self.access.hosts:
+        name = _HOST.fullmatch(host.lower())
+        if name is None or name[1] not in self.access.hosts:
             known = ", ".join(sorted(self.access.hosts))
             return PlainTextResponse(f"unknown host; call these pages by {known}, or set pages.url in settings.yaml", 421)
         if request.method not in _READS and not self.access.may_write(host, request.headers.get("origin", "")):
@@ -93,7 +95,7 @@ def posted(handle: Callable[[Request, Form], Response]) -> Callable[[Request], A
             if len(raw) > _MOST_BYTES:
                 raise HTTPException(413, f"more than {_MOST_BYTES >> 20} MiB; a leaf is much shorter")
         form = dict(parse_qsl(raw.decode("utf-8", errors="replace"), keep_blank_values=True, max_num_fields=100))
-        if form.get("token") != request.app.state.access.form_token(request.state.user or ""):
+        if not request.app.state.access.is_form_of(request.state.user or "", form.get("token", "")):
             raise HTTPException(403, "the form is from before the server's start, or from elsewhere; reload the page")
         return await run_in_threadpool(handle, request, form)
 
