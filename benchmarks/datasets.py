@@ -131,13 +131,13 @@ def mix(home: Home) -> dict[str, object]:
     skills = mix_skills(home, catalog, heldout, replay, recipe, SETTINGS, knowledge)
     clock.took("skills")
     curated = pa.concat_tables([curated_table(home, entry, COLUMNS) for entry in catalog.in_use])
-    assert all(finding.passed for finding in validate(curated_frame(curated), "curated_rows")[0])
+    assert all(finding.passed for finding in validate(curated_frame(curated), "curated_rows"))
     del curated
     clock.took("curated_suite")
     test = LeakDetector(heldout_prompts(heldout))
     for dataset in (knowledge, skills):
         rows = pq.read_table(dataset.path, columns=CHECKED_COLUMNS)
-        findings = validate(training_frame(rows), "training_rows")[0]
+        findings = validate(training_frame(rows), "training_rows")
         assert all(finding.passed for finding in findings), findings
         clock.took("training_suites")
         assert not test.leaks_among(user_texts(rows)[0])

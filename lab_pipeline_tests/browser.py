@@ -142,9 +142,14 @@ def open_ui(home: Home, pictures: Path) -> Iterator[Ui]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, as is the next one, on which the pages are served."""
+    while True:
+        with socket.socket() as probe, socket.socket() as pages:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with suppress(OSError, OverflowError):
+                pages.bind(("127.0.0.1", port + 1))
+                return port
 
 
 def _wait_for(url: str, home: Home) -> None:

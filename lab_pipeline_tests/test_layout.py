@@ -22,6 +22,7 @@ LAYERS = (
     "registry",
     "evaluation",
     "reports",
+    "pages",
     "defs",
     "definitions",
     "runtime",

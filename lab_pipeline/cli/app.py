@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lab_pipeline.cli import changes, models, rows
+from lab_pipeline.cli import changes, models, pages, rows
 from lab_pipeline.cli.options import AsJson, HomeOption, open_home
 from lab_pipeline.cli.validate import validate
 from lab_pipeline.config.deployment import deployment
@@ -108,12 +108,17 @@ def preflight(
 
 
 @app.command()
-def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000) -> None:
-    """Start the Dagster UI with its daemon, on this machine only."""
+def ui(
+    home: HomeOption = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000,
+    pages_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the pages; default: the next one")] = None,
+) -> None:
+    """Start the Dagster UI with its daemon, and the pages beside it, on this machine only."""
     _require_local()
     root = home or default_home()
     opened = prepare(root, None if (root / "settings.yaml").exists() else SAMPLE_TAXONOMY)
-    typer.echo(f"home: {opened.root}\nUI:   http://127.0.0.1:{port}")
+    address = pages.start_beside_ui(opened, pages_port or port + 1)
+    typer.echo(f"home:  {opened.root}\nUI:    http://127.0.0.1:{port}\npages: {address}")
     os.chdir(PROJECT)
     os.environ["PYTHONSAFEPATH"] = "1"  # like -P, for the processes that Dagster starts
     os.execv(sys.executable, python_module("dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)))
@@ -121,7 +126,7 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
 on_models = (models.promote, models.rollback, models.lineage, models.gc, models.estimate, models.chat, models.compare)
-for command in (*on_rows, *on_models, changes.diff, changes.preview, validate):
+for command in (*on_rows, *on_models, changes.diff, changes.preview, pages.pages, validate):
     app.command()(command)
 
 

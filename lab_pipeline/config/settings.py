@@ -218,6 +218,22 @@ class NotificationSettings(Section):
     )
 
 
+class PagesSettings(Section):
+    """Where people reach the pages, and how they are known there (see `docs/pages.md`)."""
+
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$",
+        description="Address that people type, if a proxy stands before the pages. none = http://127.0.0.1:PORT",
+    )
+    tokens_env: str | None = Field(
+        None, description="Environment variable that holds NAME:TOKEN for each person who may log in. none = no login"
+    )
+    user_header: str | None = Field(
+        None, description="Header in which a proxy on this machine names the person, e.g. X-Forwarded-User. none = no proxy"
+    )
+
+
 class Settings(Section):
     taxonomy: TaxonomySettings
     documents: DocumentSettings = DocumentSettings()
@@ -242,6 +258,7 @@ class Settings(Section):
         "and partitions. Changing it starts a new history in the UI. none = the instance has one lab",
     )
     k8s: KubernetesSettings = KubernetesSettings()
+    pages: PagesSettings = PagesSettings()
     seed: int = Field(17, ge=0, description="Random seed of all random choices")
 
 

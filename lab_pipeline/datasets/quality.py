@@ -6,16 +6,20 @@ dagster-ge supports only Great Expectations below 1.0, so it is not used.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json, write_json
 from lab_pipeline.core.validation import Section
 
 if TYPE_CHECKING:
@@ -51,33 +55,59 @@ def load_suite(name: str) -> tuple[Expectation, ...]:
     return tuple(map(Expectation.model_validate, expectations))
 
 
-def validate(frame: pd.DataFrame, name: str) -> tuple[list[ExpectationResult], str]:
-    """Validate a table by the suite of that name; return the results, in the suite's order, and an HTML page that shows them.
+def validate(frame: pd.DataFrame, name: str) -> list[ExpectationResult]:
+    """Validate a table by the suite of that name; return the results, in the suite's order.
 
-    The page is Great Expectations' (Data Docs), and loads its styles from the web. Great Expectations' analytics are switched
-    off for the process, unless the environment sets them.
+    Great Expectations' analytics are switched off for the process, unless the environment sets them.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.registry import get_expectation_impl
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
 
     suite = load_suite(name)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    expectations = []
-    for each in suite:
-        meta, title = {"name": each.name}, each.name.replace("_", " ")
-        expectations.append(get_expectation_impl(each.expectation)(**each.arguments, meta=meta, description=title))
+    expectations = [get_expectation_impl(each.expectation)(**each.arguments, meta={"name": each.name}) for each in suite]
     # all at once, since each validation first hashes the whole table
     result = batch.validate(gx.ExpectationSuite(name, expectations=expectations), result_format="SUMMARY")
     found = {config.meta["name"]: each for each in result.results if (config := each.expectation_config) and config.meta}
-    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    return [_result(each, found[each.name]) for each in suite], page
+    return [_result(each, found[each.name]) for each in suite]
+
+
+class StoredResults(TypedDict):
+    """The last validation of a table, as the pages show it."""
+
+    suite: str
+    checked_at: str
+    """ISO 8601, UTC."""
+    rows: int
+    results: list[dict[str, Any]]
+    """Each an `ExpectationResult` with `expectation` and `arguments` of the suite."""
+
+
+def store_results(home: Home, table: str, suite: str, rows: int, results: Sequence[ExpectationResult]) -> None:
+    """Store the last validation of a table, named as its asset is."""
+    asked = {each.name: {"expectation": each.expectation, "arguments": each.arguments} for each in load_suite(suite)}
+    stored: StoredResults = {
+        "suite": suite,
+        "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": rows,
+        "results": [{**vars(each), **asked[each.name]} for each in results],
+    }
+    write_json(_results(home, table), stored)
+
+
+def stored_results(home: Home, table: str) -> StoredResults | None:
+    """Return the last validation of a table; None if there was none by this release."""
+    path = _results(home, table)
+    return read_json(path) if path.exists() else None
+
+
+def _results(home: Home, table: str) -> Path:
+    return home.datasets / f"{table}-expectations.json"
 
 
 def _result(expectation: Expectation, found: Any) -> ExpectationResult:

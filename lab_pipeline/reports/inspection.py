@@ -70,7 +70,7 @@ def described_rejects(rows: LeafRows) -> dict[str, Any]:
     """
     described = [
         {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
-        for stage, row in [*((_stage(row["rule"]), row) for row in rows.rejected), *rows.excluded]
+        for stage, row in [*((stage_of(row["rule"]), row) for row in rows.rejected), *rows.excluded]
     ]
     excluded = Counter(f"{stage}: {row['rule']}" for stage, row in rows.excluded)
     return {
@@ -177,7 +177,7 @@ def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
     return {**texts, "scores": scores, "advice": advice_of(row), "review": str(review) if review else None}
 
 
-def _stage(rule: str) -> str:
+def stage_of(rule: str) -> str:
     """Return the stage of the funnel at which a rule or a judge (`judge NAME`) rejects rows."""
     stages = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
     return stages.get(rule, "judged" if rule.startswith("judge ") else "curated")

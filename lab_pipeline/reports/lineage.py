@@ -141,16 +141,11 @@ def row_lineage(home: Home, row_id: str) -> RowLineage:
     row, data_sets = _training_row(home, row_id)
     if row is None:
         return _leaf_row(home, row_id, reviews)
-    models = [
-        name
-        for name, evaluation in evaluations(home).items()
-        if any(f"{phase}-{digest}" in data_sets for phase, digest in evaluation["datasets"].items())
-    ]
     found: RowLineage = {
         "row": row["id"],
         "source": row["source"],
         "datasets": data_sets,
-        "models": models,
+        "models": _trained_on(home, data_sets),
         "messages": row["messages"],
         "part": row.get("part", "train"),  # earlier releases validated on none
     }
@@ -164,6 +159,22 @@ def row_lineage(home: Home, row_id: str) -> RowLineage:
     text = text_digest(row["messages"][0]["content"], row["messages"][-1]["content"])
     review = review_of(reviews.get(row["leaf"], []), row["source_row"], text)
     return {**found, "leaf": row["leaf"], "review": str(review) if review else None, **_origin(home, row["leaf"], row)}
+
+
+def users_of(home: Home, row_id: str) -> tuple[list[str], list[str]]:
+    """Return the names of all data sets ever mixed that hold a curated row, given by its full id, and of the models trained on
+    these."""
+    wanted = [("source_row", "=", row_id), ("source", "=", "curated")]
+    data_sets = [path.stem for path in home.mixed_datasets() if pq.read_table(path, columns=["id"], filters=wanted).num_rows]
+    return data_sets, _trained_on(home, data_sets)
+
+
+def _trained_on(home: Home, data_sets: Sequence[str]) -> list[str]:
+    return [
+        name
+        for name, evaluation in evaluations(home).items()
+        if any(f"{phase}-{digest}" in data_sets for phase, digest in evaluation["datasets"].items())
+    ]
 
 
 def as_text(kind: str, answer: Mapping[str, object]) -> str:

@@ -6,8 +6,17 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import TRAINING_SCHEMA
-from lab_pipeline.datasets.quality import SUITES, ExpectationResult, load_suite, training_frame, validate
+from lab_pipeline.datasets.quality import (
+    SUITES,
+    ExpectationResult,
+    load_suite,
+    store_results,
+    stored_results,
+    training_frame,
+    validate,
+)
 from lab_pipeline_tests.training.runs import twelve_rows
 
 Violation = Callable[[pd.DataFrame], pd.DataFrame]
@@ -64,7 +73,7 @@ def test_every_suite_is_proved_here():
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_good_data_meet_every_expectation(name):
-    findings = validate(GOOD[name](), name)[0]
+    findings = validate(GOOD[name](), name)
     assert failed(findings) == []
     assert [finding.name for finding in findings] == [each.name for each in load_suite(name)]
 
@@ -75,7 +84,7 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
     assert {each.name for each in suite} == set(VIOLATIONS[name]), "an expectation without a violation here, or the reverse"
     for each in suite:
         frame = VIOLATIONS[name][each.name](GOOD[name]())
-        findings = validate(frame, name)[0]
+        findings = validate(frame, name)
         (found,) = (finding for finding in findings if finding.name == each.name)
         assert not found.passed
         assert failed(findings) == [each.name] or frame.empty
@@ -83,16 +92,24 @@ def test_each_expectation_and_no_other_fails_on_data_that_violate_it(name):
 
 
 def test_a_finding_shows_examples_of_what_was_wrong():
-    findings = {finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), "training_rows")[0]}
+    findings = {finding.name: finding for finding in validate(cell("source", "elsewhere")(training()), "training_rows")}
     assert findings["sources_are_known"].observed == "1 of 12 rows unexpected, such as 'elsewhere'"
 
 
-def test_the_page_shows_every_expectation_and_its_fate():
-    page = validate(cell("source", "elsewhere")(training()), "training_rows")[1]
-    assert page.lstrip().startswith("<!DOCTYPE html>")
-    for each in load_suite("training_rows"):
-        assert each.name.replace("_", " ") in page
-    assert "elsewhere" in page and "Failed" in page
+def test_results_are_stored_with_what_was_asked(tmp_path):
+    home = Home.open(tmp_path)
+    assert stored_results(home, "knowledge_dataset") is None
+    findings = validate(cell("source", "elsewhere")(training()), "training_rows")
+    store_results(home, "knowledge_dataset", "training_rows", 12, findings)
+    stored = stored_results(home, "knowledge_dataset")
+    assert (
+        stored
+        and stored["rows"] == 12
+        and [each["name"] for each in stored["results"] if not each["passed"]] == ["sources_are_known"]
+    )
+    (found,) = (each for each in stored["results"] if each["name"] == "sources_are_known")
+    assert "elsewhere" in found["observed"] and found["expectation"] == "expect_column_values_to_be_in_set"
+    assert "curated" in found["arguments"]["value_set"]
 
 
 def test_the_prompt_is_all_but_the_last_message():

@@ -10,11 +10,14 @@ import shutil
 import time
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
 
 pytest.importorskip("playwright", reason="the browser tests need the package playwright")
+
+from playwright.sync_api import expect
 
 from lab_pipeline.datasets.general import SHIPPED
 from lab_pipeline.definitions import defs
@@ -183,6 +186,29 @@ def test_scores_are_plotted_over_retunes(ui, life):
     ui.page.mouse.move(470, 150, steps=5)
     ui.page.mouse.up()
     ui.picture("graph", 1500, 650)
+
+
+def test_links_lead_from_the_graph_to_rows_checks_and_reports(ui):
+    """By links alone: from an asset to its page, from there to a row and its passage, to the checks and to the report."""
+    ui.open("/assets/evaluation_report")
+    follow(ui, "/report?id=")
+    ui.shows("Model card")
+    expect(ui.page.frame_locator("iframe.report").locator("h1")).to_be_visible()
+    ui.open("/assets/knowledge_dataset?view=checks&checkDetail=no_markup_leaks_into_answers")
+    follow(ui, "/quality")
+    ui.shows("Training rows of phase 1, knowledge", "No markup leaks into answers")
+    ui.open(f"/assets/curated_instructions?view=partitions&partition={KNOWLEDGE}")
+    follow(ui, "/rows?leaf=")
+    ui.page.get_by_role("link", name="Passage and origin").first.click()
+    expect(ui.page.locator("mark.support")).to_be_visible()
+
+
+def follow(ui, path):
+    """Click the link to a page, and come to the pages of this UI, which are on the next port."""
+    ui.page.locator(f"a[href*='{path}']").first.evaluate("link => link.removeAttribute('target')")
+    ui.page.locator(f"a[href*='{path}']").first.click()
+    ui.page.wait_for_url(f"**{path}*")
+    assert urlsplit(ui.page.url).port == urlsplit(ui.url).port + 1
 
 
 def test_the_launchpad_refuses_a_wrong_value(ui):

@@ -18,6 +18,7 @@ from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.models.base_model import BaseModel, fetch_model
+from lab_pipeline.pages.links import link
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
@@ -40,7 +41,12 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
         model = fetch_model(lab.home, lab.settings.base_model)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(model.digest),
-        metadata={"identity": model.identity, "digest": model.digest, "path": dg.MetadataValue.path(model.folder)},
+        metadata={
+            "identity": model.identity,
+            "digest": model.digest,
+            "path": dg.MetadataValue.path(model.folder),
+            "page": dg.MetadataValue.url(link(lab.settings, "models")),
+        },
     )
 
 
@@ -121,7 +127,7 @@ def _train(
         steps = finished.report.steps
     else:
         context.log.info(f"{finished.id}: already trained on the same inputs")
-    return _described(finished, steps)
+    return _described(lab, finished, steps)
 
 
 def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path) -> None:
@@ -146,7 +152,7 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessCl
         raise training_failure(spec.parent, exit_code) from error
 
 
-def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
+def _described(lab: Lab, checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
     report = checkpoint.report
     metadata: dict[str, Any] = {
         "checkpoint": checkpoint.id,
@@ -158,6 +164,7 @@ def _described(checkpoint: Checkpoint, steps: int) -> dg.MaterializeResult:
         "chosen_because": report.chosen["why"],
         "train_seconds": report.seconds,
         "path": dg.MetadataValue.path(checkpoint.folder),
+        "page": dg.MetadataValue.url(link(lab.settings, "models")),
         "meta": dg.MetadataValue.json(dict(checkpoint.meta)),
     }
     if report.curve:

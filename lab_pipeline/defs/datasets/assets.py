@@ -13,6 +13,7 @@ from lab_pipeline.defs.metadata import column_schema, counts, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import plan_leaves
+from lab_pipeline.pages.links import link
 from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import current_snapshot, load_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
@@ -47,6 +48,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
             "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
             "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),
+            "page": dg.MetadataValue.url(link(settings, "rows", status="kept")),
         },
     )
 
@@ -77,6 +79,7 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
             "leaves_not_measurable": sum(not number for number in by_leaf.values()),
             "preview": preview(questions, ["leaf", "question", "answer"]),
             "ledger": dg.MetadataValue.path(home.heldout_ledger),
+            "page": dg.MetadataValue.url(link(settings, "leaves")),
         },
     )
 
@@ -94,7 +97,7 @@ def knowledge_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
         dataset = mix_knowledge(home, current_catalog(home), load_heldout(home), general.replay, lab.recipe, settings)
-    return _described(dataset)
+    return _described(lab, dataset)
 
 
 @dg.asset(
@@ -114,10 +117,10 @@ def skills_dataset(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
         catalog, heldout, general = current_catalog(home), load_heldout(home), load_general(settings.general)
         knowledge = load_dataset(home, "knowledge")
         dataset = mix_skills(home, catalog, heldout, general.replay, lab.recipe, settings, knowledge)
-    return _described(dataset)
+    return _described(lab, dataset)
 
 
-def _described(dataset: Dataset) -> dg.MaterializeResult:
+def _described(lab: Lab, dataset: Dataset) -> dg.MaterializeResult:
     rows = [
         {**row, "question": row["messages"][-2]["content"], "answer": row["messages"][-1]["content"]} for row in dataset.head()
     ]
@@ -136,5 +139,6 @@ def _described(dataset: Dataset) -> dg.MaterializeResult:
             "excluded": counts(dataset.excluded, "rule"),
             "preview": preview(rows, ["source", "leaf", "part", "question", "answer"]),
             "path": dg.MetadataValue.path(dataset.path),
+            "page": dg.MetadataValue.url(link(lab.settings, "rows", stage=f"{dataset.phase} data set")),
         },
     )

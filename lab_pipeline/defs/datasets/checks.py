@@ -4,8 +4,6 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import write_text
 from lab_pipeline.datasets.catalog import CURATED_SCHEMA, curated_table, current_catalog, frozen_leaf
 from lab_pipeline.datasets.dataset import Phase, load_dataset
 from lab_pipeline.datasets.heldout_questions import heldout_prompts, load_heldout
@@ -14,14 +12,17 @@ from lab_pipeline.datasets.quality import (
     ExpectationResult,
     curated_frame,
     load_suite,
+    store_results,
     training_frame,
     validate,
 )
 from lab_pipeline.datasets.rows import user_texts
 from lab_pipeline.defs.datasets.assets import instruction_catalog, knowledge_dataset, skills_dataset
 from lab_pipeline.defs.resources import Lab
+from lab_pipeline.pages.links import link
 from lab_pipeline.text.leaks import LeakDetector
 
+_Results = Iterator[dg.AssetCheckResult]
 _SEVERITY = {"critical": dg.AssetCheckSeverity.ERROR, "warning": dg.AssetCheckSeverity.WARN}
 
 
@@ -33,16 +34,17 @@ def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
     return specs
 
 
-def _report(asset: dg.AssetsDefinition, home: Home, found: list[ExpectationResult], html: str) -> Iterator[dg.AssetCheckResult]:
-    page = home.datasets / f"{asset.key.path[-1]}-expectations.html"
-    write_text(page, html)
+def _report(asset: dg.AssetsDefinition, lab: Lab, suite: str, rows: int, found: list[ExpectationResult]) -> _Results:
+    name = asset.key.path[-1]
+    store_results(lab.home, name, suite, rows, found)
+    results = dg.MetadataValue.url(f"{link(lab.settings, 'quality')}#{name}")
     for finding in found:
         yield dg.AssetCheckResult(
             asset_key=asset.key,
             check_name=finding.name,
             passed=finding.passed,
             severity=_SEVERITY[finding.severity],
-            metadata={"observed": finding.observed, "data_docs": dg.MetadataValue.url(page.as_uri())},
+            metadata={"observed": finding.observed, "all_results": results},
         )
 
 
@@ -73,11 +75,12 @@ def every_leaf_has_rows(lab: Lab) -> dg.AssetCheckResult:
 
 @dg.multi_asset_check(name="curated_rows_meet_expectations", specs=_specs(instruction_catalog, "curated_rows"))
 def curated_rows_meet_expectations(lab: Lab) -> Iterator[dg.AssetCheckResult]:
-    """Validate the curated rows of all leaves in use with Great Expectations, and write the results as a page for people."""
+    """Validate the curated rows of all leaves in use with Great Expectations, and store the results for the pages."""
     home, columns = lab.home, ["id", "leaf", "question", "answer", "fault"]
     empty = CURATED_SCHEMA.empty_table().select(columns)
     rows = pa.concat_tables([empty, *(curated_table(home, entry, columns) for entry in current_catalog(home).in_use)])
-    yield from _report(instruction_catalog, home, *validate(curated_frame(rows), "curated_rows"))
+    findings = validate(curated_frame(rows), "curated_rows")
+    yield from _report(instruction_catalog, lab, "curated_rows", len(rows), findings)
 
 
 def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksDefinition:
@@ -92,10 +95,10 @@ def _dataset_checks(asset: dg.AssetsDefinition, phase: Phase) -> dg.AssetChecksD
     def check(lab: Lab) -> Iterator[dg.AssetCheckResult]:
         home = lab.home
         rows = pq.read_table(load_dataset(home, phase).path, columns=CHECKED_COLUMNS)
-        findings, page = validate(training_frame(rows), "training_rows")
+        findings = validate(training_frame(rows), "training_rows")
         if not rows:  # a taxonomy without leaves of this phase is none the worse for it
             findings = [ExpectationResult(each.name, each.severity, True, "no rows") for each in findings]
-        yield from _report(asset, home, findings, page)
+        yield from _report(asset, lab, "training_rows", len(rows), findings)
         heldout = load_heldout(home)
         trained, _ = user_texts(rows)
         sources = [frozen_leaf(home, entry) for entry in current_catalog(home).in_use]

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA, GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import read_rows
@@ -19,6 +20,7 @@ from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, plan_leaves
 from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.models.base_model import ModelError
+from lab_pipeline.pages.links import link
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import needs_attention, notify
 from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
@@ -83,7 +85,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
             context.log.error(f"{leaf}: {why}")
         if leaves:
             _check_base_model(context, lab)
-        batch = _Batch(context, home, plans)
+        batch = _Batch(context, home, settings, plans)
         teacher, judge = load_teachers(home, settings)
         wanted, commit = [plans[leaf] for leaf in leaves if leaf in plans], snapshot.taxonomy_commit
         refresh_leaves(home, wanted, settings, teacher, judge, commit, context.log.info, batch.report)
@@ -110,6 +112,7 @@ class _Batch:
 
     context: dg.AssetExecutionContext
     home: Home
+    settings: Settings
     plans: Mapping[str, LeafPlan]
     states: list[LeafState] = field(default_factory=list)
     failures: list[LeafFailure] = field(default_factory=list)
@@ -122,7 +125,7 @@ class _Batch:
         self.states.append(outcome)
         kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"
         self.context.log.info(f"{outcome.leaf}: {kept} ({outcome.teacher_calls} teacher calls)")
-        for event in _materializations(self.home, self.plans[outcome.leaf], outcome):
+        for event in _materializations(self.home, self.settings, self.plans[outcome.leaf], outcome):
             if event.asset_key in self.context.selected_asset_keys:
                 self.context.log_event(event)
 
@@ -146,7 +149,7 @@ def _check_base_model(context: dg.AssetExecutionContext, lab: Lab) -> None:
         context.log.warning(f"could not check whether the base model can be trained: {error}")
 
 
-def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
+def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
     tables: dict[Table, pa.Schema] = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
     for table, schema in tables.items():
         rows = read_rows(plan.path(home, table))
@@ -161,6 +164,7 @@ def _materializations(home: Home, plan: LeafPlan, state: LeafState) -> Iterator[
             "flow": plan.flow.name,
             "preview": preview(rows, ["question", "answer"]),
             "path": dg.MetadataValue.path(plan.path(home, table)),
+            "page": dg.MetadataValue.url(link(settings, "rows", leaf=state.leaf)),
         }
         if table == "judged":
             scores = [score["score"] for row in rows for score in row["scores"] if score["score"] is not None]

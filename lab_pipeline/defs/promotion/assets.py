@@ -21,6 +21,7 @@ from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import fetch_model, model_identity
+from lab_pipeline.pages.links import link
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
 from lab_pipeline.reports.notifications import notify, rejected
@@ -60,7 +61,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
             "path": dg.MetadataValue.path(report),
-            "page": dg.MetadataValue.path(report.with_suffix(".html")),
+            "page": dg.MetadataValue.url(link(lab.settings, "report", id=evaluation["candidate"])),
         },
     )
 
@@ -141,6 +142,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
             "heldout": evaluation["heldout"]["candidate"] or 0.0,
             "leaves": preview(evaluation["leaves"], ["leaf", "kind", "rows", "contributor"]),
             "path": dg.MetadataValue.path(champion.model),
+            "page": dg.MetadataValue.url(link(settings, "card", id=champion.id)),
             "model_card": dg.MetadataValue.md((champion.model / "README.md").read_text(encoding="utf-8")),
         },
     )

@@ -3,6 +3,7 @@ from pydantic import Field
 
 from lab_pipeline.defs.code_location import asset_key, named
 from lab_pipeline.defs.resources import Lab, errors_as_failures
+from lab_pipeline.pages.links import link
 from lab_pipeline.registry import champion as registry
 from lab_pipeline.reports.notifications import moved_by_hand, notify
 
@@ -27,7 +28,12 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
         dg.AssetMaterialization(
             asset_key("champion_model"),
             description=f"rolled back by {config.author}: {config.reason}",
-            metadata={"champion": champion.id, "digest": champion.digest, "path": dg.MetadataValue.path(champion.model)},
+            metadata={
+                "champion": champion.id,
+                "digest": champion.digest,
+                "path": dg.MetadataValue.path(champion.model),
+                "page": dg.MetadataValue.url(link(lab.settings, "card", id=champion.id)),
+            },
             tags={"dagster/data_version": champion.digest},
         )
     )

@@ -9,6 +9,7 @@ from lab_pipeline.defs.metadata import column_schema, texts
 from lab_pipeline.defs.partitions import register
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.flows.choose import passage_budgets
+from lab_pipeline.pages.links import link
 from lab_pipeline.reports.leaves import leaf_states, problems_by_severity, read_documents
 from lab_pipeline.reports.notifications import newly_quarantined, notify
 from lab_pipeline.taxonomy.snapshot import current_snapshot, take_snapshot
@@ -67,5 +68,6 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             ),
             "all_problems": dg.MetadataValue.json(snapshot.problems),
             "path": dg.MetadataValue.path(home.snapshot(snapshot.id)),
+            "page": dg.MetadataValue.url(link(settings, "leaves")),
         },
     )

@@ -1,0 +1,1 @@
+"""Pages for the browser on which people read and review a home, and write leaves."""

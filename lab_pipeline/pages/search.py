@@ -1,0 +1,230 @@
+"""Search the kept and rejected rows of all leaves in their Parquet files, a part of a file at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CuratedRow
+from lab_pipeline.core.storage import read_json
+from lab_pipeline.datasets.dataset import excluded_rows
+from lab_pipeline.instructions.plan import LeafState, leaf_state
+from lab_pipeline.reports.inspection import stage_of
+
+_TEXTS = ("question", "answer", "context")
+_BATCH_ROWS = 1 << 15
+"""Rows that are searched at once: a few MiB of text for each processor."""
+_PAGE_BATCH_ROWS = 1 << 10
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which rows to find: those that meet all conditions given."""
+
+    leaf: str = ""
+    """Key of a leaf, or of a branch for all leaves below it."""
+    status: str = ""
+    """'kept' or 'rejected'."""
+    stage: str = ""
+    """Stage at which rows were rejected, or the data set that left them out."""
+    rule: str = ""
+    judge: str = ""
+    """Judge whose score counts; without it, any judge's."""
+    least: float | None = None
+    most: float | None = None
+    """Bounds of a score; rows without such a score are not found."""
+    text: str = ""
+    """Must occur in question, answer or context as it stands, but for case."""
+    id: str = ""
+    """Beginning of the row's id."""
+
+
+class FoundRow(TypedDict):
+    """A row as it was curated, with its fate."""
+
+    row: CuratedRow
+    stage: str
+    """'' if the row is kept, and no data set left it out."""
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """How many rows a query finds, and those on one page, leaf by leaf, the kept before the rejected."""
+
+    total: int
+    rows: list[FoundRow]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The kept rows that the current data sets left out: data set, rule and reason, by id."""
+
+    fates: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    def ids(self, query: Query) -> pa.Array:
+        fates = self.fates.items()
+        return pa.array([row for row, (stage, rule, _) in fates if _fits(query, stage, rule)], pa.string())
+
+
+def refreshed_leaves(home: Home) -> list[LeafState]:
+    """Return the last good refresh of every leaf that ever had one, by key."""
+    states = [LeafState(**read_json(path)) for path in home.root.glob("leaves/*/state.json")]
+    return sorted(states, key=lambda state: state.leaf)
+
+
+def find_rows(home: Home, states: Iterable[LeafState], query: Query, offset: int = 0, count: int = 50) -> Found:
+    """Count the rows of refreshed leaves that a query finds, and read `count` of them from number `offset` on."""
+    left_out = LeftOut({row["id"]: (stage, row["rule"], row["reason"]) for stage, row in excluded_rows(home)})
+    tables = list(_tables(home, states, query))
+    columns, processors = _columns(query), os.cpu_count() or 1
+    if columns:
+        with ThreadPoolExecutor(processors) as threads:  # Arrow works outside the interpreter's lock
+            search = _Search(query, columns, left_out, use_threads=len(tables) < processors)
+            found: list[Numbers | range] = list(threads.map(lambda table: search.matches(table.path), tables))
+    else:
+        found = [range(table.rows) for table in tables]
+    rows: list[FoundRow] = []
+    skip = offset
+    for table, numbers in zip(tables, found, strict=True):
+        if len(rows) < count and skip < len(numbers):
+            rows += [_fate(row, left_out) for row in _read(table.path, numbers[skip : skip + count - len(rows)])]
+        skip = max(0, skip - len(numbers))
+    return Found(sum(map(len, found)), rows)
+
+
+def find_row(home: Home, leaf: str, row_id: str) -> FoundRow:
+    """Find one row of a leaf by its id.
+
+    Raises:
+        LabError: The leaf has no such row in its last good tables.
+    """
+    state = leaf_state(home, leaf)
+    found = find_rows(home, [state], Query(id=row_id), count=1).rows if state else []
+    if not found:
+        raise LabError(f"{leaf} has no row {row_id} now; a new refresh may have replaced its rows")
+    return found[0]
+
+
+class _Table(NamedTuple):
+    path: Path
+    rows: int
+
+
+def _tables(home: Home, states: Iterable[LeafState], query: Query) -> Iterator[_Table]:
+    for state in states:
+        if not query.leaf or f"{state.leaf}/".startswith(f"{query.leaf.rstrip('/')}/"):
+            folder, kept = home.leaf(state.leaf), state.funnel["kept"]
+            if query.status in ("", "kept"):
+                yield _Table(folder / f"curated-{state.curated}.parquet", kept)
+            if query.status in ("", "rejected"):
+                yield _Table(folder / f"rejected-{state.curated}.parquet", state.funnel["generated"] - kept)
+
+
+def _fits(query: Query, stage: str, rule: str) -> bool:
+    return query.stage in ("", stage) and query.rule in ("", rule)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Searches one file after another."""
+
+    query: Query
+    columns: set[str]
+    left_out: LeftOut
+    use_threads: bool
+    """Whether a file's columns are read side by side, which costs more than it brings where files are."""
+
+    def matches(self, table: Path) -> Numbers:
+        """Return the numbers of the rows of a file that the query finds."""
+        found, before = [np.array([], np.int64)], 0
+        with pq.ParquetFile(table, pre_buffer=False) as file:
+            columns = sorted(self.columns & set(file.schema_arrow.names))
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=self.use_threads):
+                found.append(np.flatnonzero(_mask(batch, self.query, self.left_out)) + before)
+                before += len(batch)
+        return np.concatenate(found)
+
+
+def _columns(query: Query) -> set[str]:
+    needed: set[str] = set(_TEXTS) if query.text else set()
+    if query.stage or query.rule:
+        needed |= {"rule", "id"}
+    if _asks_score(query):
+        needed.add("scores")
+    return needed | ({"id"} if query.id else set())
+
+
+def _asks_score(query: Query) -> bool:
+    return bool(query.judge) or query.least is not None or query.most is not None
+
+
+def _mask(batch: pa.RecordBatch, query: Query, left_out: LeftOut) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    masks = []
+    if query.id:
+        masks.append(pc.starts_with(batch["id"], query.id))
+    if query.stage or query.rule:
+        masks.append(_of_fate(batch, query, left_out))
+    if _asks_score(query):
+        masks.append(_of_score(batch["scores"], query))
+    if query.text:
+        wanted = query.text.lower()
+        texts = [batch[name] for name in _TEXTS if batch[name].null_count < len(batch)]
+        masks.append(reduce(pc.or_kleene, (pc.match_substring(pc.utf8_lower(text), wanted) for text in texts)))
+    return pc.fill_null(reduce(pc.and_kleene, masks), False).to_numpy(zero_copy_only=False)
+
+
+def _of_fate(batch: pa.RecordBatch, query: Query, left_out: LeftOut) -> pa.Array:
+    if "rule" not in batch.schema.names:  # kept rows, of which a data set may have left some out
+        return pc.is_in(batch["id"], left_out.ids(query))
+    wanted = [rule for rule in batch["rule"].unique().to_pylist() if _fits(query, stage_of(rule), rule)]
+    return pc.is_in(batch["rule"], pa.array(wanted, pa.string()))
+
+
+def _of_score(scores: pa.ListArray, query: Query) -> pa.Array:
+    flat, rows = scores.flatten(), pc.list_parent_indices(scores)
+    good = pc.is_valid(flat.field("score"))
+    if query.judge:
+        good = pc.and_(good, pc.equal(flat.field("judge"), query.judge))
+    if query.least is not None:
+        good = pc.and_(good, pc.greater_equal(flat.field("score"), query.least))
+    if query.most is not None:
+        good = pc.and_(good, pc.less_equal(flat.field("score"), query.most))
+    mask = np.zeros(len(scores), bool)
+    mask[rows.filter(pc.fill_null(good, False)).to_numpy()] = True
+    return pa.array(mask)
+
+
+def _read(table: Path, numbers: Sequence[int] | Numbers) -> list[Any]:
+    """Read some rows of a file, given by their ascending numbers, without what stands behind them."""
+    rows, before, wanted = [], 0, np.asarray(numbers)
+    with pq.ParquetFile(table, pre_buffer=False) as file:
+        for batch in file.iter_batches(_PAGE_BATCH_ROWS):
+            inside = wanted[(wanted >= before) & (wanted < before + len(batch))] - before
+            rows += batch.take(pa.array(inside)).to_pylist()
+            before += len(batch)
+            if before > wanted[-1]:
+                break
+    return rows
+
+
+def _fate(row: Any, left_out: LeftOut) -> FoundRow:
+    if "rule" in row:
+        return {"row": row, "stage": stage_of(row["rule"]), "rule": row["rule"], "reason": row["reason"]}
+    stage, rule, reason = left_out.fates.get(row["id"], ("", "", ""))
+    return {"row": row, "stage": stage, "rule": rule, "reason": reason}

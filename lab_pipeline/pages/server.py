@@ -1,0 +1,43 @@
+"""Serve the pages until the process is ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from lab_pipeline.config.settings import PagesSettings
+from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
+from lab_pipeline.pages.access import Access
+
+
+def serve(home: Home, settings: PagesSettings, host: str, port: int) -> None:
+    """Serve the pages of a home until SIGINT or SIGTERM.
+
+    Raises:
+        LabError: The port is in use, or the settings do not allow to listen on this host.
+    """
+    import uvicorn
+
+    from lab_pipeline.pages.app import build_app
+
+    app = build_app(home, Access.of(settings, host))
+    config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+    uvicorn.Server(config).run(sockets=[listen(host, port)])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port.
+
+    Raises:
+        LabError: The port is in use, or there is no such host here.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise LabError(f"port {port} of {host}: {os.strerror(error.errno or 0)}; choose another port for the pages") from None
+    return found
