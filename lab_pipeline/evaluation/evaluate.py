@@ -28,6 +28,7 @@ from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.multiple_choice import draw_distractors
+from lab_pipeline.evaluation.acceptance import ask_acceptance, label, lost_questions
 from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarise_ranks
 from lab_pipeline.evaluation.details import Scores, report_details
 from lab_pipeline.evaluation.gate import Losses, compare, decide
@@ -137,6 +138,7 @@ def evaluate(
     reference = "champion" if champion else BASE
     folder = home.evaluations / digest([inputs, candidate.id, _reference(champion)])
     judged = judge_models(home, settings, models, reference, leaves, folder, say)
+    acceptance = ask_acceptance(home, data.heldout.get("acceptance", []), models, say)
     changed = _changed_leaves(data.catalog, champion)
     pairs = _paired(scores, reference, [*leaves, GENERAL])
     verdict = decide(
@@ -146,6 +148,7 @@ def evaluate(
         identical=champion is not None and champion.digest == candidate.digest,
         policy=settings.gate,
         judged=deciding_interval(judged, settings.gate),
+        lost=[label(each) for each in lost_questions(acceptance, reference)],
     )
     confidence = settings.gate.confidence
     evaluation: Evaluation = {
@@ -164,6 +167,7 @@ def evaluate(
             "leaves": {leaf: _measure_leaves([leaf], scores, ranks, confidence) for leaf in leaves},
         },
         "judged": judged,
+        "acceptance": acceptance,
         "general": _measure([GENERAL], scores, confidence),
         "leaves": _evaluated_leaves(data),
         **provenance,

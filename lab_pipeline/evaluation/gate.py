@@ -35,6 +35,7 @@ and with 1 to 3 changed leaves of 20. If knowledge is three times as noisy as sk
 4.6 %: the price of pooling the noise of both kinds. Resampling leaves, then questions, passed 7 % at 5 leaves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +53,7 @@ Outcome = Literal[
     "leaf got worse",
     "forgetting",
     "judged worse",
+    "acceptance lost",
 ]
 
 LeafChange = Literal["better", "worse", "no clear change", "not measurable"]
@@ -168,6 +170,7 @@ def decide(
     identical: bool,
     policy: GateSettings,
     judged: tuple[float, float] | None = None,
+    lost: Sequence[str] = (),
 ) -> Verdict:
     """Apply the policy, and return the verdict. Leaves in `allowed_regressions` are reported, but decide nothing.
 
@@ -181,6 +184,7 @@ def decide(
         general: losses on the general questions.
         identical: candidate and champion have the same bytes; such a candidate passes.
         judged: interval of the candidate's judged score (0 to 1) minus the reference's at equal length; None: no judge decides.
+        lost: acceptance questions that the reference passes and the candidate fails; each is a veto.
     """
     leaves = _leaf_verdicts(changed, unchanged, policy)
     changed = {leaf: pairs for leaf, pairs in changed.items() if leaf not in policy.allowed_regressions}
@@ -192,6 +196,9 @@ def decide(
 
     if identical:
         return verdict(True, "unchanged", "the candidate is the champion, byte for byte")
+    if lost:
+        named = "; ".join(lost)
+        return verdict(False, "acceptance lost", f"the candidate fails what the model before it passed: {named}")
     guard = compare({"general": general}, policy.confidence)
     if guard and not guard.worst <= policy.general_tolerance:  # NaN must not pass
         return verdict(False, "forgetting", _too_much("general questions", guard, policy.general_tolerance))

@@ -11,6 +11,7 @@ import yaml
 from markupsafe import Markup
 
 from lab_pipeline.core.evaluation import (
+    AcceptanceResult,
     Agreement,
     ChoiceScore,
     Evaluation,
@@ -22,6 +23,7 @@ from lab_pipeline.core.evaluation import (
 )
 from lab_pipeline.core.formats import number, took
 from lab_pipeline.core.storage import write_json, write_text
+from lab_pipeline.evaluation.acceptance import label
 from lab_pipeline.evaluation.details import GroupLosses, ReportDetails
 
 _TEMPLATES = jinja2.Environment(
@@ -67,6 +69,7 @@ def report_markdown(evaluation: Evaluation) -> str:
         *(f"- {phase} phase: {took(chosen)}." for phase, chosen in evaluation["chosen"].items()),
         "",
         *_judged(evaluation["judged"]),
+        *_acceptance(evaluation["acceptance"]),
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
@@ -100,6 +103,7 @@ def report_html(evaluation: Evaluation, details: ReportDetails) -> str:
         judged_difference=lambda difference: _judged_difference(difference).replace("-", "−"),
         agreement=_agreement,
         may_decide=may_decide,
+        label=label,
     )
 
 
@@ -152,6 +156,24 @@ def _judged(judged: JudgedAnswers | None) -> list[str]:
         ),
         "",
     ]
+
+
+def _acceptance(results: Sequence[AcceptanceResult]) -> list[str]:
+    if not results:
+        return []
+    failed = [(label(each), why) for each in results if (why := each["failures"]["candidate"])]
+    return [
+        f"Acceptance questions passed: {', '.join(_passed(results).values())}.",
+        "",
+        *(f"- failed by the candidate: {_code(name)}: {_code(why)}" for name, why in failed),
+        *([""] if failed else []),
+    ]
+
+
+def _passed(results: Sequence[AcceptanceResult]) -> dict[str, str]:
+    """Say for each model how many of the acceptance questions it passes."""
+    models = results[0]["failures"]
+    return {model: f"{model} {sum(each['failures'][model] is None for each in results)} of {len(results)}" for model in models}
 
 
 def _score(mean: JudgedMean | None) -> str:

@@ -43,7 +43,7 @@ class HomeStatus:
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)
         general = load_general(settings.general)
-        heldout = build_heldout(catalog, snapshot.rows, general.questions, withheld_questions(home))
+        heldout = build_heldout(catalog, snapshot, general.questions, withheld_questions(home))
         recipe = load_recipe(settings.recipe)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)

@@ -58,8 +58,8 @@ class FilledHome:
         return found
 
     def heldout(self, general: list[dict[str, str]] | None = None) -> dict[str, Any]:
-        catalog, rows = self.catalog(), self.snapshot().rows
-        heldout = build_heldout(catalog, rows, GENERAL if general is None else general, withheld_questions(self.home))
+        catalog, snapshot = self.catalog(), self.snapshot()
+        heldout = build_heldout(catalog, snapshot, GENERAL if general is None else general, withheld_questions(self.home))
         store_heldout(self.home, heldout)
         return heldout
 

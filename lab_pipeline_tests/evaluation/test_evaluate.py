@@ -15,7 +15,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
-from lab_pipeline.evaluation import details, judged
+from lab_pipeline.evaluation import acceptance, details, judged
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.evaluation.report import report_html, report_markdown
 from lab_pipeline.models.base_model import BaseModel
@@ -285,6 +285,20 @@ def test_a_candidate_whose_answers_are_judged_worse_is_refused_though_its_losses
     report = Path(evaluation["report"])
     assert "may refuse a candidate" in report.read_text() and "Judged answers" in report.with_suffix(".html").read_text()
     assert len(read_json(report.with_name("judged.json"))) == 2 * evaluation["heldout"]["questions"]
+
+
+def test_a_candidate_that_fails_what_the_champion_passed_is_refused_by_the_questions_name(bench, monkeypatch):
+    (bench.filled.taxonomy / "exam.yaml").write_text("- {name: no price, question: What is it worth?, none_of: [best]}\n")
+    monkeypatch.setattr(acceptance, "greedy_answers", lambda folder, asked, tokens, say: [folder.resolve().name] * len(asked))
+    promote(bench.home, bench.evaluate("better"))
+    evaluation = bench.evaluate("best", "more")
+    assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("acceptance lost", False)
+    assert "no price" in evaluation["verdict"]["reason"]
+    (result,) = evaluation["acceptance"]
+    assert (result["failures"]["champion"], result["failures"]["candidate"]) == (None, "has 'best'")
+    report = Path(evaluation["report"])
+    assert "candidate 0 of 1, champion 1 of 1" in report.read_text()
+    assert "Acceptance questions" in report.with_suffix(".html").read_text()
 
 
 def test_a_judge_that_does_not_separate_known_rows_refuses_nobody(bench, monkeypatch):

@@ -187,6 +187,13 @@ def test_a_judge_refuses_what_it_finds_surely_worse_and_promotes_nothing():
     assert judged(shifted(0.0), (-0.4, -0.1), identical=True).promoted
 
 
+def test_a_lost_acceptance_question_refuses_by_name_whatever_was_gained():
+    found = decide(shifted(-0.5), {}, [], identical=False, policy=POLICY, lost=["knowledge/a: price"])
+    assert (found.promoted, found.outcome) == (False, "acceptance lost")
+    assert "knowledge/a: price" in found.reason
+    assert decide({}, {}, [], identical=True, policy=POLICY, lost=["x"]).promoted, "the same bytes lose nothing"
+
+
 def test_one_leaf_that_surely_collapsed_has_a_veto_and_is_named():
     changed, unchanged = shifted(-0.5), shifted(0.0, leaves=20, name="other")
     unchanged |= {"knowledge/lost": shifted(1.5, leaves=1)["leaf0"]}

@@ -103,6 +103,15 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0], "leaves": says},
         "heldout": {**(measured if measurable else empty), "leaves": dict.fromkeys(leaves, measured if measurable else empty)},
         "judged": None,
+        "acceptance": [
+            {
+                "leaf": leaves[0],
+                "name": leaves[0],
+                "question": leaves[0],
+                "answers": dict.fromkeys(models, leaves[0]),
+                "failures": {**dict.fromkeys(models), "candidate": leaves[0]},
+            }
+        ],
         "general": measured if measurable else empty,
         "leaves": [
             {"leaf": leaf, "kind": "knowledge", "rows": 7, "state": "current", "contributor": leaf, "document_commit": leaf}

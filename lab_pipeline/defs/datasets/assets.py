@@ -51,16 +51,16 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
 
 @dg.asset(group_name="datasets", kinds={"json"}, owners=["team:lab"], deps=[taxonomy_snapshot, instruction_catalog])
 def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
-    """Collect the test questions: each leaf's held-out seeds, and general questions that reveal forgetting.
+    """Collect the test questions: each leaf's held-out seeds, general questions that reveal forgetting, acceptance questions.
 
-    No prompt shows a held-out seed to the teacher.
+    No prompt shows them to the teacher.
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         general = load_general(settings.general)
         catalog = current_catalog(home)
-        rows = load_snapshot(home, catalog.snapshot).rows
-        heldout = build_heldout(catalog, rows, general.questions, withheld_questions(home))
+        snapshot = load_snapshot(home, catalog.snapshot)
+        heldout = build_heldout(catalog, snapshot, general.questions, withheld_questions(home))
         store_heldout(home, heldout)
     by_leaf = {leaf: len(questions) for leaf, questions in heldout["leaves"].items()}
     questions = [{"leaf": leaf, **question} for leaf, asked in heldout["leaves"].items() for question in asked]
@@ -69,6 +69,7 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
         metadata={
             "dagster/row_count": len(questions),
             "general_questions": len(heldout["general"]),
+            "acceptance_questions": len(heldout.get("acceptance", [])),
             "questions_by_leaf": counts(by_leaf, "leaf"),
             "leaves_not_measurable": sum(not number for number in by_leaf.values()),
             "preview": preview(questions, ["leaf", "question", "answer"]),

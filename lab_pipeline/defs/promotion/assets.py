@@ -16,7 +16,7 @@ from lab_pipeline.datasets.staleness import require_current_mixing, require_curr
 from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint, skills_checkpoint
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import gpu_op_tags
-from lab_pipeline.defs.metadata import judged_answers, preview
+from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import fetch_model, model_identity
@@ -53,6 +53,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
             **_losses("heldout", evaluation["heldout"]),
             **_losses("general", evaluation["general"]),
             **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
+            **acceptance_results(evaluation.get("acceptance", []), "base" if evaluation["reference"] == "base" else "champion"),
             "promoted": verdict["promoted"],
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
