@@ -145,6 +145,24 @@ class GateSettings(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the two-sided intervals")
 
 
+class ExamSettings(Section):
+    """Exam questions, which the teacher writes about the documents of knowledge leaves to test models."""
+
+    gain: float = Field(
+        0.30,
+        gt=0,
+        description="Gain on one changed leaf that the exam should find in 80 of 100 cases, in nats per answer token; decides "
+        "how many questions each knowledge leaf gets",
+    )
+    most: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Maximum number of exam questions for a leaf; 0 = none are written. none = 8 for an embedded teacher, for "
+        "an endpoint as many as the gain needs",
+    )
+
+
 class BudgetSettings(Section):
     teacher_calls: int | None = Field(
         None,
@@ -230,6 +248,7 @@ class Settings(Section):
     mixing: MixingSettings = MixingSettings()
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl. none = data/general")
     gate: GateSettings = GateSettings()
+    exam: ExamSettings = ExamSettings()
     budgets: BudgetSettings = BudgetSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     sensors: SensorSettings = SensorSettings()

@@ -143,6 +143,8 @@ class HeldoutSet(TypedDict):
     general: list[GeneralQuestion]
     withheld: list[str]
     """Prompts of all questions ever held out in this home, also of deleted seeds, withdrawn leaves and acceptance questions."""
+    exam: NotRequired[dict[str, list[HeldoutQuestion]]]
+    """Questions that the teacher wrote to test models, by leaf; earlier releases stored none."""
     acceptance: NotRequired[list[AcceptanceQuestion]]
     """Those of the leaves in use and those for every model; earlier releases stored none."""
     digest: str

@@ -1,5 +1,7 @@
 """Build, store and load the held-out questions, with which models are tested."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast
 
 from lab_pipeline.core.errors import NotMaterialized
@@ -10,7 +12,13 @@ from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.taxonomy.snapshot import Snapshot
 
 
-def build_heldout(catalog: Catalog, snapshot: Snapshot, general: list[GeneralQuestion], withheld: list[str]) -> HeldoutSet:
+def build_heldout(
+    catalog: Catalog,
+    snapshot: Snapshot,
+    general: list[GeneralQuestion],
+    withheld: list[str],
+    exam: Mapping[str, list[HeldoutQuestion]] = MappingProxyType({}),
+) -> HeldoutSet:
     """Collect the held-out questions of each leaf in use, the general questions and the withheld prompts, with a hash of all.
 
     Acceptance questions are those of the leaves in use and those for every model: nobody is asked what a withdrawn leaf taught.
@@ -19,6 +27,7 @@ def build_heldout(catalog: Catalog, snapshot: Snapshot, general: list[GeneralQue
         snapshot: the snapshot from which the catalog was built.
         withheld: prompts of all questions that were ever held out (`holdout.withheld_questions`). Never train on these, even
             after the seed is deleted or the leaf withdrawn: a question that comes back is held out again.
+        exam: questions that the teacher wrote to test models, by leaf (`lab_pipeline.datasets.exam`).
     """
     questions = {row["leaf"]: row["heldout_questions"] for row in snapshot.rows}
     leaves: dict[str, list[HeldoutQuestion]] = {
@@ -30,6 +39,7 @@ def build_heldout(catalog: Catalog, snapshot: Snapshot, general: list[GeneralQue
     acceptance = [cast(AcceptanceQuestion, each) for each in snapshot.exam if each["leaf"] in ("", *leaves)]
     contents = {"leaves": leaves, "general": general, "withheld": withheld}
     contents |= {"acceptance": acceptance} if acceptance else {}
+    contents |= {"exam": dict(exam)} if exam else {}
     return cast(HeldoutSet, {**contents, "digest": digest(contents)})
 
 
@@ -56,7 +66,7 @@ def heldout_prompts(heldout: HeldoutSet) -> list[str]:
     general questions, and the withheld prompts."""
     prompts = [
         as_prompt(question["question"], question["context"])[0]["content"]
-        for questions in heldout["leaves"].values()
+        for questions in (*heldout["leaves"].values(), *heldout.get("exam", {}).values())
         for question in questions
     ]
     prompts += [question["question"] for question in heldout["general"]]

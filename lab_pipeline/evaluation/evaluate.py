@@ -64,13 +64,13 @@ def retune_inputs(
     """Fingerprint all that a retune's outcome depends on.
 
     The fingerprint covers the leaves' rows, test questions, general rows, custom data sets, base model, recipe, seed, gate
-    policy, judge, and the way in which losses are measured.
+    policy, exam settings, judge, and the way in which losses are measured.
 
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
     """
     trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.model_dump(), settings.seed]
-    measured = [settings.gate.model_dump(), *judging_inputs(settings), MEASURE]
+    measured = [settings.gate.model_dump(), settings.exam.model_dump(), *judging_inputs(settings), MEASURE]
     custom = [custom_contents(settings.mixing.knowledge), custom_contents(settings.mixing.skills)]
     return digest([*trained, *measured, *custom])
 
