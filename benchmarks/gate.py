@@ -49,10 +49,13 @@ def drawn(
     return {name: leaves[name] for name in names[:changed]}, {name: leaves[name] for name in names[changed:]}
 
 
-def promoted(comparisons: int, seed: int, policy: GateSettings = POLICY, **how: float) -> float:
-    """Share of comparisons that are promoted."""
+def promoted(comparisons: int, seed: int, policy: GateSettings = POLICY, first: bool = False, **how: float) -> float:
+    """Share of comparisons that are promoted; `first` = against the base model."""
     random = np.random.default_rng(seed)
-    passed = [decide(*drawn(random, **how), [], identical=False, policy=policy).promoted for _ in range(comparisons)]  # type: ignore[arg-type]
+    passed = [
+        decide(*drawn(random, **how), [], identical=False, policy=policy, first=first).promoted  # type: ignore[arg-type]
+        for _ in range(comparisons)
+    ]
     return float(np.mean(passed))
 
 

@@ -142,7 +142,14 @@ class GateSettings(Section):
     retrain_noise: float = Field(
         0.20, gt=0, description="Standard deviation of a leaf's mean loss between retrains, used if too few leaves show it"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the two-sided intervals")
+    answers: Literal["refuse", "tell"] = Field(
+        "refuse",
+        description="What to do if a candidate surely chooses the right answer among others less often than the model before, "
+        "whatever its loss",
+    )
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="Confidence level of the two-sided intervals, and of the one-sided test of the gain"
+    )
 
 
 class ExamSettings(Section):

@@ -89,11 +89,12 @@ class ExamPlan:
 def questions_needed(gain: float) -> int:
     """Return how many questions a leaf needs for a gain of that many nats per token to be found in 80 of 100 cases.
 
-    One leaf changed, and a one-sided test at 5 %: its mean difference has the variance LEAF_NOISE**2 + QUESTION_NOISE**2 / n,
-    which must not exceed (gain / (1.645 + 0.842))**2 (two-sample planning as in Cohen, *Statistical Power Analysis*, 1988,
-    chapter 2). Where the noise of a retrain alone hides such a gain, no number of questions is enough: `MOST_QUESTIONS`.
+    One leaf of twenty changed, tested as the gate does: its mean difference has the variance
+    LEAF_NOISE**2 + QUESTION_NOISE**2 / n, which must not exceed (gain / (1.78 + 0.86))**2, with the t quantiles of 4.5 % and
+    80 % at 19 degrees of freedom (Cohen, *Statistical Power Analysis*, 1988, chapter 2). Where the noise of a retrain alone
+    hides such a gain, no number of questions is enough: `MOST_QUESTIONS`.
     """
-    left = (gain / (1.645 + 0.842)) ** 2 - LEAF_NOISE**2
+    left = (gain / (1.78 + 0.86)) ** 2 - LEAF_NOISE**2
     return min(MOST_QUESTIONS, math.ceil(QUESTION_NOISE**2 / left)) if left > 0 else MOST_QUESTIONS
 
 

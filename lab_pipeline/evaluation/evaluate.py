@@ -29,9 +29,9 @@ from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.multiple_choice import draw_distractors
 from lab_pipeline.evaluation.acceptance import ask_acceptance, label, lost_questions
-from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarise_ranks
+from lab_pipeline.evaluation.choices import Rank, Ranks, answer_ranks, compare_choices, summarise_ranks
 from lab_pipeline.evaluation.details import Scores, report_details
-from lab_pipeline.evaluation.gate import Losses, compare, decide
+from lab_pipeline.evaluation.gate import Answers, Losses, compare, decide
 from lab_pipeline.evaluation.judged import Questions, deciding_interval, judge_models, judging_inputs, unanswered
 from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
 from lab_pipeline.evaluation.report import write_report
@@ -44,9 +44,6 @@ from lab_pipeline.taxonomy.snapshot import Snapshot
 
 BASE = "base"
 GENERAL = "general"
-
-Ranks = Mapping[str, Mapping[str, Sequence[Rank | None]]]
-"""Rank of each question's reference answer, by model and leaf; None for a question without wrong choices."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,12 @@ def evaluate(
         general=pairs[GENERAL],
         identical=champion is not None and champion.digest == candidate.digest,
         policy=settings.gate,
-        judged=deciding_interval(judged, settings.gate),
-        lost=[label(each) for each in lost_questions(acceptance, reference)],
+        answers=Answers(
+            judged=deciding_interval(judged, settings.gate),
+            choices=compare_choices(ranks, reference, settings.gate),
+            lost=[label(each) for each in lost_questions(acceptance, reference)],
+        ),
+        first=champion is None,
     )
     confidence = settings.gate.confidence
     evaluation: Evaluation = {

@@ -152,7 +152,7 @@ def test_none_are_written_where_none_are_wanted(lab):
     assert plans(lab, most=0) == []
 
 
-@pytest.mark.parametrize(("gain", "needed"), [(1.0, 2), (0.5, 6), (0.3, 36), (0.2, 100)])
+@pytest.mark.parametrize(("gain", "needed"), [(1.0, 2), (0.5, 7), (0.3, 55), (0.2, 100)])
 def test_small_gains_need_many_questions(gain, needed):
     assert questions_needed(gain) == needed
 
