@@ -106,7 +106,16 @@ def ui(home: HomeOption = None, port: Annotated[int, typer.Option(help="Port on 
 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
-on_models = (models.promote, models.rollback, models.lineage, models.gc, models.estimate, models.chat, models.compare)
+on_models = (
+    models.promote,
+    models.rollback,
+    models.lineage,
+    models.effect,
+    models.gc,
+    models.estimate,
+    models.chat,
+    models.compare,
+)
 for command in (*on_rows, *on_models, changes.diff, changes.preview, validate):
     app.command()(command)
 

@@ -13,6 +13,7 @@ from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.core.evaluation import ChoiceScore
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import Question
+from lab_pipeline.evaluation.measured_model import EXAM
 from lab_pipeline.models.likelihood import as_row
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import IGNORED, encode_answers
@@ -113,7 +114,7 @@ def compare_choices(ranks: Ranks, reference: str, policy: GateSettings) -> Choic
     pairs = [
         (ours["rank"] == 1, theirs["rank"] == 1)
         for leaf, found in ranks["candidate"].items()
-        if leaf not in policy.allowed_regressions
+        if leaf.removeprefix(EXAM) not in policy.allowed_regressions
         for ours, theirs in zip(found, ranks[reference][leaf], strict=True)
         if ours and theirs
     ]

@@ -51,9 +51,11 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
             **_losses("heldout", evaluation["heldout"]),
+            **(_losses("exam", evaluation["exam"]) if "exam" in evaluation else {}),
             **_losses("general", evaluation["general"]),
             **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
             **acceptance_results(evaluation.get("acceptance", []), "base" if evaluation["reference"] == "base" else "champion"),
+            "leaves_still_known": sum(bool(each["still_known"]) for each in evaluation.get("unlearned", [])),
             "promoted": verdict["promoted"],
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
