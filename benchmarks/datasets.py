@@ -40,6 +40,7 @@ from lab_pipeline.datasets.heldout_questions import build_heldout, heldout_promp
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
 from lab_pipeline.datasets.quality import CHECKED_COLUMNS, curated_frame, load_suite, training_frame, validate
 from lab_pipeline.datasets.rows import instruction_rows, user_texts
+from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline.text.near_duplicates import near_duplicates
 
@@ -112,7 +113,8 @@ def make(home: Home, rows: int) -> None:
     blank = dict.fromkeys(SNAPSHOT_SCHEMA.names)
     write_rows(home.snapshot("s"), [{**blank, **row} for row in snapshot], SNAPSHOT_SCHEMA)
     write_json(home.snapshot_facts("s"), {"id": "s", "taxonomy_commit": "c", "taken_at": ""})
-    write_json(home.root / "made.json", [entries, build_heldout(catalog, snapshot, load_general(None).questions, [])])
+    heldout = build_heldout(catalog, Snapshot("s", "c", "", snapshot), load_general(None).questions, [])
+    write_json(home.root / "made.json", [entries, heldout])
 
 
 def made(home: Home) -> tuple[Catalog, HeldoutSet]:

@@ -1,8 +1,13 @@
 """Whom does the gate let pass? Null comparisons must fail, planted effects should pass.
 
 Each comparison is drawn as a retrain is thought to differ from its champion: a normal shift of each leaf (`leaf_noise`)
-and one of each question (`QUESTION_NOISE`), 2 to 12 questions a leaf, two leaves of five being knowledge. All is in nats per
-answer token; the general questions play no part.
+and one of each question (`QUESTION_NOISE`), 2 to 12 questions a leaf, two leaves of five being knowledge, or all. All is in
+nats per answer token; the general questions play no part.
+
+- `power_1_of_20`, `null_rate`: of nights on which one knowledge leaf of twenty is new, with the questions that `exam.gain` asks
+  for beside people's five, under the shipped policy, the share that is promoted with a gain of 0.3 and with none.
+- `exam`: the same by number of questions, leaf noise, and share of knowledge leaves.
+- `first`: first models of one to five leaves that gained nothing, and that gained 0.5, against the base model.
 
     python -P benchmarks/gate.py [COMPARISONS]
 """
@@ -15,6 +20,7 @@ import sys
 import numpy as np
 
 from lab_pipeline.config.settings import GateSettings
+from lab_pipeline.datasets.exam import questions_needed
 from lab_pipeline.evaluation.gate import Losses, decide
 
 POLICY = GateSettings(minimum_gain=0.05)
@@ -33,13 +39,14 @@ def drawn(
     questions: int | None = None,
     knowledge_factor: float = 1.0,
     common_shift: float = 0.0,
+    all_knowledge: bool = False,
 ) -> tuple[Losses, Losses]:
     """One comparison; `questions` None = 2 to 12 a leaf; `knowledge_factor` = how much noisier knowledge leaves are;
     `common_shift` = standard deviation of what moves all leaves alike."""
     leaves = {}
     common = random.normal(0, common_shift) if common_shift else 0.0
     for number in range(changed + unchanged):
-        knowledge = number % 5 < 2
+        knowledge = all_knowledge or number % 5 < 2
         factor = knowledge_factor if knowledge else 1.0
         count = questions or int(random.integers(2, 13))
         shift = common + factor * random.normal(0, leaf_noise) - (effect if number < changed else 0.0)
@@ -49,10 +56,13 @@ def drawn(
     return {name: leaves[name] for name in names[:changed]}, {name: leaves[name] for name in names[changed:]}
 
 
-def promoted(comparisons: int, seed: int, policy: GateSettings = POLICY, **how: float) -> float:
-    """Share of comparisons that are promoted."""
+def promoted(comparisons: int, seed: int, policy: GateSettings = POLICY, first: bool = False, **how: float) -> float:
+    """Share of comparisons that are promoted; `first` = against the base model."""
     random = np.random.default_rng(seed)
-    passed = [decide(*drawn(random, **how), [], identical=False, policy=policy).promoted for _ in range(comparisons)]  # type: ignore[arg-type]
+    passed = [
+        decide(*drawn(random, **how), [], identical=False, policy=policy, first=first).promoted  # type: ignore[arg-type]
+        for _ in range(comparisons)
+    ]
     return float(np.mean(passed))
 
 
@@ -87,7 +97,46 @@ def main(comparisons: int) -> None:
             row = " | ".join(f"{share:.0%}" for share in shares.values())
             print(f"| {changed} of {changed + unchanged} | {questions} | {row} |", flush=True)
             power.append({**case, "promoted": shares})
-    print(json.dumps({"comparisons": comparisons, "question_noise": QUESTION_NOISE, "null": null, "power": power}))
+    exam, first = exam_table(comparisons), first_table(comparisons)
+    needed = 5 + questions_needed(0.3)
+    (night,) = (each for each in exam if (each["questions"], each["leaf_noise"], each["all_knowledge"]) == (needed, 0.1, True))
+    keys = {"power_1_of_20": night["gain"], "null_rate": night["null"]}
+    about = {"comparisons": comparisons, "question_noise": QUESTION_NOISE}
+    print(json.dumps({**about, "null": null, "power": power, "exam": exam, "first": first, **keys}))
+
+
+def exam_table(comparisons: int) -> list[dict[str, float]]:
+    """Nights with one new knowledge leaf of twenty, under the shipped policy."""
+    print("One new leaf of twenty, shipped policy: promoted with a gain of 0.3, and with none, by questions and leaf noise")
+    found = []
+    for all_knowledge in (True, False):
+        for questions in (5, 13, 30, 5 + questions_needed(0.3), 100):
+            cells = []
+            for leaf_noise in (0.05, 0.075, 0.1, 0.15):
+                case = {"questions": questions, "leaf_noise": leaf_noise, "all_knowledge": all_knowledge}
+                gain, none = (
+                    promoted(comparisons, 3, GateSettings(), changed=1, unchanged=19, effect=effect, **case)
+                    for effect in (0.3, 0.0)
+                )
+                cells.append(f"{gain:.0%}, {none:.1%}")
+                found.append({**case, "gain": gain, "null": none})
+            print(f"| {'all' if all_knowledge else '8'} knowledge | {questions} | " + " | ".join(cells) + " |", flush=True)
+    return found
+
+
+def first_table(comparisons: int) -> list[dict[str, float]]:
+    """First models of small taxonomies, under the shipped policy."""
+    print("First models, shipped policy: promoted with no gain, by leaves and leaf noise (last: 0.1 and a common shift of 0.1)")
+    found = []
+    for changed in (1, 2, 3, 5):
+        cells = []
+        for leaf_noise, common in ((0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (0.1, 0.1)):
+            case = {"changed": changed, "unchanged": 0, "leaf_noise": leaf_noise, "common_shift": common}
+            none, gain = (promoted(comparisons, 4, GateSettings(), first=True, effect=effect, **case) for effect in (0.0, 0.5))
+            cells.append(f"{none:.1%} (0.5: {gain:.0%})")
+            found.append({**case, "null": none, "gain_of_half": gain})
+        print(f"| {changed} | " + " | ".join(cells) + " |", flush=True)
+    return found
 
 
 if __name__ == "__main__":

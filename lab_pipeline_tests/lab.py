@@ -64,6 +64,7 @@ def lab(folder: Path, taxonomy: Path, model: Path, patch: pytest.MonkeyPatch) ->
             "flows": {kind: f"simple_{kind}" for kind in get_args(Kind)},
             "base_model": str(model),
             "recipe": str(recipe),
+            "exam": {"most": 0},
         }
         (home / "settings.yaml").write_text(yaml.safe_dump(settings))
         yield TestLab(prepare(home, taxonomy), taxonomy, stub)

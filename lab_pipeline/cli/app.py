@@ -125,7 +125,16 @@ def ui(
 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
-on_models = (models.promote, models.rollback, models.lineage, models.gc, models.estimate, models.chat, models.compare)
+on_models = (
+    models.promote,
+    models.rollback,
+    models.lineage,
+    models.effect,
+    models.gc,
+    models.estimate,
+    models.chat,
+    models.compare,
+)
 for command in (*on_rows, *on_models, changes.diff, changes.preview, pages.pages, validate):
     app.command()(command)
 

@@ -1,4 +1,4 @@
-"""Commands on models: promote, rollback, lineage, gc, chat, compare."""
+"""Commands on models: promote, rollback, lineage, effect of a leaf, gc, estimate, chat, compare."""
 
 from __future__ import annotations
 
@@ -74,6 +74,19 @@ def lineage(
     else:
         kind, answer = "model", reports.model_lineage(opened, what)
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else reports.as_text(kind, answer))
+
+
+def effect(
+    leaf: Annotated[str, typer.Argument(help="Key of a leaf, such as knowledge/places/islands")],
+    home: HomeOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a leaf brought: the questions that a model won and lost when the leaf was last changed."""
+    opened = open_home(home)
+    from lab_pipeline.reports.effect import effect_text, leaf_effect
+
+    found = leaf_effect(opened, leaf.strip("/"))
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else effect_text(found))
 
 
 def gc(

@@ -13,12 +13,13 @@ from lab_pipeline.cli.options import AsJson
 from lab_pipeline.core.errors import LabError
 
 if TYPE_CHECKING:
+    from lab_pipeline.taxonomy.acceptance import ExamFile
     from lab_pipeline.taxonomy.leaf import LeafReading
     from lab_pipeline.taxonomy.problem import Problem
 
 
 def validate(
-    path: Annotated[Path, typer.Argument(exists=True, help="A taxonomy, a folder in it, or a qna.yaml")] = Path(),
+    path: Annotated[Path, typer.Argument(exists=True, help="A taxonomy, a folder in it, a qna.yaml or an exam.yaml")] = Path(),
     as_json: AsJson = False,
     github: Annotated[bool, typer.Option("--github", help="Print annotations for GitHub Actions")] = False,
     sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0, for code scanning")] = False,
@@ -34,14 +35,17 @@ def validate(
         raise typer.BadParameter("give one of --json, --github and --sarif")
     root, below = _taxonomy_of(path.resolve())
     readings = _readings(root, below, only=path.is_file())
-    if not readings:
-        typer.echo(f"{path}: no qna.yaml here; give a taxonomy, the folder of a leaf, or a qna.yaml", err=True)
+    exams = _exams(root, below, only=path.is_file())
+    if not readings and not exams:
+        typer.echo(f"{path}: no qna.yaml here; give a taxonomy, the folder of a leaf, a qna.yaml or an exam.yaml", err=True)
         raise typer.Exit(2)
     problems = _review_problems(root) if below == "" else []
+    problems += [problem for exam in exams for problem in exam.problems]
     problems += sorted(
         (problem for reading in readings for problem in reading.problems), key=lambda each: (each.file, each.line, each.column)
     )
-    invalid = sum(not reading.usable for reading in readings) + any(each.file == "reviews.yaml" for each in problems)
+    others = {problem.file for problem in problems if problem.rule in ("reviews", "exam")}
+    invalid = sum(not reading.usable for reading in readings) + len(others)
     summary = {
         "leaves": len(readings),
         "invalid": invalid,
@@ -86,6 +90,13 @@ def _readings(root: Path, below: str, only: bool) -> list[LeafReading]:
     elif below:
         keys = [key for key in keys if key == below or key.startswith(f"{below}/")]
     return [read_leaf(root, key, found[key]) for key in keys]
+
+
+def _exams(root: Path, below: str, only: bool) -> list[ExamFile]:
+    """Read the `exam.yaml` files in the folder `below` of a taxonomy, with `only` none of its subfolders."""
+    from lab_pipeline.taxonomy.acceptance import read_exams
+
+    return [exam for exam in read_exams(root, below) if not only or exam.leaf == below]
 
 
 def _review_problems(root: Path) -> list[Problem]:

@@ -143,7 +143,32 @@ class GateSettings(Section):
     retrain_noise: float = Field(
         0.20, gt=0, description="Standard deviation of a leaf's mean loss between retrains, used if too few leaves show it"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence level of the two-sided intervals")
+    answers: Literal["refuse", "tell"] = Field(
+        "refuse",
+        description="What to do if a candidate surely chooses the right answer among others less often than the model before, "
+        "whatever its loss",
+    )
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="Confidence level of the two-sided intervals, and of the one-sided test of the gain"
+    )
+
+
+class ExamSettings(Section):
+    """Exam questions, which the teacher writes about the documents of knowledge leaves to test models."""
+
+    gain: float = Field(
+        0.30,
+        gt=0,
+        description="Gain on one changed leaf that the exam should find in 80 of 100 cases, in nats per answer token; decides "
+        "how many questions each knowledge leaf gets",
+    )
+    most: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Maximum number of exam questions for a leaf; 0 = none are written. none = 8 for an embedded teacher, for "
+        "an endpoint as many as the gain needs",
+    )
 
 
 class BudgetSettings(Section):
@@ -247,6 +272,7 @@ class Settings(Section):
     mixing: MixingSettings = MixingSettings()
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl. none = data/general")
     gate: GateSettings = GateSettings()
+    exam: ExamSettings = ExamSettings()
     budgets: BudgetSettings = BudgetSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     sensors: SensorSettings = SensorSettings()

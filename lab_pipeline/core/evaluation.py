@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Required, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 from lab_pipeline.core.rows import EpochChoice
 
@@ -162,6 +162,33 @@ class JudgedAnswers(JudgedScores, total=False):
     agreement: Agreement
 
 
+class AcceptanceResult(TypedDict):
+    """What the models answered to an acceptance question, and which of the answers pass."""
+
+    leaf: str
+    """Key of the leaf that the question belongs to; '' if every model is asked."""
+    name: str
+    question: str
+    answers: dict[str, str]
+    """By model, as decoded greedily."""
+    failures: dict[str, str | None]
+    """By model, why the answer does not pass; None if it does."""
+
+
+class Unlearned(TypedDict):
+    """What the models know of a leaf that the champion was trained on and the candidate was not: losses in nats per token."""
+
+    leaf: str
+    questions: int
+    base: float
+    champion: float
+    candidate: float
+    interval: list[float] | None
+    """Confidence interval of candidate minus base model, which allows for the noise of a retrain; None for one question."""
+    still_known: float
+    """Share that the candidate has of what the champion had learned; 0 unless the candidate is surely better than the base."""
+
+
 class EvaluatedLeaf(TypedDict):
     """A leaf that a candidate was trained on: some columns of its `CatalogEntry` and of its `SnapshotRow`."""
 
@@ -215,6 +242,12 @@ class Evaluation(EvaluatedModel):
     """Leaves whose present rows the reference was not trained on; all leaves if only recipe or base model changed."""
     judged: JudgedAnswers | None
     """None if the settings name no judge that grades answers."""
+    exam: NotRequired[HeldoutMeasurement]
+    """Likewise `heldout`, on the questions that the teacher wrote; earlier releases stored none."""
+    unlearned: NotRequired[list[Unlearned]]
+    """One for each leaf with questions that the champion was trained on and the candidate was not; earlier releases: none."""
+    acceptance: NotRequired[list[AcceptanceResult]]
+    """One for each acceptance question; earlier releases stored none."""
     leaves: list[EvaluatedLeaf]
     report: str
     """Path of the Markdown report."""

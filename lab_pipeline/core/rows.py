@@ -113,6 +113,20 @@ class HeldoutQuestion(Question):
     id: str
 
 
+class AcceptanceQuestion(TypedDict):
+    """A question of people that a champion must pass; `lab_pipeline.taxonomy.acceptance` describes the fields."""
+
+    leaf: str
+    """Key of its leaf; '' if every model is asked."""
+    name: str
+    question: str
+    context: str | None
+    any_of: list[str]
+    all_of: list[str]
+    none_of: list[str]
+    declines: bool
+
+
 class GeneralQuestion(TypedDict):
     """A question that belongs to no leaf: measured to show what a model forgot, or trained on to prevent forgetting."""
 
@@ -128,7 +142,11 @@ class HeldoutSet(TypedDict):
     leaves: dict[str, list[HeldoutQuestion]]
     general: list[GeneralQuestion]
     withheld: list[str]
-    """Prompts of all questions ever held out in this home, also of deleted seeds and withdrawn leaves."""
+    """Prompts of all questions ever held out in this home, also of deleted seeds, withdrawn leaves and acceptance questions."""
+    exam: NotRequired[dict[str, list[HeldoutQuestion]]]
+    """Questions that the teacher wrote to test models, by leaf; earlier releases stored none."""
+    acceptance: NotRequired[list[AcceptanceQuestion]]
+    """Those of the leaves in use and those for every model; earlier releases stored none."""
     digest: str
 
 

@@ -1,11 +1,15 @@
 """Format metadata for the UI."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+
+from lab_pipeline.core.evaluation import AcceptanceResult
+from lab_pipeline.evaluation.acceptance import lost_questions
 
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARACTERS = 160
@@ -48,6 +52,21 @@ def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | 
         **{f"judged_difference_{kind}": judged[kind]["difference"] for kind in ("raw", "equal_length") if judged[kind]},
         "judge_may_decide": judged["known_rows"]["separates"],
         **judge_agreement(judged["agreement"]),
+    }
+
+
+def acceptance_results(results: Sequence[AcceptanceResult], reference: str) -> dict[str, int | float]:
+    """Return how many acceptance questions there are, the share that each model passes, and how many the candidate lost.
+
+    Nothing without questions. Numbers alone, so that the UI plots them over time.
+    """
+    if not results:
+        return {}
+    shares = {model: mean(each["failures"][model] is None for each in results) for model in results[0]["failures"]}
+    return {
+        "acceptance_questions": len(results),
+        **{f"acceptance_{model}": share for model, share in shares.items()},
+        "acceptance_lost": len(lost_questions(results, reference)),
     }
 
 

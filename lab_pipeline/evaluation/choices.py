@@ -1,16 +1,19 @@
 """Score models in multiple choice without a judge: is the reference answer likelier than the leaf's other answers?
 
-The other answers have the same subject and style, so style gives nothing away. The scores are advisory: the gate decides by
-losses, which are finer, but ranks show people what a loss is worth.
+The other answers have the same subject and style, so style gives nothing away. The gate decides by losses, which are finer, but
+ranks show people what a loss is worth, and a candidate that surely chooses worse is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.core.evaluation import ChoiceScore
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import Question
+from lab_pipeline.evaluation.measured_model import EXAM
 from lab_pipeline.models.likelihood import as_row
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import IGNORED, encode_answers
@@ -21,6 +24,39 @@ class Rank(TypedDict):
 
     rank: int
     choices: int
+
+
+Ranks = Mapping[str, Mapping[str, Sequence[Rank | None]]]
+"""Rank of each question's reference answer, by model and leaf; None for a question without wrong choices."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How often two models choose the reference answer among others, in multiple choice over the same questions."""
+
+    questions: int
+    candidate: int
+    """Number of questions that the candidate gets right; likewise `reference`."""
+    reference: int
+    lost: int
+    """Number of questions that only the reference gets right; `candidate - reference + lost` only the candidate."""
+
+    def surely_worse(self, confidence: float) -> bool:
+        """Tell whether a sign test rejects, at this confidence, that the candidate loses no more questions than it wins."""
+        from scipy.special import bdtrc
+
+        discordant = self.candidate - self.reference + 2 * self.lost
+        return self.lost > 0 and float(bdtrc(self.lost - 1, discordant, 0.5)) <= 1 - confidence
+
+    @property
+    def worse(self) -> str:
+        """Say for people that the candidate chooses the reference answer less often; '' if it does not."""
+        if self.candidate >= self.reference:
+            return ""
+        return (
+            f"it chooses the right answer among others in {self.candidate} of {self.questions} questions, "
+            f"where the model before it did in {self.reference}"
+        )
 
 
 def answer_ranks(
@@ -68,6 +104,24 @@ def answer_ranks(
         ranks.append({"rank": rank, "choices": len(answers)} if others else None)
         progress.advance(1)
     return ranks
+
+
+def compare_choices(ranks: Ranks, reference: str, policy: GateSettings) -> Choices | None:
+    """Compare how often candidate and reference choose the reference answer; None without questions in multiple choice.
+
+    Leaves in `allowed_regressions` are left out.
+    """
+    pairs = [
+        (ours["rank"] == 1, theirs["rank"] == 1)
+        for leaf, found in ranks["candidate"].items()
+        if leaf.removeprefix(EXAM) not in policy.allowed_regressions
+        for ours, theirs in zip(found, ranks[reference][leaf], strict=True)
+        if ours and theirs
+    ]
+    if not pairs:
+        return None
+    candidate, other = map(sum, zip(*pairs, strict=True))
+    return Choices(len(pairs), candidate, other, sum(theirs and not ours for ours, theirs in pairs))
 
 
 def summarise_ranks(ranks: Sequence[Rank | None]) -> ChoiceScore | None:

@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import HeldoutQuestion, HeldoutSet
 from lab_pipeline.core.storage import read_json
+from lab_pipeline.evaluation.choices import Ranks
 from lab_pipeline.evaluation.gate import Losses, compare
-from lab_pipeline.evaluation.measured_model import MeasuredModel
+from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel
 from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal
 
@@ -46,11 +47,25 @@ class ShownQuestion(HeldoutQuestion):
     """Greedily decoded, by model."""
 
 
+class QuestionResult(TypedDict):
+    """What the models did with one question; stored as `questions.json` in the report's folder."""
+
+    leaf: str
+    by: Literal["people", "teacher"]
+    question: str
+    losses: dict[str, float]
+    """By model."""
+    right: dict[str, bool | None]
+    """By model, whether it chooses the reference answer among others; None without others."""
+
+
 class ReportDetails(TypedDict):
     """What the HTML report of an evaluation shows beside it; stored as `details.json` in the report's folder."""
 
     confidence: float
     leaves: list[GroupLosses]
+    exam: list[GroupLosses]
+    """On the teacher's exam questions, by leaf."""
     general: list[GroupLosses]
     """By category."""
     gained: list[ShownQuestion]
@@ -97,6 +112,9 @@ def report_details(
     return {
         "confidence": confidence,
         "leaves": [_compare_group(leaf, scores, confidence) for leaf in sorted(heldout["leaves"])],
+        "exam": [
+            {**_compare_group(f"{EXAM}{leaf}", scores, confidence), "name": leaf} for leaf in sorted(heldout.get("exam", {}))
+        ],
         "general": [_compare_group(category, by_category, confidence) for category in sorted(set(categories))],
         "gained": gained,
         "lost": lost,
@@ -104,6 +122,21 @@ def report_details(
         "versions": versions[-1] if versions else {},
         "teacher": _teacher_costs(home, [leaf["leaf"] for leaf in evaluation["leaves"]]),
     }
+
+
+def question_results(asked: Mapping[str, Sequence[HeldoutQuestion]], scores: Scores, ranks: Ranks) -> list[QuestionResult]:
+    """Return what each model did with each question, for `lab-pipeline effect`."""
+    return [
+        {
+            "leaf": leaf.removeprefix(EXAM),
+            "by": "teacher" if leaf.startswith(EXAM) else "people",
+            "question": question["question"],
+            "losses": {model: scores[model][leaf][number] for model in scores},
+            "right": {model: rank["rank"] == 1 if (rank := ranks[model][leaf][number]) else None for model in ranks},
+        }
+        for leaf, questions in asked.items()
+        for number, question in enumerate(questions)
+    ]
 
 
 def _reference(scores: Scores) -> str:

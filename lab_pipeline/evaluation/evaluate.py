@@ -28,12 +28,14 @@ from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.multiple_choice import draw_distractors
-from lab_pipeline.evaluation.choices import Rank, answer_ranks, summarise_ranks
-from lab_pipeline.evaluation.details import Scores, report_details
-from lab_pipeline.evaluation.gate import Losses, compare, decide
+from lab_pipeline.evaluation.acceptance import ask_acceptance, label, lost_questions
+from lab_pipeline.evaluation.choices import Rank, Ranks, answer_ranks, compare_choices, summarise_ranks
+from lab_pipeline.evaluation.details import Scores, question_results, report_details
+from lab_pipeline.evaluation.gate import Answers, Losses, compare, decide
 from lab_pipeline.evaluation.judged import Questions, deciding_interval, judge_models, judging_inputs, unanswered
-from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
+from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel, measure_once
 from lab_pipeline.evaluation.report import write_report
+from lab_pipeline.evaluation.unlearning import gone_questions, measure_unlearning
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.models.packing import MEASURE
@@ -43,9 +45,6 @@ from lab_pipeline.taxonomy.snapshot import Snapshot
 
 BASE = "base"
 GENERAL = "general"
-
-Ranks = Mapping[str, Mapping[str, Sequence[Rank | None]]]
-"""Rank of each question's reference answer, by model and leaf; None for a question without wrong choices."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,13 @@ def retune_inputs(
     """Fingerprint all that a retune's outcome depends on.
 
     The fingerprint covers the leaves' rows, test questions, general rows, custom data sets, base model, recipe, seed, gate
-    policy, judge, and the way in which losses are measured.
+    policy, exam settings, judge, and the way in which losses are measured.
 
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
     """
     trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.model_dump(), settings.seed]
-    measured = [settings.gate.model_dump(), *judging_inputs(settings), MEASURE]
+    measured = [settings.gate.model_dump(), settings.exam.model_dump(), *judging_inputs(settings), MEASURE]
     custom = [custom_contents(settings.mixing.knowledge), custom_contents(settings.mixing.skills)]
     return digest([*trained, *measured, *custom])
 
@@ -126,26 +125,36 @@ def evaluate(
         if valid or (champion and champion.id == candidate.id):
             return last
     leaves = data.heldout["leaves"]
-    distractors = _distractors(home, data, settings.seed)
+    exam = {f"{EXAM}{leaf}": questions for leaf, questions in data.heldout.get("exam", {}).items()}
+    asked = {**leaves, **exam}
+    distractors = _distractors(home, data, asked, settings.seed)
     models = {BASE: MeasuredModel(base.folder, base.digest), "candidate": MeasuredModel(candidate.model, candidate.digest)}
     if champion:
         models["champion"] = MeasuredModel(champion.model, champion.digest)
-    scores = {name: _scores(home, name, model, data.heldout, say) for name, model in models.items()}
-    ranks = {name: _ranks(home, model, leaves, distractors, say) for name, model in models.items()}
+    scores = {name: _scores(home, name, model, asked, data.heldout, say) for name, model in models.items()}
+    ranks = {name: _ranks(home, model, asked, distractors, say) for name, model in models.items()}
     for leaf in set(settings.gate.allowed_regressions) - {*leaves, GENERAL}:
         say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
     reference = "champion" if champion else BASE
     folder = home.evaluations / digest([inputs, candidate.id, _reference(champion)])
     judged = judge_models(home, settings, models, reference, leaves, folder, say)
+    acceptance = ask_acceptance(home, data.heldout.get("acceptance", []), models, say)
+    unlearned = measure_unlearning(home, gone_questions(home, champion, data.catalog), models, settings.gate, say)
     changed = _changed_leaves(data.catalog, champion)
-    pairs = _paired(scores, reference, [*leaves, GENERAL])
+    found = _paired(scores, reference, [*asked, GENERAL])
+    pairs = {leaf: found[leaf] + found.get(f"{EXAM}{leaf}", []) for leaf in leaves}
     verdict = decide(
         changed={leaf: pairs[leaf] for leaf in leaves if leaf in changed},
         unchanged={leaf: pairs[leaf] for leaf in leaves if leaf not in changed},
-        general=pairs[GENERAL],
+        general=found[GENERAL],
         identical=champion is not None and champion.digest == candidate.digest,
         policy=settings.gate,
-        judged=deciding_interval(judged, settings.gate),
+        answers=Answers(
+            judged=deciding_interval(judged, settings.gate),
+            choices=compare_choices(ranks, reference, settings.gate),
+            lost=[label(each) for each in lost_questions(acceptance, reference)],
+        ),
+        first=champion is None,
     )
     confidence = settings.gate.confidence
     evaluation: Evaluation = {
@@ -163,7 +172,13 @@ def evaluate(
             **_measure_leaves(leaves, scores, ranks, confidence),
             "leaves": {leaf: _measure_leaves([leaf], scores, ranks, confidence) for leaf in leaves},
         },
+        "exam": {
+            **_measure_leaves(exam, scores, ranks, confidence),
+            "leaves": {name.removeprefix(EXAM): _measure_leaves([name], scores, ranks, confidence) for name in exam},
+        },
         "judged": judged,
+        "acceptance": acceptance,
+        "unlearned": unlearned,
         "general": _measure([GENERAL], scores, confidence),
         "leaves": _evaluated_leaves(data),
         **provenance,
@@ -171,6 +186,7 @@ def evaluate(
         "report": str(folder / "report.md"),
     }
     write_report(evaluation, report_details(home, evaluation, data.heldout, scores, models, confidence, say))
+    write_json(folder / "questions.json", question_results(asked, scores, ranks))
     write_json(folder / "evaluation.json", evaluation)
     write_json(home.evaluations / "last.json", evaluation)
     return read_json(home.evaluations / "last.json")
@@ -198,7 +214,9 @@ def _evaluated_leaves(data: RetuneData) -> list[EvaluatedLeaf]:
     return [cast(EvaluatedLeaf, {name: each[name] for name in EvaluatedLeaf.__annotations__}) for each in both]
 
 
-def _scores(home: Home, role: str, model: MeasuredModel, heldout: HeldoutSet, say: Say) -> dict[str, list[float]]:
+def _scores(
+    home: Home, role: str, model: MeasuredModel, asked: Questions, heldout: HeldoutSet, say: Say
+) -> dict[str, list[float]]:
     """Return one model's loss on every question, by leaf, in nats per answer token; general questions are under `GENERAL`.
 
     The losses are stored by model and question set; a second call with the same model and questions reads them.
@@ -210,17 +228,18 @@ def _scores(home: Home, role: str, model: MeasuredModel, heldout: HeldoutSet, sa
         return answer_losses(model.folder, questions, say)
 
     path = home.evaluations / "scores" / f"{model.digest}-{digest([MEASURE, heldout['digest']])}.json"
-    questions: dict[str, Sequence[HeldoutQuestion | GeneralQuestion]] = {**heldout["leaves"], GENERAL: heldout["general"]}
+    questions: dict[str, Sequence[HeldoutQuestion | GeneralQuestion]] = {**asked, GENERAL: heldout["general"]}
     return measure_once(path, questions, measure)
 
 
-def _distractors(home: Home, data: RetuneData, seed: int) -> dict[str, list[list[str]]]:
-    """Draw wrong choices for each held-out question, by leaf, from the answers of the leaf's other seeds, held out or not."""
+def _distractors(home: Home, data: RetuneData, asked: Questions, seed: int) -> dict[str, list[list[str]]]:
+    """Draw wrong choices for each question, by leaf: for seeds from the answers of the leaf's other seeds, held out or not, for
+    exam questions from those of its other exam questions, so that style gives nothing away."""
+    seeds = {entry["leaf"]: frozen_leaf(home, entry)["seeds"] for entry in data.catalog.in_use}
     drawn = {}
-    for entry in data.catalog.in_use:
-        questions = data.heldout["leaves"][entry["leaf"]]
-        answers = [example["answer"] for example in (*questions, *frozen_leaf(home, entry)["seeds"])]
-        drawn[entry["leaf"]] = [draw_distractors(question, answers, seed) for question in questions]
+    for leaf, questions in asked.items():
+        answers = [example["answer"] for example in (*questions, *seeds.get(leaf, []))]
+        drawn[leaf] = [draw_distractors(question, answers, seed) for question in questions]
     return drawn
 
 

@@ -11,6 +11,10 @@ _Question = TypeVar("_Question")
 _Result = TypeVar("_Result")
 
 
+EXAM = "exam: "
+"""Stands before a leaf's key where results are kept by leaf: so its exam questions are apart from its held-out seeds."""
+
+
 @dataclass(frozen=True)
 class MeasuredModel:
     """Base model, champion or candidate under evaluation, with the hash of its files, under which its results are stored."""

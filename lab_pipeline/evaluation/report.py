@@ -11,6 +11,7 @@ import yaml
 from markupsafe import Markup
 
 from lab_pipeline.core.evaluation import (
+    AcceptanceResult,
     Agreement,
     ChoiceScore,
     Evaluation,
@@ -22,7 +23,9 @@ from lab_pipeline.core.evaluation import (
 )
 from lab_pipeline.core.formats import number, took
 from lab_pipeline.core.storage import write_json, write_text
+from lab_pipeline.evaluation.acceptance import label
 from lab_pipeline.evaluation.details import GroupLosses, ReportDetails
+from lab_pipeline.evaluation.unlearning import unlearning_sentence
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -48,12 +51,15 @@ def report_markdown(evaluation: Evaluation) -> str:
     groups: dict[str, Measurement] = {
         "**all leaves**": evaluation["heldout"],
         **{_code(leaf): measured for leaf, measured in sorted(evaluation["heldout"]["leaves"].items())},
+        **{f"{_code(leaf)}, by the teacher": measured for leaf, measured in sorted(evaluation["exam"]["leaves"].items())},
         "**general questions**": evaluation["general"],
     }
     lines = [
         f"# {_title(evaluation)}",
         "",
-        f"{evaluation['verdict']['reason']}.",
+        plain_verdict(evaluation),
+        "",
+        f"Why: {evaluation['verdict']['reason']}.",
         "",
         f"Candidate `{evaluation['candidate']}` against `{evaluation['reference']}`; base model {evaluation['base_model']}. "
         "Mean negative log-likelihood in nats per answer token, lower is better; difference and interval are candidate minus "
@@ -67,6 +73,8 @@ def report_markdown(evaluation: Evaluation) -> str:
         *(f"- {phase} phase: {took(chosen)}." for phase, chosen in evaluation["chosen"].items()),
         "",
         *_judged(evaluation["judged"]),
+        *_acceptance(evaluation["acceptance"]),
+        *[f"- taken out: {_code(each['leaf'])}: {unlearning_sentence(each)}." for each in evaluation["unlearned"]],
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",
     ]
@@ -81,11 +89,13 @@ def report_html(evaluation: Evaluation, details: ReportDetails) -> str:
         evaluation=evaluation,
         details=details,
         verdict=_title(evaluation),
+        plain=plain_verdict(evaluation),
         reason=f"{reason[:1].upper()}{reason[1:]}.",
         reference=reference,
         models=["base", "candidate"] if reference == "base" else ["base", "champion", "candidate"],
         leaves=[{**row, "changed": row["name"] in evaluation["changed"]} for row in details["leaves"]],
         leaf_scale=_Scale.of(details["leaves"]),
+        exam_scale=_Scale.of(details["exam"]),
         general=[{**row, "name": row["name"].replace("_", " ")} for row in details["general"]],
         general_scale=_Scale.of(details["general"]),
         curves={phase: _curve(report) for phase, report in details["training"].items()},
@@ -100,7 +110,34 @@ def report_html(evaluation: Evaluation, details: ReportDetails) -> str:
         judged_difference=lambda difference: _judged_difference(difference).replace("-", "−"),
         agreement=_agreement,
         may_decide=may_decide,
+        label=label,
+        unlearning_sentence=unlearning_sentence,
     )
+
+
+_PLAIN: dict[str, str] = {
+    "better": "The new model knows the changed subjects better than {before} and got worse nowhere that matters, so it is "
+    "promoted.",
+    "no worse": "Leaves were taken out, and what remains is known as well as before, so the new model is promoted.",
+    "unchanged": "Training gave the very model that is the champion already, so nothing changes.",
+    "not enough evidence": "There are too few test questions to tell whether the new model is better than {before}, so it is "
+    "not promoted.",
+    "not better": "The new model could not be shown to know the changed subjects better than {before}, so it is not promoted.",
+    "worse elsewhere": "The new model may have got worse at subjects that did not change, so it is not promoted.",
+    "leaf got worse": "The new model certainly got worse at one subject or more, so it is not promoted.",
+    "forgetting": "The new model may have forgotten general knowledge that {before} has, so it is not promoted.",
+    "judged worse": "A judge finds the answers of the new model worse than those of {before}, so it is not promoted.",
+    "acceptance lost": "The new model fails a question that people require and that {before} passes, so it is not promoted.",
+    "answers got worse": "The new model picks the right answer less often than {before}, whatever its loss says, so it is not "
+    "promoted.",
+}
+"""What each outcome means, in a sentence for people who know no statistics."""
+
+
+def plain_verdict(evaluation: Evaluation) -> str:
+    """Return the verdict in one plain sentence."""
+    before = "the untrained base model" if evaluation["reference"] == "base" else "the present champion"
+    return _PLAIN[evaluation["verdict"]["outcome"]].format(before=before)
 
 
 def may_decide(known: KnownSeparation) -> str:
@@ -152,6 +189,24 @@ def _judged(judged: JudgedAnswers | None) -> list[str]:
         ),
         "",
     ]
+
+
+def _acceptance(results: Sequence[AcceptanceResult]) -> list[str]:
+    if not results:
+        return []
+    failed = [(label(each), why) for each in results if (why := each["failures"]["candidate"])]
+    return [
+        f"Acceptance questions passed: {', '.join(_passed(results).values())}.",
+        "",
+        *(f"- failed by the candidate: {_code(name)}: {_code(why)}" for name, why in failed),
+        *([""] if failed else []),
+    ]
+
+
+def _passed(results: Sequence[AcceptanceResult]) -> dict[str, str]:
+    """Say for each model how many of the acceptance questions it passes."""
+    models = results[0]["failures"]
+    return {model: f"{model} {sum(each['failures'][model] is None for each in results)} of {len(results)}" for model in models}
 
 
 def _score(mean: JudgedMean | None) -> str:

@@ -9,6 +9,7 @@ from lab_pipeline.config.settings import Settings, load_settings
 from lab_pipeline.core.evaluation import Measurement
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.catalog import build_catalog
+from lab_pipeline.datasets.exam import exam_questions
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import build_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
@@ -43,7 +44,9 @@ class HomeStatus:
         plans = plan_leaves(home, snapshot, settings, *teacher_identities(settings))
         catalog = build_catalog(home, snapshot, plans, settings.mixing.generated)
         general = load_general(settings.general)
-        heldout = build_heldout(catalog, snapshot.rows, general.questions, withheld_questions(home))
+        heldout = build_heldout(
+            catalog, snapshot, general.questions, withheld_questions(home), exam_questions(home, catalog.in_use)
+        )
         recipe = load_recipe(settings.recipe)
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -18,6 +19,7 @@ from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import SNAPSHOT_SCHEMA, FrozenLeaf, SnapshotRow
 from lab_pipeline.core.storage import clear_scratch, digest, read_json, read_rows, write_json, write_rows
+from lab_pipeline.taxonomy.acceptance import collect_exam
 from lab_pipeline.taxonomy.documents.blocks import DocumentError
 from lab_pipeline.taxonomy.documents.passages import PassageBudgets, passages
 from lab_pipeline.taxonomy.documents.reading import Document, left_out_problems, read_document
@@ -58,6 +60,8 @@ class Snapshot:
     """Absolute paths of plain folders outside the taxonomy from which leaves take documents, sorted."""
     reviews: list[dict[str, str | None]] = field(default_factory=list)
     """Entries of the taxonomy's `reviews.yaml` as JSON; if the file is wrong, those of the previous snapshot."""
+    exam: list[dict[str, Any]] = field(default_factory=list)
+    """Acceptance questions as JSON, each with its `leaf` (see `lab_pipeline.taxonomy.acceptance`)."""
     refused: list[str] = field(default_factory=list)
     """The `refused_hosts` when it was taken: for these hosts the documents of usable leaves were checked and found clean."""
     inputs: dict[str, str] = field(default_factory=dict)
@@ -107,6 +111,7 @@ def take_snapshot(
         before = current_snapshot(home) if home.current_snapshot.exists() else None
         earlier = {row["leaf"]: row for row in before.rows} if before else {}
         reviews, notes = _reviews(taxonomy, before)
+        exam, exam_notes = collect_exam(taxonomy.folder, ledger, before.exam if before else [])
         rows = []
         scans: dict[str, str] = {}
         origin = [taxonomy.exported, taxonomy.origin is not None]
@@ -133,9 +138,10 @@ def take_snapshot(
             rows=rows,
             state=whole_state(taxonomy.state, scans, refused_hosts(settings), budgets.id),
             branch=taxonomy.branch,
-            notes=taxonomy.notes + notes,
+            notes=taxonomy.notes + notes + exam_notes,
             document_folders=sorted(scans),
             reviews=reviews,
+            exam=exam,
             refused=refused_hosts(settings),
             inputs=inputs,
         )

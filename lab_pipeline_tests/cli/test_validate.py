@@ -88,6 +88,18 @@ def test_misnamed_files_and_a_wrong_reviews_file_are_invalid(taxonomy):
     assert result.stdout.splitlines()[-1].startswith("5 leaves, 2 invalid files")
 
 
+def test_acceptance_questions_are_checked_with_their_leaf_and_alone(taxonomy):
+    (taxonomy / KNOWLEDGE / "exam.yaml").write_text("- name: a\n  question: b\n  all_off: [x]\n")
+    for path in ("tax", f"tax/{KNOWLEDGE}", f"tax/{KNOWLEDGE}/exam.yaml"):
+        result = validated(path)
+        assert result.exit_code == 1
+        assert f"tax/{KNOWLEDGE}/exam.yaml:3:3: error: all_off: " in result.stdout
+        assert "1 invalid file, " in result.stdout
+    assert validated(f"tax/{FREEFORM}").exit_code == 0
+    (taxonomy / "exam.yaml").write_text("- name: a\n")
+    assert "tax/exam.yaml:1:" in validated("tax/exam.yaml").stdout
+
+
 def test_a_wrong_path_exits_with_2(taxonomy, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments in (["nowhere"], ["empty"], ["tax", "--json", "--sarif"]):

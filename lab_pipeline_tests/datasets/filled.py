@@ -10,6 +10,7 @@ from typing import Any
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.catalog import Catalog, build_catalog, store_catalog
+from lab_pipeline.datasets.exam import exam_questions
 from lab_pipeline.datasets.heldout_questions import build_heldout, store_heldout
 from lab_pipeline.instructions.plan import LeafPlan, plan_leaves
 from lab_pipeline.instructions.refresh import refresh_leaves
@@ -58,8 +59,10 @@ class FilledHome:
         return found
 
     def heldout(self, general: list[dict[str, str]] | None = None) -> dict[str, Any]:
-        catalog, rows = self.catalog(), self.snapshot().rows
-        heldout = build_heldout(catalog, rows, GENERAL if general is None else general, withheld_questions(self.home))
+        catalog, snapshot = self.catalog(), self.snapshot()
+        general = GENERAL if general is None else general
+        exam = exam_questions(self.home, catalog.in_use)
+        heldout = build_heldout(catalog, snapshot, general, withheld_questions(self.home), exam)
         store_heldout(self.home, heldout)
         return heldout
 

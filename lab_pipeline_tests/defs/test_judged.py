@@ -9,7 +9,7 @@ import pytest
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import write_json
-from lab_pipeline.defs.metadata import judged_answers
+from lab_pipeline.defs.metadata import acceptance_results, judged_answers
 from lab_pipeline.defs.promotion.checks import judge_separates_known_rows
 from lab_pipeline.defs.resources import Lab
 
@@ -60,4 +60,18 @@ def test_metadata_hold_what_the_judge_said() -> None:
         "judge_graded": 52,
         "judge_not_graded": 0,
         "judge_alike": 0.9,
+    }
+
+
+def test_acceptance_questions_are_numbers_that_can_be_plotted() -> None:
+    def result(champion: str | None, candidate: str | None) -> Any:
+        return {"failures": {"base": "lacks 'x'", "champion": champion, "candidate": candidate}}
+
+    assert acceptance_results([], "base") == {}
+    assert acceptance_results([result(None, "lacks 'x'"), result(None, None)], "champion") == {
+        "acceptance_questions": 2,
+        "acceptance_base": 0.0,
+        "acceptance_champion": 1.0,
+        "acceptance_candidate": 0.5,
+        "acceptance_lost": 1,
     }

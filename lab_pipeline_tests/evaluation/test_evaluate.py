@@ -11,20 +11,26 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
-from lab_pipeline.evaluation import details, judged
+from lab_pipeline.evaluation import acceptance, details, judged
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, nothing_changed, retune_inputs
+from lab_pipeline.evaluation.measured_model import MeasuredModel
 from lab_pipeline.evaluation.report import report_html, report_markdown
+from lab_pipeline.evaluation.unlearning import measure_unlearning, unlearning_sentence
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.champion import Signed, current_champion, promote, rollback
+from lab_pipeline.reports.effect import effect_text, leaf_effect
 from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import GENERAL, FilledHome, copied, filled_home
+from lab_pipeline_tests.datasets.test_exam import examining, written
 from lab_pipeline_tests.evaluation.judges import judge, shown
+from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 from lab_pipeline_tests.training.runs import recipe
 
@@ -36,6 +42,7 @@ PROVENANCE = {
     "seed": 17,
 }
 SIGNED = Signed("Anna", "it is needed tonight")
+NAMES = {"base": "base", "champion": "better", "candidate": "better"}
 ALL_LEAVES = sorted([KNOWLEDGE, GROUNDED, FREEFORM, FOUNDATIONAL])
 
 
@@ -261,6 +268,44 @@ def test_after_a_mere_removal_no_leaf_counts_as_changed(bench):
     assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("no worse", True)
 
 
+def test_after_a_withdrawal_the_report_shows_whether_the_leaf_was_forgotten(bench):
+    promote(bench.home, bench.evaluate("better"))
+    kept = [KNOWLEDGE, FREEFORM]
+    forgot = bench.evaluate("forgot", "less", model="base", leaves=kept)
+    assert [each["leaf"] for each in forgot["unlearned"]] == sorted([GROUNDED, FOUNDATIONAL])
+    for each in forgot["unlearned"]:
+        assert each["candidate"] == each["base"] > each["champion"] and each["still_known"] == 0
+    knows = bench.evaluate("knows", "less", model="better", leaves=kept)
+    (grounded,) = (each for each in knows["unlearned"] if each["leaf"] == GROUNDED)
+    assert grounded["questions"] == 1 and "cannot tell" in unlearning_sentence(grounded)
+    (pair,) = measure_unlearning(
+        bench.home,
+        {GROUNDED: 5 * bench.filled.heldout()["leaves"][GROUNDED]},
+        {name: MeasuredModel(bench.models[model], model) for name, model in NAMES.items()},
+        bench.filled.settings.gate,
+        bench.said.append,
+    )
+    assert pair["still_known"] == pytest.approx(1.0) and "warning: the new model still has 100%" in unlearning_sentence(pair)
+    report = Path(knows["report"])
+    assert "taken out" in report.read_text() and "Taken out" in report.with_suffix(".html").read_text()
+    assert leaf_effect(bench.home, GROUNDED)["taken_out"] == unlearning_sentence(grounded)
+    assert bench.evaluate("best", "more")["unlearned"] == []
+
+
+def test_contributors_read_what_their_leaf_brought(bench):
+    with pytest.raises(LabError, match="no model with it was evaluated yet"):
+        leaf_effect(bench.home, "knowledge/unknown")
+    evaluation = bench.evaluate("better")
+    effect = leaf_effect(bench.home, KNOWLEDGE)
+    assert (effect["candidate"], effect["reference"], effect["outcome"]) == ("better", "base", "better")
+    measured = evaluation["heldout"]["leaves"][KNOWLEDGE]
+    assert effect["questions"] == {"people": measured["questions"], "teacher": 0}
+    assert effect["loss"] == {name: pytest.approx(measured[name if name == "candidate" else "base"]) for name in effect["loss"]}
+    assert len(effect["won"]) + len(effect["lost"]) + effect["as_before"] == measured["ranks"]["candidate"]["questions"]
+    text = effect_text(effect)
+    assert text.startswith(f"{KNOWLEDGE}: ") and "against the base model" in text and "Taken out" not in text
+
+
 def judged_by(words: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stub's script that judges known rows rightly, and the models' answers, their names, by these words."""
     monkeypatch.setattr(judged, "greedy_answers", lambda folder, asked, tokens, say: [folder.resolve().name] * len(asked))
@@ -285,6 +330,34 @@ def test_a_candidate_whose_answers_are_judged_worse_is_refused_though_its_losses
     report = Path(evaluation["report"])
     assert "may refuse a candidate" in report.read_text() and "Judged answers" in report.with_suffix(".html").read_text()
     assert len(read_json(report.with_name("judged.json"))) == 2 * evaluation["heldout"]["questions"]
+
+
+def test_a_candidate_that_fails_what_the_champion_passed_is_refused_by_the_questions_name(bench, monkeypatch):
+    (bench.filled.taxonomy / "exam.yaml").write_text("- {name: no price, question: What is it worth?, none_of: [best]}\n")
+    monkeypatch.setattr(acceptance, "greedy_answers", lambda folder, asked, tokens, say: [folder.resolve().name] * len(asked))
+    promote(bench.home, bench.evaluate("better"))
+    evaluation = bench.evaluate("best", "more")
+    assert (evaluation["verdict"]["outcome"], evaluation["verdict"]["promoted"]) == ("acceptance lost", False)
+    assert "no price" in evaluation["verdict"]["reason"]
+    (result,) = evaluation["acceptance"]
+    assert (result["failures"]["champion"], result["failures"]["candidate"]) == (None, "has 'best'")
+    report = Path(evaluation["report"])
+    assert "candidate 0 of 1, champion 1 of 1" in report.read_text()
+    assert "Acceptance questions" in report.with_suffix(".html").read_text()
+
+
+def test_exam_questions_count_with_the_peoples_and_are_told_apart(bench):
+    written(bench.filled, ScriptedTeacher(examining), most=6)
+    evaluation = bench.evaluate("better")
+    people = evaluation["heldout"]["leaves"][KNOWLEDGE]["questions"]
+    assert evaluation["exam"]["leaves"][KNOWLEDGE]["questions"] == evaluation["exam"]["questions"] == 6
+    assert evaluation["exam"]["ranks"]["candidate"]["questions"] == 6
+    (verdict,) = (each for each in evaluation["verdict"]["leaves"] if each["leaf"] == KNOWLEDGE)
+    assert verdict["comparison"]["questions"] == people + 6
+    report = Path(evaluation["report"])
+    assert f"| `{KNOWLEDGE}`, by the teacher | 6 |" in report.read_text()
+    assert "Questions by the teacher" in report.with_suffix(".html").read_text()
+    assert "knows the changed subjects better than the untrained base model" in report.read_text()
 
 
 def test_a_judge_that_does_not_separate_known_rows_refuses_nobody(bench, monkeypatch):

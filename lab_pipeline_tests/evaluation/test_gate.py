@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gate import promoted
+from benchmarks.gate import drawn, promoted
 from lab_pipeline.config.settings import GateSettings
-from lab_pipeline.evaluation.gate import Losses, Verdict, compare, decide, measure_gain
+from lab_pipeline.evaluation.choices import Choices
+from lab_pipeline.evaluation.gate import Answers, Losses, Verdict, compare, decide, measure_gain
 
 POLICY = GateSettings()
 
@@ -135,6 +136,7 @@ def test_the_gain_is_the_t_test_on_leaf_means():
     gain = measure_gain(leaves, {}, POLICY)
     assert gain
     half = 4.302653 / np.sqrt(3)
+    assert gain.bound == pytest.approx(-2 + 3.103977 / np.sqrt(3)), "one-sided, at 4.5 %"
     assert (gain.difference, gain.retrain_noise, gain.degrees_of_freedom) == (-2.0, 1.0, 2)
     assert gain.interval == pytest.approx((-2 - half, -2 + half))
 
@@ -175,7 +177,7 @@ def test_a_taxonomy_of_one_leaf_is_judged_by_the_known_noise(gain, outcome):
 
 def test_a_judge_refuses_what_it_finds_surely_worse_and_promotes_nothing():
     def judged(changed: Losses, interval: tuple[float, float] | None, identical: bool = False) -> Verdict:
-        return decide(changed, {}, [], identical=identical, policy=POLICY, judged=interval)
+        return decide(changed, {}, [], identical=identical, policy=POLICY, answers=Answers(judged=interval))
 
     found = judged(shifted(-0.5), (-0.4, -0.1))
     assert (found.promoted, found.outcome) == (False, "judged worse")
@@ -185,6 +187,68 @@ def test_a_judge_refuses_what_it_finds_surely_worse_and_promotes_nothing():
         assert judged(shifted(-0.5), harmless) == judged(shifted(-0.5), None)
     assert judged(shifted(0.0), (0.2, 0.4)).outcome == "not better"
     assert judged(shifted(0.0), (-0.4, -0.1), identical=True).promoted
+
+
+def test_a_lost_acceptance_question_refuses_by_name_whatever_was_gained():
+    found = decide(shifted(-0.5), {}, [], identical=False, policy=POLICY, answers=Answers(lost=["knowledge/a: price"]))
+    assert (found.promoted, found.outcome) == (False, "acceptance lost")
+    assert "knowledge/a: price" in found.reason
+    assert decide({}, {}, [], identical=True, policy=POLICY, answers=Answers(lost=["x"])).promoted, (
+        "the same bytes lose nothing"
+    )
+
+
+def test_answers_that_surely_got_worse_refuse_and_others_are_told():
+    def chosen(candidate: int, reference: int, lost: int, **policy: object) -> Verdict:
+        answers = Answers(choices=Choices(10, candidate, reference, lost))
+        return decide(shifted(-0.5), {}, [], identical=False, policy=POLICY.model_copy(update=policy), answers=answers)
+
+    told = chosen(5, 7, 3)
+    assert told.outcome == "better" and "in 5 of 10 questions, where the model before it did in 7" in told.reason
+    assert "style" not in chosen(7, 7, 1).reason and "style" not in chosen(8, 7, 1).reason
+    refused = chosen(2, 7, 5)  # five lost and none won: 1/32
+    assert (refused.promoted, refused.outcome) == (False, "answers got worse")
+    assert "in 2 of 10" in refused.reason
+    assert chosen(3, 7, 4).outcome == "better", "four lost and none won: 1/16"
+    assert chosen(2, 7, 5, answers="tell").outcome == "better"
+
+
+def test_the_first_model_of_few_leaves_is_judged_over_questions():
+    """Two knowledge leaves and a skill that all gained, by very different amounts."""
+    gains = {"knowledge/a": -0.28, "knowledge/b": -0.73, "s/c": -1.30}
+    leaves: Losses = {leaf: [(3.0 + mean + wave, 3.0) for wave in np.resize([0.4, -0.4], 4)] for leaf, mean in gains.items()}
+    first = decide(leaves, {}, [], identical=False, policy=POLICY, first=True)
+    assert (first.outcome, first.gain and first.gain.rests_on) == ("better", "questions")
+    assert "assumed by gate.retrain_noise" in first.reason
+    later = decide(leaves, {}, [], identical=False, policy=POLICY)
+    assert (later.outcome, later.gain and later.gain.rests_on) == ("not better", "leaves")
+    many = {f"knowledge/{n}": pairs for n in range(6) for pairs in [leaves["knowledge/a"]]}
+    assert measure_gain(many, {}, POLICY, first=True).rests_on == "leaves"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("leaves", "noise"), [(1, 0.2), (2, 0.2), (3, 0.2), (5, 0.2), (3, 0.3)])
+def test_first_models_that_learned_nothing_are_rarely_promoted(leaves, noise):
+    assert promoted(400, 5, POLICY, changed=leaves, unchanged=0, leaf_noise=noise, first=True) <= 0.05
+
+
+def test_a_small_gain_on_one_new_leaf_is_found_with_the_exam_and_not_without():
+    night = {"changed": 1, "unchanged": 19, "leaf_noise": 0.05, "effect": 0.3}
+    assert promoted(200, 5, POLICY, **night, questions=50) >= 0.8
+    assert promoted(200, 5, POLICY, **night, questions=5) < 0.6
+    assert promoted(300, 5, POLICY, **{**night, "effect": 0.0}, questions=50) <= 0.06
+
+
+def test_the_power_is_told_and_is_what_it_says():
+    gain = measure_gain(shifted(-0.5, seed=1), {}, POLICY)
+    assert gain and gain.detectable == pytest.approx(0.2, abs=0.01), "with hardly any noise, the minimum gain"
+    verdict = decide(shifted(0.0), {}, [], identical=False, policy=POLICY)
+    assert "this test finds a gain of" in verdict.reason
+    shares = []
+    for effect in (0.3, 0.6):
+        random = np.random.default_rng(9)
+        found = [measure_gain(*drawn(random, 10, 0, 0.1, effect, questions=8), POLICY) for _ in range(200)]
+        shares.append((np.mean([each.detectable for each in found if each]), effect))
+    assert all(0.2 < detectable < 0.4 for detectable, _ in shares)
 
 
 def test_one_leaf_that_surely_collapsed_has_a_veto_and_is_named():
@@ -240,14 +304,14 @@ def test_whatever_was_measured_there_is_a_verdict_and_only_gains_are_called_bett
     found = decide(changed, unchanged, general, identical=False, policy=POLICY)
     assert len(found.leaves) == len(changed) + len(unchanged)
     if found.outcome == "better":
-        assert found.promoted and found.gain and found.gain.difference <= -POLICY.minimum_gain
+        assert found.promoted and found.gain and found.gain.difference <= -found.gain.minimum
         assert not any(leaf.veto for leaf in found.leaves)
 
 
 @pytest.mark.parametrize(("changed", "unchanged"), [(3, 0), (5, 0), (20, 0), (1, 19), (3, 17)])
 def test_leaf_correlated_noise_is_rarely_promoted(changed, unchanged):
     """`benchmarks/gate.py` measures it closely."""
-    assert promoted(300, 5, changed=changed, unchanged=unchanged, leaf_noise=0.3) <= 0.05
+    assert promoted(300, 5, changed=changed, unchanged=unchanged, leaf_noise=0.3) <= 0.06, "5 %, and what 300 draws leave open"
 
 
 @pytest.mark.parametrize("leaves", [5, 20])

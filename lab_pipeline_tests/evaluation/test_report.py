@@ -102,7 +102,28 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "changed": leaves[:2],
         "verdict": {"promoted": False, "outcome": "not better", "reason": leaves[0], "leaves": says},
         "heldout": {**(measured if measurable else empty), "leaves": dict.fromkeys(leaves, measured if measurable else empty)},
+        "exam": {**(measured if measurable else empty), "leaves": {leaves[0]: measured} if measurable else {}},
         "judged": None,
+        "unlearned": [
+            {
+                "leaf": leaves[-1],
+                "questions": 4,
+                "base": 4.0,
+                "champion": 2.0,
+                "candidate": 3.0,
+                "interval": [-1.4, -0.6],
+                "still_known": 0.5,
+            }
+        ],
+        "acceptance": [
+            {
+                "leaf": leaves[0],
+                "name": leaves[0],
+                "question": leaves[0],
+                "answers": dict.fromkeys(models, leaves[0]),
+                "failures": {**dict.fromkeys(models), "candidate": leaves[0]},
+            }
+        ],
         "general": measured if measurable else empty,
         "leaves": [
             {"leaf": leaf, "kind": "knowledge", "rows": 7, "state": "current", "contributor": leaf, "document_commit": leaf}
@@ -132,6 +153,7 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
     details = {
         "confidence": 0.95,
         "leaves": [compared(leaf, questions, champion=champion) for leaf in leaves],
+        "exam": [compared(leaves[0], champion=champion)] if measurable else [],
         "general": [compared("everyday_life", champion=champion)] if measurable else [],
         "gained": [asked(leaf, models) for leaf in leaves[:3]] if measurable else [],
         "lost": [asked(leaf, models, 0.5) for leaf in leaves[3:6]] if measurable else [],
@@ -165,7 +187,17 @@ def test_the_page_loads_nothing():
 def test_the_verdict_comes_first_with_its_reason():
     page = Page(report_html(*evaluated(["the reason", "other"])))
     body = page.text[page.text.index("@media print") :]
-    order = ["Not promoted: not better", "The reason.", "By leaf", "Answers", "Forgetting", "Training", "Costs", "Lineage"]
+    order = [
+        "Not promoted: not better",
+        "could not be shown",
+        "The reason.",
+        "By leaf",
+        "Answers",
+        "Forgetting",
+        "Training",
+        "Costs",
+        "Lineage",
+    ]
     places = [body.index(said) for said in order]
     assert places == sorted(places)
 
@@ -177,7 +209,7 @@ def test_three_hundred_leaves_stand_in_tables_the_changed_ones_open():
     assert "2 changed leaves" in parsed.text and "298 other leaves" in parsed.text
     assert page.index("<details open>") < page.index("2 changed leaves")
     assert page.count("<details open>") == 1
-    assert page.count("<wbr>leaf_299") == 3, "with its scores, its ranks, its lineage"
+    assert page.count("<wbr>leaf_299") == 4, "with its scores, its ranks, what it left when taken out, its lineage"
 
 
 def test_nothing_measurable_is_said():
@@ -230,7 +262,7 @@ def test_plots_stay_in_their_frame():
 def test_hostile_leaf_names_break_no_markdown_table():
     text = report_markdown(evaluated(HOSTILE)[0])
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + 2 + len(HOSTILE)
+    assert len(rows) == 1 + 3 + len(HOSTILE)
     assert all(row.count("|") == 8 for row in rows)
 
 

@@ -17,7 +17,7 @@ from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint,
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
-from lab_pipeline.defs.metadata import judged_answers, preview
+from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import fetch_model, model_identity
@@ -55,8 +55,11 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
             **_losses("heldout", evaluation["heldout"]),
+            **(_losses("exam", evaluation["exam"]) if "exam" in evaluation else {}),
             **_losses("general", evaluation["general"]),
             **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
+            **acceptance_results(evaluation.get("acceptance", []), "base" if evaluation["reference"] == "base" else "champion"),
+            "leaves_still_known": sum(bool(each["still_known"]) for each in evaluation.get("unlearned", [])),
             "promoted": verdict["promoted"],
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
