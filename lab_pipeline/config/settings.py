@@ -129,6 +129,25 @@ class FlowSettings(Section):
     )
 
 
+class RowsWantedSettings(Section):
+    """How many rows a leaf should have after curation. All rows of its flow are asked for again until there are as many."""
+
+    leaves: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="Least number of kept rows, by the key of a leaf or branch; the longest key wins. none = one round"
+    )
+    rounds: int = Field(5, ge=1, le=100, description="Maximum number of times that all rows of such a leaf are asked for")
+
+    @field_validator("leaves")
+    @classmethod
+    def _are_keys(cls, leaves: dict[str, int]) -> dict[str, int]:
+        return {key.strip("/"): number for key, number in leaves.items()}
+
+    def of(self, leaf: str) -> int | None:
+        """Return the number of rows wanted of a leaf, None if no key matches."""
+        above = [key for key in self.leaves if f"{leaf}/".startswith(f"{key}/")]
+        return self.leaves[max(above, key=len)] if above else None
+
+
 class GateSettings(Section):
     """How much better than the champion a candidate must be, and how much worse it may be elsewhere, to be promoted: losses in
     nats per answer token (see `lab_pipeline.evaluation.gate`)."""
@@ -226,6 +245,7 @@ class Settings(Section):
     )
     base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
     flows: FlowSettings = FlowSettings()
+    rows_wanted: RowsWantedSettings = RowsWantedSettings()
     recipe: str = Field("smollm2_135m_cpu", description="Name of a shipped training recipe, or a recipe file")
     mixing: MixingSettings = MixingSettings()
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl. none = data/general")

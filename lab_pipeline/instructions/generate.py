@@ -76,16 +76,17 @@ class Draft:
         }
 
 
-def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
+def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int, round_number: int = 0) -> list[Draft]:
     """Return the drafts that a leaf's rows start from: in each repeat, one for each sentence, passage or seed of the leaf, in
     the leaf's order. Sentences and passages of fewer than `_SHORTEST_SENTENCE` words start none.
 
-    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that prefix caches hit.
+    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that prefix caches hit. A later
+    round, for a leaf that wants more rows, goes on with further repeats.
     """
     start = flow.file.start
     language = profile(leaf).language if start.each == "sentence" else None
     drafts = []
-    for repeat in range(start.repeats):
+    for repeat in range(round_number * start.repeats, (round_number + 1) * start.repeats):
         choice = random.Random(digest([seed, leaf["leaf"], repeat]))
         drawn = choice.sample(leaf["seeds"], min(start.examples, len(leaf["seeds"])))
         examples = [_example(each, start.each, language) for each in drawn]
@@ -126,9 +127,15 @@ def supporting_sentence(context: str, seed: SeedExample, language: str | None = 
 
 
 async def generate(
-    leaf: FrozenLeaf, flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
+    leaf: FrozenLeaf,
+    flow: Flow,
+    teacher: Teacher,
+    judge_model: Teacher,
+    seed: int,
+    taxonomy_commit: str,
+    round_number: int = 0,
 ) -> list[GeneratedRow]:
-    """Generate all candidate rows of one leaf, in an order that does not depend on the models' pace.
+    """Generate all candidate rows of one leaf, or those of a later round, in an order that does not depend on the models' pace.
 
     Incomplete rows and rows that a judge stopped are among them, with the reason as their `fault`. The rows have the scores of
     judges before stages, not yet those of judges of whole rows.
@@ -137,7 +144,8 @@ async def generate(
         TeacherError: a request to the teacher or the judge failed; its journal keeps earlier replies.
         FlowError: a prompt uses a variable that the rows lack.
     """
-    return await continue_drafts(first_drafts(leaf, flow, seed), flow, teacher, judge_model, seed, taxonomy_commit)
+    drafts = first_drafts(leaf, flow, seed, round_number)
+    return await continue_drafts(drafts, flow, teacher, judge_model, seed, taxonomy_commit)
 
 
 async def continue_drafts(

@@ -1,10 +1,11 @@
 """Refresh leaves as planned: make the tables that are not stored yet. A leaf that fails does not stop the others."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,25 +23,43 @@ from lab_pipeline.core.rows import (
     REJECTED_SCHEMA,
     FrozenLeaf,
     GeneratedRow,
+    JudgedRow,
 )
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import Curation, funnel
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.reviewed import curate_reviewed
+from lab_pipeline.curation.reviewed import Curated, curate_reviewed
 from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.flow import Flow
+from lab_pipeline.instructions.bill import Cost, bill, record_spending
 from lab_pipeline.instructions.generate import generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
-from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
-from lab_pipeline.instructions.rehearsal import Rehearser, rehearse
+from lab_pipeline.instructions.plan import (
+    LeafFailure,
+    LeafPlan,
+    LeafState,
+    Table,
+    leaf_failure,
+    leaf_state,
+    utc_now,
+)
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher, TeacherError
+from lab_pipeline.teacher.spending import Spent, total
 
 _LEAVES_AT_ONCE = 200
 """Limit of leaves in progress at the same time, since each holds a lock file open."""
 _MOST_UNANSWERED = 0.5
 """If at least this share of a leaf's rows has no answer of the teacher, the leaf failed."""
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh was expected to take, and what it took, judges' calls about known rows included."""
+
+    expected: Cost
+    spent: Spent
 
 
 def refresh_leaves(
@@ -52,8 +71,10 @@ def refresh_leaves(
     taxonomy_commit: str,
     say: Say,
     on_done: Callable[[LeafState | LeafFailure], None],
-) -> None:
+) -> Refreshed:
     """Refresh leaves concurrently, so that the batches of an embedded teacher stay full; store their tables and outcomes.
+
+    What it is expected to take is said first, and what it took is stored in `Home.spending`; both are returned.
 
     A leaf that fails, or that another process is refreshing, does not stop the others: its failure is stored too. All leaves
     share the budget of calls in the settings.
@@ -65,43 +86,53 @@ def refresh_leaves(
     Raises:
         OSError: the machine refuses to write, as on a full disk. This ends the refresh, and counts as no leaf's failure.
     """
+    started = time.monotonic()
+    identities = teacher.identity, judge_model.identity
+    expected = bill(home, settings, plans, *identities)
+    whole = expected.total
+    if whole.calls:
+        say(f"expected: {expected}")
     budget = Budget.of(settings.budgets)
-    leaves = [
-        _LeafRefresh(home, plan, read_json(home.leaf_source(plan.source)), settings.seed, taxonomy_commit) for plan in plans
-    ]
-    models = Rehearser(teacher.identity, judge_model.identity, len)
-    progress = Progress("teacher calls", sum(leaf.expected_calls(models) for leaf in leaves), say)
+    progress = Progress("teacher calls", whole.calls + whole.recalled, say)
     calibrating = JournaledTeacher(judge_model, home.judges / "journal", budget)
     separations = Separations(home, Counted(calibrating, progress), say)
     slots = asyncio.Semaphore(_LEAVES_AT_ONCE)
+    outcomes: list[LeafState | LeafFailure] = []
 
-    async def refresh(leaf: _LeafRefresh) -> None:
+    async def refresh(plan: LeafPlan) -> None:
         async with slots:
+            leaf = _LeafRefresh(home, plan, settings.seed, taxonomy_commit)
             models = [JournaledTeacher(model, leaf.folder / "journal", budget) for model in (teacher, judge_model)]
             by_teacher, by_judge = (Counted(model, progress) for model in models)
             try:
                 leaf.folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(leaf.folder / "lock", timeout=0):
                     try:
-                        flow = await separations.trusted(leaf.plan.flow)
-                        counts, off = await leaf.make_tables(flow, by_teacher, by_judge)
+                        flow = await separations.trusted(plan.flow)
+                        made = await leaf.make_tables(flow, by_teacher, by_judge)
                     except Exception as error:
                         if not _refused(error):  # calls in progress are paid for: wait until the journal has their replies
                             await asyncio.gather(*(model.settle() for model in (*models, calibrating)))
                         raise
-                    outcome: LeafState | LeafFailure = leaf.succeeded(counts, off, *models)
+                    outcome: LeafState | LeafFailure = leaf.succeeded(made, *identities)
             except Timeout:
-                outcome = leaf.failed("another process is refreshing this leaf", *models)
+                outcome = leaf.failed("another process is refreshing this leaf")
             except Exception as error:  # any other error is this leaf's outcome, and the others go on
                 if _refused(error):
                     raise
-                outcome = leaf.failed(f"{type(error).__name__}: {error}", *models)
+                outcome = leaf.failed(f"{type(error).__name__}: {error}")
+        outcomes.append(outcome)
         on_done(outcome)
 
     async def refresh_all() -> None:
-        await asyncio.gather(*map(refresh, leaves))
+        await asyncio.gather(*map(refresh, plans))
 
     asyncio.run(refresh_all())
+    spent = total([calibrating.spent, *(each for outcome in outcomes for each in outcome.spent.values())])
+    spent.seconds = time.monotonic() - started
+    states = [outcome for outcome in outcomes if isinstance(outcome, LeafState)]
+    record_spending(home, identities, expected, plans, states, spent)
+    return Refreshed(whole, spent)
 
 
 def _refused(error: Exception) -> bool:
@@ -110,14 +141,23 @@ def _refused(error: Exception) -> bool:
 
 
 @dataclass(frozen=True)
+class _Made:
+    """What making a leaf's tables led to: the funnel of its rows, why rules are off, and the number of rounds."""
+
+    funnel: dict[str, int]
+    rules_off: dict[str, str]
+    rounds: int
+
+
+@dataclass(frozen=True)
 class _LeafRefresh:
     """The refresh of one leaf, which makes the leaf's tables from its frozen source by its plan."""
 
     home: Home
     plan: LeafPlan
-    source: FrozenLeaf
     seed: int
     taxonomy_commit: str
+    spent: dict[Table, Spent] = field(default_factory=lambda: {"generated": Spent(), "judged": Spent()})
 
     @property
     def folder(self) -> Path:
@@ -126,46 +166,84 @@ class _LeafRefresh:
     def path(self, table: Table) -> Path:
         return self.plan.path(self.home, table)
 
-    def expected_calls(self, models: Rehearser) -> int:
-        """Estimate how many replies the leaf's missing tables need, including replies that the journal has already."""
-        if self.path("judged").exists():
-            return 0
-        generated = read_rows(self.path("generated")) if self.path("generated").exists() else None
-        return sum(cost.calls for cost in rehearse(self.source, self.plan.flow, self.seed, models, generated))
-
-    async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher) -> tuple[dict[str, int], dict[str, str]]:
-        """Make and store the tables that are not stored yet; return the funnel of the leaf's rows, and why rules are off.
+    async def make_tables(self, flow: Flow, teacher: Counted, judge_model: Counted) -> _Made:
+        """Make and store the tables that are not stored yet.
 
         A table with rows for which the teacher's reply was empty is made again and replaced; the journal has the other replies.
 
         Args:
             flow: the plan's flow, in which only judges gate that separate their known rows.
         """
-        generated, judged = self.path("generated"), self.path("judged")
-        curated, rejected = self.path("curated"), self.path("rejected")
-        if not _is_whole(generated):
-            candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit)
-            _require_answers(candidates)
-            write_rows(generated, candidates, GENERATED_SCHEMA)
-        if not _is_whole(judged):
-            write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model), JUDGED_SCHEMA)
-        rows = read_rows(judged)
-        leaf = profile(self.source)
+        source: FrozenLeaf = read_json(self.home.leaf_source(self.plan.source))
+        leaf = profile(source)
         rules = rules_of(leaf, flow)
-        if not (curated.exists() and _is_whole(rejected)):
-            kept, dropped = curate_reviewed(rows, self.plan.reviews, Curation(leaf, rules, flow).split)
-            write_rows(rejected, dropped, REJECTED_SCHEMA)
-            write_rows(curated, kept, CURATED_SCHEMA)
-        return funnel(len(rows), len(read_rows(curated)), read_rows(rejected)), rules.off
 
-    def succeeded(
-        self, counts: dict[str, int], off: dict[str, str], teacher: JournaledTeacher, judge_model: JournaledTeacher
-    ) -> LeafState:
+        def curate(rows: Sequence[JudgedRow]) -> Curated:
+            return curate_reviewed(rows, self.plan.reviews, Curation(leaf, rules, flow).split)
+
+        before = leaf_state(self.home, self.plan.leaf)
+        rounds = before.rounds if before and before.curated == self.plan.curated else None
+        if not _is_whole(self.path("generated")) or (self.plan.rows_wanted and rounds is None):
+            rounds = await self._ask(source, flow, teacher, judge_model, lambda rows: len(curate(rows)[0]))
+        elif not _is_whole(self.path("judged")):
+            with self._charged("judged", teacher, judge_model):
+                rows = await judge(read_rows(self.path("generated")), source, flow, judge_model)
+            write_rows(self.path("judged"), rows, JUDGED_SCHEMA)
+        rows = read_rows(self.path("judged"))
+        if not (self.path("curated").exists() and _is_whole(self.path("rejected"))):
+            kept, dropped = curate(rows)
+            write_rows(self.path("rejected"), dropped, REJECTED_SCHEMA)
+            write_rows(self.path("curated"), kept, CURATED_SCHEMA)
+        counts = funnel(len(rows), len(read_rows(self.path("curated"))), read_rows(self.path("rejected")))
+        return _Made(counts, rules.off, rounds or 1)
+
+    async def _ask(
+        self,
+        source: FrozenLeaf,
+        flow: Flow,
+        teacher: Counted,
+        judge_model: Counted,
+        count_kept: Callable[[Sequence[JudgedRow]], int],
+    ) -> int:
+        """Have the rows written and judged, and store both tables; return the number of rounds.
+
+        A leaf that wants more rows than were kept is given another round, unless the last one brought none, or lacks answers,
+        which the next refresh asks for again.
+        """
+        generated: list[GeneratedRow] = []
+        judged: list[JudgedRow] = []
+        kept = 0
+        for number in range(self.plan.rounds):
+            with self._charged("generated", teacher, judge_model):
+                rows = await generate(source, flow, teacher, judge_model, self.seed, self.taxonomy_commit, number)
+            generated += rows
+            _require_answers(generated)
+            with self._charged("judged", teacher, judge_model):
+                judged += await judge(rows, source, flow, judge_model)
+            before, kept = kept, count_kept(judged) if self.plan.rows_wanted else 0
+            if kept >= (self.plan.rows_wanted or 0) or kept == before or _unanswered(generated):
+                break
+        write_rows(self.path("generated"), generated, GENERATED_SCHEMA)
+        write_rows(self.path("judged"), judged, JUDGED_SCHEMA)
+        return number + 1
+
+    @contextmanager
+    def _charged(self, table: Table, *models: Counted) -> Iterator[None]:
+        """Count what the models' calls take, and the time, for one of the tables."""
+        started = time.monotonic()
+        for model in models:
+            model.charge(self.spent[table])
+        try:
+            yield
+        finally:
+            self.spent[table].seconds += time.monotonic() - started
+
+    def succeeded(self, made: _Made, teacher: str, judge_model: str) -> LeafState:
         """Store what the leaf's tables were made from, and store and return its state; forget earlier failures.
 
         If the teacher's reply was empty for some rows, record a failure as well, so that the leaf is tried again.
         """
-        plan, models = self.plan, {"teacher": teacher.identity, "judge": judge_model.identity}
+        plan, models = self.plan, {"teacher": teacher, "judge": judge_model}
         write_json(self.home.provenance(plan.leaf, plan.curated), {**plan.provenance, "frozen_source": plan.source, **models})
         state = LeafState(
             leaf=plan.leaf,
@@ -174,28 +252,32 @@ class _LeafRefresh:
             generated=plan.generated,
             judged=plan.judged,
             curated=plan.curated,
-            funnel=counts,
-            teacher_calls=teacher.calls + judge_model.calls,
-            refreshed_at=_now(),
-            rules_off=off,
-            prompt_tokens=teacher.prompt_tokens + judge_model.prompt_tokens,
-            completion_tokens=teacher.completion_tokens + judge_model.completion_tokens,
-            money=teacher.money + judge_model.money,
+            funnel=made.funnel,
+            spent=self.spent,
+            refreshed_at=utc_now(),
+            rules_off=made.rules_off,
+            rows_wanted=plan.rows_wanted,
+            rounds=made.rounds,
         )
         write_json(self.folder / "state.json", asdict(state))
-        if unanswered := counts.get(no_reply.__name__, 0):  # the other rows are in use nevertheless
-            self.failed(f"{NO_ANSWER} for {unanswered} of {counts['generated']} rows", teacher, judge_model)
+        if unanswered := made.funnel.get(no_reply.__name__, 0):  # the other rows are in use nevertheless
+            self.failed(f"{NO_ANSWER} for {unanswered} of {made.funnel['generated']} rows")
         else:
             (self.folder / "failure.json").unlink(missing_ok=True)
         return state
 
-    def failed(self, error: str, *models: JournaledTeacher) -> LeafFailure:
+    def failed(self, error: str) -> LeafFailure:
         """Store and return a failed attempt at this plan, counted on from earlier failures of the same plan."""
         before = leaf_failure(self.home, self.plan)
-        attempts, calls = before.attempts + 1 if before else 1, sum(model.calls for model in models)
-        failure = LeafFailure(self.plan.leaf, error, attempts, calls, self.plan.curated, _now())
+        attempts = before.attempts + 1 if before else 1
+        failure = LeafFailure(self.plan.leaf, error, attempts, self.spent, self.plan.curated, utc_now())
         write_json(self.folder / "failure.json", asdict(failure))
         return failure
+
+
+def _unanswered(rows: Iterable[GeneratedRow]) -> list[str]:
+    """Return the faults of the rows that have no answer of the teacher."""
+    return [fault for row in rows if (fault := row["fault"] or "").startswith(NO_ANSWER)]
 
 
 def _require_answers(rows: Sequence[GeneratedRow]) -> None:
@@ -204,7 +286,7 @@ def _require_answers(rows: Sequence[GeneratedRow]) -> None:
     Raises:
         TeacherError: At least `_MOST_UNANSWERED` of the rows have none.
     """
-    faults = [row["fault"] for row in rows if (row["fault"] or "").startswith(NO_ANSWER)]
+    faults = _unanswered(rows)
     if faults and len(faults) >= _MOST_UNANSWERED * len(rows):
         fault, _ = Counter(faults).most_common(1)[0]
         raise TeacherError(f"no answer for {len(faults)} of {len(rows)} rows; most often: {fault}")
@@ -216,7 +298,3 @@ def _is_whole(table: Path) -> bool:
         return False
     faults = pq.read_table(table, columns=["fault"])["fault"].to_pylist()  # one column: this is asked at every refresh
     return not any((fault or "").startswith(NO_ANSWER) for fault in faults)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, SeedExample
 from lab_pipeline.core.storage import digest
-from lab_pipeline.flows.flow import Flow, Stage
+from lab_pipeline.flows.flow import Flow, Judge, Stage
 from lab_pipeline.instructions import generate as generation
 from lab_pipeline.teacher.protocol import Reply, Request
 
@@ -35,39 +35,45 @@ class Rehearser:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a refresh would take: calls that are not in the journal, and their tokens."""
+    """What a refresh would take: calls that are not in the journal, and their tokens; and calls that the journal answers."""
 
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    recalled: int = 0
 
     def __add__(self, other: Rehearsed) -> Rehearsed:
-        return Rehearsed(*(one + two for one, two in zip(self._counts, other._counts, strict=True)))
-
-    @property
-    def _counts(self) -> tuple[int, int, int]:
-        return self.calls, self.prompt_tokens, self.completion_tokens
+        return Rehearsed(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.recalled + other.recalled,
+        )
 
 
 class _Understudy:
-    """Answers in place of a model, with `text`, and counts what each new request would cost."""
+    """Answers in place of a model, with what `says` gives next, and counts what each new request would cost."""
 
-    def __init__(self, identity: str, models: Rehearser, text: Callable[[], str]) -> None:
+    def __init__(self, identity: str, models: Rehearser) -> None:
         self.identity = identity
+        self.says: Callable[[], str] = str
         self._models = models
-        self._text = text
         self._asked: dict[str, Reply] = {}
+        self._recalled: set[str] = set()
         self.prompt_tokens = self.completion_tokens = 0
 
     @property
     def cost(self) -> Rehearsed:
-        return Rehearsed(len(self._asked), self.prompt_tokens, self.completion_tokens)
+        return Rehearsed(len(self._asked), self.prompt_tokens, self.completion_tokens, len(self._recalled))
 
     async def reply(self, request: Request) -> Reply:
         key = digest([self.identity, asdict(request)])
-        if known := self._models.replies.get(key) or self._asked.get(key):
+        if known := self._models.replies.get(key):
+            self._recalled.add(key)
             return known
-        text = request.choices[0] if request.choices else self._text()
+        if key in self._asked:
+            return self._asked[key]
+        text = request.choices[0] if request.choices else self.says()
         spent = min(self._models.count(text) + 1, request.max_tokens)
         self.prompt_tokens += sum(self._models.count(message.content) + TURN_TOKENS for message in request.messages)
         self.completion_tokens += 1 if request.choices else spent
@@ -77,43 +83,66 @@ class _Understudy:
 
 
 def rehearse(
-    leaf: FrozenLeaf, flow: Flow, seed: int, models: Rehearser, generated: list[GeneratedRow] | None = None
+    leaf: FrozenLeaf,
+    flow: Flow,
+    seed: int,
+    models: Rehearser,
+    generated: list[GeneratedRow] | None = None,
+    candidates: float = 0,
+    rounds: int = 1,
 ) -> tuple[Rehearsed, Rehearsed]:
     """Return the cost of generating a leaf's rows, and that of judging them; of judging alone if the rows are `generated`.
 
     Each reply is taken to be like a seed example, with as many items as the flow asks for, and no judge to stop a row.
 
+    Args:
+        candidates: Number of rows until which further rounds are made, at most `rounds`.
+
     Raises:
         FlowError: a prompt uses a variable that the rows lack.
     """
-    return asyncio.run(_rehearse(leaf, flow, seed, models, generated))
+
+    async def both() -> tuple[Rehearsed, Rehearsed]:
+        writer, judge, rows = _Understudy(models.teacher, models), _Understudy(models.judge, models), generated or []
+        for number in range(0 if generated is not None else rounds):
+            rows = rows + await _round(leaf, flow, seed, writer, judge, number)
+            if len(rows) >= candidates:
+                break
+        await generation.judge(rows, leaf, flow, judge)
+        return writer.cost, judge.cost
+
+    return asyncio.run(both())
 
 
-async def _rehearse(
-    leaf: FrozenLeaf, flow: Flow, seed: int, models: Rehearser, generated: list[GeneratedRow] | None
-) -> tuple[Rehearsed, Rehearsed]:
-    judge = _Understudy(models.judge, models, str)
-    written = Rehearsed(0, 0, 0)
-    if generated is None:
-        passages = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""])
-        writer = _Understudy(models.teacher, models, lambda: next(passages)[::2])  # a summary of half the length
-        drafts = generation.first_drafts(leaf, flow, seed)
-        drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
-        written += writer.cost
-        for stage in flow.file.stages:
-            seeds = _texts(leaf["seeds"], stage)
-            writer = _Understudy(models.teacher, models, seeds.__next__)
-            early = [each for each in flow.judges(early=True) if each.before == stage.output]
-            drafts = await generation.map_each(
-                drafts, partial(generation.judge_early, judges=early, flow=flow, judge_model=judge)
-            )
-            drafts = await generation.map_each(
-                drafts, partial(generation.run_stage, stage=stage, flow=flow, teacher=writer, seed=seed)
-            )
-            written += writer.cost
-        generated = [generation.record(draft, flow, models.teacher, "") for draft in drafts]
-    await generation.judge(generated, leaf, flow, judge)
-    return written, judge.cost
+async def _round(
+    leaf: FrozenLeaf, flow: Flow, seed: int, writer: _Understudy, judge: _Understudy, round_number: int
+) -> list[GeneratedRow]:
+    """Return the rows of one round; `generate` makes them likewise, but of what the teacher says."""
+    passages = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""])
+    writer.says = lambda: next(passages)[::2]  # a summary of half the length
+    drafts = generation.first_drafts(leaf, flow, seed, round_number)
+    drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
+    for stage in flow.file.stages:
+        writer.says = _texts(leaf["seeds"], stage).__next__
+        early = [each for each in flow.judges(early=True) if each.before == stage.output]
+        drafts = await generation.map_each(drafts, partial(generation.judge_early, judges=early, flow=flow, judge_model=judge))
+        drafts = await generation.map_each(
+            drafts, partial(generation.run_stage, stage=stage, flow=flow, teacher=writer, seed=seed)
+        )
+    return [generation.record(draft, flow, writer.identity, "") for draft in drafts]
+
+
+def rehearse_known_rows(judges: Iterable[tuple[Flow, Judge]], models: Rehearser) -> Rehearsed:
+    """Return the cost of asking judges about their known rows (see `instructions/judge_calibration.py`)."""
+    understudy = _Understudy(models.judge, models)
+
+    async def ask() -> None:
+        for flow, judge in judges:
+            for row in itertools.chain(*flow.known_rows(judge)):
+                await generation.score(row, judge, flow, understudy)
+
+    asyncio.run(ask())
+    return understudy.cost
 
 
 def _texts(seeds: list[SeedExample], stage: Stage) -> Iterator[str]:

@@ -49,6 +49,12 @@ def _wait(state: RetryCallState) -> float:
     return wait_random_exponential(multiplier=0.5, max=30)(state)
 
 
+def _cause(state: RetryCallState) -> str:
+    """Return why a try failed, in a word or two that many failures share: 'HTTP 429', 'ReadTimeout'."""
+    words = str(state.outcome.exception() if state.outcome else "").split()
+    return " ".join(words[:2] if words[:1] == ["HTTP"] else words[:1])
+
+
 class EndpointTeacher:
     """A teacher or judge that answers at a server's `/chat/completions`, up to `concurrency` requests at once.
 
@@ -94,14 +100,17 @@ class EndpointTeacher:
         async with self._in_flight:
             if self._useless:
                 raise self._useless
+            causes: list[str] = []
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(_Retryable),
                 wait=_wait,
                 stop=stop_after_attempt(self.settings.retries + 1),
+                before_sleep=lambda state: causes.append(_cause(state)),
                 reraise=True,
             )
             try:
-                return await retrying(self._ask, request)
+                reply: Reply = await retrying(self._ask, request)
+                return replace(reply, retries=tuple(causes)) if causes else reply
             except _Retryable as error:
                 raise TeacherError(f"{self.identity}: {error} (after {self.settings.retries + 1} tries)") from None
 
@@ -175,6 +184,8 @@ class EndpointTeacher:
             completion_tokens=completion,
             probabilities=_probabilities(request.choices, choice.get("logprobs")),
             money=(prompt * self.settings.prompt_price + completion * self.settings.completion_price) / 1_000_000,
+            cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
+            reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         )
         if reply.says_something and finish in _WHOLE | _CUT_OFF:
             return reply
@@ -217,6 +228,11 @@ def _seconds(after: str) -> float | None:
         return max((parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds(), 0.0)
     except (TypeError, ValueError):
         return None
+
+
+def _detail(usage: Any, details: str, name: str) -> int:
+    """Return a part of the tokens that a server states under `usage`; 0 if it states none."""
+    return token_count((usage.get(details) or {}).get(name))
 
 
 def _text(content: Any) -> str:

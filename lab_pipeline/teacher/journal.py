@@ -13,6 +13,7 @@ from lab_pipeline.config.settings import BudgetSettings
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.storage import add_line, digest, flush, read_lines
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
+from lab_pipeline.teacher.spending import Spent
 
 
 class BudgetSpent(TeacherError):
@@ -96,8 +97,8 @@ class JournaledTeacher:
         self.budget = budget or Budget()
         self.calls = 0
         """Number of calls to which `teacher` replied."""
-        self.prompt_tokens = self.completion_tokens = 0
-        self.money = 0.0
+        self.spent = Spent()
+        """What these calls took. May be replaced between calls, to count those of the next stage apart."""
         self.recalled = 0
         """Number of requests that the journal answered."""
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
@@ -128,12 +129,10 @@ class JournaledTeacher:
         try:
             reply = await self.teacher.reply(request)
             self.calls += 1
-            self.prompt_tokens += reply.prompt_tokens
-            self.completion_tokens += reply.completion_tokens
-            self.money += reply.money
+            self.spent.add(reply)
             if reply.no_answer:
                 return reply
-            stored = {name: value for name, value in asdict(reply).items() if name != "no_answer"}
+            stored = {name: value for name, value in asdict(reply).items() if name not in ("no_answer", "retries")}
             add_line(self._segment, {"request": key, "reply": stored})
             self._replies[key] = reply
             await asyncio.to_thread(flush, self._segment)  # in a thread: other requests go on meanwhile
@@ -154,6 +153,10 @@ class Counted:
     @property
     def identity(self) -> str:
         return self._teacher.identity
+
+    def charge(self, spent: Spent) -> None:
+        """Count what the calls from now on take in `spent`."""
+        self._teacher.spent = spent
 
     async def reply(self, request: Request) -> Reply:
         reply = await self._teacher.reply(request)

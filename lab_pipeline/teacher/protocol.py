@@ -58,6 +58,12 @@ class Reply:
     no_answer: str | None = None
     """If the request succeeded but the model gave no answer: `NO_ANSWER` and the reason. Such a reply is not journaled, so that
     the next run asks again. The row that needs it takes this text as its fault, and the rule `no_reply` rejects the row."""
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that the server found in its prefix cache; 0 if it does not say."""
+    reasoning_tokens: int = 0
+    """Of the completion tokens, those of thinking; 0 if the server does not say."""
+    retries: tuple[str, ...] = ()
+    """Why earlier tries of this call failed, in turn, such as 'HTTP 429'; not journaled."""
 
     @property
     def says_something(self) -> bool:
