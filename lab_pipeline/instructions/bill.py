@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, TeacherSettings
 from lab_pipeline.core.home import Home
@@ -78,6 +79,7 @@ def bill(home: Home, settings: Settings, plans: Sequence[LeafPlan], teacher: str
         teacher: identity of the teacher; likewise `judge`.
     """
 
+    @lru_cache(10_000)  # most messages of a prompt are in many prompts
     def count(text: str) -> int:
         return round(_TOKENS * estimated_tokens(text))
 

@@ -1,25 +1,33 @@
 """Rehearse a leaf's refresh without a model, to know beforehand how many calls and tokens it takes.
 
 The real stages run, on a teacher that answers with the leaf's own seed examples. So all prompts are rendered as they will be,
-and replies are about as long. Requests that the journal answers are answered by it, and cost nothing.
+and replies are about as long. Requests that the journal answers are answered by it, and cost nothing. Of a large leaf, only some
+starting points are rehearsed, since a refresh waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, SeedExample
 from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import Flow, Judge, Stage
 from lab_pipeline.instructions import generate as generation
+from lab_pipeline.instructions.generate import Draft
 from lab_pipeline.teacher.protocol import Reply, Request
 
 TURN_TOKENS = 4
 """Tokens that a chat template adds to each message, about."""
+_DRAFTS = 12
+"""About so many of a leaf's first drafts are rehearsed, spread evenly, and stand for all."""
+_ROWS = 60
+"""Likewise of rows that are there and only wait for judges."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,28 +66,28 @@ class _Understudy:
         self.identity = identity
         self.says: Callable[[], str] = str
         self._models = models
-        self._asked: dict[str, Reply] = {}
-        self._recalled: set[str] = set()
+        self._asked: dict[Request, Reply] = {}
+        self._recalled: set[Request] = set()
         self.prompt_tokens = self.completion_tokens = 0
 
-    @property
-    def cost(self) -> Rehearsed:
-        return Rehearsed(len(self._asked), self.prompt_tokens, self.completion_tokens, len(self._recalled))
+    def cost(self, share: float) -> Rehearsed:
+        """Return what all would cost, if the requests so far are this share of it."""
+        counts = len(self._asked), self.prompt_tokens, self.completion_tokens, len(self._recalled)
+        return Rehearsed(*(round(count / share) for count in counts))
 
     async def reply(self, request: Request) -> Reply:
-        key = digest([self.identity, asdict(request)])
-        if known := self._models.replies.get(key):
-            self._recalled.add(key)
+        if self._models.replies and (known := self._models.replies.get(digest([self.identity, asdict(request)]))):
+            self._recalled.add(request)
             return known
-        if key in self._asked:
-            return self._asked[key]
+        if request in self._asked:
+            return self._asked[request]
         text = request.choices[0] if request.choices else self.says()
         spent = min(self._models.count(text) + 1, request.max_tokens)
         self.prompt_tokens += sum(self._models.count(message.content) + TURN_TOKENS for message in request.messages)
         self.completion_tokens += 1 if request.choices else spent
         probabilities = {choice: float(choice == text) for choice in request.choices}
-        self._asked[key] = Reply(text, "stop", 0, 0, probabilities)
-        return self._asked[key]
+        self._asked[request] = Reply(text, "stop", 0, 0, probabilities)
+        return self._asked[request]
 
 
 def rehearse(
@@ -103,24 +111,40 @@ def rehearse(
     """
 
     async def both() -> tuple[Rehearsed, Rehearsed]:
-        writer, judge, rows = _Understudy(models.teacher, models), _Understudy(models.judge, models), generated or []
+        writer, judge = _Understudy(models.teacher, models), _Understudy(models.judge, models)
+        rows = spread(generated or [], _ROWS)
+        share = len(rows) / len(generated) if generated else 1.0
         for number in range(0 if generated is not None else rounds):
-            rows = rows + await _round(leaf, flow, seed, writer, judge, number)
-            if len(rows) >= candidates:
+            drafts = generation.first_drafts(leaf, flow, seed, number)
+            chosen = _some(drafts, flow.file.start.repeats)
+            share = len(chosen) / len(drafts) if drafts else 1.0
+            rows = rows + await _round(leaf, flow, seed, chosen, writer, judge)
+            if len(rows) / share >= candidates:
                 break
         await generation.judge(rows, leaf, flow, judge)
-        return writer.cost, judge.cost
+        return writer.cost(share), judge.cost(share)
 
     return asyncio.run(both())
 
 
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items, evenly spread over all."""
+    return [items[number * len(items) // count] for number in range(count)] if len(items) > count else list(items)
+
+
+def _some(drafts: list[Draft], repeats: int) -> list[Draft]:
+    """Return the drafts of some starting points, in all repeats, because repeats have requests in common."""
+    points = len(drafts) // repeats
+    chosen = set(spread(range(points), max(_DRAFTS // repeats, 1)))
+    return [draft for number, draft in enumerate(drafts) if number % points in chosen]
+
+
 async def _round(
-    leaf: FrozenLeaf, flow: Flow, seed: int, writer: _Understudy, judge: _Understudy, round_number: int
+    leaf: FrozenLeaf, flow: Flow, seed: int, drafts: list[Draft], writer: _Understudy, judge: _Understudy
 ) -> list[GeneratedRow]:
-    """Return the rows of one round; `generate` makes them likewise, but of what the teacher says."""
+    """Return the rows that these first drafts lead to; `generate` makes them likewise, but of what the teacher says."""
     passages = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""])
     writer.says = lambda: next(passages)[::2]  # a summary of half the length
-    drafts = generation.first_drafts(leaf, flow, seed, round_number)
     drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
     for stage in flow.file.stages:
         writer.says = _texts(leaf["seeds"], stage).__next__
@@ -142,20 +166,24 @@ def rehearse_known_rows(judges: Iterable[tuple[Flow, Judge]], models: Rehearser)
                 await generation.score(row, judge, flow, understudy)
 
     asyncio.run(ask())
-    return understudy.cost
+    return understudy.cost(1.0)
 
 
 def _texts(seeds: list[SeedExample], stage: Stage) -> Iterator[str]:
-    """Yield replies to a stage for ever: the seeds' own texts, in turn, with labels where the stage wants them."""
+    """Yield replies to a stage for ever: the seeds' own texts, in turn, with labels where the stage wants them. A number makes
+    each text a new one, since a request about a text that was there before would be no call."""
     none: SeedExample = {"question": "", "answer": "", "context": None, "asked": ""}
-    wanted = itertools.cycle(seeds or [none])
+    wanted = zip(itertools.count(), itertools.cycle(seeds or [none]))
     while True:
         items = list(itertools.islice(wanted, stage.several))
         if stage.labelled:
-            lines = (f"{column.capitalize()}: {_text(item, column)}" for item in items for column in stage.columns)
+            lines = (
+                f"{column.capitalize()}: {number} {_text(item, column)}" for number, item in items for column in stage.columns
+            )
             yield "\n".join(lines)
         else:
-            yield _text(items[0], stage.output)
+            number, item = items[0]
+            yield f"{number} {_text(item, stage.output)}"
 
 
 def _text(seed: SeedExample, column: str) -> str:
