@@ -43,9 +43,8 @@ def _varied(example: str, choice: random.Random) -> str:
     for line in example.splitlines():
         label, colon, words = line.partition(": ") if line.startswith(("Question: ", "Answer: ")) else ("", "", line)
         kept = words.split()
-        kept = kept[: max(1, round(len(kept) * choice.uniform(0.7, 1.0)))] + [
-            word(choice.random()) for _ in range(1 + len(kept) // 8)
-        ]
+        new = [word(choice.random()) for _ in range(1 + len(kept) // 8)]
+        kept = [*kept[: max(1, round(len(kept) * choice.uniform(0.7, 1.0)))], *new]
         lines.append(f"{label}{colon}{' '.join(kept)}")
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
 """Rehearse a leaf's refresh without a model, to know beforehand how many calls and tokens it takes.
 
 The real stages run, on a teacher that answers with the leaf's own seed examples. So all prompts are rendered as they will be,
-and replies are about as long. Requests that the journal answers are answered by it, and cost nothing. Of a large leaf, only some
-starting points are rehearsed, since a refresh waits for it.
+and replies are about as long. Requests that the journal answers are answered by it, and cost nothing. Of a large leaf, some
+starting points stand for all, since a refresh waits for its rehearsal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lab_pipeline.teacher.protocol import Reply, Request
 
 TURN_TOKENS = 4
 """Tokens that a chat template adds to each message, about."""
-_DRAFTS = 12
+_DRAFTS = 8
 """About so many of a leaf's first drafts are rehearsed, spread evenly, and stand for all."""
 _ROWS = 60
 """Likewise of rows that are there and only wait for judges."""
@@ -84,7 +84,7 @@ class _Understudy:
         text = request.choices[0] if request.choices else self.says()
         spent = min(self._models.count(text) + 1, request.max_tokens)
         self.prompt_tokens += sum(self._models.count(message.content) + TURN_TOKENS for message in request.messages)
-        self.completion_tokens += 1 if request.choices else spent
+        self.completion_tokens += spent
         probabilities = {choice: float(choice == text) for choice in request.choices}
         self._asked[request] = Reply(text, "stop", 0, 0, probabilities)
         return self._asked[request]

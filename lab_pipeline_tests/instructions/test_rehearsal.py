@@ -46,4 +46,4 @@ def test_rows_that_are_there_are_only_judged(lab: Lab) -> None:
     for segment in (lab.home.leaf(KNOWLEDGE) / "journal").glob("*.jsonl"):
         segment.unlink()
     written, judged = rehearsed(lab, KNOWLEDGE, judging_only=True)
-    assert written == NOTHING and judged.calls > 0 and judged.completion_tokens == judged.calls
+    assert written == NOTHING and judged.calls > 0 and judged.completion_tokens == 2 * judged.calls
