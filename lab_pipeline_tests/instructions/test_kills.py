@@ -1,4 +1,4 @@
-"""A refresh that is killed, cut off or out of disk space loses no reply, repeats none but those under way, and ends the same."""
+"""A refresh that is killed, cut off or out of room loses no reply, repeats no call but those under way, and ends the same."""
 
 from __future__ import annotations
 
