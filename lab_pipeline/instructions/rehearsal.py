@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, SeedExample
-from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import Flow, Stage
 from lab_pipeline.instructions import generate as generation
 from lab_pipeline.teacher.protocol import Reply, Request
@@ -64,7 +63,7 @@ class _Understudy:
         return Rehearsed(len(self._asked), self.prompt_tokens, self.completion_tokens)
 
     async def reply(self, request: Request) -> Reply:
-        key = digest([self.identity, asdict(request)])
+        key = request.key(self.identity)
         if known := self._models.replies.get(key) or self._asked.get(key):
             return known
         text = request.choices[0] if request.choices else self._text()

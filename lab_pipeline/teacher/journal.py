@@ -1,4 +1,4 @@
-"""Store every answer of a teacher or judge as soon as it arrives, so that no answered call is ever made again."""
+"""Store every answer of a teacher or judge before it is used, so that no answered call is ever made again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lab_pipeline.config.settings import BudgetSettings
 from lab_pipeline.core.progress import Progress
-from lab_pipeline.core.storage import add_line, digest, flush, read_lines
+from lab_pipeline.core.storage import add_lines, each_line, flush
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
 
 
@@ -74,7 +75,7 @@ def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
     is made again, and token counts that are no integers, which are read as 0.
     """
     for segment in sorted(journal.glob("*.jsonl")):
-        for entry in read_lines(segment):
+        for entry in each_line(segment):
             stored = entry["reply"]
             if isinstance(stored["text"], str):
                 tokens = {name: token_count(stored[name]) for name in ("prompt_tokens", "completion_tokens")}
@@ -88,7 +89,9 @@ class JournaledTeacher:
 
     Each call of `teacher` counts against the budget; if that is spent, `reply` raises `BudgetSpent`. Equal requests at the same
     time share a call. A reply with `no_answer` is returned but not stored. The journal is a folder in which each writer has an
-    append-only file of its own; a line torn by a crash is ignored.
+    append-only file of its own; a line torn by a crash is ignored. `reply` returns when its answer is on disk. Answers that
+    arrive while others are written are written together, so a power cut loses at most those of the write under way and of the
+    next one, and nothing was made from them.
     """
 
     def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:
@@ -103,21 +106,22 @@ class JournaledTeacher:
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
         self._replies: dict[str, Reply] = dict(read_journal(journal))
         self._pending: dict[str, asyncio.Future[Reply]] = {}
+        self._unwritten: list[dict[str, Any]] = []
+        self._one_write = asyncio.Lock()
 
     @property
     def identity(self) -> str:
         return self.teacher.identity
 
     async def reply(self, request: Request) -> Reply:
-        key = digest([self.teacher.identity, asdict(request)])
+        key = request.key(self.teacher.identity)
         if key in self._replies:
             self.recalled += 1
             return self._replies[key]
-        if key in self._pending:
-            return await self._pending[key]
-        self.budget.spend()
-        self._pending[key] = asyncio.ensure_future(self._ask(key, request))
-        return await self._pending[key]
+        if key not in self._pending:
+            self.budget.spend()
+            self._pending[key] = asyncio.ensure_future(self._ask(key, request))
+        return await asyncio.shield(self._pending[key])  # a call that is paid for goes on if nobody waits for it any more
 
     async def settle(self) -> None:
         """Wait until no call is pending, and so every answer is stored. Errors reach the callers of `reply` only."""
@@ -133,14 +137,30 @@ class JournaledTeacher:
             self.money += reply.money
             if reply.no_answer:
                 return reply
-            stored = {name: value for name, value in asdict(reply).items() if name != "no_answer"}
-            add_line(self._segment, {"request": key, "reply": stored})
+            stored = asdict(reply)
+            del stored["no_answer"]
+            await self._store({"request": key, "reply": stored})
             self._replies[key] = reply
-            await asyncio.to_thread(flush, self._segment)  # in a thread: other requests go on meanwhile
             return reply
         finally:
             self.budget.pay(reply)
             del self._pending[key]
+
+    async def _store(self, entry: dict[str, Any]) -> None:
+        self._unwritten.append(entry)
+        if len(self._unwritten) == 1:
+            self._next_write = asyncio.ensure_future(self._write())
+        await self._next_write
+
+    async def _write(self) -> None:
+        async with self._one_write:
+            entries, self._unwritten = self._unwritten, []
+            await asyncio.to_thread(_append, self._segment, entries)
+
+
+def _append(segment: Path, entries: list[dict[str, Any]]) -> None:
+    add_lines(segment, entries)
+    flush(segment)
 
 
 class Counted:
