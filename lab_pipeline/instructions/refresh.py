@@ -33,12 +33,15 @@ from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import generate, judge
 from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure
-from lab_pipeline.instructions.rehearsal import Rehearser, rehearse
+from lab_pipeline.instructions.rehearsal import expected_calls
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher, TeacherError
 
 _LEAVES_AT_ONCE = 200
 """Limit of leaves in progress at the same time, since each holds a lock file open."""
+_DRAFTS_AT_ONCE = 512
+"""Limit of drafts, or rows to judge, in progress at the same time over all leaves: enough for every batch and connection to be
+full, and few enough for memory to hold their prompts."""
 _MOST_UNANSWERED = 0.5
 """If at least this share of a leaf's rows has no answer of the teacher, the leaf failed."""
 
@@ -69,11 +72,11 @@ def refresh_leaves(
     leaves = [
         _LeafRefresh(home, plan, read_json(home.leaf_source(plan.source)), settings.seed, taxonomy_commit) for plan in plans
     ]
-    models = Rehearser(teacher.identity, judge_model.identity, len)
-    progress = Progress("teacher calls", sum(leaf.expected_calls(models) for leaf in leaves), say)
+    progress = Progress("teacher calls", sum(leaf.expected_calls for leaf in leaves), say)
     calibrating = JournaledTeacher(judge_model, home.judges / "journal", budget)
     separations = Separations(home, Counted(calibrating, progress), say)
-    slots = asyncio.Semaphore(_LEAVES_AT_ONCE)
+    slots, room = asyncio.Semaphore(_LEAVES_AT_ONCE), asyncio.Semaphore(_DRAFTS_AT_ONCE)
+    one_curates = asyncio.Lock()
 
     async def refresh(leaf: _LeafRefresh) -> None:
         async with slots:
@@ -84,7 +87,9 @@ def refresh_leaves(
                 with FileLock(leaf.folder / "lock", timeout=0):
                     try:
                         flow = await separations.trusted(leaf.plan.flow)
-                        counts, off = await leaf.make_tables(flow, by_teacher, by_judge)
+                        await leaf.make_rows(flow, by_teacher, by_judge, room)
+                        async with one_curates:  # in a thread: calls of other leaves go on meanwhile
+                            counts, off = await asyncio.to_thread(leaf.curate, flow)
                     except Exception as error:
                         if not _refused(error):  # calls in progress are paid for: wait until the journal has their replies
                             await asyncio.gather(*(model.settle() for model in (*models, calibrating)))
@@ -126,30 +131,35 @@ class _LeafRefresh:
     def path(self, table: Table) -> Path:
         return self.plan.path(self.home, table)
 
-    def expected_calls(self, models: Rehearser) -> int:
+    @property
+    def expected_calls(self) -> int:
         """Estimate how many replies the leaf's missing tables need, including replies that the journal has already."""
         if self.path("judged").exists():
             return 0
         generated = read_rows(self.path("generated")) if self.path("generated").exists() else None
-        return sum(cost.calls for cost in rehearse(self.source, self.plan.flow, self.seed, models, generated))
+        return expected_calls(self.source, self.plan.flow, self.seed, generated)
 
-    async def make_tables(self, flow: Flow, teacher: Teacher, judge_model: Teacher) -> tuple[dict[str, int], dict[str, str]]:
-        """Make and store the tables that are not stored yet; return the funnel of the leaf's rows, and why rules are off.
+    async def make_rows(self, flow: Flow, teacher: Teacher, judge_model: Teacher, room: asyncio.Semaphore) -> None:
+        """Make and store the tables of generated and judged rows, if they are not stored yet.
 
         A table with rows for which the teacher's reply was empty is made again and replaced; the journal has the other replies.
 
         Args:
             flow: the plan's flow, in which only judges gate that separate their known rows.
+            room: for the drafts and rows of all leaves in progress.
         """
         generated, judged = self.path("generated"), self.path("judged")
-        curated, rejected = self.path("curated"), self.path("rejected")
         if not _is_whole(generated):
-            candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit)
+            candidates = await generate(self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit, room)
             _require_answers(candidates)
             write_rows(generated, candidates, GENERATED_SCHEMA)
         if not _is_whole(judged):
-            write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model), JUDGED_SCHEMA)
-        rows = read_rows(judged)
+            write_rows(judged, await judge(read_rows(generated), self.source, flow, judge_model, room), JUDGED_SCHEMA)
+
+    def curate(self, flow: Flow) -> tuple[dict[str, int], dict[str, str]]:
+        """Store kept and rejected rows, if they are not stored yet; return the funnel of all rows, and why rules are off."""
+        curated, rejected = self.path("curated"), self.path("rejected")
+        rows = read_rows(self.path("judged"))
         leaf = profile(self.source)
         rules = rules_of(leaf, flow)
         if not (curated.exists() and _is_whole(rejected)):

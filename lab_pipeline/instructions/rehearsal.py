@@ -115,6 +115,27 @@ async def _rehearse(
     return written, judge.cost
 
 
+def expected_calls(leaf: FrozenLeaf, flow: Flow, seed: int, generated: list[GeneratedRow] | None = None) -> int:
+    """Return about how many replies a leaf's rows need, without rendering a prompt; of judges alone if they are `generated`.
+
+    As in `rehearse`, each reply has as many items as the flow asks for, and no judge stops a row.
+    """
+    judges = flow.judges(early=False)
+    if generated is not None:
+        return sum(not row["fault"] for row in generated) * len(judges)
+    first = generation.first_drafts(leaf, flow, seed)
+    forms = len(flow.file.augmentations)
+    finished = sum(draft.repeat == 0 for draft in first) * forms
+    drafts, calls = len(first) * (1 + forms), finished
+    asked: set[str] = set()
+    for stage in flow.file.stages:
+        early = {each.name for each in flow.judges(early=True) if each.before == stage.output} - asked
+        asked |= early
+        calls += drafts * (len(early) + len(stage.temperatures))
+        drafts *= len(stage.temperatures) * stage.several
+    return calls + drafts * len(judges) + finished * sum(each.document_instructions for each in judges)
+
+
 def _texts(seeds: list[SeedExample], stage: Stage) -> Iterator[str]:
     """Yield replies to a stage for ever: the seeds' own texts, in turn, with labels where the stage wants them."""
     none: SeedExample = {"question": "", "answer": "", "context": None, "asked": ""}

@@ -70,8 +70,9 @@ class EndpointTeacher:
     How many requests the server bears at once is found out, and requests with the same beginning are sent together (see
     `Turns`). A request that meets a rate limit, server error, time-out or broken connection is tried again up to `retries`
     times. If it still fails, or if the server refuses all requests (a wrong key, URL or model), `reply` raises `TeacherError`.
-    If the model gives no answer, for example because it refuses, or the server refuses this one request, because it is too long
-    for example, that is no error: `Reply.no_answer` says why. What the server does not take of a request is learned (`Dialect`).
+    If the model gives no answer, for example because it refuses, or the server refuses this one request, because it is too
+    long for example, that is no error: `Reply.no_answer` says why. What the server does not take of a request is learned
+    (`Dialect`).
 
     Args:
         learned: JSON file in which the dialect is remembered; None to learn it anew.
@@ -237,7 +238,7 @@ class EndpointTeacher:
 
 
 def _pause(error: _Retryable, tries: int) -> float:
-    """Return the seconds before the next try: the server's `Retry-After`, or exponential back-off with full jitter, at most 30."""
+    """Return the seconds until the next try: the server's `Retry-After`, or exponential back-off with full jitter."""
     if error.after_seconds is not None:
         return min(error.after_seconds, _LONGEST_PAUSE)
     return random.uniform(0, min(30.0, 0.5 * 2**tries))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from lab_pipeline.config.settings import BudgetSettings
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.storage import add_lines, each_line, flush
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
+
+_STORED = [field.name for field in fields(Reply) if field.name != "no_answer"]
 
 
 class BudgetSpent(TeacherError):
@@ -137,8 +139,7 @@ class JournaledTeacher:
             self.money += reply.money
             if reply.no_answer:
                 return reply
-            stored = asdict(reply)
-            del stored["no_answer"]
+            stored = {name: getattr(reply, name) for name in _STORED}
             await self._store({"request": key, "reply": stored})
             self._replies[key] = reply
             return reply

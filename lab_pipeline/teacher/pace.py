@@ -16,18 +16,18 @@ _LEAST_GAIN = 0.25
 """Least gain in replies per second, as a share of the gain in requests in flight, for which a larger limit is kept."""
 _TELLING = 1.25
 """Least rise of the limit, as a factor, whose gain is told from chance."""
-_REST = 20
-"""Rounds after which a limit that did not pay is tried again."""
+_REST = 10
+"""Rounds after which a limit that did not pay is tried again: it may have been this process that was slow."""
 
 
 class InFlightLimit:
     """Finds how many requests a server bears at once, from 1 to `most`.
 
-    The limit rises while replies per second rise with it: it doubles each round (slow start), until the server has had too
-    much; from then on it rises by one. It is halved when the server refuses for too many requests or answers too late: additive
-    increase, multiplicative decrease (Chiu and Jain, *Computer Networks and ISDN Systems* 1989; Jacobson, SIGCOMM 1988). A
-    rise that only makes replies slower is taken back, as TCP Vegas does (Brakmo and Peterson, *IEEE JSAC* 1995). A round is
-    over after half as many replies to its own requests as the limit is.
+    The limit rises while replies per second rise with it: it doubles each round until the server first has too much (slow
+    start, Jacobson, SIGCOMM 1988). It is halved when the server refuses for too many requests or answers too late, and rises
+    by one a round from then on: additive increase, multiplicative decrease (Chiu and Jain, *Computer Networks and ISDN
+    Systems* 1989). A rise that only makes replies slower is taken back, as in TCP Vegas (Brakmo and Peterson, *IEEE JSAC*
+    1995). A round is over after half as many replies to its own requests as the limit is.
     """
 
     def __init__(self, most: int) -> None:
@@ -57,7 +57,7 @@ class InFlightLimit:
         larger = self.now / self._kept
         slower = [one / self._usual[kind] for kind, times in self._seconds.items() if kind in self._usual for one in times]
         if larger >= _TELLING and slower and larger / fmean(slower) < 1 + _LEAST_GAIN * (larger - 1):
-            self._doubles, self._rest = False, _REST
+            self._rest = _REST
             self._begin_round(self._kept)
             return
         if larger == 1 or larger >= _TELLING:
