@@ -67,8 +67,13 @@ class EndpointTeacherSettings(Section):
     url: str = Field(description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     model: str = Field(description="Model name on the server")
     api_key_env: str | None = Field(None, description="Name of the environment variable that holds the API key")
-    concurrency: int = Field(16, ge=1, le=1024, description="Maximum number of parallel requests")
+    concurrency: int = Field(
+        64, ge=1, le=1024, description="Maximum number of parallel requests; how many the server bears is found out"
+    )
     requests_per_minute: float | None = Field(None, gt=0, description="Maximum rate of requests. none = unlimited")
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="Maximum rate of tokens, prompts and replies together. none = unlimited"
+    )
     timeout_seconds: float = Field(120, gt=0, description="Maximum time for one request")
     retries: int = Field(5, ge=0, le=20, description="Number of retries after a refused, timed-out or failed request")
     reasoning_tokens: int = Field(

@@ -1,10 +1,12 @@
 """Refresh one leaf: make its tables from its frozen source by its plan, and store what came of it."""
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -37,15 +39,6 @@ _MOST_UNANSWERED = 0.5
 
 
 @dataclass(frozen=True)
-class Made:
-    """What making a leaf's tables led to: the funnel of its rows, why rules are off, and the number of rounds."""
-
-    funnel: dict[str, int]
-    rules_off: dict[str, str]
-    rounds: int
-
-
-@dataclass(frozen=True)
 class LeafRefresh:
     """The refresh of one leaf, which makes the leaf's tables from its frozen source by its plan."""
 
@@ -53,7 +46,14 @@ class LeafRefresh:
     plan: LeafPlan
     seed: int
     taxonomy_commit: str
+    room: asyncio.Semaphore
+    """For the drafts and rows of all leaves in progress."""
+    one_curates: asyncio.Lock
     spent: dict[Table, Spent] = field(default_factory=lambda: {"generated": Spent(), "judged": Spent()})
+
+    @cached_property
+    def source(self) -> FrozenLeaf:
+        return read_json(self.home.leaf_source(self.plan.source))
 
     @property
     def folder(self) -> Path:
@@ -62,66 +62,68 @@ class LeafRefresh:
     def path(self, table: Table) -> Path:
         return self.plan.path(self.home, table)
 
-    async def make_tables(self, flow: Flow, teacher: Counted, judge_model: Counted) -> Made:
-        """Make and store the tables that are not stored yet.
+    async def make_rows(self, flow: Flow, teacher: Counted, judge_model: Counted) -> int:
+        """Make and store the tables of generated and judged rows, if they are not stored yet; return the number of rounds.
 
         A table with rows for which the teacher's reply was empty is made again and replaced; the journal has the other replies.
 
         Args:
             flow: the plan's flow, in which only judges gate that separate their known rows.
         """
-        source: FrozenLeaf = read_json(self.home.leaf_source(self.plan.source))
-        leaf = profile(source)
-        rules = rules_of(leaf, flow)
-
-        def curate(rows: Sequence[JudgedRow]) -> Curated:
-            return curate_reviewed(rows, self.plan.reviews, Curation(leaf, rules, flow).split)
-
-        before = leaf_state(self.home, self.plan.leaf)
-        rounds = before.rounds if before and before.curated == self.plan.curated else None
-        if not _is_whole(self.path("generated")) or (self.plan.rows_wanted and rounds is None):
-            rounds = await self._ask(source, flow, teacher, judge_model, lambda rows: len(curate(rows)[0]))
-        elif not _is_whole(self.path("judged")):
+        state = leaf_state(self.home, self.plan.leaf)
+        known = state if state and state.curated == self.plan.curated else None
+        if not _is_whole(self.path("generated")) or (self.plan.rows_wanted and not known):
+            return await self._ask(flow, teacher, judge_model)
+        if not _is_whole(self.path("judged")):
             with self._charged("judged", teacher, judge_model):
-                rows = await judge(read_rows(self.path("generated")), source, flow, judge_model)
+                rows = await judge(read_rows(self.path("generated")), self.source, flow, judge_model, self.room)
             write_rows(self.path("judged"), rows, JUDGED_SCHEMA)
-        rows = read_rows(self.path("judged"))
-        if not (self.path("curated").exists() and _is_whole(self.path("rejected"))):
-            kept, dropped = curate(rows)
-            write_rows(self.path("rejected"), dropped, REJECTED_SCHEMA)
-            write_rows(self.path("curated"), kept, CURATED_SCHEMA)
-        counts = funnel(len(rows), len(read_rows(self.path("curated"))), read_rows(self.path("rejected")))
-        return Made(counts, rules.off, rounds or 1)
+        return known.rounds if known else 1
 
-    async def _ask(
-        self,
-        source: FrozenLeaf,
-        flow: Flow,
-        teacher: Counted,
-        judge_model: Counted,
-        count_kept: Callable[[Sequence[JudgedRow]], int],
-    ) -> int:
-        """Have the rows written and judged, and store both tables; return the number of rounds.
+    async def _ask(self, flow: Flow, teacher: Counted, judge_model: Counted) -> int:
+        """Have rows written and judged, and store both tables; return the number of rounds.
 
         A leaf that wants more rows than were kept is given another round, unless the last one brought none, or lacks answers,
         which the next refresh asks for again.
         """
         generated: list[GeneratedRow] = []
         judged: list[JudgedRow] = []
-        kept = 0
+        wanted, kept = self.plan.rows_wanted or 0, 0
         for number in range(self.plan.rounds):
             with self._charged("generated", teacher, judge_model):
-                rows = await generate(source, flow, teacher, judge_model, self.seed, self.taxonomy_commit, number)
+                rows = await generate(
+                    self.source, flow, teacher, judge_model, self.seed, self.taxonomy_commit, self.room, number
+                )
             generated += rows
             _require_answers(generated)
             with self._charged("judged", teacher, judge_model):
-                judged += await judge(rows, source, flow, judge_model)
-            before, kept = kept, count_kept(judged) if self.plan.rows_wanted else 0
-            if kept >= (self.plan.rows_wanted or 0) or kept == before or _unanswered(generated):
+                judged += await judge(rows, self.source, flow, judge_model, self.room)
+            before, kept = kept, len((await self._curated(judged, flow))[0]) if wanted else 0
+            if kept >= wanted or kept == before or _unanswered(generated):
                 break
         write_rows(self.path("generated"), generated, GENERATED_SCHEMA)
         write_rows(self.path("judged"), judged, JUDGED_SCHEMA)
         return number + 1
+
+    async def curate(self, flow: Flow) -> tuple[dict[str, int], dict[str, str]]:
+        """Store kept and rejected rows, if they are not stored yet; return the funnel of all rows, and why rules are off."""
+        rows = read_rows(self.path("judged"))
+        if not (self.path("curated").exists() and _is_whole(self.path("rejected"))):
+            kept, dropped = await self._curated(rows, flow)
+            write_rows(self.path("rejected"), dropped, REJECTED_SCHEMA)
+            write_rows(self.path("curated"), kept, CURATED_SCHEMA)
+        counts = funnel(len(rows), len(read_rows(self.path("curated"))), read_rows(self.path("rejected")))
+        return counts, rules_of(profile(self.source), flow).off
+
+    async def _curated(self, rows: Sequence[JudgedRow], flow: Flow) -> Curated:
+        """Split rows into (kept, rejected) in a thread, so that calls of other leaves go on meanwhile."""
+
+        def split() -> Curated:
+            leaf = profile(self.source)
+            return curate_reviewed(rows, self.plan.reviews, Curation(leaf, rules_of(leaf, flow), flow).split)
+
+        async with self.one_curates:
+            return await asyncio.to_thread(split)
 
     @contextmanager
     def _charged(self, table: Table, *models: Counted) -> Iterator[None]:
@@ -134,7 +136,7 @@ class LeafRefresh:
         finally:
             self.spent[table].seconds += time.monotonic() - started
 
-    def succeeded(self, made: Made, teacher: str, judge_model: str) -> LeafState:
+    def succeeded(self, counts: dict[str, int], off: dict[str, str], rounds: int, teacher: str, judge_model: str) -> LeafState:
         """Store what the leaf's tables were made from, and store and return its state; forget earlier failures.
 
         If the teacher's reply was empty for some rows, record a failure as well, so that the leaf is tried again.
@@ -148,16 +150,16 @@ class LeafRefresh:
             generated=plan.generated,
             judged=plan.judged,
             curated=plan.curated,
-            funnel=made.funnel,
+            funnel=counts,
             spent=self.spent,
             refreshed_at=utc_now(),
-            rules_off=made.rules_off,
+            rules_off=off,
             rows_wanted=plan.rows_wanted,
-            rounds=made.rounds,
+            rounds=rounds,
         )
         write_json(self.folder / "state.json", asdict(state))
-        if unanswered := made.funnel.get(no_reply.__name__, 0):  # the other rows are in use nevertheless
-            self.failed(f"{NO_ANSWER} for {unanswered} of {made.funnel['generated']} rows")
+        if unanswered := counts.get(no_reply.__name__, 0):  # the other rows are in use nevertheless
+            self.failed(f"{NO_ANSWER} for {unanswered} of {counts['generated']} rows")
         else:
             (self.folder / "failure.json").unlink(missing_ok=True)
         return state

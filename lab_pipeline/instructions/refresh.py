@@ -22,6 +22,9 @@ from lab_pipeline.teacher.spending import Spent, total
 
 _LEAVES_AT_ONCE = 200
 """Limit of leaves in progress at the same time, since each holds a lock file open."""
+_DRAFTS_AT_ONCE = 512
+"""Limit of drafts, or rows to judge, in progress at the same time over all leaves: enough for every batch and connection to be
+full, and few enough for memory to hold their prompts."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,16 @@ def refresh_leaves(
     whole = expected.total
     if whole.calls:
         say(f"expected: {expected}")
-    budget = Budget.of(settings.budgets)
+    budget = Budget.of(settings)
     progress = Progress("teacher calls", whole.calls + whole.recalled, say)
     calibrating = JournaledTeacher(judge_model, home.judges / "journal", budget)
     separations = Separations(home, Counted(calibrating, progress), say)
-    slots = asyncio.Semaphore(_LEAVES_AT_ONCE)
+    slots, room, one_curates = asyncio.Semaphore(_LEAVES_AT_ONCE), asyncio.Semaphore(_DRAFTS_AT_ONCE), asyncio.Lock()
     outcomes: list[LeafState | LeafFailure] = []
 
     async def refresh(plan: LeafPlan) -> None:
         async with slots:
-            leaf = LeafRefresh(home, plan, settings.seed, taxonomy_commit)
+            leaf = LeafRefresh(home, plan, settings.seed, taxonomy_commit, room, one_curates)
             models = [JournaledTeacher(model, leaf.folder / "journal", budget) for model in (teacher, judge_model)]
             by_teacher, by_judge = (Counted(model, progress) for model in models)
             try:
@@ -79,12 +82,13 @@ def refresh_leaves(
                 with FileLock(leaf.folder / "lock", timeout=0):
                     try:
                         flow = await separations.trusted(plan.flow)
-                        made = await leaf.make_tables(flow, by_teacher, by_judge)
+                        rounds = await leaf.make_rows(flow, by_teacher, by_judge)
+                        counts, off = await leaf.curate(flow)
                     except Exception as error:
                         if not _refused(error):  # calls in progress are paid for: wait until the journal has their replies
                             await asyncio.gather(*(model.settle() for model in (*models, calibrating)))
                         raise
-                    outcome: LeafState | LeafFailure = leaf.succeeded(made, *identities)
+                    outcome: LeafState | LeafFailure = leaf.succeeded(counts, off, rounds, *identities)
             except Timeout:
                 outcome = leaf.failed("another process is refreshing this leaf")
             except Exception as error:  # any other error is this leaf's outcome, and the others go on

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from lab_pipeline.core.rows import FrozenLeaf, GeneratedRow, SeedExample
-from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import Flow, Judge, Stage
 from lab_pipeline.instructions import generate as generation
 from lab_pipeline.instructions.generate import Draft
@@ -25,8 +24,8 @@ TURN_TOKENS = 4
 """Tokens that a chat template adds to each message, about."""
 _DRAFTS = 8
 """About so many of a leaf's first drafts are rehearsed, spread evenly, and stand for all."""
-_ROWS = 60
-"""Likewise of rows that are there and only wait for judges."""
+_ROWS = 40
+"""About so many of their rows are judged, and stand for all."""
 T = TypeVar("T")
 
 
@@ -76,7 +75,7 @@ class _Understudy:
         return Rehearsed(*(round(count / share) for count in counts))
 
     async def reply(self, request: Request) -> Reply:
-        if self._models.replies and (known := self._models.replies.get(digest([self.identity, asdict(request)]))):
+        if self._models.replies and (known := self._models.replies.get(request.key(self.identity))):
             self._recalled.add(request)
             return known
         if request in self._asked:
@@ -111,9 +110,9 @@ def rehearse(
     """
 
     async def both() -> tuple[Rehearsed, Rehearsed]:
-        writer, judge = _Understudy(models.teacher, models), _Understudy(models.judge, models)
-        rows = spread(generated or [], _ROWS)
-        share = len(rows) / len(generated) if generated else 1.0
+        writer = _Understudy(models.teacher, models)
+        judge, late = _Understudy(models.judge, models), _Understudy(models.judge, models)
+        rows, share = generated or [], 1.0
         for number in range(0 if generated is not None else rounds):
             drafts = generation.first_drafts(leaf, flow, seed, number)
             chosen = _some(drafts, flow.file.start.repeats)
@@ -121,8 +120,9 @@ def rehearse(
             rows = rows + await _round(leaf, flow, seed, chosen, writer, judge)
             if len(rows) / share >= candidates:
                 break
-        await generation.judge(rows, leaf, flow, judge)
-        return writer.cost(share), judge.cost(share)
+        judged = spread(rows, _ROWS)
+        await generation.judge(judged, leaf, flow, late)
+        return writer.cost(share), judge.cost(share) + late.cost(share * len(judged) / len(rows) if rows else 1.0)
 
     return asyncio.run(both())
 
