@@ -64,6 +64,7 @@ class _Understudy:
     def __init__(self, identity: str, models: Rehearser) -> None:
         self.identity = identity
         self.says: Callable[[], str] = str
+        self.numbers = itertools.count()
         self._models = models
         self._asked: dict[Request, Reply] = {}
         self._recalled: set[Request] = set()
@@ -147,7 +148,7 @@ async def _round(
     writer.says = lambda: next(passages)[::2]  # a summary of half the length
     drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
     for stage in flow.file.stages:
-        writer.says = _texts(leaf["seeds"], stage).__next__
+        writer.says = _texts(leaf["seeds"], stage, writer.numbers).__next__
         early = [each for each in flow.judges(early=True) if each.before == stage.output]
         drafts = await generation.map_each(drafts, partial(generation.judge_early, judges=early, flow=flow, judge_model=judge))
         drafts = await generation.map_each(
@@ -169,11 +170,11 @@ def rehearse_known_rows(judges: Iterable[tuple[Flow, Judge]], models: Rehearser)
     return understudy.cost(1.0)
 
 
-def _texts(seeds: list[SeedExample], stage: Stage) -> Iterator[str]:
+def _texts(seeds: list[SeedExample], stage: Stage, numbers: Iterator[int]) -> Iterator[str]:
     """Yield replies to a stage for ever: the seeds' own texts, in turn, with labels where the stage wants them. A number makes
     each text a new one, since a request about a text that was there before would be no call."""
     none: SeedExample = {"question": "", "answer": "", "context": None, "asked": ""}
-    wanted = zip(itertools.count(), itertools.cycle(seeds or [none]))
+    wanted = zip(numbers, itertools.cycle(seeds or [none]), strict=False)
     while True:
         items = list(itertools.islice(wanted, stage.several))
         if stage.labelled:
