@@ -17,7 +17,8 @@ snapshot_taxonomy = dg.define_asset_job(
 refresh_leaves = dg.define_asset_job(
     "refresh_leaves",
     dg.AssetSelection.groups("instructions"),
-    description="Generate, judge and curate the instructions of a range of leaves.",
+    description="Generate, judge and curate the instructions of a range of leaves. The log says first how many calls, tokens, "
+    "money and minutes this is expected to take, as `lab-pipeline estimate` does before; this_run.teacher_money limits it.",
 )
 retune = dg.define_asset_job(
     "retune",
