@@ -264,7 +264,7 @@ def test_a_leaf_waits_no_longer_when_the_clock_jumps(tmp_path, jump):
     home = Home.open(tmp_path)
     plan = LeafPlan("skills/x", "source", None, "generated", "judged", "curated", [])
     now = datetime.now(UTC)
-    failure = LeafFailure(plan.leaf, "down", 1, 0, plan.curated, now.isoformat())
+    failure = LeafFailure(plan.leaf, "down", 1, {}, plan.curated, now.isoformat())
     write_json(home.leaf(plan.leaf) / "failure.json", asdict(failure))
     assert backlog(home, {plan.leaf: plan}, SensorSettings(), now).waiting
     assert backlog(home, {plan.leaf: plan}, SensorSettings(), now + jump).due == [plan.leaf]

@@ -111,14 +111,13 @@ def gc(
 
 
 def estimate(home: HomeOption = None, as_json: AsJson = False) -> None:
-    """Estimate what a refresh of the stale leaves would take now: calls, tokens and money. No model is asked."""
+    """Estimate what a refresh of the stale leaves would take now: calls, tokens, money and time. No model is asked."""
     from lab_pipeline.config.settings import load_settings
-    from lab_pipeline.reports.estimate import estimate as estimated
-    from lab_pipeline.reports.estimate import estimate_text
+    from lab_pipeline.reports import estimate as reports
 
     opened = open_home(home)
-    leaves = estimated(opened, load_settings(opened.settings_file))
-    typer.echo(json.dumps(leaves, indent=2) if as_json else estimate_text(leaves))
+    expected = reports.estimate(opened, load_settings(opened.settings_file))
+    typer.echo(json.dumps(reports.described(expected), indent=2) if as_json else reports.estimate_text(expected))
 
 
 def chat(

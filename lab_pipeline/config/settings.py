@@ -68,8 +68,13 @@ class EndpointTeacherSettings(Section):
     url: str = Field(description="Base URL of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     model: str = Field(description="Model name on the server")
     api_key_env: str | None = Field(None, description="Name of the environment variable that holds the API key")
-    concurrency: int = Field(16, ge=1, le=1024, description="Maximum number of parallel requests")
+    concurrency: int = Field(
+        64, ge=1, le=1024, description="Maximum number of parallel requests; how many the server bears is found out"
+    )
     requests_per_minute: float | None = Field(None, gt=0, description="Maximum rate of requests. none = unlimited")
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="Maximum rate of tokens, prompts and replies together. none = unlimited"
+    )
     timeout_seconds: float = Field(120, gt=0, description="Maximum time for one request")
     retries: int = Field(5, ge=0, le=20, description="Number of retries after a refused, timed-out or failed request")
     reasoning_tokens: int = Field(
@@ -128,6 +133,25 @@ class FlowSettings(Section):
     leaves: dict[str, str] = Field(
         {}, description="Flows of single leaves or branches, by key. The longest key whose flow serves the leaf's kind wins"
     )
+
+
+class RowsWantedSettings(Section):
+    """How many rows a leaf should have after curation. All rows of its flow are asked for again until there are as many."""
+
+    leaves: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="Least number of kept rows, by the key of a leaf or branch; the longest key wins. none = one round"
+    )
+    rounds: int = Field(5, ge=1, le=100, description="Maximum number of times that all rows of such a leaf are asked for")
+
+    @field_validator("leaves")
+    @classmethod
+    def _are_keys(cls, leaves: dict[str, int]) -> dict[str, int]:
+        return {key.strip("/"): number for key, number in leaves.items()}
+
+    def of(self, leaf: str) -> int | None:
+        """Return the number of rows wanted of a leaf, None if no key matches."""
+        above = [key for key in self.leaves if f"{leaf}/".startswith(f"{key}/")]
+        return self.leaves[max(above, key=len)] if above else None
 
 
 class GateSettings(Section):
@@ -268,6 +292,7 @@ class Settings(Section):
     )
     base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
     flows: FlowSettings = FlowSettings()
+    rows_wanted: RowsWantedSettings = RowsWantedSettings()
     recipe: str = Field("smollm2_135m_cpu", description="Name of a shipped training recipe, or a recipe file")
     mixing: MixingSettings = MixingSettings()
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl. none = data/general")

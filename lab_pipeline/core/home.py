@@ -47,6 +47,8 @@ class Home:
         self.evaluations = root / "evaluations"
         self.champions = root / "champions"
         self.withdrawals = root / "withdrawals.jsonl"
+        self.spending = root / "spending.jsonl"
+        """One line for each refresh that called teacher or judge: what it was expected to take, and what it took."""
 
     @classmethod
     def open(cls, root: Path) -> Home:

@@ -27,7 +27,8 @@ refresh_leaves = dg.define_asset_job(
     named("refresh_leaves"),
     dg.AssetSelection.groups("instructions"),
     tags=_BAD_DATA_FAILS_ONCE,
-    description="Generate, judge and curate the instructions of a range of leaves.",
+    description="Generate, judge and curate the instructions of a range of leaves. The log says first how many calls, tokens, "
+    "money and minutes this is expected to take, as `lab-pipeline estimate` does before; this_run.teacher_money limits it.",
 )
 retune = dg.define_asset_job(
     named("retune"),

@@ -201,7 +201,7 @@ async def _ask(
 ) -> tuple[KnownSeparation, list[Grade]]:
     from lab_pipeline.teacher.endpoint import EndpointTeacher
 
-    budget = Budget.of(settings.budgets)
+    budget = Budget.of(settings)
     judge = JournaledTeacher(EndpointTeacher(endpoint), home.evaluations / "judge" / "journal", budget)
     known = await judge_known_rows(home, judge, endpoint.concurrency, say)
     counted = Counted(judge, Progress("calls about answers", len(rows) * CALLS, say))

@@ -1,7 +1,7 @@
 """Load and render prompts: YAML lists of messages whose contents are Jinja templates. An undefined variable is an error."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypedDict, final
 
@@ -58,11 +58,18 @@ def render_prompt(name: str, prompt: Prompt, variables: Mapping[str, object]) ->
 
 
 def _message(name: str, turn: Turn, variables: Mapping[str, object]) -> Message:
+    used = tuple((each, variables[each]) for each in _variables(turn["content"]) if each in variables)
+    texts = all(value is None or isinstance(value, str) for _, value in used)  # of which equal ones render alike
     try:
-        role: Any = turn["role"]  # `load_prompt` has checked it
-        return Message(role, _template(turn["content"]).render(variables).strip())
+        return (_rendered if texts else _rendered.__wrapped__)(turn["role"], turn["content"], used)
     except jinja2.UndefinedError as error:
         raise FlowError(f"{name}: {error}; a row has {', '.join(sorted(variables))}") from None
+
+
+@lru_cache(maxsize=1024)
+def _rendered(role: Any, content: str, variables: tuple[tuple[str, object], ...]) -> Message:
+    """Render a message. Most of a prompt's messages are equal from row to row: instructions, and worked examples."""
+    return Message(role, _template(content).render(variables).strip())
 
 
 def load_yaml(path: Path) -> Any:
@@ -90,21 +97,26 @@ def unknown_variables(prompt: Prompt, known: Collection[str], in_examples: Colle
     unknown: set[str] = set()
     for part in prompt:
         if "role" in part:
-            unknown |= _variables(part["content"]) - {*known}
+            unknown |= _needed(part["content"]) - {*known}
             continue
         each = part["each"]
         given = {*in_examples} if isinstance(each, str) else set.intersection(*map(set, each)) if each else set()
         unknown |= {each} - {*known} if isinstance(each, str) else set()
-        unknown |= {name for turn in part["messages"] for name in _variables(turn["content"])} - {*known} - given
+        unknown |= {name for turn in part["messages"] for name in _needed(turn["content"])} - {*known} - given
     return sorted(unknown)
 
 
-def _variables(text: str) -> set[str]:
+@cache
+def _variables(text: str) -> frozenset[str]:
+    """Return the variables that a template names."""
+    return frozenset(meta.find_undeclared_variables(_TEMPLATES.parse(text)) - {*_TEMPLATES.globals})
+
+
+def _needed(text: str) -> frozenset[str]:
     """Return the variables that a template needs: all but those that it tests by `is defined` or gives a `default`."""
-    parsed = _TEMPLATES.parse(text)
-    tested = parsed.find_all((nodes.Test, nodes.Filter))
+    tested = _TEMPLATES.parse(text).find_all((nodes.Test, nodes.Filter))
     spared = {each.node.name for each in tested if each.name in ("defined", "default") and isinstance(each.node, nodes.Name)}
-    return meta.find_undeclared_variables(parsed) - spared - {*_TEMPLATES.globals}
+    return _variables(text) - spared
 
 
 def load_prompt(path: Path) -> Prompt:

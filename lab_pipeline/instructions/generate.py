@@ -3,10 +3,10 @@
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from lab_pipeline.core.rows import (
     FrozenLeaf,
@@ -29,12 +29,16 @@ from lab_pipeline.text.words import all_words
 
 _VERDICT_TOKENS = 8
 _TRIES = 3
+_AT_ONCE = 512
+"""First drafts, or rows to judge, that are worked on at once where nothing else is asked for."""
 _RETRY_TEMPERATURE = 0.5
 """Temperature at which an unreadable verdict is asked for again, since a greedy reply would be the same."""
 
 _SHORTEST_SENTENCE = 4
 """Sentences and passages with fewer words than this, such as headings, start no row."""
 
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 Example = dict[str, str | None]
 """A seed as prompts show it: its `context`, `question` and `answer`, and as `support` the text that its answer rests on."""
 
@@ -76,16 +80,17 @@ class Draft:
         }
 
 
-def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int) -> list[Draft]:
+def first_drafts(leaf: FrozenLeaf, flow: Flow, seed: int, round_number: int = 0) -> list[Draft]:
     """Return the drafts that a leaf's rows start from: in each repeat, one for each sentence, passage or seed of the leaf, in
     the leaf's order. Sentences and passages of fewer than `_SHORTEST_SENTENCE` words start none.
 
-    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that prefix caches hit.
+    Each repeat draws examples from the leaf's seeds, by `seed`. Its drafts share them, so that prefix caches hit. A later
+    round, for a leaf that wants more rows, goes on with further repeats.
     """
     start = flow.file.start
     language = profile(leaf).language if start.each == "sentence" else None
     drafts = []
-    for repeat in range(start.repeats):
+    for repeat in range(round_number * start.repeats, (round_number + 1) * start.repeats):
         choice = random.Random(digest([seed, leaf["leaf"], repeat]))
         drawn = choice.sample(leaf["seeds"], min(start.examples, len(leaf["seeds"])))
         examples = [_example(each, start.each, language) for each in drawn]
@@ -126,10 +131,18 @@ def supporting_sentence(context: str, seed: SeedExample, language: str | None = 
 
 
 async def generate(
-    leaf: FrozenLeaf, flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
+    leaf: FrozenLeaf,
+    flow: Flow,
+    teacher: Teacher,
+    judge_model: Teacher,
+    seed: int,
+    taxonomy_commit: str,
+    room: asyncio.Semaphore | None = None,
+    round_number: int = 0,
 ) -> list[GeneratedRow]:
-    """Generate all candidate rows of one leaf, in an order that does not depend on the models' pace.
+    """Generate all candidate rows of one leaf, or those of a later round, in an order that does not depend on the models' pace.
 
+    Each draft goes through the stages at its own pace, as many of them at once as there is `room`, which leaves may share.
     Incomplete rows and rows that a judge stopped are among them, with the reason as their `fault`. The rows have the scores of
     judges before stages, not yet those of judges of whole rows.
 
@@ -137,24 +150,54 @@ async def generate(
         TeacherError: a request to the teacher or the judge failed; its journal keeps earlier replies.
         FlowError: a prompt uses a variable that the rows lack.
     """
-    return await continue_drafts(first_drafts(leaf, flow, seed), flow, teacher, judge_model, seed, taxonomy_commit)
+    first = first_drafts(leaf, flow, seed, round_number)
+    return await continue_drafts(first, flow, teacher, judge_model, seed, taxonomy_commit, room)
 
 
 async def continue_drafts(
-    first: Sequence[Draft], flow: Flow, teacher: Teacher, judge_model: Teacher, seed: int, taxonomy_commit: str
+    first: Sequence[Draft],
+    flow: Flow,
+    teacher: Teacher,
+    judge_model: Teacher,
+    seed: int,
+    taxonomy_commit: str,
+    room: asyncio.Semaphore | None = None,
 ) -> list[GeneratedRow]:
     """Generate the rows that some of a leaf's `first_drafts` lead to; see `generate`."""
-    drafts = await map_each(first, partial(augment, flow=flow, teacher=teacher, seed=seed))
-    for stage in flow.file.stages:
-        early = [judge for judge in flow.judges(early=True) if judge.before == stage.output]
-        drafts = await map_each(drafts, partial(judge_early, judges=early, flow=flow, judge_model=judge_model))
-        drafts = await map_each(drafts, partial(run_stage, stage=stage, flow=flow, teacher=teacher, seed=seed))
-    return [record(draft, flow, teacher.identity, taxonomy_commit) for draft in drafts]
+
+    async def rows(draft: Draft) -> list[GeneratedRow]:
+        drafts = await augment(draft, flow, teacher, seed)
+        for stage in flow.file.stages:
+            early = [judge for judge in flow.judges(early=True) if judge.before == stage.output]
+            drafts = await map_each(drafts, partial(judge_early, judges=early, flow=flow, judge_model=judge_model))
+            drafts = await map_each(drafts, partial(run_stage, stage=stage, flow=flow, teacher=teacher, seed=seed))
+        return [record(draft, flow, teacher.identity, taxonomy_commit) for draft in drafts]
+
+    return [row for several in await in_room(first, rows, room) for row in several]
 
 
 async def map_each(items: Iterable[Any], work: Callable[[Any], Awaitable[list[Draft]]]) -> list[Draft]:
     """Work on all items concurrently, and return the drafts of all, in the order of the items."""
     return [draft for several in await asyncio.gather(*map(work, items)) for draft in several]
+
+
+async def in_room(
+    items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Done]], room: asyncio.Semaphore | None
+) -> list[Done]:
+    """Work on items concurrently, on as many at once as there is room, and return the outcomes in the order of the items.
+
+    So memory holds the prompts of few drafts, however large the leaf. The first error ends the work on all items.
+    """
+    room, tasks = room or asyncio.Semaphore(_AT_ONCE), []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for item in items:
+                await room.acquire()
+                tasks.append(group.create_task(work(item)))
+                tasks[-1].add_done_callback(lambda task: room.release())
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
@@ -241,10 +284,13 @@ def record(draft: Draft, flow: Flow, teacher: str, taxonomy_commit: str) -> Gene
     return cast("GeneratedRow", row)  # complete: writing the table checks its columns
 
 
-async def judge(rows: Sequence[GeneratedRow], leaf: FrozenLeaf, flow: Flow, judge_model: Teacher) -> list[JudgedRow]:
+async def judge(
+    rows: Sequence[GeneratedRow], leaf: FrozenLeaf, flow: Flow, judge_model: Teacher, room: asyncio.Semaphore | None = None
+) -> list[JudgedRow]:
     """Return the rows, in their order, with the scores of all judges of whole rows added.
 
-    Rows with a fault come back unjudged. Document instructions are scored only by judges that ask for them.
+    As many rows are judged at once as there is `room`. Rows with a fault come back unjudged. Document instructions are scored
+    only by judges that ask for them.
 
     Raises:
         TeacherError: a request to the judge failed; its journal keeps earlier replies.
@@ -261,7 +307,7 @@ async def judge(rows: Sequence[GeneratedRow], leaf: FrozenLeaf, flow: Flow, judg
         scores = await asyncio.gather(*(score(variables, each, flow, judge_model) for each in judges))
         return {**row, "scores": [*row["scores"], *scores]}
 
-    return await asyncio.gather(*map(judged, rows))
+    return await in_room(rows, judged, room)
 
 
 async def score(variables: Mapping[str, object], judge: Judge, flow: Flow, judge_model: Teacher) -> JudgeScore:

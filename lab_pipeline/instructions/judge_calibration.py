@@ -51,25 +51,26 @@ class Separations:
         """
         async with self._one_at_a_time:
             gating = [judge for judge in flow.file.judges if judge.gates]
-            return flow.trusting([judge.name for judge in gating if (await self._measured(flow, judge))["separates"]])
+            found = await asyncio.gather(*(self._measured(flow, judge) for judge in gating))
+            return flow.trusting([each["judge"] for each in found if each["separates"]])
 
     async def _measured(self, flow: Flow, judge: Judge) -> Separation:
         model = self._model.identity
         if known := separation(self._home, flow, judge, model):
             return known
-        good, bad = [
-            [each["score"] for each in await asyncio.gather(*(score(row, judge, flow, self._model) for row in rows))]
-            for rows in flow.known_rows(judge)
-        ]
+        good_rows, bad_rows = flow.known_rows(judge)
+        found = await asyncio.gather(*(score(row, judge, flow, self._model) for row in good_rows + bad_rows))
+        scores = [each["score"] for each in found]
+        good, bad = scores[: len(good_rows)], scores[len(good_rows) :]
         asked = {"flow": flow.name, "judge": judge.name, "model": model}
-        found = cast(Separation, {**asked, **known_separation(good, bad), "scores": {"good": good, "bad": bad}})
-        write_json(_path(self._home, flow, judge, model), found)
-        if not found["separates"]:
+        measured = cast(Separation, {**asked, **known_separation(good, bad), "scores": {"good": good, "bad": bad}})
+        write_json(_path(self._home, flow, judge, model), measured)
+        if not measured["separates"]:
             self._say(
                 f"flow {flow.name}: judge {judge.name} does not tell its known rows apart (area under the curve "
-                f"{found['area']:.2f}, needed {SEPARATES}): its scores are advice and reject nothing"
+                f"{measured['area']:.2f}, needed {SEPARATES}): its scores are advice and reject nothing"
             )
-        return found
+        return measured
 
 
 def _path(home: Home, flow: Flow, judge: Judge, model: str) -> Path:

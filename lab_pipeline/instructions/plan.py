@@ -3,13 +3,14 @@
 Fingerprints are chained: generate (content, flow prompts, teacher) -> judge (+ judge prompts, judge) -> curate (+ thresholds,
 `CURATION_VERSION`, reviews). So a changed threshold or a banned row repeats only curation, and a changed judge does not repeat
 generation. A judge before a stage is part of generation: when it changes, the journal replays the replies, and only newly
-accepted rows cost calls.
+accepted rows cost calls. So are judges, thresholds and reviews of a leaf that wants a number of rows, because they decide how
+often its rows are asked for.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from lab_pipeline.config.settings import SensorSettings, Settings
 from lab_pipeline.core.home import Home
@@ -23,6 +24,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.reviews import Review, reviews_in_force
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
+from lab_pipeline.teacher.spending import Spent
 
 Table = Literal["generated", "judged", "curated", "rejected"]
 
@@ -39,6 +41,10 @@ class LeafPlan:
     judged: str
     curated: str
     reviews: list[Review]
+    rows_wanted: int | None = None
+    """Number of rows that curation should keep; None: all rows of the flow are asked for once."""
+    rounds: int = 1
+    """Maximum number of times that they are asked for, until there are `rows_wanted`."""
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -54,8 +60,8 @@ class LeafPlan:
 
 @dataclass(frozen=True)
 class LeafState:
-    """A leaf's last successful refresh: the fingerprints of its tables, the funnel of its rows, and the calls to teacher and
-    judge that it made (without replies from the journal). Stored as `state.json`."""
+    """A leaf's last successful refresh: the fingerprints of its tables, the funnel of its rows, and what it spent. Stored as
+    `state.json`."""
 
     leaf: str
     kind: str
@@ -64,14 +70,24 @@ class LeafState:
     judged: str
     curated: str
     funnel: dict[str, int]
-    teacher_calls: int
+    spent: dict[Table, Spent]
+    """By table: *generated*, with the judges before stages, and *judged*."""
     refreshed_at: str
     rules_off: dict[str, str] = field(default_factory=dict)
     """The rules of the flow that are off for the leaf, each with the reason."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    money: float = 0.0
-    """What these calls took; 0 in homes of releases that did not count it."""
+    rows_wanted: int | None = None
+    rounds: int = 1
+    """How often all rows of the flow were asked for."""
+
+    @property
+    def shortfall(self) -> str | None:
+        """Say how many rows the leaf has, if fewer than wanted."""
+        kept, wanted = self.funnel["kept"], self.rows_wanted or 0
+        return f"wanted {wanted} rows, kept {kept} after {self.rounds} rounds" if kept < wanted else None
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str, judge: str) -> dict[str, LeafPlan]:
@@ -93,19 +109,30 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
     for leaf, source in snapshot.usable.items():
         flow = flows[leaf]
         models = [teacher, judge] if flow.judges(early=True) else [teacher]
-        generated = digest([source, flow.generation_digest, models, settings.seed, GENERATED_SCHEMA.names])
-        judged = digest([generated, flow.judging_digest, judge])
         in_force = reviews.get(leaf, [])
         reviewed = [[review.model_dump(mode="json") for review in in_force]] if in_force else []
-        curated = digest([judged, flow.curation_digest, CURATION_VERSION, *reviewed])
-        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, in_force)
+        curation = [flow.curation_digest, CURATION_VERSION, *reviewed]
+        wanted = settings.rows_wanted.of(leaf)
+        rounds = settings.rows_wanted.rounds if wanted else 1
+        until = [wanted, rounds, flow.judging_digest, judge, *curation] if wanted else []
+        generated = digest([source, flow.generation_digest, models, settings.seed, GENERATED_SCHEMA.names, *until])
+        judged = digest([generated, flow.judging_digest, judge])
+        curated = digest([judged, *curation])
+        plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, in_force, wanted, rounds)
     return plans
 
 
 def leaf_state(home: Home, leaf: str) -> LeafState | None:
     """Read the leaf's last successful refresh; None if there was none."""
     path = home.leaf(leaf) / "state.json"
-    return LeafState(**read_json(path)) if path.exists() else None
+    return LeafState(**_with_spent(read_json(path))) if path.exists() else None
+
+
+def _with_spent(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the stored values with `spent` read. Earlier releases stored fewer numbers, and those of both stages together."""
+    names = ("prompt_tokens", "completion_tokens", "money")
+    old = {"calls": stored.pop("teacher_calls", 0), **{name: stored.pop(name, 0) for name in names}}
+    return {**stored, "spent": {stage: Spent(**spent) for stage, spent in stored.get("spent", {"generated": old}).items()}}
 
 
 @dataclass(frozen=True)
@@ -116,7 +143,7 @@ class LeafFailure:
     error: str
     attempts: int
     """Number of such refreshes by the same plan."""
-    teacher_calls: int
+    spent: dict[Table, Spent]
     plan: str
     """Fingerprint of the curated table that was planned."""
     failed_at: str
@@ -126,7 +153,7 @@ def leaf_failure(home: Home, plan: LeafPlan) -> LeafFailure | None:
     """Read the last failure by this plan; None if there was none, or a refresh by it succeeded for all rows since."""
     path = home.leaf(plan.leaf) / "failure.json"
     stored = read_json(path) if path.exists() else None
-    return LeafFailure(**stored) if stored and stored["plan"] == plan.curated else None
+    return LeafFailure(**_with_spent(stored)) if stored and stored["plan"] == plan.curated else None
 
 
 def find_stale_leaves(home: Home, plans: dict[str, LeafPlan]) -> list[str]:

@@ -28,6 +28,8 @@ class LeafRows:
     """Number of rows by stage."""
     rules_off: dict[str, str]
     """The rules of the flow that are off for the leaf, each with the reason."""
+    shortfall: str | None
+    """How many rows the leaf has, if fewer than wanted."""
     kept: list[CuratedRow]
     rejected: list[RejectedRow]
     excluded: list[tuple[str, RejectedRow]]
@@ -58,15 +60,15 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
         if row["leaf"] == leaf and row["id"] in by_id
     ]
     reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
-    return LeafRows(leaf, state.funnel, state.rules_off, kept, rejected, excluded, reviews)
+    return LeafRows(leaf, state.funnel, state.rules_off, state.shortfall, kept, rejected, excluded, reviews)
 
 
 def described_rejects(rows: LeafRows) -> dict[str, Any]:
     """Describe the rows that curation rejected or the current data sets left out, each with its stage, rule and reason.
 
-    Beside these `rows` stand the leaf's `funnel`, the rules that are off for it (`rules_off`), each with the reason, and under
-    `excluded` the number of rows that data sets left out, by data set and rule. The stage of a row that a data set left out is
-    the name of the data set.
+    Beside these `rows` stand the leaf's `funnel`, the rules that are off for it (`rules_off`), each with the reason, its
+    `shortfall` if it has fewer rows than wanted, and under `excluded` the number of rows that data sets left out, by data set
+    and rule. The stage of a row that a data set left out is the name of the data set.
     """
     described = [
         {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
@@ -77,6 +79,7 @@ def described_rejects(rows: LeafRows) -> dict[str, Any]:
         "leaf": rows.leaf,
         "funnel": rows.funnel,
         "rules_off": rows.rules_off,
+        "shortfall": rows.shortfall,
         "excluded": dict(excluded),
         "rows": described,
     }
@@ -143,6 +146,7 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
 def rejects_text(rejects: Mapping[str, Any]) -> str:
     """Render the result of `described_rejects` for a terminal: the counts, the rules that are off, then each row."""
     lines = [rejects["leaf"], *(f"{count:>8}  {stage}" for stage, count in rejects["funnel"].items())]
+    lines += [f"{'':>8}  {rejects['shortfall']}"] if rejects["shortfall"] else []
     lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in rejects["excluded"].items()]
     lines += [f"{'off':>8}  {rule}: {why}" for rule, why in rejects["rules_off"].items()]
     for row in rejects["rows"]:

@@ -5,7 +5,7 @@ All texts of contributors and teachers stand in code spans or fenced blocks, in 
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
@@ -22,7 +22,7 @@ from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import continue_drafts, first_drafts, judge
-from lab_pipeline.instructions.rehearsal import Rehearser, rehearse
+from lab_pipeline.instructions.rehearsal import Rehearser, rehearse, spread
 from lab_pipeline.taxonomy.changes import Changes
 from lab_pipeline.taxonomy.documents.passages import estimated_tokens
 from lab_pipeline.taxonomy.leaf import Kind, Problem
@@ -149,8 +149,8 @@ async def _sampled_rows(source: FrozenLeaf, flow: Flow, models: Models, seed: in
     Return each with its verdict in words.
     """
     teacher, judge_model = models
-    drafts = _spread(first_drafts(source, flow, seed), count)
-    generated = _spread(await continue_drafts(drafts, flow, teacher, judge_model, seed, taxonomy_commit=""), count)
+    drafts = spread(first_drafts(source, flow, seed), count)
+    generated = spread(await continue_drafts(drafts, flow, teacher, judge_model, seed, taxonomy_commit=""), count)
     judged = await judge(generated, source, flow, judge_model)
     leaf = profile(source)
     kept, rejected = Curation(leaf, rules_of(leaf, flow), flow).split(judged)
@@ -158,8 +158,3 @@ async def _sampled_rows(source: FrozenLeaf, flow: Flow, models: Models, seed: in
     verdicts += [(row, f"rejected by {code(row['rule'])}: {code(row['reason'])}") for row in rejected]
     place = {row["id"]: number for number, row in enumerate(judged)}
     return sorted(verdicts, key=lambda verdict: place[verdict[0]["id"]])
-
-
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` items, evenly spread over all."""
-    return [items[number * len(items) // count] for number in range(count)] if len(items) > count else list(items)

@@ -20,6 +20,7 @@ from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.teacher.choose import teacher_identities
+from lab_pipeline.teacher.spending import total
 
 
 @dataclass
@@ -94,10 +95,12 @@ def leaf_summary(
             status = "refreshed" if leaf in refreshed else "current"
         else:
             status = "failed" if failure else "behind"
-        problems = snapshot.problems[leaf] + ([failure.error] if failure else [])
+        shortfall = [state.shortfall] if state and current and state.shortfall else []
+        problems = snapshot.problems[leaf] + shortfall + ([failure.error] if failure else [])
         if leaf in withdrawn:
             problems = [str(withdrawn[leaf])]
-        calls = state.teacher_calls if state and current else failure.teacher_calls if failure else 0
+        last = state if current else failure
+        calls = total(last.spent.values()).calls if last else 0
         leaves[leaf] = {
             "kind": row["kind"],
             "status": status,

@@ -1,4 +1,4 @@
-"""Store every answer of a teacher or judge as soon as it arrives, so that no answered call is ever made again."""
+"""Store every answer of a teacher or judge before it is used, so that no answered call is ever made again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from lab_pipeline.config.settings import BudgetSettings
+from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.progress import Progress
-from lab_pipeline.core.storage import add_line, digest, flush, read_lines
+from lab_pipeline.core.storage import add_lines, each_line, flush
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
+from lab_pipeline.teacher.spending import Spent
+
+_STORED = [field.name for field in fields(Reply) if field.name not in ("no_answer", "retries")]
 
 
 class BudgetSpent(TeacherError):
@@ -25,27 +29,47 @@ class Budget:
     """Limit the calls, tokens and money that one run may spend; None means no limit.
 
     A refresh of leaves has one budget for teacher and judge together over all leaves, and an evaluation has one for the judge.
-    The cost of a call is known only when its reply arrives. Until then, the call counts as the mean of the calls before.
+    The cost of a call is known only when its reply arrives. Until then, the call counts as the mean of the calls before; and if
+    tokens or money are limited, only `at_once` calls are in flight.
     """
 
     calls: int | None = None
     tokens: int | None = None
     money: float | None = None
+    at_once: int = 16
     _calls: int = 0
     _tokens: int = 0
     _money: float = 0.0
     _in_flight: int = 0
 
-    @classmethod
-    def of(cls, settings: BudgetSettings) -> Budget:
-        return cls(settings.teacher_calls, settings.teacher_tokens, settings.teacher_money)
+    def __post_init__(self) -> None:
+        unknown = self.tokens is not None or self.money is not None
+        self._turns = asyncio.Semaphore(self.at_once) if unknown else None
 
-    def spend(self) -> None:
-        """Take one call from the budget; `pay` follows when it is over.
+    @classmethod
+    def of(cls, settings: Settings) -> Budget:
+        """Return the budget in the settings; as many calls are in flight as teacher and judge together take at once."""
+        models, limits = (settings.teacher, *([settings.judge] if settings.judge else [])), settings.budgets
+        at_once = sum(model.concurrency if model.kind == "endpoint" else model.batch_size for model in models)
+        return cls(limits.teacher_calls, limits.teacher_tokens, limits.teacher_money, at_once)
+
+    async def spend(self) -> None:
+        """Take one call from the budget, when it is its turn; `pay` follows when it is over.
 
         Raises:
             BudgetSpent: none is left.
         """
+        if self._turns:
+            await self._turns.acquire()
+        try:
+            self._require_rest()
+        except BudgetSpent:
+            if self._turns:
+                self._turns.release()
+            raise
+        self._in_flight += 1
+
+    def _require_rest(self) -> None:
         started = self._calls + self._in_flight
         mean_tokens, mean_money = (self._tokens / self._calls, self._money / self._calls) if self._calls else (0, 0)
         expected = 1 + self._in_flight
@@ -54,13 +78,14 @@ class Budget:
             ("teacher_tokens", self.tokens, self._tokens + expected * mean_tokens),
             ("teacher_money", self.money, self._money + expected * mean_money),
         ):
-            if limit is not None and spent > limit:
+            if limit is not None and spent > limit * (1 + 1e-9):  # sums of prices are rounded
                 raise BudgetSpent(f"the budget budgets.{name} is spent; the next run goes on from here")
-        self._in_flight += 1
 
     def pay(self, reply: Reply | None) -> None:
         """Note that a call is over, and what it cost; None if it failed."""
         self._in_flight -= 1
+        if self._turns:
+            self._turns.release()
         self._calls += 1
         if reply:
             self._tokens += reply.prompt_tokens + reply.completion_tokens
@@ -74,7 +99,7 @@ def read_journal(journal: Path) -> Iterator[tuple[str, Reply]]:
     is made again, and token counts that are no integers, which are read as 0.
     """
     for segment in sorted(journal.glob("*.jsonl")):
-        for entry in read_lines(segment):
+        for entry in each_line(segment):
             stored = entry["reply"]
             if isinstance(stored["text"], str):
                 tokens = {name: token_count(stored[name]) for name in ("prompt_tokens", "completion_tokens")}
@@ -88,7 +113,9 @@ class JournaledTeacher:
 
     Each call of `teacher` counts against the budget; if that is spent, `reply` raises `BudgetSpent`. Equal requests at the same
     time share a call. A reply with `no_answer` is returned but not stored. The journal is a folder in which each writer has an
-    append-only file of its own; a line torn by a crash is ignored.
+    append-only file of its own; a line torn by a crash is ignored. `reply` returns when its answer is on disk. Answers that
+    arrive while others are written are written together, so a power cut loses at most those of the write under way and of the
+    next one, and nothing was made from them.
     """
 
     def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:
@@ -96,51 +123,74 @@ class JournaledTeacher:
         self.budget = budget or Budget()
         self.calls = 0
         """Number of calls to which `teacher` replied."""
-        self.prompt_tokens = self.completion_tokens = 0
-        self.money = 0.0
+        self.spent = Spent()
+        """What these calls took. May be replaced between calls, to count those of the next stage apart."""
         self.recalled = 0
         """Number of requests that the journal answered."""
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
         self._replies: dict[str, Reply] = dict(read_journal(journal))
         self._pending: dict[str, asyncio.Future[Reply]] = {}
+        self._unwritten: list[dict[str, Any]] = []
+        self._one_write = asyncio.Lock()
 
     @property
     def identity(self) -> str:
         return self.teacher.identity
 
     async def reply(self, request: Request) -> Reply:
-        key = digest([self.teacher.identity, asdict(request)])
+        key = request.key(self.teacher.identity)
         if key in self._replies:
             self.recalled += 1
             return self._replies[key]
-        if key in self._pending:
-            return await self._pending[key]
-        self.budget.spend()
-        self._pending[key] = asyncio.ensure_future(self._ask(key, request))
-        return await self._pending[key]
+        if key not in self._pending:
+            self._pending[key] = asyncio.ensure_future(self._ask(key, request))
+            self._pending[key].add_done_callback(_note_error)
+        return await asyncio.shield(self._pending[key])  # a call that is paid for goes on if nobody waits for it any more
 
     async def settle(self) -> None:
         """Wait until no call is pending, and so every answer is stored. Errors reach the callers of `reply` only."""
         await asyncio.gather(*self._pending.values(), return_exceptions=True)
 
     async def _ask(self, key: str, request: Request) -> Reply:
-        reply = None
         try:
-            reply = await self.teacher.reply(request)
-            self.calls += 1
-            self.prompt_tokens += reply.prompt_tokens
-            self.completion_tokens += reply.completion_tokens
-            self.money += reply.money
-            if reply.no_answer:
+            await self.budget.spend()
+            reply = None
+            try:
+                reply = await self.teacher.reply(request)
+                self.calls += 1
+                self.spent.add(reply)
+                if reply.no_answer:
+                    return reply
+                stored = {name: getattr(reply, name) for name in _STORED}
+                await self._store({"request": key, "reply": stored})
+                self._replies[key] = reply
                 return reply
-            stored = {name: value for name, value in asdict(reply).items() if name != "no_answer"}
-            add_line(self._segment, {"request": key, "reply": stored})
-            self._replies[key] = reply
-            await asyncio.to_thread(flush, self._segment)  # in a thread: other requests go on meanwhile
-            return reply
+            finally:
+                self.budget.pay(reply)
         finally:
-            self.budget.pay(reply)
             del self._pending[key]
+
+    async def _store(self, entry: dict[str, Any]) -> None:
+        self._unwritten.append(entry)
+        if len(self._unwritten) == 1:
+            self._next_write = asyncio.ensure_future(self._write())
+        await self._next_write
+
+    async def _write(self) -> None:
+        async with self._one_write:
+            entries, self._unwritten = self._unwritten, []
+            await asyncio.to_thread(_append, self._segment, entries)
+
+
+def _note_error(call: asyncio.Future[Reply]) -> None:
+    """Tell asyncio that the error of a call is known, even if nobody waits for the call any more."""
+    if not call.cancelled():
+        call.exception()
+
+
+def _append(segment: Path, entries: list[dict[str, Any]]) -> None:
+    add_lines(segment, entries)
+    flush(segment)
 
 
 class Counted:
@@ -154,6 +204,10 @@ class Counted:
     @property
     def identity(self) -> str:
         return self._teacher.identity
+
+    def charge(self, spent: Spent) -> None:
+        """Count what the calls from now on take in `spent`."""
+        self._teacher.spent = spent
 
     async def reply(self, request: Request) -> Reply:
         reply = await self._teacher.reply(request)

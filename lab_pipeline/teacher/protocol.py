@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import Turn
+from lab_pipeline.core.storage import digest
 
 NO_ANSWER = "the teacher gave no answer"
 
@@ -15,13 +16,13 @@ class TeacherError(LabError):
     """A request failed, so there is no reply; the message says why. An empty reply is no error, see `Reply.no_answer`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """A request for one chat completion.
 
@@ -41,8 +42,19 @@ class Request:
         """Return the messages as dictionaries, the form in which chat templates and servers take them."""
         return [{"role": message.role, "content": message.content} for message in self.messages]
 
+    def key(self, model: str) -> str:
+        """Return the hash by which journals know this request to the model of an identity."""
+        asked = {
+            "messages": self.turns(),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "choices": self.choices,
+        }
+        return digest([model, asked])
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The reply of a teacher or judge to a request; the request succeeded, but the model may have given no answer."""
 
@@ -58,6 +70,12 @@ class Reply:
     no_answer: str | None = None
     """If the request succeeded but the model gave no answer: `NO_ANSWER` and the reason. Such a reply is not journaled, so that
     the next run asks again. The row that needs it takes this text as its fault, and the rule `no_reply` rejects the row."""
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that the server found in its prefix cache; 0 if it does not say."""
+    reasoning_tokens: int = 0
+    """Of the completion tokens, those of thinking; 0 if the server does not say."""
+    retries: tuple[str, ...] = ()
+    """Why earlier tries of this call failed, in turn, such as 'HTTP 429'; not journaled."""
 
     @property
     def says_something(self) -> bool:

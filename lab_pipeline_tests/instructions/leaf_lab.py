@@ -13,6 +13,7 @@ from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Tab
 from lab_pipeline.instructions.refresh import refresh_leaves
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
+from lab_pipeline.teacher.spending import Spent, total
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 
@@ -75,6 +76,11 @@ class Lab:
     def tables(self, leaf: str) -> dict[str, bytes]:
         plan = self.plans()[leaf]
         return {table: plan.path(self.home, table).read_bytes() for table in TABLES}
+
+
+def spent(outcome: LeafState | LeafFailure) -> Spent:
+    """What a leaf's refresh took, both stages together."""
+    return total(outcome.spent.values())
 
 
 def failing_on(leaf: str) -> Callable[[Request], str | Reply]:

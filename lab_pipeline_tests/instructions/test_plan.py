@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from lab_pipeline.config.settings import SensorSettings
-from lab_pipeline.core.storage import read_json, read_rows
+from lab_pipeline.core.storage import read_json, read_rows, write_json
 from lab_pipeline.flows.flow import FlowError
-from lab_pipeline.instructions.plan import Backlog, backlog, find_stale_leaves, leaf_state
+from lab_pipeline.instructions.plan import Backlog, backlog, find_stale_leaves, leaf_failure, leaf_state
+from lab_pipeline.teacher.spending import Spent
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, rule
 from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, failing_on
 from lab_pipeline_tests.scripted_teacher import copying
@@ -35,6 +36,19 @@ def test_a_release_with_other_rules_curates_again_without_a_call(lab: Lab, monke
     lab.refresh()
     assert lab.calls() == (0, 0)
     assert find_stale_leaves(lab.home, lab.plans()) == []
+
+
+def test_states_and_failures_of_earlier_releases_are_read(lab: Lab) -> None:
+    lab.teacher.script = failing_on(GROUNDED)
+    lab.refresh()
+    for leaf, name in ((KNOWLEDGE, "state.json"), (GROUNDED, "failure.json")):
+        path = lab.home.leaf(leaf) / name
+        stored = {key: value for key, value in read_json(path).items() if key not in ("spent", "rows_wanted", "rounds")}
+        write_json(path, {**stored, "teacher_calls": 7})
+    state = leaf_state(lab.home, KNOWLEDGE)
+    failure = leaf_failure(lab.home, lab.plans()[GROUNDED])
+    assert state and failure and state.spent == failure.spent == {"generated": Spent(calls=7)}
+    assert find_stale_leaves(lab.home, lab.plans()) == [GROUNDED]
 
 
 def test_what_is_curated_does_not_depend_on_the_thresholds_before(lab: Lab, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.journal import read_journal
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml
-from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, Outcome, failing_on
+from lab_pipeline_tests.instructions.leaf_lab import TABLES, Lab, Outcome, failing_on, spent
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 
@@ -32,7 +32,7 @@ def test_a_refresh_makes_all_tables_of_all_leaves_and_says_how_far_it_is(lab: La
     assert find_stale_leaves(lab.home, lab.plans()) == []
     calls = sum(lab.calls())
     assert outcome.said[-1].startswith(f"teacher calls: {calls} of {calls} (")
-    assert sum(state.teacher_calls for state in outcome.states.values()) == calls
+    assert sum(spent(state).calls for state in outcome.states.values()) == calls
 
 
 def test_replies_that_the_journal_kept_are_no_work_of_this_refresh(lab: Lab) -> None:
@@ -53,7 +53,7 @@ def test_a_second_refresh_calls_nobody_and_writes_no_table(lab: Lab) -> None:
     outcome = lab.refresh()
     assert lab.calls() == (0, 0)
     assert lab.tables(KNOWLEDGE) == before
-    assert {state.teacher_calls for state in outcome.states.values()} == {0}
+    assert {spent(state).calls for state in outcome.states.values()} == {0}
 
 
 def test_only_the_leaves_asked_for_are_refreshed(lab: Lab) -> None:
@@ -99,7 +99,7 @@ def test_a_failing_leaf_stops_no_other_and_its_record_counts_the_attempts(lab: L
     assert find_stale_leaves(lab.home, lab.plans()) == [GROUNDED]
     assert leaf_state(lab.home, GROUNDED) is None
     failure = outcome.failures[GROUNDED]
-    assert (failure.error, failure.attempts, failure.teacher_calls) == ("TeacherError: out of paper", 1, 0)
+    assert (failure.error, failure.attempts, spent(failure).calls) == ("TeacherError: out of paper", 1, 0)
     assert lab.refresh().failures[GROUNDED].attempts == 2
     recorded = leaf_failure(lab.home, lab.plans()[GROUNDED])
     assert recorded is not None
@@ -158,7 +158,7 @@ def test_after_a_crash_in_the_middle_no_finished_call_is_made_again(lab: Lab, su
         return copying(request)
 
     lab.teacher.script = crashing
-    assert lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].teacher_calls == survived
+    assert spent(lab.refresh(KNOWLEDGE).failures[KNOWLEDGE]).calls == survived
     lab.calls()
 
     def counting(request: Request) -> str | Reply:
@@ -228,7 +228,7 @@ def test_a_budget_stops_cleanly_and_the_next_runs_go_on_from_there(lab: Lab) -> 
 def test_calls_under_way_when_the_budget_ends_are_paid_for_and_kept(lab: Lab) -> None:
     lab.teacher.pace = lambda number: 50
     lab.settings = lab.settings.model_copy(update={"budgets": BudgetSettings(teacher_calls=4)})
-    assert lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].teacher_calls == lab.teacher.finished == 4
+    assert spent(lab.refresh(KNOWLEDGE).failures[KNOWLEDGE]).calls == lab.teacher.finished == 4
     asked = set(lab.teacher.requests)
     lab.calls()
     lab.refresh(KNOWLEDGE)
@@ -281,7 +281,7 @@ def test_rows_that_the_teacher_gave_no_answer_for_are_counted_and_asked_for_agai
         state = refresh_from(lab, stub).states[KNOWLEDGE]
         first = len(stub.requests)
         plan = lab.plans()[KNOWLEDGE]
-        assert (state.funnel["no_reply"], state.funnel["kept"] > 0, state.teacher_calls > 0) == (2, True, True)
+        assert (state.funnel["no_reply"], state.funnel["kept"] > 0, spent(state).calls > 0) == (2, True, True)
         rejected = [row for row in read_rows(plan.path(lab.home, "rejected")) if row["rule"] == "no_reply"]
         assert all(row["reason"].startswith("the teacher gave no answer: ") for row in rejected)
         assert find_stale_leaves(lab.home, {KNOWLEDGE: plan}) == [KNOWLEDGE]
@@ -307,10 +307,12 @@ def test_a_leaf_that_the_teacher_answers_nothing_for_failed_and_is_asked_again(l
 def test_a_state_tells_the_tokens_and_the_money_of_its_calls(lab: Lab) -> None:
     with StubEndpoint(lambda asked: replace(serving(asked), usage={"prompt_tokens": 90, "completion_tokens": 7})) as stub:
         state = refresh_from(lab, stub, prompt_price=2.0, completion_price=4.0).states[KNOWLEDGE]
-    assert state.prompt_tokens > state.teacher_calls and state.completion_tokens > 0
+    took, by_teacher = spent(state), state.spent["generated"]
+    assert took.prompt_tokens > took.calls > by_teacher.calls > 0 and took.completion_tokens > 0
     replies = [reply for _, reply in read_journal(lab.home.leaf(KNOWLEDGE) / "journal") if reply.money]
-    spent = sum(reply.prompt_tokens * 2 + reply.completion_tokens * 4 for reply in replies) / 1_000_000
-    assert state.money == pytest.approx(spent) and spent > 0
+    paid = sum(reply.prompt_tokens * 2 + reply.completion_tokens * 4 for reply in replies) / 1_000_000
+    assert took.money == by_teacher.money == pytest.approx(paid) and paid > 0, "the judge, which scores whole rows, is free"
+    assert 0 < by_teacher.seconds < 60 and state.spent["judged"].calls == len(lab.judge.requests)
 
 
 def test_one_passage_that_the_server_refuses_costs_its_rows_alone(lab: Lab) -> None:

@@ -9,7 +9,7 @@ from lab_pipeline.teacher.journal import read_journal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.instructions.leaf_lab import Lab
 
-NOTHING = Rehearsed(0, 0, 0)
+NOTHING = Rehearsed()
 
 
 def rehearsed(lab: Lab, leaf: str, judging_only: bool = False) -> tuple[Rehearsed, Rehearsed]:
@@ -37,8 +37,8 @@ def test_what_the_journal_answers_costs_nothing(lab: Lab) -> None:
     written, judged = rehearsed(lab, KNOWLEDGE)
     assert written.calls > 0 and judged.calls > 0 and written.completion_tokens > 0
     lab.refresh(KNOWLEDGE)
-    assert rehearsed(lab, KNOWLEDGE) == (NOTHING, NOTHING)
-    assert rehearsed(lab, KNOWLEDGE, judging_only=True) == (NOTHING, NOTHING)
+    assert rehearsed(lab, KNOWLEDGE) == (Rehearsed(recalled=written.calls), Rehearsed(recalled=judged.calls))
+    assert rehearsed(lab, KNOWLEDGE, judging_only=True) == (NOTHING, Rehearsed(recalled=judged.calls))
 
 
 def test_rows_that_are_there_are_only_judged(lab: Lab) -> None:
@@ -46,4 +46,4 @@ def test_rows_that_are_there_are_only_judged(lab: Lab) -> None:
     for segment in (lab.home.leaf(KNOWLEDGE) / "journal").glob("*.jsonl"):
         segment.unlink()
     written, judged = rehearsed(lab, KNOWLEDGE, judging_only=True)
-    assert written == NOTHING and judged.calls > 0 and judged.completion_tokens == judged.calls
+    assert written == NOTHING and judged.calls > 0 and judged.completion_tokens == 2 * judged.calls

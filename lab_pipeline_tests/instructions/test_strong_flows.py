@@ -25,6 +25,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.snapshot import Snapshot, take_snapshot
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, settings_for, write_knowledge, write_skill
+from lab_pipeline_tests.instructions.leaf_lab import spent
 from lab_pipeline_tests.scripted_teacher import known_verdicts
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 
@@ -265,7 +266,7 @@ def test_every_call_is_accounted_for(lab: Lab) -> None:
     assert known == 3 * 20
     pairs = 3 * 6
     assert elsewhere.calls() == (3 + 3, known + pairs * 3 + 2 + 3 * 2)  # unreadable verdicts are asked for twice more
-    assert elsewhere.refresh(GROUNDED)[GROUNDED].teacher_calls == 4 + 4 + 4 + 8 + 4  # type: ignore[union-attr]
+    assert spent(elsewhere.refresh(GROUNDED)[GROUNDED]).calls == 4 + 4 + 4 + 8 + 4
     assert elsewhere.calls() == (4 + 4 + 4, 2 * 16 + 8 + 4)
 
 

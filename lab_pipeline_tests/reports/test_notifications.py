@@ -141,6 +141,6 @@ def test_after_ten_leaves_the_rest_is_counted():
 
 
 def test_attention_is_asked_for_at_the_third_failure_only():
-    failures = [LeafFailure(f"leaf{attempts}", "HTTP 400", attempts, 0, "plan", "2026-01-01") for attempts in (1, 2, 3, 4)]
+    failures = [LeafFailure(f"leaf{attempts}", "HTTP 400", attempts, {}, "plan", "2026-01-01") for attempts in (1, 2, 3, 4)]
     assert needs_attention(failures, 3) == "Failed 3 times and needs attention:\n- leaf3: HTTP 400"
     assert needs_attention(failures[:2], 3) is None

@@ -139,7 +139,7 @@ def test_lasting_trouble_ends_after_the_retries() -> None:
 def test_an_answer_that_takes_too_long_is_an_error() -> None:
     with (
         StubEndpoint(lambda asked: Answer("late", seconds=0.5)) as stub,
-        pytest.raises(TeacherError, match=r"ReadTimeout.*\(after 1 tries\)"),
+        pytest.raises(TeacherError, match=r"no reply within 0.1 s \(after 1 tries\)"),
     ):
         ask(stub, request(), retries=0, timeout_seconds=0.1)
 
@@ -148,7 +148,7 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     nowhere = EndpointTeacherSettings(kind="endpoint", url=f"http://127.0.0.1:{port}/v1", model="small", retries=0)
-    with pytest.raises(TeacherError, match="ConnectError"):
+    with pytest.raises(TeacherError, match="Cannot connect to host 127.0.0.1"):
         asyncio.run(EndpointTeacher(nowhere).reply(request()))
 
 

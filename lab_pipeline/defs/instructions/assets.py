@@ -1,5 +1,5 @@
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -18,7 +18,7 @@ from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, plan_leaves
-from lab_pipeline.instructions.refresh import refresh_leaves
+from lab_pipeline.instructions.refresh import Refreshed, refresh_leaves
 from lab_pipeline.models.base_model import ModelError
 from lab_pipeline.pages.links import link
 from lab_pipeline.registry.fitness import require_fitness
@@ -26,6 +26,7 @@ from lab_pipeline.reports.notifications import needs_attention, notify
 from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
+from lab_pipeline.teacher.spending import numbers_of, total
 
 SPECS = [
     spec.replace_attributes(group_name="instructions", partitions_def=LEAVES, owners=["team:lab"], skippable=True)
@@ -88,7 +89,9 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         batch = _Batch(context, home, settings, plans)
         teacher, judge = load_teachers(home, settings)
         wanted, commit = [plans[leaf] for leaf in leaves if leaf in plans], snapshot.taxonomy_commit
-        refresh_leaves(home, wanted, settings, teacher, judge, commit, context.log.info, batch.report)
+        done = refresh_leaves(home, wanted, settings, teacher, judge, commit, context.log.info, batch.report)
+    if done.spent.calls:
+        context.log_event(dg.AssetObservation(asset_key("generated_instructions"), metadata=_of_run(done)))
     if news := needs_attention(batch.failures, settings.sensors.attempts):
         notify(settings, news, context.log.warning)
     checks = {key.name for key in context.selected_asset_check_keys}
@@ -124,7 +127,9 @@ class _Batch:
             return
         self.states.append(outcome)
         kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"
-        self.context.log.info(f"{outcome.leaf}: {kept} ({outcome.teacher_calls} teacher calls)")
+        self.context.log.info(f"{outcome.leaf}: {kept} ({total(outcome.spent.values()).calls} teacher calls)")
+        if outcome.shortfall:
+            self.context.log.warning(f"{outcome.leaf}: {outcome.shortfall}")
         for event in _materializations(self.home, self.settings, self.plans[outcome.leaf], outcome):
             if event.asset_key in self.context.selected_asset_keys:
                 self.context.log_event(event)
@@ -149,6 +154,12 @@ def _check_base_model(context: dg.AssetExecutionContext, lab: Lab) -> None:
         context.log.warning(f"could not check whether the base model can be trained: {error}")
 
 
+def _of_run(done: Refreshed) -> dict[str, Any]:
+    """Return what the run was expected to take and what it took as numbers, which the UI plots over the runs."""
+    expected = {f"run expected {name}": value for name, value in asdict(done.expected).items() if name != "recalled"}
+    return {**expected, **{f"run {name}": value for name, value in numbers_of(done.spent).items()}}
+
+
 def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: LeafState) -> Iterator[dg.AssetMaterialization]:
     tables: dict[Table, pa.Schema] = {"generated": GENERATED_SCHEMA, "judged": JUDGED_SCHEMA, "curated": CURATED_SCHEMA}
     for table, schema in tables.items():
@@ -157,10 +168,7 @@ def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: Lea
             "dagster/row_count": len(rows),
             "dagster/column_schema": column_schema(schema),
             "dagster/column_lineage": COLUMN_LINEAGE[f"{table}_instructions"],
-            "teacher_calls": state.teacher_calls,
-            "prompt_tokens": state.prompt_tokens,
-            "completion_tokens": state.completion_tokens,
-            "money": round(state.money, 4),
+            **(numbers_of(state.spent[table]) if table in state.spent else {}),
             "flow": plan.flow.name,
             "preview": preview(rows, ["question", "answer"]),
             "path": dg.MetadataValue.path(plan.path(home, table)),
@@ -173,6 +181,8 @@ def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: Lea
             metadata |= {
                 "kept_share": len(rows) / max(state.funnel["generated"], 1),
                 "funnel": counts(state.funnel, "stage"),
+                "rounds": state.rounds,
+                **({"rows_wanted": state.rows_wanted} if state.rows_wanted else {}),
                 "rules_off": texts([{"rule": rule, "why": why} for rule, why in state.rules_off.items()], ["rule", "why"]),
                 "rejected": dg.MetadataValue.path(plan.path(home, "rejected")),
             }
