@@ -94,8 +94,8 @@ async def _rehearse(
     judge = _Understudy(models.judge, models, str)
     written = Rehearsed(0, 0, 0)
     if generated is None:
-        passages = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""])
-        writer = _Understudy(models.teacher, models, lambda: next(passages)[::2])  # a summary of half the length
+        passages, numbers = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""]), itertools.count()
+        writer = _Understudy(models.teacher, models, lambda: _numbered(next(passages)[::2], next(numbers)))  # half as long
         drafts = generation.first_drafts(leaf, flow, seed)
         drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
         written += writer.cost
@@ -139,16 +139,19 @@ def expected_calls(leaf: FrozenLeaf, flow: Flow, seed: int, generated: list[Gene
 def _texts(seeds: list[SeedExample], stage: Stage) -> Iterator[str]:
     """Yield replies to a stage for ever: the seeds' own texts, in turn, with labels where the stage wants them."""
     none: SeedExample = {"question": "", "answer": "", "context": None, "asked": ""}
-    wanted = itertools.cycle(seeds or [none])
+    wanted, numbers = itertools.cycle(seeds or [none]), itertools.count()
     while True:
         items = list(itertools.islice(wanted, stage.several))
-        if stage.labelled:
-            lines = (f"{column.capitalize()}: {_text(item, column)}" for item in items for column in stage.columns)
-            yield "\n".join(lines)
-        else:
-            yield _text(items[0], stage.output)
+        columns = stage.columns if stage.labelled else (stage.output,)
+        texts = [(column, _numbered(_text(item, column), next(numbers))) for item in items for column in columns]
+        yield "\n".join(f"{column.capitalize()}: {text}" for column, text in texts) if stage.labelled else texts[0][1]
 
 
 def _text(seed: SeedExample, column: str) -> str:
     text = {"question": seed["question"], "answer": seed["answer"], "context": seed["context"]}[column]
     return (text or "").strip() or "None."
+
+
+def _numbered(text: str, number: int) -> str:
+    """Put a number in place of a text's end. A model's replies differ, and so do the calls that are made about them."""
+    return f"{text[: -len(str(number))]}{number}"

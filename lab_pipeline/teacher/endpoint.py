@@ -103,14 +103,14 @@ class EndpointTeacher:
         self._replied = False
 
     async def reply(self, request: Request) -> Reply:
-        await self._turns.take(tuple(message.content for message in request.messages))
+        at_once = await self._turns.take(tuple(message.content for message in request.messages))
         try:
             for tries in range(self.settings.retries):
                 try:
-                    return await self._ask(request)
+                    return await self._ask(request, at_once)
                 except _Retryable as error:
                     await asyncio.sleep(_pause(error, tries))
-            return await self._ask(request)
+            return await self._ask(request, at_once)
         except _Retryable as error:
             failed = TeacherError(f"{self.identity}: {error} (after {self.settings.retries + 1} tries)")
             if isinstance(error.__cause__, aiohttp.ClientConnectorError) and not self._replied:
@@ -119,7 +119,7 @@ class EndpointTeacher:
         finally:
             self._turns.give_back()
 
-    async def _ask(self, request: Request) -> Reply:
+    async def _ask(self, request: Request, at_once: int) -> Reply:
         while True:
             if self._useless:
                 raise self._useless
@@ -142,7 +142,9 @@ class EndpointTeacher:
                 reply = self._read(request, completion)
             except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
-            self._keep_in_mind(request, reply, expected, response)
+            self._keep_in_mind(request, reply, expected)
+            if self._turns.crowded:  # else the limit is not put to the test
+                self._turns.limit.replied(response.sent_in, at_once, request.max_tokens, response.seconds)
             return reply
 
     async def _send(self, body: dict[str, Any], expected_tokens: float) -> _Response:
@@ -178,14 +180,12 @@ class EndpointTeacher:
         written = sum(len(message.content) for message in request.messages)
         return written / _CHARACTERS_IN_TOKEN + self._usual_tokens.get(request.max_tokens, longest)
 
-    def _keep_in_mind(self, request: Request, reply: Reply, expected_tokens: float, response: _Response) -> None:
-        """Correct the pace by what a reply took."""
+    def _keep_in_mind(self, request: Request, reply: Reply, expected_tokens: float) -> None:
+        """Correct by a reply what is expected of later ones."""
         self._replied = True
         self._tokens.correct(reply.prompt_tokens + reply.completion_tokens - expected_tokens)
         usual = self._usual_tokens.setdefault(request.max_tokens, reply.completion_tokens)
         self._usual_tokens[request.max_tokens] = 0.9 * usual + 0.1 * reply.completion_tokens
-        if self._turns.crowded:  # else the limit is not put to the test
-            self._turns.limit.replied(response.sent_in, request.max_tokens, response.seconds)
 
     def _learn(self, dialect: Dialect) -> None:
         self.dialect = dialect

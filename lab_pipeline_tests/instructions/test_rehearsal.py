@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lab_pipeline.core.storage import read_json, read_rows
-from lab_pipeline.instructions.rehearsal import TURN_TOKENS, Rehearsed, Rehearser, rehearse
+from lab_pipeline.flows.flow import load_flow, shipped_flows
+from lab_pipeline.instructions.rehearsal import TURN_TOKENS, Rehearsed, Rehearser, expected_calls, rehearse
 from lab_pipeline.taxonomy.documents.passages import estimated_tokens
 from lab_pipeline.teacher.journal import read_journal
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.instructions.leaf_lab import Lab
+from lab_pipeline_tests.instructions.test_generate import source
 
 NOTHING = Rehearsed(0, 0, 0)
 
@@ -47,3 +51,22 @@ def test_rows_that_are_there_are_only_judged(lab: Lab) -> None:
         segment.unlink()
     written, judged = rehearsed(lab, KNOWLEDGE, judging_only=True)
     assert written == NOTHING and judged.calls > 0 and judged.completion_tokens == judged.calls
+
+
+@pytest.mark.parametrize("flow", shipped_flows())
+def test_the_expected_calls_are_those_of_a_rehearsal(flow: str) -> None:
+    known = load_flow(flow)
+    leaf: Any = source(known.kind)
+    models = Rehearser("teacher", "judge", len)
+    assert expected_calls(leaf, known, 17) == pytest.approx(
+        sum(each.calls for each in rehearse(leaf, known, 17, models)), rel=0.1
+    )
+
+
+def test_of_rows_that_are_there_verdicts_alone_are_expected(lab: Lab) -> None:
+    lab.refresh(KNOWLEDGE)
+    plan = lab.plans()[KNOWLEDGE]
+    rows = read_rows(plan.path(lab.home, "generated"))
+    leaf = read_json(lab.home.leaf_source(plan.source))
+    whole = sum(row["fault"] is None for row in rows)
+    assert expected_calls(leaf, plan.flow, lab.settings.seed, rows) == whole * len(plan.flow.file.judges) > 0

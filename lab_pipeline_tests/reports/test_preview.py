@@ -52,7 +52,7 @@ def test_changed_leaves_are_shown_with_their_content_and_calls(taxonomy):
         "- kind: freeform skill",
         "- seeds: 6, of which 1 are held out for the test",
         "- expected calls by flow ` simple_freeform_skill `: about 60 to generate rows, 0 to judge them; "
-        "12,900 prompt and 930 completion tokens",
+        "12,920 prompt and 970 completion tokens",
     ]
     knowledge = "\n".join(section(text, KNOWLEDGE))
     assert re.search(
