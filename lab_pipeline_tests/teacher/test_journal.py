@@ -221,7 +221,7 @@ def spoil(folder: Path, number: int, **values: Any) -> None:
     segment.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
 
 
-def test_replies_that_come_together_are_written_together_and_none_is_used_before(
+def test_replies_that_come_together_are_flushed_together_and_none_is_used_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[int] = []
@@ -244,7 +244,7 @@ def test_replies_that_come_together_are_written_together_and_none_is_used_before
     assert len(flushed) < 20 and flushed[-1] == 100
 
 
-def test_a_write_that_fails_reaches_all_whose_replies_it_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_that_fails_reaches_all_whose_replies_it_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(segment: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
