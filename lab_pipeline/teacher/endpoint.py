@@ -157,6 +157,9 @@ class EndpointTeacher:
         except TimeoutError as error:
             self._turns.limit.refused(sent_in)
             raise _Retryable(f"no reply within {self.settings.timeout_seconds:g} s") from error
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            self._useless = TeacherError(f"{self.identity}: teacher.url (or judge.url): expected an http or https address")
+            raise self._useless from None
         except aiohttp.ClientError as error:
             raise _Retryable(str(error) or type(error).__name__) from error
         return _Response(response.status, response.headers, text, sent_in, time.monotonic() - started)
@@ -165,7 +168,11 @@ class EndpointTeacher:
         """Return the client of the running event loop, which closes with the loop."""
         if self._client is None or self._client.closed:
             self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context()),  # the certificates `doctor` trusts
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=4,  # servers on uvicorn, such as vLLM, hang up after 5 s
+                    ssl=httpx.create_ssl_context(),  # the certificates that `doctor` trusts
+                ),
                 headers=self._headers,
                 proxy=_proxy(self._url),
                 timeout=aiohttp.ClientTimeout(total=self.settings.timeout_seconds),
@@ -183,9 +190,10 @@ class EndpointTeacher:
     def _keep_in_mind(self, request: Request, reply: Reply, expected_tokens: float) -> None:
         """Correct by a reply what is expected of later ones."""
         self._replied = True
-        self._tokens.correct(reply.prompt_tokens + reply.completion_tokens - expected_tokens)
-        usual = self._usual_tokens.setdefault(request.max_tokens, reply.completion_tokens)
-        self._usual_tokens[request.max_tokens] = 0.9 * usual + 0.1 * reply.completion_tokens
+        if reply.completion_tokens:  # else the server does not count them
+            self._tokens.correct(reply.prompt_tokens + reply.completion_tokens - expected_tokens)
+            usual = self._usual_tokens.setdefault(request.max_tokens, reply.completion_tokens)
+            self._usual_tokens[request.max_tokens] = 0.9 * usual + 0.1 * reply.completion_tokens
 
     def _learn(self, dialect: Dialect) -> None:
         self.dialect = dialect

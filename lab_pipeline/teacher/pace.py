@@ -36,6 +36,7 @@ class InFlightLimit:
         self._most = most
         self._doubles = True
         self._rest = 0
+        self._halved_in = 0
         self._replies: list[tuple[int, Hashable, float]] = []
         """Of the replies to this round's requests: how many were in flight, kind, and time."""
         self._kept = self.now
@@ -74,10 +75,11 @@ class InFlightLimit:
         self._begin_round(self.now if self._rest else min(self._most, 2 * self.now if self._doubles else self.now + 1))
 
     def refused(self, sent_in: int) -> None:
-        """Halve the limit, at most once for the requests of one round."""
-        if sent_in == self.round:
+        """Halve the limit, unless the request was sent before it was halved last."""
+        if sent_in >= self._halved_in:
             self._doubles, self._kept, self._usual = False, max(1, self.now // 2), {}
             self._begin_round(self._kept)
+            self._halved_in = self.round
 
     def _begin_round(self, limit: int) -> None:
         self.now = limit

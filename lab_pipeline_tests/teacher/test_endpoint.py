@@ -7,7 +7,10 @@ import itertools
 import math
 import re
 import socket
+import ssl
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -409,6 +412,33 @@ def test_a_server_that_is_not_there_is_one_error_for_all_requests() -> None:
     errors = asyncio.run(all_of_them())
     assert time.monotonic() - started < 5
     assert all(isinstance(error, TeacherError) and "Cannot connect to host" in str(error) for error in errors)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "nothing", "http:///v1"])
+def test_a_url_that_is_none_is_one_error_that_names_the_setting(url: str) -> None:
+    asked = EndpointTeacher(EndpointTeacherSettings(kind="endpoint", url=url, model="m"))
+    with pytest.raises(TeacherError, match=r"teacher.url \(or judge.url\): expected an http or https address"):
+        asyncio.run(asyncio.wait_for(asked.reply(request()), 5))
+
+
+def test_a_certificate_is_checked_against_those_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files], check=True, capture_output=True
+    )
+    with StubEndpoint(lambda asked: "yes") as stub:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+        stub._server.socket = context.wrap_socket(stub._server.socket, server_side=True)
+        url = stub.url.replace("http:", "https:")
+        settings = EndpointTeacherSettings(kind="endpoint", url=url, model="m", retries=0)
+        with pytest.raises(TeacherError, match="certificate verify failed"):
+            asyncio.run(EndpointTeacher(settings).reply(request()))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert asyncio.run(EndpointTeacher(settings).reply(request())).text == "yes"
 
 
 def test_a_teacher_goes_on_in_another_event_loop_and_leaves_none_open(caplog: pytest.LogCaptureFixture) -> None:

@@ -80,6 +80,14 @@ def test_after_a_refusal_the_limit_is_halved_once_and_rises_by_one_a_round() -> 
     assert limit.now == 1
 
 
+def test_a_time_out_of_a_request_sent_rounds_ago_counts_too() -> None:
+    limit = InFlightLimit(64)
+    simulated(limit, lambda number, at_once: 0.05, 200)
+    assert limit.round > 0
+    limit.refused(0)
+    assert limit.now == 32
+
+
 def test_the_limit_settles_about_what_a_server_bears() -> None:
     limits = simulated(InFlightLimit(512), lambda number, at_once: 0.05, 20_000, bears=40)[5000:]
     assert 25 < sum(limits) / len(limits) <= 41
