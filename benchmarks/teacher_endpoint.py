@@ -159,6 +159,7 @@ def flow(kind: str, calls: int) -> dict[str, Any]:
         "wall_s": round(wall, 2),
         "overhead": round(wall / least - 1, 3),
         "cpu_ms_a_call": round(1000 * cpu / server["requests"], 3),
+        "mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
@@ -170,7 +171,7 @@ def _leaf(kind: str, root: Path, calls: int) -> Any:
         (document,) = (root / "taxonomy" / "documents").iterdir()
         sections = [
             f"## {word(number)}\n\n{' '.join(f'{word(number, each)} was founded by {word(each)}.' for each in range(80))}\n"
-            for number in range(max(1, calls // 70))
+            for number in range(max(1, calls // 280))
         ]
         document.write_text("\n".join(sections))
     else:
