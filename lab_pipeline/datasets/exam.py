@@ -195,7 +195,7 @@ async def _write_all(
     say: Say,
     failed: dict[str, str],
 ) -> None:
-    budget = Budget.of(settings.budgets)
+    budget = Budget.of(settings)
     drafts = {plan.leaf["leaf"]: _starts(plan, settings.seed) for plan in plans}
     progress = Progress("exam questions", sum(map(len, drafts.values())), say)
     calibrating = JournaledTeacher(teachers[1], home.judges / "journal", budget)

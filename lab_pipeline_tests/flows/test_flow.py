@@ -398,3 +398,22 @@ def test_a_change_alters_the_digests_of_what_it_invalidates_and_no_other(
 def test_a_copy_of_a_flow_has_the_digests_of_the_original(tmp_path: Path) -> None:
     copy = shutil.copytree(SHIPPED / "freeform_skill", tmp_path / "own")
     assert digests(load_flow(str(copy))) == digests(load_flow("freeform_skill"))
+
+
+def test_messages_that_are_equal_from_row_to_row_are_rendered_once() -> None:
+    prompt = load_flow("knowledge").prompts["faithful.yaml"]
+    one, other = (render_prompt("p", prompt, {**ROW, "answer": answer}) for answer in ("Walnut.", "Oak."))
+    assert all(mine is theirs for mine, theirs in zip(one[:-1], other[:-1], strict=True))
+    assert "Walnut." in one[-1].content and "Oak." in other[-1].content
+
+
+def test_a_template_may_use_values_that_are_no_texts() -> None:
+    prompt = [{"role": "user", "content": "{% for each in several %}{{ each }}, {% endfor %}{{ count }}"}]
+    rendered = [
+        render_prompt("p", prompt, {"several": several, "count": count})[0].content  # type: ignore[arg-type]
+        for several, count in ((["a", "b"], 1), (["c"], True))
+    ]
+    assert rendered == ["a, b, 1", "c, True"]
+
+
+ROW = {"heading": "Loom", "support": "The loom is made of walnut.", "question": "What is the loom made of?"}
