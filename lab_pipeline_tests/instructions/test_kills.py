@@ -136,14 +136,14 @@ def test_a_full_disk_is_one_clear_error_and_the_next_refresh_goes_on(
     everything = sum(lab.calls())
     stored: list[Any] = []
 
-    def add_lines(path: Path, values: list[Any]) -> None:
+    def add_line(path: Path, value: Any) -> None:
         if len(stored) >= 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        storage.add_lines(path, values)
-        stored.extend(values)
+        storage.add_line(path, value)
+        stored.append(value)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lab_pipeline.teacher.journal.add_lines", add_lines)
+        patch.setattr("lab_pipeline.teacher.journal.add_line", add_line)
         with pytest.raises(OSError) as refused:
             lab.refresh()
     said = str(as_lab_error(refused.value))
