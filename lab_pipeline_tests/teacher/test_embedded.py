@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma3TextConfig, Lfm2Config, MistralConfig, Phi3Config, Qwen2Config
 
-from lab_pipeline.teacher.embedded import EmbeddedTeacher, _SampleEachRow
+from lab_pipeline.models.loader import load_model, load_tokenizer
+from lab_pipeline.teacher.decoding import Row, draw
+from lab_pipeline.teacher.embedded import EmbeddedTeacher
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests import templates
 
@@ -55,19 +58,51 @@ def one_by_one(teacher: EmbeddedTeacher, requests: list[Request]) -> list[Any]:
     return [together(teacher, [each])[0] for each in requests]
 
 
-def written_by_transformers(teacher: EmbeddedTeacher, asked: Request) -> str:
-    model, tokenizer = teacher._loaded
-    messages = [{"role": message.role, "content": message.content} for message in asked.messages]
-    tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
-    written = model.generate(tokens, do_sample=False, max_new_tokens=asked.max_tokens)
-    return tokenizer.decode(written[0, tokens.shape[1] :], skip_special_tokens=True)
+def written_by_transformers(folder: Path, requests: list[Request]) -> list[str]:
+    """What a model's own greedy `generate` writes, one request after the other."""
+    model, tokenizer = load_model(folder, "cpu").float(), load_tokenizer(folder)
+    texts = []
+    for asked in requests:
+        tokens = tokenizer.apply_chat_template(asked.turns(), add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        written = model.generate(tokens, do_sample=False, max_new_tokens=asked.max_tokens)
+        texts.append(tokenizer.decode(written[0, tokens.shape[1] :], skip_special_tokens=True))
+    return texts
 
 
-def test_replies_of_a_batch_are_those_that_transformers_gives_to_each_request_alone(teacher: EmbeddedTeacher) -> None:
-    requests = [request(subject) for subject in SUBJECTS]
-    replies = together(teacher, requests)
-    assert [reply.text for reply in replies] == [written_by_transformers(teacher, each) for each in requests]
-    assert len({reply.text for reply in replies}) == len(SUBJECTS)
+MIXED = [request(subject, max_tokens) for subject, max_tokens in zip(SUBJECTS, (3, 20, 7, 12, 1), strict=True)]
+MIXED += [Request((Message("user", "Is it so?"),), 15), Request((Message("user", "Is it so, or is it not?"),), 4), MIXED[1]]
+"""Requests of different lengths, with a long beginning in common, a short one, and all."""
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_rows_that_come_and_go_get_the_replies_that_transformers_gives_to_each_alone(tiny_model: Path, batch_size: int) -> None:
+    replies = together(load(tiny_model, batch_size), MIXED)
+    assert [reply.text for reply in replies] == written_by_transformers(tiny_model, MIXED)
+    assert len({reply.text for reply in replies}) == len(MIXED) - 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "others"),
+    [
+        (MistralConfig, {"sliding_window": 16}),
+        (Qwen2Config, {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
+        (Gemma3TextConfig, {"sliding_window": 16, "head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}),
+        (Gemma2Config, {"sliding_window": 16, "head_dim": 16}),
+        (Phi3Config, {}),
+    ],
+)
+def test_models_with_attention_of_other_kinds_write_what_transformers_lets_them_write(
+    architecture: Any, others: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = templates.with_architecture(tiny_model, tmp_path / "model", architecture, **others)
+    replies = together(load(folder, 3), MIXED)
+    assert [reply.text for reply in replies] == written_by_transformers(folder, MIXED)
+
+
+def test_a_model_with_layers_of_another_kind_is_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    folder = templates.with_architecture(tiny_model, tmp_path / "model", Lfm2Config, layer_types=["conv", "full_attention"])
+    (refused,) = together(load(folder), [request("wool")])
+    assert isinstance(refused, TeacherError) and "layers of the kind conv" in str(refused)
 
 
 def test_a_batch_gives_the_same_replies_as_asking_one_by_one(teacher: EmbeddedTeacher) -> None:
@@ -161,9 +196,8 @@ def test_sampling_does_not_depend_on_the_rows_beside_it(teacher: EmbeddedTeacher
 
 def test_samples_are_drawn_as_the_softmax_at_the_temperature_says() -> None:
     logits, temperature, draws = torch.tensor([2.0, 1.0, 0.0, -9.0]), 0.7, 4000
-    rows = [Request((), 1, temperature, seed) for seed in range(draws)]
-    scores = _SampleEachRow(rows)(torch.zeros(draws, 1), logits.repeat(draws, 1).clone())
-    drawn = Counter(scores.argmax(-1).tolist())
+    rows: list[Any] = [Row(Request((), 1, temperature, seed), [], future=None) for seed in range(draws)]  # type: ignore[arg-type]
+    drawn = Counter(draw(logits.repeat(draws, 1), rows))
     for token, probability in enumerate(torch.softmax(logits / temperature, 0).tolist()):
         assert abs(drawn[token] / draws - probability) < 4 * math.sqrt(probability * (1 - probability) / draws) + 1e-3
 
