@@ -53,24 +53,30 @@ class Row:
         return self.stopped or self.logits is not None or len(self.written) == self.request.max_tokens
 
 
-class Batch:
-    """The rows that are decoded together, at most `size`, and their cache.
+def attention_types(config: Any) -> set[str]:
+    """Return the kinds of a model's layers: attention to all tokens, to the last ones, or both.
 
     Raises:
-        TeacherError: the model has layers of another kind than attention to all tokens or to the last ones.
+        TeacherError: there are layers of other kinds, such as convolutions, which keep no keys and values.
     """
+    types = set(get_layer_types_and_kwargs(config.get_text_config(decoder=True))[0])
+    if other := types - {_FULL, _SLIDING}:
+        raise TeacherError(
+            f"layers of the kind {', '.join(sorted(other))} do not run in the embedded teacher; "
+            "let a server such as vLLM run the model, and set kind: endpoint"
+        )
+    return types
+
+
+class Batch:
+    """The rows that are decoded together, at most `size`, and their cache. Raises TeacherError as `attention_types`."""
 
     def __init__(self, model: Any, stops: Sequence[int], size: int) -> None:
         self._model = model
         self._stops = frozenset(stops)
         self._size = size
         config = model.config.get_text_config(decoder=True)
-        self._layer_types = set(get_layer_types_and_kwargs(config)[0])
-        if other := self._layer_types - {_FULL, _SLIDING}:
-            raise TeacherError(
-                f"the embedded teacher cannot run a model with layers of the kind {', '.join(sorted(other))}; "
-                "let a server such as vLLM run it, and set kind: endpoint"
-            )
+        self._layer_types = attention_types(config)
         self._window = getattr(config, "sliding_window", None)
         self._layers = [_Layer() for _ in range(config.num_hidden_layers)]
         self._cache = Cache(layers=self._layers)
@@ -146,7 +152,7 @@ class Batch:
         return output.logits[:, -1].float().cpu()
 
     def _masks(self, positions: torch.Tensor) -> Any:
-        """Return the mask that is added to the attention scores, or if the model's layers differ, one for each kind of layer."""
+        """Return the mask that is added to the attention scores; if the model's layers differ, one for each kind of layer."""
         columns = torch.arange(self._columns, device=positions.device)
         behind = positions[:, None, :, None] - columns
         masks = {}

@@ -15,6 +15,8 @@ from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 if TYPE_CHECKING:
     from lab_pipeline.teacher.decoding import Row
 
+OTHER_MODEL = "set teacher.model (or judge.model) to an instruct model, or to a folder with a chat_template.jinja of your own"
+
 
 class EmbeddedTeacher:
     """A teacher or judge that runs the model in a local folder, loaded at the first request.
@@ -38,7 +40,7 @@ class EmbeddedTeacher:
         try:
             text = render(tokenizer, request.turns(), prompt=True)
         except TemplateError as error:
-            raise TeacherError(f"{self.identity}: {error}; take another model as the embedded teacher") from None
+            raise TeacherError(f"{self.identity}: {error}; {OTHER_MODEL}") from None
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
         room = model.config.max_position_embeddings
         if len(tokens) + request.max_tokens > room:
