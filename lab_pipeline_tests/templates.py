@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 _TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<file_sep>\n{% endfor %}"
 _PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -46,4 +48,21 @@ def with_template(model: Path, folder: Path, template: str | None, **tokens: str
     for name, token in tokens.items():
         setattr(tokenizer, name, token)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+_SIZES = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
+    "max_position_embeddings initializer_range bos_token_id eos_token_id pad_token_id"
+).split()
+
+
+def with_architecture(model: Path, folder: Path, kind: type[PreTrainedConfig], **others: Any) -> Path:
+    """Another tiny model with random weights, of the architecture of `kind`, with the sizes and tokenizer of the tiny model."""
+    sizes = AutoConfig.from_pretrained(model)
+    config = kind(**{name: getattr(sizes, name) for name in _SIZES}, **others)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
     return folder

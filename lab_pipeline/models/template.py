@@ -75,22 +75,29 @@ def turn_end_tokens(tokenizer: Any) -> set[int]:
     Raises:
         TemplateError: both are missing, there is no template, or it refuses a plain question and answer.
     """
-    end = turn_end(tokenizer, as_conversation("a", None, "b"), 1)
-    last = tokenizer(end, add_special_tokens=False)["input_ids"][-1:]
-    ends = {token for token in last if token in tokenizer.added_tokens_decoder} | ({tokenizer.eos_token_id} - {None})
-    if not ends:
-        raise TemplateError("neither the tokenizer nor the chat template has a token that ends an answer")
-    return ends
+    return _some(_ends(tokenizer))
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Return the ids, sorted, of all tokens that end a reply: those of the generation config and of `turn_end_tokens`.
 
     Raises:
-        TemplateError: as `turn_end_tokens`.
+        TemplateError: there is none, there is no template, or it refuses a plain question and answer.
     """
     configured = model.generation_config.eos_token_id
-    return sorted({*(configured if isinstance(configured, list) else [configured])} - {None} | turn_end_tokens(tokenizer))
+    return sorted(_some({*(configured if isinstance(configured, list) else [configured])} - {None} | _ends(tokenizer)))
+
+
+def _ends(tokenizer: Any) -> set[int]:
+    end = turn_end(tokenizer, as_conversation("a", None, "b"), 1)
+    last = tokenizer(end, add_special_tokens=False)["input_ids"][-1:]
+    return {token for token in last if token in tokenizer.added_tokens_decoder} | ({tokenizer.eos_token_id} - {None})
+
+
+def _some(ends: set[int]) -> set[int]:
+    if not ends:
+        raise TemplateError("neither the tokenizer nor the chat template has a token that ends an answer")
+    return ends
 
 
 def _marked(messages: Messages, turn: int) -> Messages:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import get_args
 
 from lab_pipeline.config.recipe import load_recipe
-from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, TeacherSettings, load_settings
+from lab_pipeline.config.settings import (
+    EmbeddedTeacherSettings,
+    EndpointTeacherSettings,
+    Settings,
+    TeacherSettings,
+    load_settings,
+)
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.custom import custom_rows
@@ -24,7 +30,7 @@ from lab_pipeline.taxonomy.find import find_leaves
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.source import find_tip, reads_git
 from lab_pipeline.teacher.dialect import endpoint_identity
-from lab_pipeline.teacher.trial import try_endpoint
+from lab_pipeline.teacher.trial import try_embedded, try_endpoint
 
 _FREE_GIB = 5
 _MEMORY_GIB = 6
@@ -142,10 +148,16 @@ def _notifications(settings: Settings) -> str:
     return "off" if webhook_url(settings) is None else f"to the webhook in {settings.notifications.webhook_env}"
 
 
+def _embedded(settings: EmbeddedTeacherSettings, home: Home) -> str:
+    identity = model_identity(settings.model)
+    try_embedded(home, settings)
+    return f"embedded, {identity}"
+
+
 def examine_model(role: str, settings: TeacherSettings, home: Home) -> HealthCheck:
-    """Check that an embedded model is there, or that an endpoint has its key, serves the model, and answers calls."""
+    """Check that an embedded model can be asked, or that an endpoint has its key, serves the model, and answers calls."""
     if not isinstance(settings, EndpointTeacherSettings):
-        return _tried(role, lambda: f"embedded, {model_identity(settings.model)}")
+        return _tried(role, lambda: _embedded(settings, home))
     import httpx
 
     key = os.environ.get(settings.api_key_env, "") if settings.api_key_env else ""

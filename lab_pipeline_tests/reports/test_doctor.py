@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import Lfm2Config
 
 from lab_pipeline.reports import doctor
 from lab_pipeline.reports.doctor import HealthCheck, examine
@@ -112,6 +113,36 @@ def test_a_base_model_that_cannot_be_trained_is_found(home, tiny_model, tmp_path
     finding = examined(home, base_model=str(base))["base model"]
     assert not finding.passed and "no chat template" in finding.message
     assert [path.name for path in home.iterdir()] == ["settings.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "the model has no chat template"),
+        (templates.NO_SYSTEM, "refuses a conversation of system, user, assistant, user"),
+    ],
+)
+def test_an_embedded_teacher_that_cannot_be_asked_is_found_with_the_setting_that_mends_it(
+    home, tiny_model, tmp_path, template, said
+):
+    assert examined(home, teacher={"kind": "embedded", "model": str(tiny_model)})["teacher"].passed
+    folder = templates.with_template(tiny_model, tmp_path / "model", template)
+    finding = examined(home, teacher={"kind": "embedded", "model": str(folder)})["teacher"]
+    assert not finding.passed
+    assert said in finding.message and "set teacher.model (or judge.model) to an instruct model" in finding.message
+    (folder / "chat_template.jinja").write_text(templates.OWN_END, encoding="utf-8")
+    mended = examined(home, judge={"kind": "embedded", "model": str(folder)})
+    assert mended["teacher"].passed and mended["judge"].passed
+
+
+def test_an_embedded_teacher_that_cannot_run_is_found(home, tiny_model, tmp_path):
+    folder = templates.with_architecture(tiny_model, tmp_path / "model", Lfm2Config, layer_types=["conv", "full_attention"])
+    finding = examined(home, teacher={"kind": "embedded", "model": str(folder)})["teacher"]
+    assert not finding.passed and "layers of the kind conv" in finding.message and "kind: endpoint" in finding.message
+    for tokenizer in folder.glob("tokenizer*"):
+        tokenizer.unlink()
+    finding = examined(home, teacher={"kind": "embedded", "model": str(folder)})["teacher"]
+    assert not finding.passed and f"{folder} cannot be read" in finding.message
 
 
 def test_a_taxonomy_in_git_is_fine_if_its_ref_can_be_had(home):

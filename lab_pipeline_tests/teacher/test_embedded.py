@@ -3,13 +3,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma3TextConfig, Lfm2Config, MistralConfig, Phi3Config, Qwen2Config
 
-from lab_pipeline.teacher.embedded import EmbeddedTeacher, _SampleEachRow
+from lab_pipeline.models.loader import load_model, load_tokenizer
+from lab_pipeline.teacher.decoding import Row, draw
+from lab_pipeline.teacher.embedded import EmbeddedTeacher
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests import templates
 
@@ -55,19 +59,51 @@ def one_by_one(teacher: EmbeddedTeacher, requests: list[Request]) -> list[Any]:
     return [together(teacher, [each])[0] for each in requests]
 
 
-def written_by_transformers(teacher: EmbeddedTeacher, asked: Request) -> str:
-    model, tokenizer = teacher._loaded
-    messages = [{"role": message.role, "content": message.content} for message in asked.messages]
-    tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")["input_ids"]
-    written = model.generate(tokens, do_sample=False, max_new_tokens=asked.max_tokens)
-    return tokenizer.decode(written[0, tokens.shape[1] :], skip_special_tokens=True)
+def written_by_transformers(folder: Path, requests: list[Request]) -> list[str]:
+    """What a model's own greedy `generate` writes, one request after the other."""
+    model, tokenizer = load_model(folder, "cpu").float(), load_tokenizer(folder)
+    texts = []
+    for asked in requests:
+        tokens = tokenizer.apply_chat_template(asked.turns(), add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        written = model.generate(tokens, do_sample=False, max_new_tokens=asked.max_tokens)
+        texts.append(tokenizer.decode(written[0, tokens.shape[1] :], skip_special_tokens=True))
+    return texts
 
 
-def test_replies_of_a_batch_are_those_that_transformers_gives_to_each_request_alone(teacher: EmbeddedTeacher) -> None:
-    requests = [request(subject) for subject in SUBJECTS]
-    replies = together(teacher, requests)
-    assert [reply.text for reply in replies] == [written_by_transformers(teacher, each) for each in requests]
-    assert len({reply.text for reply in replies}) == len(SUBJECTS)
+MIXED = [request(subject, max_tokens) for subject, max_tokens in zip(SUBJECTS, (3, 20, 7, 12, 1), strict=True)]
+MIXED += [Request((Message("user", "Is it so?"),), 15), Request((Message("user", "Is it so, or is it not?"),), 4), MIXED[1]]
+"""Requests of different lengths, with a long beginning in common, a short one, and all."""
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_rows_that_come_and_go_get_the_replies_that_transformers_gives_to_each_alone(tiny_model: Path, batch_size: int) -> None:
+    replies = together(load(tiny_model, batch_size), MIXED)
+    assert [reply.text for reply in replies] == written_by_transformers(tiny_model, MIXED)
+    assert len({reply.text for reply in replies}) == len(MIXED) - 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "others"),
+    [
+        (MistralConfig, {"sliding_window": 16}),
+        (Qwen2Config, {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
+        (Gemma3TextConfig, {"sliding_window": 16, "head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}),
+        (Gemma2Config, {"sliding_window": 16, "head_dim": 16}),
+        (Phi3Config, {}),
+    ],
+)
+def test_models_with_attention_of_other_kinds_write_what_transformers_lets_them_write(
+    architecture: Any, others: dict[str, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = templates.with_architecture(tiny_model, tmp_path / "model", architecture, **others)
+    replies = together(load(folder, 3), MIXED)
+    assert [reply.text for reply in replies] == written_by_transformers(folder, MIXED)
+
+
+def test_a_model_with_layers_of_another_kind_is_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    folder = templates.with_architecture(tiny_model, tmp_path / "model", Lfm2Config, layer_types=["conv", "full_attention"])
+    (refused,) = together(load(folder), [request("wool")])
+    assert isinstance(refused, TeacherError) and "layers of the kind conv" in str(refused)
 
 
 def test_a_batch_gives_the_same_replies_as_asking_one_by_one(teacher: EmbeddedTeacher) -> None:
@@ -123,9 +159,23 @@ def test_a_reply_is_whole_when_it_ended_as_the_generation_config_says(teacher: E
     assert whole.text.startswith(stopped.text)
 
 
-def test_a_reply_is_whole_when_it_ended_as_the_template_ends_a_turn(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_generation_config_alone_may_say_what_ends_a_reply(tiny_model: Path, tmp_path: Path) -> None:
+    bare = templates.OWN_END.replace("<file_sep>", "")
+    stopping = load(templates.with_template(tiny_model, tmp_path / "model", bare, eos_token=None))
+    (whole,) = together(stopping, [request("the loom")])
+    model, tokenizer = stopping._loaded
+    model.generation_config.eos_token_id = tokenizer.encode(whole.text, add_special_tokens=False)[3]
+    (stopped,) = together(stopping, [request("the loom")])
+    assert (whole.finish, stopped.finish) == ("length", "stop") and whole.text.startswith(stopped.text)
+    model.generation_config.eos_token_id = None
+    (refused,) = together(stopping, [request("the loom")])
+    assert isinstance(refused, TeacherError) and "token that ends an answer" in str(refused)
+
+
+@pytest.mark.parametrize("template", [templates.OWN_END, templates.EOS_AT_THE_END], ids=["as Gemma", "as Phi"])
+def test_a_reply_is_whole_when_it_ended_as_the_template_ends_a_turn(tiny_model: Path, tmp_path: Path, template: str) -> None:
     """`<file_sep>`, which neither the tokenizer nor the generation config names."""
-    stopping = load(templates.with_template(tiny_model, tmp_path / "model", templates.OWN_END))
+    stopping = load(templates.with_template(tiny_model, tmp_path / "model", template))
     model, tokenizer = stopping._loaded
     (cut_off,) = together(stopping, [request("the loom")])
     assert cut_off.finish == "length"
@@ -161,9 +211,8 @@ def test_sampling_does_not_depend_on_the_rows_beside_it(teacher: EmbeddedTeacher
 
 def test_samples_are_drawn_as_the_softmax_at_the_temperature_says() -> None:
     logits, temperature, draws = torch.tensor([2.0, 1.0, 0.0, -9.0]), 0.7, 4000
-    rows = [Request((), 1, temperature, seed) for seed in range(draws)]
-    scores = _SampleEachRow(rows)(torch.zeros(draws, 1), logits.repeat(draws, 1).clone())
-    drawn = Counter(scores.argmax(-1).tolist())
+    rows: list[Any] = [Row(Request((), 1, temperature, seed), [], future=None) for seed in range(draws)]  # type: ignore[arg-type]
+    drawn = Counter(draw(logits.repeat(draws, 1), rows))
     for token, probability in enumerate(torch.softmax(logits / temperature, 0).tolist()):
         assert abs(drawn[token] / draws - probability) < 4 * math.sqrt(probability * (1 - probability) / draws) + 1e-3
 
@@ -204,27 +253,40 @@ def test_room_for_the_reply_counts_as_length(teacher: EmbeddedTeacher) -> None:
 
 
 @pytest.mark.timeout(30)
-def test_requests_that_cannot_be_decoded_fail_and_leave_nobody_waiting(teacher: EmbeddedTeacher) -> None:
-    no_word = request("wool", choices=("Yes", ""))
-    failed, written = together(teacher, [no_word, request("wool")])
-    assert isinstance(failed, TeacherError)
-    assert "the embedded teacher failed" in str(failed)
-    assert isinstance(written, Reply)
+def test_when_decoding_fails_nobody_is_left_waiting_and_later_requests_are_answered(
+    teacher: EmbeddedTeacher, tiny_model: Path
+) -> None:
+    """There is room for three: the request left over joins after the failure."""
+    failing = load(tiny_model, 3)
+    passes = count()
+
+    def fail(*inputs: Any) -> None:
+        if next(passes) == 5:
+            raise RuntimeError("out of memory")
+
+    failing._loaded[0].register_forward_pre_hook(fail)
+    requests = [request(subject) for subject in SUBJECTS[:4]]
+    replies = together(failing, requests)
+    (answered,) = (place for place, reply in enumerate(replies) if isinstance(reply, Reply))
+    assert replies[answered] == together(teacher, [requests[answered]])[0]
+    assert {str(error) for error in replies if isinstance(error, TeacherError)} == {
+        "the embedded teacher failed: out of memory"
+    }
 
 
 @pytest.mark.timeout(30)
 def test_a_request_given_up_holds_up_nobody(teacher: EmbeddedTeacher) -> None:
     async def give_up_some() -> list[Any]:
         tasks = [asyncio.ensure_future(teacher.reply(request(subject))) for subject in SUBJECTS]
-        failing = [asyncio.ensure_future(teacher.reply(request(word, choices=("",)))) for word in ("a", "b")]
+        judging = [asyncio.ensure_future(teacher.reply(request(word, choices=("Yes",)))) for word in ("a", "b")]
         await asyncio.sleep(0)
-        for task in (tasks[0], failing[0]):
+        for task in (tasks[0], judging[0]):
             task.cancel()
-        return await asyncio.gather(*tasks, *failing, return_exceptions=True)
+        return await asyncio.gather(*tasks, *judging, return_exceptions=True)
 
     given_up, *replies = asyncio.run(asyncio.wait_for(give_up_some(), 20))
     assert isinstance(given_up, asyncio.CancelledError)
-    assert [type(reply) for reply in replies] == [Reply] * 4 + [asyncio.CancelledError, TeacherError]
+    assert [type(reply) for reply in replies] == [Reply] * 4 + [asyncio.CancelledError, Reply]
     assert teacher._waiting == []
 
 
