@@ -77,9 +77,9 @@ class Batch:
         self._size = size
         config = model.config.get_text_config(decoder=True)
         self._layer_types = attention_types(config)
-        self._window = getattr(config, "sliding_window", None)
+        self._window = getattr(config, "sliding_window", None) or 0
         self._layers = [_Layer() for _ in range(config.num_hidden_layers)]
-        self._cache = Cache(layers=self._layers)
+        self._cache = Cache(layers=list(self._layers))
         self._columns = 0
         self.rows: list[Row] = []
         if model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
@@ -174,13 +174,13 @@ class _Layer(CacheLayerMixin):
 
     def resize(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
-        if self.is_initialized:
+        if self.keys is not None and self.values is not None:
             self.keys, self.values = (
                 torch.nn.functional.pad(each, (0, 0, 0, columns - each.shape[2])) for each in (self.keys, self.values)
             )
 
     def copy(self, source: int, target: int, columns: int) -> None:
-        if self.is_initialized and source != target:
+        if self.keys is not None and self.values is not None and source != target:
             for each in (self.keys, self.values):
                 each[target, :, :columns] = each[source, :, :columns]
 

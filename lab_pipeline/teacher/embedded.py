@@ -64,7 +64,7 @@ class EmbeddedTeacher:
         while self._waiting or (batch and batch.rows):
             await self._let_requests_arrive()
             self._waiting = [row for row in self._waiting if not row.future.done()]  # the others were cancelled
-            rows = batch.rows if batch else []
+            rows: list[Row] = batch.rows if batch else []
             free = self.batch_size - len(rows)
             joining, self._waiting = self._waiting[:free], self._waiting[free:]
             asked = [*rows, *joining]
