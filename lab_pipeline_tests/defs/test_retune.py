@@ -224,8 +224,10 @@ def assert_accounted_for(life, said):
     told = [line for line in said if line.startswith(("expected: about ", "teacher calls: "))]
     assert re.match(r"expected: about \d+ calls, [\d,]+ prompt and [\d,]+ completion tokens, no time measured yet$", told[0])
     with dg.DagsterInstance.get() as instance:
-        events = [instance.fetch_materializations(f"{table}_instructions", limit=9) for table in ("generated", "judged")]
-        (run,) = instance.fetch_observations("generated_instructions", limit=9).records
+        events = [
+            instance.fetch_materializations(dg.AssetKey(f"{table}_instructions"), limit=9) for table in ("generated", "judged")
+        ]
+        (run,) = instance.fetch_observations(dg.AssetKey("generated_instructions"), limit=9).records
     calls = [record.asset_materialization.metadata["teacher_calls"].value for found in events for record in found.records]
     numbers = {name: value.value for name, value in run.asset_observation.metadata.items()}
     assert sum(calls) == numbers["run teacher_calls"] == life.calls()
