@@ -2,15 +2,16 @@
 
 **Behind an endpoint**, a stub server in a process of its own, 50 ms a call, 64 in flight:
 
-- `rate_of_ideal`: calls per second over 1,280, from the first call on, the journal included; `cpu_ms` is the processor time of a
-  call, and `stub_cpu_ms` that of the stub. `cpu_vs_openai` compares it with the package `openai` in the same run (without a
+- `rate_of_ideal`: calls per second over 1,280, from the first call on, the journal included; `cpu_ms` is a call's processor
+  time, and `stub_cpu_ms` that of the stub. `cpu_vs_openai` compares it with the package `openai` in the same run (without a
   journal), for which `--openai-python` names the Python of an environment that has it.
 - `mib_100k_calls`: peak size of a process that makes 100,000 calls and then reads them from the journal.
-- `flow_overhead`: one knowledge leaf and one grounded skill, generated and judged by their strong flows: wall time over the least
-  that the calls take, which is one row's calls one after another, or all calls with 64 in flight. `flows` has both.
+- `flow_overhead`: one knowledge leaf and one grounded skill, generated and judged by their strong flows: wall time over the
+  least that the calls take, which is one row's calls one after another, or all calls with 64 in flight. `flows` has both.
 
-**Embedded**: what does sharing a prompt's beginning save? Asks the questions of the simple knowledge flow on the sample taxonomy, once through `EmbeddedTeacher` and once by
-transformers' own batched `generate` (static cache, sorted by length) on the same prompts, in the same process.
+**Embedded**: what does sharing a prompt's beginning save? Asks the questions of the simple knowledge flow on the sample
+taxonomy, once through `EmbeddedTeacher` and once by transformers' own batched `generate` (static cache, sorted by length) on
+the same prompts, in the same process.
 
     python -P benchmarks/teacher.py [MODEL_FOLDER] [--openai-python PYTHON]
 

@@ -43,7 +43,7 @@ async def main():
     async def ask(number):
         async with slots:
             messages = [*conversation, {"role": "user", "content": f"Number {number}?"}]
-            said = await client.chat.completions.create(model="stub", messages=messages, max_tokens=100, temperature=0.7, seed=1)
+            said = await client.chat.completions.create(model="stub", messages=messages, max_tokens=100, seed=1)
             return said.choices[0].message.content
 
     await asyncio.gather(*map(ask, range(-at_once, 0)))
@@ -136,10 +136,7 @@ def memory(calls: int) -> dict[str, Any]:
 
 
 def flow(kind: str, calls: int) -> dict[str, Any]:
-    """Wall time in which one leaf's rows are generated and judged by its strong flow, over the least that it can take.
-
-    That is what the calls take with 64 in flight all the time, or one call after another along a row's stages if that is longer.
-    """
+    """Wall time in which one leaf's rows are generated and judged by its strong flow, over the least that it can take."""
     with stub(SECONDS) as (url, server), tempfile.TemporaryDirectory() as folder:
         source, wanted = _leaf(kind, Path(folder), calls), load_flow(kind)
         teacher = endpoint(url)
@@ -162,6 +159,7 @@ def flow(kind: str, calls: int) -> dict[str, Any]:
         "wall_s": round(wall, 2),
         "overhead": round(wall / least - 1, 3),
         "cpu_ms_a_call": round(1000 * cpu / server["requests"], 3),
+        "mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
@@ -173,7 +171,7 @@ def _leaf(kind: str, root: Path, calls: int) -> Any:
         (document,) = (root / "taxonomy" / "documents").iterdir()
         sections = [
             f"## {word(number)}\n\n{' '.join(f'{word(number, each)} was founded by {word(each)}.' for each in range(80))}\n"
-            for number in range(max(1, calls // 70))
+            for number in range(max(1, calls // 280))
         ]
         document.write_text("\n".join(sections))
     else:

@@ -67,7 +67,9 @@ class StubEndpoint:
         self.most_at_once = 0
         """Largest number of requests that were open together."""
         self.reply = reply
-        self._open = 0
+        self.connections = 0
+        self.open = 0
+        """Number of requests that are open now."""
         self._lock = threading.Lock()
         self._server = _Server(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -87,14 +89,14 @@ class StubEndpoint:
 
     def answer(self, asked: Asked) -> Answer:
         with self._lock:
-            self._open += 1
-            self.most_at_once = max(self.most_at_once, self._open)
+            self.open += 1
+            self.most_at_once = max(self.most_at_once, self.open)
             self.requests.append(asked)
             answer = self.reply(asked)
         answer = Answer(answer) if isinstance(answer, str) else answer
         time.sleep(answer.seconds)
         with self._lock:
-            self._open -= 1
+            self.open -= 1
         return answer
 
 
@@ -113,6 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.stub.connections += 1
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

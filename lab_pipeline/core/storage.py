@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -143,24 +143,23 @@ def read_rows(path: Path) -> list[Any]:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append a value as one line of JSON, as `add_lines` does, and wait until it is on disk."""
-    add_lines(path, [value])
+    """Append a value as one line of JSON, as `add_line` does, and wait until it is on disk."""
+    add_line(path, value)
     flush(path)
 
 
-def add_lines(path: Path, values: Iterable[Any]) -> None:
-    """Append each value as a line of JSON; the first begins a new line even if a crash or a full disk cut the last one short.
+def add_line(path: Path, value: Any) -> None:
+    """Append a value as one line of JSON, on a new line even if a crash or a full disk cut the last line short.
 
-    The file and its folder are created if missing. The lines are not flushed: they survive the process, but not a power cut.
+    The file and its folder are created if missing. The line is not flushed: it survives the process, but not a power cut.
     """
-    lines = "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        file.write(lines)
+        file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
 
 
 def flush(path: Path) -> None:
@@ -178,7 +177,7 @@ def read_lines(path: Path) -> list[Any]:
 
 
 def each_line(path: Path) -> Iterator[Any]:
-    """Yield the values that `append_line` or `add_lines` wrote to a file.
+    """Yield the values that `append_line` or `add_line` wrote to a file.
 
     Lines that are not valid JSON, such as those that a crash cut short, are skipped.
     """

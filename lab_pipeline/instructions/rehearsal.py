@@ -145,7 +145,7 @@ async def _round(
 ) -> list[GeneratedRow]:
     """Return the rows that these first drafts lead to; `generate` makes them likewise, but of what the teacher says."""
     passages = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""])
-    writer.says = lambda: next(passages)[::2]  # a summary of half the length
+    writer.says = lambda: f"{next(writer.numbers)} {next(passages)[::2]}"  # a summary of half the length
     drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
     for stage in flow.file.stages:
         writer.says = _texts(leaf["seeds"], stage, writer.numbers).__next__

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import pyarrow.parquet as pq
 
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import add_lines, digest, flush, read_lines
+from lab_pipeline.core.storage import add_line, digest, flush, read_lines
 from lab_pipeline.taxonomy.leaf import Leaf, Seed
 from lab_pipeline.text.leaks import LeakDetector, may_repeat
 
@@ -86,7 +86,7 @@ class Ledger:
             role = "set_aside"
         elif like_used or like_held:
             role = "used" if like_used else "held_out"
-        add_lines(self.path, [{"question": seed.identity, "role": role, "leaf": leaf, "asked": seed.asked}])
+        add_line(self.path, {"question": seed.identity, "role": role, "leaf": leaf, "asked": seed.asked})
         self.roles[seed.identity] = role
         self._asked[role].append(seed.asked)
         if self._new > _FEW:

@@ -110,11 +110,11 @@ class EndpointTeacher:
 
     async def reply(self, request: Request) -> Reply:
         causes: list[str] = []
-        await self._turns.take(tuple(message.content for message in request.messages))
+        at_once = await self._turns.take(tuple(message.content for message in request.messages))
         try:
             while True:
                 try:
-                    reply = await self._ask(request)
+                    reply = await self._ask(request, at_once)
                     return replace(reply, retries=tuple(causes)) if causes else reply
                 except _Retryable as error:
                     if len(causes) == self.settings.retries:
@@ -129,7 +129,7 @@ class EndpointTeacher:
         finally:
             self._turns.give_back()
 
-    async def _ask(self, request: Request) -> Reply:
+    async def _ask(self, request: Request, at_once: int) -> Reply:
         while True:
             if self._useless:
                 raise self._useless
@@ -152,7 +152,9 @@ class EndpointTeacher:
                 reply = self._read(request, completion)
             except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise TeacherError(f"{self.identity}: not a chat completion: {error!r} in {response.text[:300]}") from None
-            self._keep_in_mind(request, reply, expected, response)
+            self._keep_in_mind(request, reply, expected)
+            if self._turns.crowded:  # else the limit is not put to the test
+                self._turns.limit.replied(response.sent_in, at_once, request.max_tokens, response.seconds)
             return reply
 
     async def _send(self, body: dict[str, Any], expected_tokens: float) -> _Response:
@@ -165,6 +167,9 @@ class EndpointTeacher:
         except TimeoutError as error:
             self._turns.limit.refused(sent_in)
             raise _Retryable(f"no reply within {self.settings.timeout_seconds:g} s") from error
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            self._useless = TeacherError(f"{self.identity}: teacher.url (or judge.url): expected an http or https address")
+            raise self._useless from None
         except aiohttp.ClientError as error:
             raise _Retryable(str(error) or type(error).__name__) from error
         return _Response(response.status, response.headers, text, sent_in, time.monotonic() - started)
@@ -173,7 +178,11 @@ class EndpointTeacher:
         """Return the client of the running event loop, which closes with the loop."""
         if self._client is None or self._client.closed:
             self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context()),  # the certificates `doctor` trusts
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=4,  # servers on uvicorn, such as vLLM, hang up after 5 s
+                    ssl=httpx.create_ssl_context(),  # the certificates that `doctor` trusts
+                ),
                 headers=self._headers,
                 proxy=_proxy(self._url),
                 timeout=aiohttp.ClientTimeout(total=self.settings.timeout_seconds),
@@ -188,14 +197,13 @@ class EndpointTeacher:
         written = sum(len(message.content) for message in request.messages)
         return written / _CHARACTERS_IN_TOKEN + self._usual_tokens.get(request.max_tokens, longest)
 
-    def _keep_in_mind(self, request: Request, reply: Reply, expected_tokens: float, response: _Response) -> None:
-        """Correct the pace by what a reply took."""
+    def _keep_in_mind(self, request: Request, reply: Reply, expected_tokens: float) -> None:
+        """Correct by a reply what is expected of later ones."""
         self._replied = True
-        self._tokens.correct(reply.prompt_tokens + reply.completion_tokens - expected_tokens)
-        usual = self._usual_tokens.setdefault(request.max_tokens, reply.completion_tokens)
-        self._usual_tokens[request.max_tokens] = 0.9 * usual + 0.1 * reply.completion_tokens
-        if self._turns.crowded:  # else the limit is not put to the test
-            self._turns.limit.replied(response.sent_in, request.max_tokens, response.seconds)
+        if reply.completion_tokens:  # else the server does not count them
+            self._tokens.correct(reply.prompt_tokens + reply.completion_tokens - expected_tokens)
+            usual = self._usual_tokens.setdefault(request.max_tokens, reply.completion_tokens)
+            self._usual_tokens[request.max_tokens] = 0.9 * usual + 0.1 * reply.completion_tokens
 
     def _learn(self, dialect: Dialect) -> None:
         self.dialect = dialect

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.progress import Progress
-from lab_pipeline.core.storage import add_lines, each_line, flush
+from lab_pipeline.core.storage import add_line, each_line, flush
 from lab_pipeline.teacher.protocol import Reply, Request, Teacher, TeacherError, token_count
 from lab_pipeline.teacher.spending import Spent
 
@@ -113,9 +112,10 @@ class JournaledTeacher:
 
     Each call of `teacher` counts against the budget; if that is spent, `reply` raises `BudgetSpent`. Equal requests at the same
     time share a call. A reply with `no_answer` is returned but not stored. The journal is a folder in which each writer has an
-    append-only file of its own; a line torn by a crash is ignored. `reply` returns when its answer is on disk. Answers that
-    arrive while others are written are written together, so a power cut loses at most those of the write under way and of the
-    next one, and nothing was made from them.
+    append-only file of its own; a line torn by a crash is ignored.
+
+    An answer is written when it arrives, and `reply` returns it when it is on disk. Answers that arrive during one flush share
+    the next, so a killed process loses none, and a power cut those of two flushes at most, from which nothing was made yet.
     """
 
     def __init__(self, teacher: Teacher, journal: Path, budget: Budget | None = None) -> None:
@@ -130,8 +130,8 @@ class JournaledTeacher:
         self._segment = journal / f"{time.time_ns()}-{os.getpid()}.jsonl"
         self._replies: dict[str, Reply] = dict(read_journal(journal))
         self._pending: dict[str, asyncio.Future[Reply]] = {}
-        self._unwritten: list[dict[str, Any]] = []
-        self._one_write = asyncio.Lock()
+        self._one_flush = asyncio.Lock()
+        self._next_flush: asyncio.Future[None] | None = None
 
     @property
     def identity(self) -> str:
@@ -162,7 +162,8 @@ class JournaledTeacher:
                 if reply.no_answer:
                     return reply
                 stored = {name: getattr(reply, name) for name in _STORED}
-                await self._store({"request": key, "reply": stored})
+                add_line(self._segment, {"request": key, "reply": stored})
+                await self._flushed()
                 self._replies[key] = reply
                 return reply
             finally:
@@ -170,27 +171,22 @@ class JournaledTeacher:
         finally:
             del self._pending[key]
 
-    async def _store(self, entry: dict[str, Any]) -> None:
-        self._unwritten.append(entry)
-        if len(self._unwritten) == 1:
-            self._next_write = asyncio.ensure_future(self._write())
-        await self._next_write
+    async def _flushed(self) -> None:
+        """Wait until what is written by now is on disk; all who wait for the flush under way to end share the next one."""
+        if self._next_flush is None:
+            self._next_flush = asyncio.ensure_future(self._flush())
+        await self._next_flush
 
-    async def _write(self) -> None:
-        async with self._one_write:
-            entries, self._unwritten = self._unwritten, []
-            await asyncio.to_thread(_append, self._segment, entries)
+    async def _flush(self) -> None:
+        async with self._one_flush:
+            self._next_flush = None  # it does not hold what is written from here on
+            await asyncio.to_thread(flush, self._segment)
 
 
 def _note_error(call: asyncio.Future[Reply]) -> None:
     """Tell asyncio that the error of a call is known, even if nobody waits for the call any more."""
     if not call.cancelled():
         call.exception()
-
-
-def _append(segment: Path, entries: list[dict[str, Any]]) -> None:
-    add_lines(segment, entries)
-    flush(segment)
 
 
 class Counted:

@@ -15,7 +15,7 @@ _FIRST = 16
 _LEAST_GAIN = 0.25
 """Least gain in replies per second, as a share of the gain in requests in flight, for which a larger limit is kept."""
 _TELLING = 1.25
-"""Least rise of the limit, as a factor, whose gain is told from chance."""
+"""Least rise of the requests in flight, as a factor, whose gain is told from chance."""
 _REST = 10
 """Rounds after which a limit that did not pay is tried again: it may have been this process that was slow."""
 
@@ -36,46 +36,55 @@ class InFlightLimit:
         self._most = most
         self._doubles = True
         self._rest = 0
-        self._seconds: dict[Hashable, list[float]] = defaultdict(list)
-        """Times of this round's replies, by kind of request."""
+        self._halved_in = 0
+        self._replies: list[tuple[int, Hashable, float]] = []
+        """Of the replies to this round's requests: how many were in flight, kind, and time."""
         self._kept = self.now
-        """The largest limit that paid, and the mean times of replies at it."""
+        """The largest limit that paid; how many requests were in flight at it, and how long replies of each kind took."""
+        self._usual_at_once = 0.0
         self._usual: dict[Hashable, float] = {}
 
-    def replied(self, sent_in: int, kind: Hashable, seconds: float) -> None:
-        """Count the reply to a request that had to wait for its turn, or after which others wait.
+    def replied(self, sent_in: int, at_once: int, kind: Hashable, seconds: float) -> None:
+        """Count a reply that came while other requests waited for their turn.
 
         Args:
             sent_in: `round` when the request was sent.
+            at_once: How many requests were in flight then, with this one.
             kind: What requests whose replies take about as long have in common.
         """
         if sent_in != self.round:
             return
-        self._seconds[kind].append(seconds)
-        if 2 * sum(map(len, self._seconds.values())) < self.now:
+        self._replies.append((at_once, kind, seconds))
+        if 2 * len(self._replies) < self.now:
             return
-        larger = self.now / self._kept
-        slower = [one / self._usual[kind] for kind, times in self._seconds.items() if kind in self._usual for one in times]
-        if larger >= _TELLING and slower and larger / fmean(slower) < 1 + _LEAST_GAIN * (larger - 1):
+        at_once_now = fmean(at_once for at_once, _, _ in self._replies)
+        slower = [seconds / self._usual[kind] for _, kind, seconds in self._replies if kind in self._usual]
+        more = at_once_now / self._usual_at_once if slower else 1.0
+        telling = more >= _TELLING and self.now > self._kept
+        if telling and more / fmean(slower) < 1 + _LEAST_GAIN * (more - 1):
             self._rest = _REST
             self._begin_round(self._kept)
             return
-        if larger == 1 or larger >= _TELLING:
-            self._kept = self.now
-            self._usual |= {kind: fmean(times) for kind, times in self._seconds.items()}
+        if telling or self.now <= self._kept or not slower:
+            times: dict[Hashable, list[float]] = defaultdict(list)
+            for _, kind, seconds in self._replies:
+                times[kind].append(seconds)
+            self._kept, self._usual_at_once = self.now, at_once_now
+            self._usual |= {kind: fmean(each) for kind, each in times.items()}
         self._rest = max(0, self._rest - 1)
         self._begin_round(self.now if self._rest else min(self._most, 2 * self.now if self._doubles else self.now + 1))
 
     def refused(self, sent_in: int) -> None:
-        """Halve the limit, at most once for the requests of one round."""
-        if sent_in == self.round:
+        """Halve the limit, unless the request was sent before it was halved last."""
+        if sent_in >= self._halved_in:
             self._doubles, self._kept, self._usual = False, max(1, self.now // 2), {}
             self._begin_round(self._kept)
+            self._halved_in = self.round
 
     def _begin_round(self, limit: int) -> None:
         self.now = limit
         self.round += 1
-        self._seconds.clear()
+        self._replies.clear()
 
 
 class Turns:
@@ -90,7 +99,7 @@ class Turns:
         self.limit = InFlightLimit(most)
         self._in_flight = 0
         self._last: tuple[str, ...] = ()
-        self._waiting: list[tuple[tuple[str, ...], int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[tuple[str, ...], int, asyncio.Future[int]]] = []
         self._numbers = itertools.count()
 
     @property
@@ -98,13 +107,13 @@ class Turns:
         """Tell whether requests wait, so that the limit is in use."""
         return bool(self._waiting)
 
-    async def take(self, texts: tuple[str, ...]) -> None:
-        """Wait for the turn of a request with these texts; `give_back` must follow."""
+    async def take(self, texts: tuple[str, ...]) -> int:
+        """Wait for the turn of a request with these texts; `give_back` must follow. Return how many are in flight then."""
         turn = asyncio.get_running_loop().create_future()
         insort(self._waiting, (texts, next(self._numbers), turn))
         self._let_in()
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it was let in before it was cancelled
                 self.give_back()
@@ -120,7 +129,7 @@ class Turns:
             if not turn.done():
                 self._in_flight += 1
                 self._last = texts
-                turn.set_result(None)
+                turn.set_result(self._in_flight)
 
 
 class PerMinute:

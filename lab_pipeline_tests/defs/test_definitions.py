@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from lab_pipeline.definitions import defs
 from lab_pipeline.runtime.run_worker import JOBS
@@ -54,6 +55,14 @@ def test_jobs_sensors_and_schedules_are_what_was_reviewed():
         "waiting_retunes",
     ]
     assert [schedule.name for schedule in repository.schedule_defs] == ["nightly_retune"]
+
+
+def test_one_run_at_a_time_asks_the_teacher():
+    """So that the bound of requests in flight holds over all runs on a home."""
+    concurrency = yaml.safe_load((PACKAGE.parent / "dagster.yaml").read_text())["concurrency"]
+    assert concurrency["pools"] == {"granularity": "op", "default_limit": 1}
+    asking = defs.resolve_asset_graph().get(dg.AssetKey("generated_instructions")).assets_def
+    assert (asking.op.pool, len(asking.keys)) == ("teacher", 3)
 
 
 def test_every_asset_has_a_description_an_owner_and_kinds():

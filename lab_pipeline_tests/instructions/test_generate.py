@@ -13,7 +13,7 @@ from lab_pipeline.core.rows import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import write_rows
 from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, Judge, load_flow
 from lab_pipeline.flows.prompts import load_prompt
-from lab_pipeline.instructions.generate import first_drafts, generate, judge, supporting_sentence
+from lab_pipeline.instructions.generate import first_drafts, generate, in_room, judge, supporting_sentence
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline_tests.builders import JUDGED, JUDGES, edit_yaml, judged_copy
@@ -369,3 +369,54 @@ def _augmenting(strong: Flow) -> list[tuple[Any, ...]]:
         for draft in first_drafts(source("knowledge"), strong, 17)
         for wanted in strong.file.augmentations
     ]
+
+
+def test_as_many_items_are_worked_on_at_once_as_there_is_room_for_all_who_share_it() -> None:
+    most = under_way = 0
+
+    async def work(number: int) -> int:
+        nonlocal most, under_way
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(5 - number % 5):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return number
+
+    async def two() -> list[list[int]]:
+        room = asyncio.Semaphore(3)
+        return await asyncio.gather(*(in_room(range(20), work, room) for _ in range(2)))
+
+    assert asyncio.run(two()) == [list(range(20))] * 2
+    assert most == 3
+
+
+def test_the_first_error_ends_the_work_and_leaves_the_room_to_others() -> None:
+    started: list[int] = []
+
+    async def work(number: int) -> int:
+        started.append(number)
+        await asyncio.sleep(0)
+        if number == 1:
+            raise TeacherError("out of paper")
+        await asyncio.sleep(0.01)
+        return number
+
+    async def after_an_error() -> list[int]:
+        room = asyncio.Semaphore(2)
+        with pytest.raises(TeacherError, match="out of paper"):
+            await in_room(range(1000), work, room)
+        return await asyncio.wait_for(in_room([7, 8, 9], work, room), 5)
+
+    assert asyncio.run(after_an_error()) == [7, 8, 9]
+    assert len(started) < 10
+
+
+def test_a_draft_goes_on_while_others_of_its_leaf_are_at_an_earlier_stage() -> None:
+    """Answers are asked for before the last question has come."""
+    teacher = ScriptedTeacher(pace=lambda number: 1 if number > 1 else 200)
+    rows = asyncio.run(generate(source("freeform_skill"), flow("freeform_skill"), teacher, ScriptedTeacher(), 17, "commit"))
+    stages = [request.messages[-1].content.startswith("Write a new exercise") for request in teacher.requests]
+    assert len(rows) == sum(stages) > 1
+    assert stages.index(False) < len(stages) - 1, "the first request was a question, and its answer comes last"
+    assert teacher.requests[-1].messages[-1].content == rows[0]["question"]

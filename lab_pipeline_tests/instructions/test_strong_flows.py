@@ -3,6 +3,7 @@ judge that finds the bad ones."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -349,3 +350,21 @@ def test_an_endpoint_teacher_gets_the_strong_flows_and_an_embedded_one_the_simpl
     for kind in KINDS:
         assert default_flow(Settings(taxonomy=lab.settings.taxonomy, teacher=lab.settings.teacher), kind) == kind
         assert default_flow(Settings(taxonomy=lab.settings.taxonomy), kind) == f"simple_{kind}"
+
+
+SECTION = re.compile(r"Section: (knowledge-places.*)")
+
+
+def test_calls_about_one_passage_are_sent_together_though_several_leaves_are_refreshed(lab: Lab, tmp_path: Path) -> None:
+    """So that the server's cache of prefixes still holds the passage."""
+    for leaf in (KNOWLEDGE, "knowledge/places/rivers"):
+        write_knowledge(tmp_path / "two" / "taxonomy", leaf, "documents")
+    for document in (tmp_path / "two" / "taxonomy" / "documents").iterdir():
+        document.write_text("\n".join(f"## {document.stem} {part}\n\n{DOCUMENT}\n" for part in ("one", "two", "three")))
+    shutil.copytree(lab.flows, tmp_path / "two" / "flows")
+    edit_yaml(tmp_path / "two" / "flows" / "knowledge" / "flow.yaml", lambda file: file["start"].update(passage_tokens=30))
+    two = settled(tmp_path / "two", lab.stubs, "home", concurrency=1)
+    two.refresh()
+    asked = [(len(each.body["messages"]), found) for each in lab.stubs[1].requests if (found := SECTION.findall(each.last))]
+    assert len({section for _, (section,) in asked}) == 6 and len(asked) > 200
+    assert len([*itertools.groupby(asked)]) < len(asked) / 6

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import itertools
 import math
 import re
 import socket
+import ssl
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -336,6 +342,138 @@ def test_requests_are_spread_over_the_minute() -> None:
         ask(stub, *(request(str(number)) for number in range(9)), requests_per_minute=1200)
         assert time.monotonic() - started >= 8 * 60 / 1200
         assert len(stub.requests) == 9
+
+
+def test_tokens_are_spread_over_the_minute_by_what_replies_took() -> None:
+    """Each request is expected to take 2,000 tokens at first, and takes 10, which is known after the first reply."""
+    with StubEndpoint(lambda asked: Answer("yes", usage={"prompt_tokens": 8, "completion_tokens": 2})) as stub:
+        started = time.monotonic()
+        long = [Request((Message("user", str(number)),), 2000) for number in range(9)]
+        ask(stub, *long, tokens_per_minute=6000, concurrency=1)
+        assert 0.7 <= time.monotonic() - started < 10
+
+
+def test_a_rate_limit_holds_all_requests_for_the_pause_the_server_asks_for() -> None:
+    """One refusal, not one for each request in flight or waiting."""
+    times: list[float] = []
+
+    def reply(asked: Asked) -> Answer | str:
+        times.append(time.monotonic())
+        return Answer(status=429, headers={"Retry-After": "0.5"}) if len(times) == 1 else Answer("yes", seconds=0.1)
+
+    with StubEndpoint(reply) as stub:
+        assert {reply.text for reply in ask(stub, *(request(str(number)) for number in range(6)), concurrency=2)} == {"yes"}
+    assert len(times) == 7
+    assert all(each - times[0] > 0.4 for each in times[2:])
+
+
+def test_a_server_of_few_slots_is_not_asked_beyond_them_for_long() -> None:
+    def reply(asked: Asked) -> Answer | str:
+        return Answer(status=429, headers=SOON) if stub.open > 6 else Answer("yes", seconds=0.01)
+
+    with StubEndpoint(reply) as stub:
+        replies = ask(stub, *(request(str(number)) for number in range(300)), concurrency=64, retries=10)
+        assert [reply.text for reply in replies] == ["yes"] * 300
+        refused = len(stub.requests) - 300
+    assert 0 < refused < 100
+    assert stub.most_at_once <= 16
+
+
+def test_latency_that_holds_lets_requests_in_flight_grow_to_the_setting() -> None:
+    with StubEndpoint(lambda asked: Answer("yes", seconds=0.02)) as stub:
+        ask(stub, *(request(str(number)) for number in range(400)), concurrency=32)
+        assert stub.most_at_once == 32
+
+
+def test_requests_that_begin_alike_are_sent_together() -> None:
+    passages = [f"Passage {number}." for number in range(5)]
+    asked_for = [
+        Request((Message("system", system), Message("user", f"{passage} Question {number}?")), 20)
+        for number in range(8)
+        for passage in passages
+        for system in ("Write.", "Check.")
+    ]
+    with StubEndpoint(lambda asked: "yes") as stub:
+        ask(stub, *asked_for, concurrency=1)
+        log = [(asked.body["messages"][0]["content"], asked.last[:10]) for asked in stub.requests]
+    assert sum(one != other for one, other in itertools.pairwise(log)) == 2 * len(passages) - 1
+
+
+def test_a_server_that_is_not_there_is_one_error_for_all_requests() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    settings = EndpointTeacherSettings(kind="endpoint", url=f"http://127.0.0.1:{port}/v1", model="m", retries=1, concurrency=2)
+
+    async def all_of_them() -> list[Any]:
+        nowhere = EndpointTeacher(settings)
+        return await asyncio.gather(*(nowhere.reply(request(str(n))) for n in range(500)), return_exceptions=True)
+
+    started = time.monotonic()
+    errors = asyncio.run(all_of_them())
+    assert time.monotonic() - started < 5
+    assert all(isinstance(error, TeacherError) and "Cannot connect to host" in str(error) for error in errors)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "nothing", "http:///v1"])
+def test_a_url_that_is_none_is_one_error_that_names_the_setting(url: str) -> None:
+    asked = EndpointTeacher(EndpointTeacherSettings(kind="endpoint", url=url, model="m"))
+    with pytest.raises(TeacherError, match=r"teacher.url \(or judge.url\): expected an http or https address"):
+        asyncio.run(asyncio.wait_for(asked.reply(request()), 5))
+
+
+def test_a_certificate_is_checked_against_those_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files], check=True, capture_output=True
+    )
+    with StubEndpoint(lambda asked: "yes") as stub:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+        stub._server.socket = context.wrap_socket(stub._server.socket, server_side=True)
+        url = stub.url.replace("http:", "https:")
+        settings = EndpointTeacherSettings(kind="endpoint", url=url, model="m", retries=0)
+        with pytest.raises(TeacherError, match="certificate verify failed"):
+            asyncio.run(EndpointTeacher(settings).reply(request()))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert asyncio.run(EndpointTeacher(settings).reply(request())).text == "yes"
+
+
+def test_a_teacher_goes_on_in_another_event_loop_and_leaves_none_open(caplog: pytest.LogCaptureFixture) -> None:
+    with StubEndpoint(lambda asked: "yes") as stub:
+        asked = teacher(stub)
+        assert [asyncio.run(asked.reply(request())).text for _ in range(2)] == ["yes", "yes"]
+    del asked
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_connections_are_used_again() -> None:
+    with StubEndpoint(lambda asked: "yes") as stub:
+        ask(stub, *(request(str(number)) for number in range(20)), concurrency=1)
+        assert stub.connections == 1
+
+
+def test_a_key_with_a_line_end_is_sent_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_KEY", "s3cret\n")
+    with StubEndpoint(lambda asked: "yes") as stub:
+        ask(stub, request(), api_key_env="STUB_KEY")
+        assert stub.requests[0].headers["Authorization"] == "Bearer s3cret"
+
+
+def test_requests_go_through_the_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = EndpointTeacherSettings(kind="endpoint", url="http://teacher.invalid/v1", model="m", retries=0)
+    with StubEndpoint(lambda asked: "yes") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        with contextlib.suppress(TeacherError):
+            asyncio.run(EndpointTeacher(settings).reply(request()))
+        assert [asked.path for asked in proxy.requests] == ["http://teacher.invalid/v1/chat/completions"]
+        monkeypatch.setenv("no_proxy", "teacher.invalid")
+        with pytest.raises(TeacherError, match="Cannot connect to host teacher.invalid"):
+            asyncio.run(EndpointTeacher(settings).reply(request()))
+        assert len(proxy.requests) == 1
 
 
 def test_one_failing_request_spoils_no_other() -> None:

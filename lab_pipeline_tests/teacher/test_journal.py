@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab_pipeline.core.progress import Progress
+from lab_pipeline.core.storage import digest
+from lab_pipeline.teacher import journal
 from lab_pipeline.teacher.journal import Budget, BudgetSpent, Counted, JournaledTeacher, read_journal
 from lab_pipeline.teacher.protocol import Message, Reply, Request, Teacher, TeacherError
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher
@@ -209,9 +213,64 @@ def test_token_counts_of_null_of_an_earlier_release_are_read_as_0(tmp_path: Path
     assert (after.calls, after.recalled) == (0, 1)
 
 
-def spoil(journal: Path, number: int, **values: Any) -> None:
+def spoil(folder: Path, number: int, **values: Any) -> None:
     """Write other values into the reply of one entry."""
-    (segment,) = journal.iterdir()
+    (segment,) = folder.iterdir()
     entries = [json.loads(line) for line in segment.read_text().splitlines()]
     entries[number]["reply"] |= values
     segment.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+
+
+def test_replies_that_come_together_are_flushed_together_and_none_is_used_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+
+    def slowly(segment: Path) -> None:
+        time.sleep(0.02)
+        flushed.append(len(segment.read_text().splitlines()))
+
+    async def each(teacher: JournaledTeacher, number: int) -> int:
+        await teacher.reply(request(str(number)))
+        return flushed[-1]
+
+    async def all_of_them() -> list[int]:
+        teacher = JournaledTeacher(ScriptedTeacher(echo, pace=lambda number: number), tmp_path)
+        return await asyncio.gather(*(each(teacher, number) for number in range(100)))
+
+    monkeypatch.setattr(journal, "flush", slowly)
+    on_disk = asyncio.run(all_of_them())
+    assert all(count > number for number, count in enumerate(on_disk))
+    assert len(flushed) < 20 and flushed[-1] == 100
+
+
+def test_a_flush_that_fails_reaches_all_whose_replies_it_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(segment: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def all_of_them(teacher: JournaledTeacher) -> list[Any]:
+        return await asyncio.gather(*(teacher.reply(request(str(number))) for number in range(9)), return_exceptions=True)
+
+    teacher = JournaledTeacher(ScriptedTeacher(echo), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "flush", full)
+        assert {type(each) for each in asyncio.run(all_of_them(teacher))} == {OSError}
+    assert asyncio.run(all_of_them(teacher)) == [echo(request(str(number))) for number in range(9)]
+
+
+def test_a_call_goes_on_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    async def cancelled(teacher: JournaledTeacher) -> None:
+        waiting = asyncio.create_task(teacher.reply(request("a")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await teacher.settle()
+
+    model = ScriptedTeacher(echo, pace=lambda number: 20)
+    asyncio.run(cancelled(JournaledTeacher(model, tmp_path)))
+    assert model.finished == 1 and len(list(read_journal(tmp_path))) == 1
+
+
+def test_the_keys_of_requests_are_those_of_earlier_releases() -> None:
+    asked = Request((Message("system", "Be brief."), Message("user", "Is it?")), 20, 0.7, 5, ("Yes", "No"))
+    assert asked.key("model") == digest(["model", asdict(asked)]) == "a93aac60cf06a243a2da"
