@@ -98,16 +98,22 @@ def request(number: int) -> Request:
     return Request(conversation, 100, 0.7, 1)
 
 
+async def ask(teacher: EndpointTeacher, journal: Path, calls: int) -> int:
+    """Make so many calls, as drafts of rows do, and return how many of them the journal answered."""
+    journaled = JournaledTeacher(teacher, journal)
+
+    async def one(number: int) -> None:
+        await journaled.reply(request(number))
+
+    await in_room(range(calls), one, None)
+    return journaled.recalled
+
+
 def rate(calls: int) -> dict[str, Any]:
     """Calls of 50 ms with 64 in flight, journal included, from the first one on."""
-
-    async def ask(journal: Path) -> None:
-        teacher = JournaledTeacher(endpoint(url), journal)
-        await asyncio.gather(*(teacher.reply(request(number)) for number in range(calls)))
-
     with stub(SECONDS) as (url, server), tempfile.TemporaryDirectory() as folder:
         started, used = time.perf_counter(), time.process_time()
-        asyncio.run(ask(Path(folder)))
+        asyncio.run(ask(endpoint(url), Path(folder), calls))
         wall, cpu = time.perf_counter() - started, time.process_time() - used
     return {
         "calls": calls,
@@ -119,18 +125,9 @@ def rate(calls: int) -> dict[str, Any]:
 
 def memory(calls: int) -> dict[str, Any]:
     """Peak size of a process that makes so many calls through one journal, and then has all of them answered by it."""
-
-    async def ask(journal: Path) -> int:
-        teacher = JournaledTeacher(endpoint(url, 256), journal)
-
-        async def one(number: int) -> None:
-            await teacher.reply(request(number))
-
-        await in_room(range(calls), one, None)
-        return teacher.recalled
-
     with stub(0) as (url, _), tempfile.TemporaryDirectory() as folder:
-        assert [asyncio.run(ask(Path(folder))) for _ in range(2)] == [0, calls]
+        recalled = [asyncio.run(ask(endpoint(url, 256), Path(folder), calls)) for _ in range(2)]
+    assert recalled == [0, calls]
     mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return {"memory_calls": calls, "mib_100k_calls": mib}
 

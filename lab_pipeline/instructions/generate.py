@@ -195,6 +195,7 @@ async def in_room(
                 await room.acquire()
                 tasks.append(group.create_task(work(item)))
                 tasks[-1].add_done_callback(lambda task: room.release())
+                await asyncio.sleep(0)  # its requests are sent before the prompts of the next are rendered
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
