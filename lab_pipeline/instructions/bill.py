@@ -11,7 +11,7 @@ from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, Teac
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import append_line, read_json, read_lines, read_rows
 from lab_pipeline.instructions.judge_calibration import separation
-from lab_pipeline.instructions.plan import LeafPlan, LeafState, leaf_state, utc_now
+from lab_pipeline.instructions.plan import LeafPlan, LeafState, is_whole, leaf_state, utc_now
 from lab_pipeline.instructions.rehearsal import Rehearsed, Rehearser, rehearse, rehearse_known_rows
 from lab_pipeline.taxonomy.documents.passages import estimated_tokens
 from lab_pipeline.teacher.journal import read_journal
@@ -89,8 +89,8 @@ def bill(home: Home, settings: Settings, plans: Sequence[LeafPlan], teacher: str
     rehearsed: dict[str, Rehearsed] = {}
     for plan in plans:
         costs = Rehearsed(), Rehearsed()
-        if not plan.path(home, "judged").exists():
-            generated = read_rows(plan.path(home, "generated")) if plan.path(home, "generated").exists() else None
+        if not is_whole(plan.path(home, "judged")):
+            generated = read_rows(plan.path(home, "generated")) if is_whole(plan.path(home, "generated")) else None
             models = Rehearser(teacher, judge, count, dict(read_journal(home.leaf(plan.leaf) / "journal")))
             candidates = (plan.rows_wanted or 0) / kept.get(plan.flow.name, 1.0)
             source = read_json(home.leaf_source(plan.source))
@@ -178,6 +178,8 @@ def record_spending(
     flow_of = {plan.leaf: plan.flow.name for plan in plans}
     flows: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: {"rehearsed": Counter(), "spent": Counter()})
     for state in states:
+        if state.rows_wanted:  # the number of its rounds would be taken for that of calls
+            continue
         both, spent = flows[flow_of[state.leaf]], total(state.spent.values())
         for name in _CORRECTED:
             both["rehearsed"][name] += getattr(expected.rehearsed[state.leaf], name)

@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import TypeVar
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import (
@@ -23,19 +22,20 @@ from lab_pipeline.core.rows import (
 )
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import Curation, funnel
-from lab_pipeline.curation.profile import profile
+from lab_pipeline.curation.profile import Profile, profile
 from lab_pipeline.curation.reviewed import Curated, curate_reviewed
 from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import generate, judge
-from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, leaf_failure, leaf_state, utc_now
+from lab_pipeline.instructions.plan import LeafFailure, LeafPlan, LeafState, Table, is_whole, leaf_failure, leaf_state, utc_now
 from lab_pipeline.teacher.journal import Counted
 from lab_pipeline.teacher.protocol import NO_ANSWER, TeacherError
 from lab_pipeline.teacher.spending import Spent
 
 _MOST_UNANSWERED = 0.5
 """If at least this share of a leaf's rows has no answer of the teacher, the leaf failed."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class LeafRefresh:
     def source(self) -> FrozenLeaf:
         return read_json(self.home.leaf_source(self.plan.source))
 
+    @cached_property
+    def profile(self) -> Profile:
+        return profile(self.source)
+
     @property
     def folder(self) -> Path:
         return self.home.leaf(self.plan.leaf)
@@ -72,9 +76,9 @@ class LeafRefresh:
         """
         state = leaf_state(self.home, self.plan.leaf)
         known = state if state and state.curated == self.plan.curated else None
-        if not _is_whole(self.path("generated")) or (self.plan.rows_wanted and not known):
+        if not is_whole(self.path("generated")) or (self.plan.rows_wanted and not known):
             return await self._ask(flow, teacher, judge_model)
-        if not _is_whole(self.path("judged")):
+        if not is_whole(self.path("judged")):
             with self._charged("judged", teacher, judge_model):
                 rows = await judge(read_rows(self.path("generated")), self.source, flow, judge_model, self.room)
             write_rows(self.path("judged"), rows, JUDGED_SCHEMA)
@@ -108,22 +112,23 @@ class LeafRefresh:
     async def curate(self, flow: Flow) -> tuple[dict[str, int], dict[str, str]]:
         """Store kept and rejected rows, if they are not stored yet; return the funnel of all rows, and why rules are off."""
         rows = read_rows(self.path("judged"))
-        if not (self.path("curated").exists() and _is_whole(self.path("rejected"))):
+        if not (self.path("curated").exists() and is_whole(self.path("rejected"))):
             kept, dropped = await self._curated(rows, flow)
             write_rows(self.path("rejected"), dropped, REJECTED_SCHEMA)
             write_rows(self.path("curated"), kept, CURATED_SCHEMA)
         counts = funnel(len(rows), len(read_rows(self.path("curated"))), read_rows(self.path("rejected")))
-        return counts, rules_of(profile(self.source), flow).off
+        return counts, await self._in_thread(lambda: rules_of(self.profile, flow).off)
 
     async def _curated(self, rows: Sequence[JudgedRow], flow: Flow) -> Curated:
-        """Split rows into (kept, rejected) in a thread, so that calls of other leaves go on meanwhile."""
-
         def split() -> Curated:
-            leaf = profile(self.source)
-            return curate_reviewed(rows, self.plan.reviews, Curation(leaf, rules_of(leaf, flow), flow).split)
+            return curate_reviewed(rows, self.plan.reviews, Curation(self.profile, rules_of(self.profile, flow), flow).split)
 
+        return await self._in_thread(split)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Curate in a thread, so that calls of other leaves go on meanwhile."""
         async with self.one_curates:
-            return await asyncio.to_thread(split)
+            return await asyncio.to_thread(work)
 
     @contextmanager
     def _charged(self, table: Table, *models: Counted) -> Iterator[None]:
@@ -188,11 +193,3 @@ def _require_answers(rows: Sequence[GeneratedRow]) -> None:
     if faults and len(faults) >= _MOST_UNANSWERED * len(rows):
         fault, _ = Counter(faults).most_common(1)[0]
         raise TeacherError(f"no answer for {len(faults)} of {len(rows)} rows; most often: {fault}")
-
-
-def _is_whole(table: Path) -> bool:
-    """Tell whether a table is stored, and has no row for which the teacher's reply was empty."""
-    if not table.exists():
-        return False
-    faults = pq.read_table(table, columns=["fault"])["fault"].to_pylist()  # one column: this is asked at every refresh
-    return not any((fault or "").startswith(NO_ANSWER) for fault in faults)

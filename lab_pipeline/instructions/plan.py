@@ -24,6 +24,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.reviews import Review, reviews_in_force
 from lab_pipeline.taxonomy.snapshot import Snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
+from lab_pipeline.teacher.protocol import NO_ANSWER
 from lab_pipeline.teacher.spending import Spent
 
 Table = Literal["generated", "judged", "curated", "rejected"]
@@ -120,6 +121,16 @@ def plan_leaves(home: Home, snapshot: Snapshot, settings: Settings, teacher: str
         curated = digest([judged, *curation])
         plans[leaf] = LeafPlan(leaf, source, flow, generated, judged, curated, in_force, wanted, rounds)
     return plans
+
+
+def is_whole(table: Path) -> bool:
+    """Tell whether a table of rows is stored, and has no row for which the teacher's reply was empty."""
+    if not table.exists():
+        return False
+    import pyarrow.parquet as pq
+
+    faults = pq.read_table(table, columns=["fault"])["fault"].to_pylist()  # one column: this is asked at every refresh
+    return not any((fault or "").startswith(NO_ANSWER) for fault in faults)
 
 
 def leaf_state(home: Home, leaf: str) -> LeafState | None:

@@ -1,8 +1,8 @@
 """Rehearse a leaf's refresh without a model, to know beforehand how many calls and tokens it takes.
 
 The real stages run, on a teacher that answers with the leaf's own seed examples. So all prompts are rendered as they will be,
-and replies are about as long. Requests that the journal answers are answered by it, and cost nothing. Of a large leaf, some
-starting points stand for all, since a refresh waits for its rehearsal.
+and replies are about as long. Requests that the journal answers are answered by it, and cost nothing. Of a large leaf
+without any reply yet, some starting points stand for all, since a refresh waits for its rehearsal.
 """
 
 from __future__ import annotations
@@ -116,12 +116,12 @@ def rehearse(
         rows, share = generated or [], 1.0
         for number in range(0 if generated is not None else rounds):
             drafts = generation.first_drafts(leaf, flow, seed, number)
-            chosen = _some(drafts, flow.file.start.repeats)
+            chosen = drafts if models.replies else _some(drafts, flow.file.start.repeats)
             share = len(chosen) / len(drafts) if drafts else 1.0
             rows = rows + await _round(leaf, flow, seed, chosen, writer, judge)
             if len(rows) / share >= candidates:
                 break
-        judged = spread(rows, _ROWS)
+        judged = rows if models.replies else spread(rows, _ROWS)
         await generation.judge(judged, leaf, flow, late)
         return writer.cost(share), judge.cost(share) + late.cost(share * len(judged) / len(rows) if rows else 1.0)
 
@@ -145,7 +145,7 @@ async def _round(
 ) -> list[GeneratedRow]:
     """Return the rows that these first drafts lead to; `generate` makes them likewise, but of what the teacher says."""
     passages = itertools.cycle([passage["text"] for passage in leaf["passages"]] or [""])
-    writer.says = lambda: next(passages)[::2]  # a summary of half the length
+    writer.says = lambda: f"{next(writer.numbers)} {next(passages)[::2]}"  # a summary of half the length
     drafts = await generation.map_each(drafts, partial(generation.augment, flow=flow, teacher=writer, seed=seed))
     for stage in flow.file.stages:
         writer.says = _texts(leaf["seeds"], stage, writer.numbers).__next__
