@@ -1,4 +1,4 @@
-"""A whole retune on a cluster, through Dagster's run launcher, against the same retune on this machine."""
+"""A whole retune on a cluster with PostgreSQL, through Dagster's run launcher, against the same retune on this machine."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from lab_pipeline_tests.cluster import Cluster, cluster
 from lab_pipeline_tests.code_location import code_location
 from lab_pipeline_tests.daemon import wait_for
 from lab_pipeline_tests.lab import lab
+from lab_pipeline_tests.postgres import postgres
 
 BIG = ["knowledge_checkpoint", "skills_checkpoint", "evaluation_report"]
 
@@ -57,10 +58,16 @@ def data_of(home: Home) -> dict[str, str]:
 def test_a_cluster_makes_of_a_taxonomy_what_one_machine_makes_of_it(tmp_path: Path, tiny_model: Path, monkeypatch):
     monkeypatch.delenv("HOSTNAME", raising=False)
     taxonomy = write_taxonomy(tmp_path / "taxonomy")
-    with lab(tmp_path, taxonomy, tiny_model, monkeypatch) as opened, cluster(tmp_path, opened.home.dagster) as running:
+    with (
+        lab(tmp_path, taxonomy, tiny_model, monkeypatch) as opened,
+        cluster(tmp_path, opened.home.dagster) as running,
+        postgres() as storage,
+    ):
         local = Home.open(tmp_path / "local")
         shutil.copy(opened.home.settings_file, local.settings_file)
-        (opened.home.dagster / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": running.launcher()}))
+        (opened.home.dagster / "dagster.yaml").write_text(
+            yaml.safe_dump({"run_launcher": running.launcher(), "storage": storage})
+        )
         monkeypatch.setenv("LAB_DEPLOYMENT", "k8s")
         with code_location(), dg.DagsterInstance.get() as instance:
             finished(instance, running, "snapshot_taxonomy")

@@ -78,7 +78,7 @@ def test_the_pods_of_all_big_steps_are_valid(pods):
 
 
 def test_every_container_of_ours_runs_without_root_on_a_read_only_root(pods):
-    preflight, teacher = OWN["preflight.yaml[0]"], OWN["teacher.yaml[0]"]
+    preflight, teacher = OWN["preflight-gpu.yaml[0]"], OWN["teacher.yaml[0]"]
     for job in (*pods.values(), preflight, teacher):
         assert pod(job)["securityContext"]["runAsNonRoot"] is True
         assert pod(job)["securityContext"]["runAsUser"] == 10001
@@ -116,9 +116,10 @@ def test_the_values_agree_with_the_manifests_and_the_settings():
     assert {("ServiceAccount", account), ("Role", account), ("RoleBinding", account)} <= names
     assert ("PersistentVolumeClaim", "lab") in names and LAB["volumes"][0]["persistentVolumeClaim"] == {"claimName": "lab"}
     assert VALUES["dagsterWebserver"]["image"] == VALUES["dagsterDaemon"]["image"] == LAB["image"]
-    preflight = container(OWN["preflight.yaml[0]"])
-    environment = {each["name"]: each.get("value") for each in preflight["env"]}
-    assert preflight["image"] == IMAGE and all(environment[each["name"]] == each["value"] for each in LAB["env"])
+    for name in ("preflight", "preflight-gpu"):
+        preflight = container(OWN[f"{name}.yaml[0]"])
+        environment = {each["name"]: each.get("value") for each in preflight["env"]}
+        assert preflight["image"] == IMAGE and all(environment[each["name"]] == each["value"] for each in LAB["env"])
     assert VALUES["dagsterDaemon"]["runMonitoring"]["cancelTimeoutSeconds"] > KubernetesSettings().save_seconds
     (limit,) = VALUES["concurrency"]["runs"]["tagConcurrencyLimits"]
     assert limit["key"] == RETUNE_TAG and "defaultLimit" not in VALUES["concurrency"]["pools"]

@@ -1,6 +1,7 @@
 """Check on a cluster what only shows there, before a run does: database, shared volume, GPU, models and rights.
 
-`deploy/kubernetes/preflight.yaml` runs it in two pods at once, which meet on the volume and try its lock against each other.
+`deploy/kubernetes/preflight.yaml` runs it in two pods at once, which meet on the volume and try its lock against each other;
+`preflight-gpu.yaml` in one pod with a GPU.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def preflight(root: Path, pod: int = 0, pods: int = 1) -> Iterator[HealthCheck]:
     except LabError as error:
         yield HealthCheck("settings", False, str(error))
     else:
-        yield _tried("GPU", lambda: _gpu(settings))
+        if pods == 1:  # of several, only as many as there are GPUs would start
+            yield _tried("GPU", lambda: _gpu(settings))
         yield examine_model("teacher", settings.teacher, Home(root))
         if settings.judge:
             yield examine_model("judge", settings.judge, Home(root))

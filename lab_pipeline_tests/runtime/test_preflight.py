@@ -18,6 +18,7 @@ from lab_pipeline.runtime import preflight as module
 from lab_pipeline.runtime.preflight import preflight
 from lab_pipeline_tests.cluster import Cluster, cluster
 from lab_pipeline_tests.lab import TestLab, lab
+from lab_pipeline_tests.postgres import postgres
 
 
 @pytest.fixture
@@ -66,6 +67,14 @@ def test_a_pod_with_another_volume_waits_in_vain(tmp_path, monkeypatch):
 
 def test_the_database_must_be_one_that_pods_can_share(opened):
     assert "PostgreSQL" in findings(opened)["database"].message and not findings(opened)["database"].passed
+
+
+def test_a_postgresql_database_is_opened(opened):
+    with postgres() as storage:
+        configuration = {"run_launcher": opened[1].launcher(), "storage": storage}
+        (opened[0].home.dagster / "dagster.yaml").write_text(yaml.safe_dump(configuration))
+        found = findings(opened)
+    assert found["database"].message == "PostgresRunStorage, 0 runs" and found["pools"].message == "gpu: 1, teacher: 1"
 
 
 def test_pools_get_a_limit_and_keep_the_one_they_have(opened):
