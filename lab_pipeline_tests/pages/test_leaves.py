@@ -50,7 +50,7 @@ def test_a_withdrawn_leaf_and_one_that_left_the_taxonomy_are_said(visitor, lab):
 
 def test_wrong_settings_are_said_on_the_overview_and_leaves_are_still_listed(visitor, lab):
     lab.home.settings_file.write_text("taxonomy: {path: /t}\nseeed: 3\n")
-    assert "seeed: Extra inputs are not permitted" in visitor.text("")
+    assert "seeed: unknown key" in visitor.text("")
     assert FREEFORM in visitor.text("leaves", status="unknown")
 
 
