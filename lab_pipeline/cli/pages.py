@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,22 +24,21 @@ def pages(
     """Serve the pages on which people read and review rows, leaves and models in a browser, and write leaves."""
     opened = open_home(home)
     from lab_pipeline.config.settings import load_settings
-    from lab_pipeline.pages.server import serve
+    from lab_pipeline.pages.server import address_of, serve
 
     settings = load_settings(opened.settings_file).pages
-    typer.echo(f"home:  {opened.root}\npages: {settings.url or f'http://{host}:{port}'}")
+    typer.echo(f"home:  {opened.root}\npages: {settings.url or address_of(host, port)}")
     serve(opened, settings, host, port)
 
 
 def start_beside_ui(home: Home, port: int) -> str:
-    """Start the pages in a process that ends with this one, tell the runs of this process where they are, and return that.
+    """Start the pages in a process that ends with this one, and return their address.
 
     Raises:
         LabError: The port is in use, or the settings do not allow the pages to start.
     """
     from lab_pipeline.config.settings import load_settings
     from lab_pipeline.pages.access import Access
-    from lab_pipeline.pages.links import ADDRESS
     from lab_pipeline.pages.server import listen
 
     settings = load_settings(home.settings_file).pages
@@ -48,5 +46,4 @@ def start_beside_ui(home: Home, port: int) -> str:
     listen("127.0.0.1", port).close()
     command = python_module("lab_pipeline.cli.app", "pages", "--home", str(home.root), "--port", str(port))
     subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
-    os.environ[ADDRESS] = settings.url or f"http://127.0.0.1:{port}"
-    return os.environ[ADDRESS]
+    return settings.url or f"http://127.0.0.1:{port}"

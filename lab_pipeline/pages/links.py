@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from urllib.parse import urlencode
 
 from lab_pipeline.config.settings import Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json, write_json
 
 PORT = 3001
 """Default port of the pages: the one after the Dagster UI's."""
-ADDRESS = "LAB_PAGES_URL"
-"""Environment variable by which `lab-pipeline ui` tells its runs where it serves the pages."""
 
 
 def page(name: str, **query: object) -> str:
@@ -22,8 +22,17 @@ def page(name: str, **query: object) -> str:
     return f"/{name}?{urlencode(given)}" if given else f"/{name}"
 
 
-def link(settings: Settings, name: str, **query: object) -> str:
-    """Return the http link to a page: below the setting `pages.url`, else where `lab-pipeline ui` serves the pages, else where
-    it would by default."""
-    address = settings.pages.url or os.environ.get(ADDRESS) or f"http://127.0.0.1:{PORT}"
-    return address.rstrip("/") + page(name, **query)
+def link(home: Home, settings: Settings, name: str, **query: object) -> str:
+    """Return the http link to a page: below the setting `pages.url`, else where the pages were last served, else where
+    `lab-pipeline ui` would serve them by default."""
+    recorded = read_json(_record(home))["address"] if _record(home).exists() else f"http://127.0.0.1:{PORT}"
+    return (settings.pages.url or recorded).rstrip("/") + page(name, **query)
+
+
+def record_address(home: Home, address: str) -> None:
+    """Record where the pages of a home are served, for the links of later runs, whoever starts them."""
+    write_json(_record(home), {"address": address})
+
+
+def _record(home: Home) -> Path:
+    return home.root / "pages.json"

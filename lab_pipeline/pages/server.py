@@ -9,10 +9,11 @@ from lab_pipeline.config.settings import PagesSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.pages.access import Access
+from lab_pipeline.pages.links import record_address
 
 
 def serve(home: Home, settings: PagesSettings, host: str, port: int) -> None:
-    """Serve the pages of a home until SIGINT or SIGTERM.
+    """Serve the pages of a home until SIGINT or SIGTERM, and record where, for links to them.
 
     Raises:
         LabError: The port is in use, or the settings do not allow to listen on this host.
@@ -23,7 +24,14 @@ def serve(home: Home, settings: PagesSettings, host: str, port: int) -> None:
 
     app = build_app(home, Access.of(settings, host))
     config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
-    uvicorn.Server(config).run(sockets=[listen(host, port)])
+    listener = listen(host, port)
+    record_address(home, address_of(host, port))
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def address_of(host: str, port: int) -> str:
+    """Return the address of a server, in which an IPv6 address stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -16,8 +16,8 @@ from lab_pipeline.cli.pages import start_beside_ui
 from lab_pipeline.config.settings import initial_settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
-from lab_pipeline.pages.links import ADDRESS
-from lab_pipeline.pages.server import listen, serve
+from lab_pipeline.pages.links import link
+from lab_pipeline.pages.server import address_of, listen, serve
 from lab_pipeline_tests.builders import settings_for
 
 UI = """
@@ -63,6 +63,7 @@ def test_the_pages_end_with_the_ui_however_it_ends(home, end):
     try:
         assert ui.stdout and ui.stdout.readline() == f"http://127.0.0.1:{port}\n"
         assert wait(lambda: answers(port))
+        assert link(home, settings_for(home.root), "models") == f"http://127.0.0.1:{port}/models"
         (pages,) = psutil.Process(ui.pid).children()
         ui.send_signal(end)
         assert wait(lambda: not pages.is_running() or pages.status() == psutil.STATUS_ZOMBIE) and not answers(port)
@@ -71,8 +72,7 @@ def test_the_pages_end_with_the_ui_however_it_ends(home, end):
         ui.wait()
 
 
-def test_a_port_in_use_is_said_before_anything_starts(home, monkeypatch):
-    monkeypatch.delenv(ADDRESS, raising=False)
+def test_a_port_in_use_is_said_before_anything_starts(home):
     with listen("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
@@ -87,3 +87,7 @@ def test_a_port_in_use_is_said_before_anything_starts(home, monkeypatch):
 def test_pages_that_others_could_read_without_a_login_do_not_start(home):
     with pytest.raises(LabError, match="needs a login token"):
         serve(home, settings_for(home.root).pages, "0.0.0.0", free_port())
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    assert (address_of("::1", 1), address_of("127.0.0.1", 2)) == ("http://[::1]:1", "http://127.0.0.1:2")

@@ -51,4 +51,5 @@ def test_a_rewritten_history_stands_in_the_snapshots_metadata_and_log(tmp_path):
         (note,) = current_snapshot(home).notes
         assert materialization.metadata["notes"].value == note
         assert materialization.metadata["branch"].value == "main"
+        assert materialization.metadata["page"].value == "http://127.0.0.1:3001/leaves"
         assert note in [entry.user_message for entry in instance.all_logs(result.run_id)]

@@ -45,7 +45,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
             "identity": model.identity,
             "digest": model.digest,
             "path": dg.MetadataValue.path(model.folder),
-            "page": dg.MetadataValue.url(link(lab.settings, "models")),
+            "page": dg.MetadataValue.url(link(lab.home, lab.settings, "models")),
         },
     )
 
@@ -164,7 +164,7 @@ def _described(lab: Lab, checkpoint: Checkpoint, steps: int) -> dg.MaterializeRe
         "chosen_because": report.chosen["why"],
         "train_seconds": report.seconds,
         "path": dg.MetadataValue.path(checkpoint.folder),
-        "page": dg.MetadataValue.url(link(lab.settings, "models")),
+        "page": dg.MetadataValue.url(link(lab.home, lab.settings, "models")),
         "meta": dg.MetadataValue.json(dict(checkpoint.meta)),
     }
     if report.curve:

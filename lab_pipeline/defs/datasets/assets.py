@@ -54,7 +54,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
             "rows_kept": sum(entry["rows"] for entry in catalog.leaves),
             "rows_by_leaf": counts({entry["leaf"]: entry["rows"] for entry in catalog.leaves}, "leaf"),
             "preview": preview(catalog.leaves, ["leaf", "kind", "state", "rows", "note"]),
-            "page": dg.MetadataValue.url(link(settings, "rows", status="kept")),
+            "page": dg.MetadataValue.url(link(home, settings, "rows", status="kept")),
         },
     )
 
@@ -136,7 +136,7 @@ def heldout_questions(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult
             "leaves_not_measurable": sum(not number for number in by_leaf.values()),
             "preview": preview(questions, ["leaf", "question", "answer"]),
             "ledger": dg.MetadataValue.path(home.heldout_ledger),
-            "page": dg.MetadataValue.url(link(settings, "leaves")),
+            "page": dg.MetadataValue.url(link(home, settings, "leaves")),
         },
     )
 
@@ -196,6 +196,6 @@ def _described(lab: Lab, dataset: Dataset) -> dg.MaterializeResult:
             "excluded": counts(dataset.excluded, "rule"),
             "preview": preview(rows, ["source", "leaf", "part", "question", "answer"]),
             "path": dg.MetadataValue.path(dataset.path),
-            "page": dg.MetadataValue.url(link(lab.settings, "rows", stage=f"{dataset.phase} data set")),
+            "page": dg.MetadataValue.url(link(lab.home, lab.settings, "rows", stage=f"{dataset.phase} data set")),
         },
     )

@@ -37,7 +37,7 @@ def _specs(asset: dg.AssetsDefinition, suite: str) -> list[dg.AssetCheckSpec]:
 def _report(asset: dg.AssetsDefinition, lab: Lab, suite: str, rows: int, found: list[ExpectationResult]) -> _Results:
     name = asset.key.path[-1]
     store_results(lab.home, name, suite, rows, found)
-    results = dg.MetadataValue.url(f"{link(lab.settings, 'quality')}#{name}")
+    results = dg.MetadataValue.url(f"{link(lab.home, lab.settings, 'quality')}#{name}")
     for finding in found:
         yield dg.AssetCheckResult(
             asset_key=asset.key,

@@ -172,7 +172,7 @@ def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: Lea
             "flow": plan.flow.name,
             "preview": preview(rows, ["question", "answer"]),
             "path": dg.MetadataValue.path(plan.path(home, table)),
-            "page": dg.MetadataValue.url(link(settings, "rows", leaf=state.leaf)),
+            "page": dg.MetadataValue.url(link(home, settings, "rows", leaf=state.leaf)),
         }
         if table == "judged":
             scores = [score["score"] for row in rows for score in row["scores"] if score["score"] is not None]

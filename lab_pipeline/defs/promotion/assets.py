@@ -64,7 +64,7 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
             "path": dg.MetadataValue.path(report),
-            "page": dg.MetadataValue.url(link(lab.settings, "report", id=evaluation["candidate"])),
+            "page": dg.MetadataValue.url(link(lab.home, lab.settings, "report", id=evaluation["candidate"])),
         },
     )
 
@@ -145,7 +145,7 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
             "heldout": evaluation["heldout"]["candidate"] or 0.0,
             "leaves": preview(evaluation["leaves"], ["leaf", "kind", "rows", "contributor"]),
             "path": dg.MetadataValue.path(champion.model),
-            "page": dg.MetadataValue.url(link(settings, "card", id=champion.id)),
+            "page": dg.MetadataValue.url(link(home, settings, "card", id=champion.id)),
             "model_card": dg.MetadataValue.md((champion.model / "README.md").read_text(encoding="utf-8")),
         },
     )

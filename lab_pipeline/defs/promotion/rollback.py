@@ -32,7 +32,7 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
                 "champion": champion.id,
                 "digest": champion.digest,
                 "path": dg.MetadataValue.path(champion.model),
-                "page": dg.MetadataValue.url(link(lab.settings, "card", id=champion.id)),
+                "page": dg.MetadataValue.url(link(lab.home, lab.settings, "card", id=champion.id)),
             },
             tags={"dagster/data_version": champion.digest},
         )

@@ -68,6 +68,6 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
             ),
             "all_problems": dg.MetadataValue.json(snapshot.problems),
             "path": dg.MetadataValue.path(home.snapshot(snapshot.id)),
-            "page": dg.MetadataValue.url(link(settings, "leaves")),
+            "page": dg.MetadataValue.url(link(home, settings, "leaves")),
         },
     )
