@@ -33,6 +33,11 @@ _MOST_LISTED = 1 << 24
 class GitError(LabError):
     """An address that is not allowed, or a git command that failed, took too long or printed too much."""
 
+    def __init__(self, message: str, printed: str = "") -> None:
+        super().__init__(message)
+        self.printed = printed
+        """All that git printed to standard error, of which the message quotes the beginning."""
+
 
 @dataclass(frozen=True)
 class Tip:
@@ -159,7 +164,7 @@ class Git:
             if process.returncode:
                 stderr.seek(0)
                 message = " ".join(stderr.read(10_000).decode("utf-8", errors="replace").split())
-                raise GitError(f"git {arguments[0]} failed: {message[:300] or f'exit {process.returncode}'}")
+                raise GitError(f"git {arguments[0]} failed: {message[:300] or f'exit {process.returncode}'}", message)
 
     def commit(self, name: str) -> str | None:
         """Resolve a commit id, full or abbreviated, to the full id; None if the mirror lacks it, or git fails.
@@ -239,9 +244,9 @@ class Git:
 
     def _explained(self, error: GitError) -> GitError:
         """Say what to do where git's own message on a failed fetch does not."""
-        if "promisor" in str(error):
+        if "promisor" in error.printed or "lazy fetching disabled" in error.printed:  # their order is that of two processes
             return GitError(f"{self.address} is a partial clone that lacks files; name a complete clone")
-        if "mismatched algorithms" in str(error):
+        if "mismatched algorithms" in error.printed:
             return GitError(f"{self.mirror} has another object format than {self.address}; remove this folder to fetch anew")
         return error
 

@@ -136,10 +136,11 @@ def test_documents_of_a_partial_clone_are_read_where_it_has_their_content(tmp_pa
     assert "lacks the content of 'in/a.md'" in refusal(tmp_path, partial, old)
 
 
-def test_a_partial_clone_on_another_machine_is_named(tmp_path, repository, monkeypatch):
+@pytest.mark.parametrize("banner", ["", "seq 1 400 >&2; "], ids=["alone", "after other words"])
+def test_a_partial_clone_on_another_machine_is_named(tmp_path, repository, monkeypatch, banner):
     edited(repository)
     partial = clone(repository, tmp_path / "partial", "--filter=blob:none")
-    serve_by_ssh(tmp_path, monkeypatch)
+    serve_by_ssh(tmp_path, monkeypatch, f'{banner}for last; do :; done; exec sh -c "$last"')
     with pytest.raises(LabError, match="is a partial clone that lacks files; name a complete clone"):
         Source(tmp_path, f"me@host:{partial}", "main").take()
 
