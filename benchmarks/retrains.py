@@ -8,7 +8,8 @@ against every other model as champion, all leaves counting as changed, as after 
 - `all_pairs`: every ordered pair of models. Pairs share models, so no interval is given.
 - `differences`: mean difference over leaves of each pair, of its two orders the one in which the candidate looks better.
 - `common_shift`: standard deviation over pairs of the mean difference over leaves, which `minimum_gain` must exceed;
-  `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes.
+  `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes; `question_noise`: of a question about
+  its leaf's mean; `leaf_noise`: what of `retrain_noise` is left when the questions' share is taken out.
 
     python -P benchmarks/retrains.py [RETRAINS [KNOWLEDGE_LEAVES [SKILL_LEAVES [EPOCHS]]]]
 """
@@ -62,13 +63,21 @@ def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2
     leaves = [leaf for leaf in measured[0] if leaf != GENERAL]
     outcomes = {}
     shifts = []
+    spreads = []  # variance of questions about their leaf's mean, over the leaves of each pair
     for candidate, champion in itertools.permutations(range(len(measured)), 2):
         pairs: Losses = {
             leaf: list(zip(measured[candidate][leaf], measured[champion][leaf], strict=True)) for leaf in measured[0]
         }
         verdict = decide({leaf: pairs[leaf] for leaf in leaves}, {}, pairs[GENERAL], identical=False, policy=policy)
         outcomes[candidate, champion] = verdict.outcome
+        differences = [np.subtract(*np.array(pairs[leaf]).T) for leaf in leaves]
+        spreads.append(np.sum([(each - each.mean()) @ (each - each.mean()) for each in differences]))
         shifts.append([np.mean([mine - other for mine, other in pairs[leaf]]) for leaf in leaves])
+    sizes = [len(measured[0][leaf]) for leaf in leaves]
+    question_variance = float(np.mean(spreads)) / sum(size - 1 for size in sizes)
+    leaf_variance = float(np.mean([np.var(shift, ddof=1) for shift in shifts])) - question_variance * np.mean(
+        [1 / size for size in sizes]
+    )
     against_champion = [outcome for (_, champion), outcome in outcomes.items() if champion == 0]
     passed = against_champion.count("better")
     print(
@@ -90,6 +99,8 @@ def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2
                 "differences": sorted(round(float(np.mean(shift)), 3) for shift in shifts if np.mean(shift) < 0),
                 "common_shift": round(float(np.std([np.mean(shift) for shift in shifts])), 4),
                 "retrain_noise": round(float(np.mean([np.std(shift, ddof=1) for shift in shifts])), 4),
+                "question_noise": round(float(np.sqrt(question_variance)), 4),
+                "leaf_noise": round(float(np.sqrt(max(0.0, leaf_variance))), 4),
                 "heldout_loss": [
                     round(float(np.mean([loss for leaf in leaves for loss in each[leaf]])), 3) for each in measured
                 ],

@@ -99,7 +99,9 @@ def questions_needed(gain: float) -> int:
 
 
 def wanted_questions(settings: Settings) -> int:
-    """Return how many exam questions each knowledge leaf should have, as the settings say."""
+    """Return how many exam questions each knowledge leaf should have, as the settings say; none if nothing is generated."""
+    if not settings.mixing.generated:
+        return 0
     default = EMBEDDED_QUESTIONS if settings.teacher.kind == "embedded" else MOST_QUESTIONS
     return min(questions_needed(settings.exam.gain), default if settings.exam.most is None else settings.exam.most)
 
@@ -169,7 +171,8 @@ def write_exams(
         asyncio.run(_write_all(home, missing, settings, teachers, say, failed))
     for plan in plans:
         stored = leaf_exam(home, plan.leaf["leaf"])
-        if plan.leaf["leaf"] not in failed and (stored is None or stored["made_from"] != plan.made_from):
+        current = stored and (stored["source"], stored["made_from"]) == (plan.source, plan.made_from)
+        if plan.leaf["leaf"] not in failed and not current:
             with FileLock(home.heldout_ledger.with_suffix(".lock")):
                 _store(home, plan, Ledger(home.heldout_ledger, lambda: taught_questions(home)))
     return failed

@@ -174,6 +174,7 @@ def _compare_group(name: str, scores: Scores, confidence: float) -> GroupLosses:
 
 
 def _teacher_costs(home: Home, leaves: Sequence[str]) -> dict[str, int]:
-    replies = [reply for leaf in leaves for _, reply in read_journal(home.leaf(leaf) / "journal")]
+    journals = [home.leaf(leaf) / name for leaf in leaves for name in ("journal", "exam-journal")]
+    replies = [reply for journal in journals for _, reply in read_journal(journal)]
     tokens = {kind: sum(getattr(reply, kind) for reply in replies) for kind in ("prompt_tokens", "completion_tokens")}
     return {"calls": len(replies), **tokens}

@@ -143,6 +143,7 @@ def evaluate(
     changed = _changed_leaves(data.catalog, champion)
     found = _paired(scores, reference, [*asked, GENERAL])
     pairs = {leaf: found[leaf] + found.get(f"{EXAM}{leaf}", []) for leaf in leaves}
+    counted = (leaves.keys() & changed) - {*settings.gate.allowed_regressions}
     verdict = decide(
         changed={leaf: pairs[leaf] for leaf in leaves if leaf in changed},
         unchanged={leaf: pairs[leaf] for leaf in leaves if leaf not in changed},
@@ -153,6 +154,7 @@ def evaluate(
             judged=deciding_interval(judged, settings.gate),
             choices=compare_choices(ranks, reference, settings.gate),
             lost=[label(each) for each in lost_questions(acceptance, reference)],
+            people=compare({leaf: found[leaf] for leaf in counted}, settings.gate.confidence) if exam else None,
         ),
         first=champion is None,
     )

@@ -97,6 +97,9 @@ class Answers:
     """None if no question could be asked in multiple choice."""
     lost: Sequence[str] = ()
     """Acceptance questions that the reference passes and the candidate fails; each is a veto."""
+    people: "Comparison | None" = None
+    """Losses on the changed leaves over people's questions alone, if the teacher's were counted too. People's are the core: no
+    gain counts on which they are surely worse."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,9 @@ def decide(
     finding += f". But {style}: a falling loss may be style" if style else ""
     if not (gain.bound < 0 and gain.difference <= -gain.minimum):
         return verdict(False, "not better", finding)
+    if answers.people and answers.people.interval and answers.people.interval[0] > 0:
+        people = f"over the {answers.people.questions} questions by people alone it is worse by {answers.people.difference:.3f}"
+        return verdict(False, "not better", f"{finding}; but {people}, and certainly so")
     if vetoes:
         return verdict(False, "leaf got worse", f"{finding}; but {veto}")
     return verdict(True, "better", finding)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_pipeline.config.settings import ExamSettings
-from lab_pipeline.core.storage import read_lines
+from lab_pipeline.config.settings import ExamSettings, MixingSettings
+from lab_pipeline.core.storage import read_json, read_lines
 from lab_pipeline.datasets.exam import ExamPlan, exam_flow, exam_questions, leaf_exam, plan_exam, questions_needed, write_exams
 from lab_pipeline.datasets.heldout_questions import heldout_prompts
 from lab_pipeline.datasets.mix import mix_knowledge
@@ -15,7 +15,7 @@ from lab_pipeline.taxonomy.reviews import Review
 from lab_pipeline.teacher.journal import read_journal
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline.text.leaks import LeakDetector
-from lab_pipeline_tests.builders import KNOWLEDGE, write_knowledge
+from lab_pipeline_tests.builders import KNOWLEDGE, edit_yaml, write_knowledge
 from lab_pipeline_tests.datasets.filled import FilledHome
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
 from lab_pipeline_tests.training.runs import recipe
@@ -150,6 +150,25 @@ def test_a_judged_flow_asks_passages_for_pairs_and_keeps_its_judges():
 
 def test_none_are_written_where_none_are_wanted(lab):
     assert plans(lab, most=0) == []
+    lab.settings = lab.settings.model_copy(update={"mixing": MixingSettings(generated=False)})
+    assert plans(lab) == []
+
+
+def test_an_edited_seed_leaves_the_exam_as_it_is(lab):
+    teacher = ScriptedTeacher(examining)
+    written(lab, teacher)
+    exam, calls = exam_questions(lab.home, lab.catalog().in_use), len(teacher.requests)
+    source = read_json(lab.home.leaf_source(lab.snapshot().usable[KNOWLEDGE]))
+    used = source["seeds"][0]["question"]
+
+    def change(value: dict[str, Any]) -> None:
+        pairs = [pair for example in value["seed_examples"] for pair in example["questions_and_answers"]]
+        next(pair for pair in pairs if pair["question"] == used)["answer"] = "Quite another answer."
+
+    edit_yaml(lab.taxonomy / KNOWLEDGE / "qna.yaml", change)
+    lab.refresh()
+    written(lab, teacher)
+    assert exam_questions(lab.home, lab.catalog().in_use) == exam and len(teacher.requests) == calls
 
 
 @pytest.mark.parametrize(("gain", "needed"), [(1.0, 2), (0.5, 7), (0.3, 55), (0.2, 100)])

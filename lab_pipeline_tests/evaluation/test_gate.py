@@ -213,6 +213,16 @@ def test_answers_that_surely_got_worse_refuse_and_others_are_told():
     assert chosen(2, 7, 5, answers="tell").outcome == "better"
 
 
+def test_no_gain_counts_on_which_peoples_questions_are_surely_worse():
+    def asked(people: float) -> Verdict:
+        answers = Answers(people=compare(shifted(people), POLICY.confidence))
+        return decide(shifted(-0.5), {}, [], identical=False, policy=POLICY, answers=answers)
+
+    worse = asked(0.1)
+    assert worse.outcome == "not better" and "the 24 questions by people alone it is worse by 0.1" in worse.reason
+    assert asked(-0.01).outcome == asked(0.0).outcome == "better"
+
+
 def test_the_first_model_of_few_leaves_is_judged_over_questions():
     """Two knowledge leaves and a skill that all gained, by very different amounts."""
     gains = {"knowledge/a": -0.28, "knowledge/b": -0.73, "s/c": -1.30}
