@@ -30,6 +30,7 @@ class Lora(Section):
     alpha: int = Field(ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    rank_stabilized: bool | None = Field(None, description="Scale by alpha / sqrt(rank) (rsLoRA). none = by alpha / rank")
 
 
 class PhaseRecipe(Section):
@@ -68,6 +69,16 @@ class Recipe(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
+    attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] | None = Field(
+        None, description="none = as transformers chooses for the model"
+    )
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"] | None = Field(
+        None, description="none = paged_adamw_8bit on a GPU, adamw_torch on a CPU"
+    )
+    liger: bool | None = Field(None, description="Use the Liger kernels, on a GPU and if liger-kernel is installed")
+    neftune_alpha: float | None = Field(
+        None, gt=0, le=100, description="Size of NEFTune's noise on embeddings. none = no noise"
+    )
     save_every_steps: int = Field(25, ge=1)
     validation: ValidationRecipe = ValidationRecipe()
     knowledge: PhaseRecipe

@@ -20,6 +20,10 @@ _KILLED = (
 )
 
 
+class Interrupted(Exception):
+    """A signal asked a training to end before there was anything to save."""
+
+
 def failure_file(folder: Path) -> Path:
     """Return the path of the file with the reason of a failed training in its first line, and the traceback below.
 
@@ -53,7 +57,7 @@ def training_failure(folder: Path, exit_code: int) -> LabError:
         return full
     if exit_code == INTERRUPTED:
         return LabError("the training process was interrupted and saved its state: run again to continue from there")
-    if exit_code == -signal.SIGKILL:
+    if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the latter if one of several processes was killed
         return LabError(f"{_KILLED}; {_OUTPUT}")
     if exit_code < 0:
         return LabError(f"the training process was ended by {signal.Signals(-exit_code).name}; {_OUTPUT}")

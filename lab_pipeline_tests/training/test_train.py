@@ -23,6 +23,7 @@ from lab_pipeline.datasets.dataset import Dataset
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.models.packing import encode, flatten
 from lab_pipeline.training.__main__ import INTERRUPTED
+from lab_pipeline.training.callbacks import save_adapter
 from lab_pipeline.training.checkpoint import (
     checkpoint_id,
     finish_checkpoint,
@@ -33,9 +34,15 @@ from lab_pipeline.training.checkpoint import (
 )
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
-from lab_pipeline.training.trainer import prepare_run, save_adapter
-from lab_pipeline.training.validation import ValidationSet
-from lab_pipeline_tests.training.runs import recipe, rows_to_validate_on, training_row, training_spec, twelve_rows
+from lab_pipeline.training.trainer import prepare_run
+from lab_pipeline_tests.training.runs import (
+    recipe,
+    rows_to_validate_on,
+    training_row,
+    training_spec,
+    twelve_rows,
+    validation_set,
+)
 
 BASE = BaseModel(Path("/models/base"), "base", "d1")
 
@@ -145,7 +152,7 @@ def test_a_kill_between_measuring_and_saving_the_state_loses_no_adapter(tiny_mod
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("lab_pipeline.training.trainer.save_adapter", kept_then_killed)
+        patch.setattr("lab_pipeline.training.callbacks.save_adapter", kept_then_killed)
         train(killed, lambda text: None)
     resumed = trained(killed)
     assert (resumed.validation, resumed.chosen) == (report.validation, report.chosen)
@@ -163,7 +170,7 @@ def test_the_adapter_is_that_of_the_chosen_epoch_and_the_last_stands_beside_it(t
     assert 0 < report.chosen["epoch"] < 8 == report.chosen["of"], report.validation
     assert any(f"epoch {report.chosen['epoch']} of 8 was taken: {report.chosen['why']}" in text for text in said)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "adapter")
-    validation = ValidationSet.of(rows_to_validate_on(), tokenizer, 256)
+    validation = validation_set(rows_to_validate_on(), tokenizer)
     for folder, epoch in (("adapter", report.chosen["epoch"]), ("last", 8)):
         model = with_adapter(load_base(tiny_model, recipe()), recipe().lora, tmp_path / "run" / folder)
         assert validation.measure(model)["by_leaf"] == pytest.approx(after[epoch - 1]["by_leaf"]), folder
@@ -204,7 +211,7 @@ def test_packed_rows_do_not_see_each_other(tiny_model, tmp_path):
     second = encode(training_row("Who founded Velomira in May?", "Galenato founded Velomira in May."), tokenizer)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     wanted = recipe()
-    trainer = prepare_run(model, [flatten([first])], wanted, wanted.knowledge, 0, tmp_path, lambda: False).trainer
+    trainer = prepare_run(model, [flatten([first])], wanted, wanted.knowledge, 0, tmp_path).trainer
 
     def summed(**inputs: Any) -> float:
         with torch.no_grad():
