@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
 from lab_pipeline.training.trainer import prepare_run
 from lab_pipeline_tests.training.runs import (
+    asked_at,
     recipe,
     rows_to_validate_on,
     training_row,
@@ -55,12 +55,6 @@ def trained(spec: TrainingSpec) -> TrainingReport:
 
 def adapter_file(spec: TrainingSpec) -> bytes:
     return (Path(spec.output) / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-def asked_at(step: int) -> Callable[[], bool]:
-    """Asks for an end at that step."""
-    calls = iter(range(1, 10_000))
-    return lambda: next(calls) >= step
 
 
 def dataset(phase: str = "knowledge", digest: str = "rows1") -> Dataset:
