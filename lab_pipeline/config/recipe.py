@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -55,9 +56,19 @@ class ValidationRecipe(Section):
     general_tolerance: float = Field(0.1, ge=0, description="Allowed general loss above the base model's, in nats per token")
 
 
+class Fits(Section):
+    """What a recipe is made for. Of those that fit a model and the GPUs, the one that uses most of them is chosen."""
+
+    parameters_from: float = Field(0, ge=0, description="Billions of parameters that the base model has at least")
+    parameters_up_to: float = Field(gt=0, description="Billions of parameters that it has at most")
+    gpu_gib: float = Field(0, ge=0, description="Memory that each GPU has at least; 0 = no GPU is needed")
+    gpus: int = Field(1, ge=1, description="Number of GPUs that there are at least")
+
+
 class Recipe(Section):
     """All hyperparameters of a training run; the files in `recipes/` explain each value."""
 
+    fits: Fits | None = Field(None, description="When it is chosen. none = only if it is named")
     strategy: Strategy = Strategy.phased
     lora: Lora
     quantization: Literal["nf4", "none"]
@@ -88,6 +99,11 @@ class Recipe(Section):
     def stacked(self) -> bool:
         return self.strategy == Strategy.stacked
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that changes a training, without what is left out: a new option does not rename what was trained before it."""
+        return self.model_dump(exclude={"fits"}, exclude_none=True)
+
     def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, object]:
         """Return, as JSON, the hyperparameters that a phase's data set is made with; it is stale once one of them changes.
 
@@ -105,6 +121,28 @@ class Recipe(Section):
 
 def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def fitting_recipe(parameters: int, gpus_gib: Sequence[float]) -> str:
+    """Return the name of the shipped recipe that fits a base model of so many parameters and GPUs of so much memory.
+
+    Raises:
+        LabError: None does.
+    """
+    fitting = []
+    for name in shipped_recipes():
+        fits = load_recipe(name).fits
+        if fits and fits.parameters_from <= parameters / 1e9 <= fits.parameters_up_to:
+            enough = [gib for gib in gpus_gib if gib >= fits.gpu_gib]
+            if not fits.gpu_gib or len(enough) >= fits.gpus:
+                fitting.append((fits.gpu_gib, fits.gpus, name))
+    if not fitting:
+        gpus = ", ".join(f"{gib:.0f} GiB" for gib in gpus_gib) or "none"
+        raise LabError(
+            f"recipe: no shipped one fits a base model of {parameters / 1e9:.1f} billion parameters and these GPUs: {gpus}; "
+            f"name a recipe file of your own in settings.yaml, or one of {', '.join(shipped_recipes())}"
+        )
+    return max(fitting)[2]
 
 
 def load_recipe(name: str) -> Recipe:

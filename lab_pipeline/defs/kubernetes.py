@@ -34,17 +34,18 @@ def executor() -> dg.ExecutorDefinition:
 def gpu_op_tags() -> Mapping[str, Any]:
     """Return the op tags of a step that needs a GPU; only `k8s_job_executor` reads them.
 
-    `LAB_GPU_MEMORY` sets the pod's memory as a Kubernetes quantity (default 32Gi). `LAB_GPU_NODES` selects nodes by labels,
-    `key=value` separated by commas (default: any node with a GPU).
+    `LAB_GPUS` sets the number of GPUs (default 1), `LAB_GPU_MEMORY` the memory of the pod as a Kubernetes quantity (default
+    32Gi). `LAB_GPU_NODES` selects nodes by labels, `key=value` separated by commas (default: any node with a GPU).
 
     Raises:
         LabError: `LAB_GPU_NODES` is no list of labels.
     """
+    gpus = os.environ.get("LAB_GPUS") or "1"
     memory = os.environ.get("LAB_GPU_MEMORY") or "32Gi"
     return {
         "dagster-k8s/config": {
             "container_config": {
-                "resources": {"requests": {"memory": memory}, "limits": {"nvidia.com/gpu": "1", "memory": memory}},
+                "resources": {"requests": {"memory": memory}, "limits": {"nvidia.com/gpu": gpus, "memory": memory}},
                 # torch's data loaders share tensors through /dev/shm, which has only 64 MiB in a container by default
                 "volume_mounts": [{"name": "shm", "mount_path": "/dev/shm"}],
             },

@@ -73,7 +73,7 @@ def retune_inputs(
         heldout_digest,
         general.replay,
         base_identity,
-        recipe.model_dump(exclude_none=True),
+        recipe.identity,
         settings.seed,
     ]
     measured = [settings.gate.model_dump(), *judging_inputs(settings), MEASURE]

@@ -51,7 +51,7 @@ def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe:
     Args:
         before: id of the phase-1 checkpoint that this phase goes on from; None in phase 1.
     """
-    common = recipe.model_dump(exclude={"knowledge", "skills"}, exclude_none=True)
+    common = {name: value for name, value in recipe.identity.items() if name not in ("knowledge", "skills")}
     phase = recipe.phase(dataset.phase).model_dump()
     return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase, seed])}"
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -137,9 +139,6 @@ def test_a_kill_between_measuring_and_saving_the_state_loses_no_adapter(tiny_mod
     whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
     report = trained(whole)
 
-    class Killed(BaseException):
-        pass
-
     def kept_then_killed(model: Any, folder: Path) -> None:
         save_adapter(model, folder)
         if folder.name == f"epoch-{report.chosen['epoch']}":
@@ -150,6 +149,60 @@ def test_a_kill_between_measuring_and_saving_the_state_loses_no_adapter(tiny_mod
         train(killed, lambda text: None)
     resumed = trained(killed)
     assert (resumed.validation, resumed.chosen) == (report.validation, report.chosen)
+    assert adapter_file(killed) == adapter_file(whole)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_at_random_steps_in_turn_a_training_ends_with_the_same_adapter(tiny_model, tmp_path):
+    wanted = recipe(epochs=5, save_every_steps=2, lora={"rank": 4, "alpha": 8, "dropout": 0.1})
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
+    report = trained(whole)
+
+    def kill_at(step: int) -> Callable[[], bool]:
+        asked = asked_at(step)
+
+        def interrupted() -> bool:
+            if asked():
+                raise Killed
+            return False
+
+        return interrupted
+
+    for step in (0, 4, 5, 3):  # 0: while rows are encoded; then counted from the last saved state
+        with pytest.raises(Killed):
+            train(killed, lambda text: None, kill_at(step))
+    resumed = trained(killed)
+    assert (resumed.curve, resumed.chosen) == (report.curve, report.chosen)
+    assert adapter_file(killed) == adapter_file(whole)
+
+
+KILL_AT = """
+import os, signal, sys
+from pathlib import Path
+from lab_pipeline.training.checkpoint import read_spec
+from lab_pipeline.training.train import train
+left = iter(range(int(sys.argv[2]), -1, -1))
+train(read_spec(Path(sys.argv[1])), print, lambda: next(left) == 0 and os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.long
+def test_ten_processes_killed_at_random_steps_in_turn_leave_the_same_adapter(tiny_model, tmp_path):
+    wanted = recipe(epochs=40, save_every_steps=5, lora={"rank": 4, "alpha": 8, "dropout": 0.1})
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    chance = random.Random(17)
+    for _ in range(10):
+        steps = [str(chance.randint(1, 18))]
+        command = [sys.executable, "-c", KILL_AT, str(tmp_path / "killed" / "spec.json"), *steps]
+        assert subprocess.run(command, cwd=Path(__file__).parents[2], env=one_thread).returncode == -signal.SIGKILL
+    for spec in (whole, killed):
+        assert run_by_hand(Path(spec.output) / "spec.json").wait(timeout=300) == 0
     assert adapter_file(killed) == adapter_file(whole)
 
 
