@@ -23,7 +23,7 @@ from lab_pipeline.training.curve import curve_png
 from lab_pipeline.training.failure import training_failure
 from lab_pipeline.training.validation import GROUPS
 
-_MALLOC = {
+MALLOC = {
     # By default, glibc returns freed tensors to the system and requests them again at each step; keeping them is 7 % faster.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 35),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
@@ -135,7 +135,7 @@ def run_trainer(
         trainer.run(
             context=context,
             command=python_module("lab_pipeline.training", str(spec)),
-            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", **tracked},
+            env={**MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", **tracked},
         )
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
