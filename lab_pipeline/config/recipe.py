@@ -96,6 +96,10 @@ class Recipe(Section):
     skills: SkillsPhase
 
     @property
+    def needs_gpu(self) -> bool:
+        return self.fits is not None and self.fits.gpu_gib > 0
+
+    @property
     def stacked(self) -> bool:
         return self.strategy == Strategy.stacked
 

@@ -37,8 +37,9 @@ def _attend(
     outputs = []
     for start, end in zip(starts, [*starts[1:], query.shape[2]], strict=True):
         row = slice(start, end)
-        of_row = (each[:, :, row] for each in (query, key, value))
         with sdpa_kernel(SDPBackend.MATH if end - start <= _SHORT_ROW else SDPBackend.FLASH_ATTENTION):
-            output, _ = sdpa_attention_forward(module, *of_row, attention_mask[:, :, row, row], **options)
+            output, _ = sdpa_attention_forward(
+                module, query[:, :, row], key[:, :, row], value[:, :, row], attention_mask[:, :, row, row], **options
+            )
         outputs.append(output)
     return torch.cat(outputs, dim=1), None

@@ -39,7 +39,7 @@ def choose_recipe(home: Home, settings: Settings) -> Choice:
         )
     gpus = gpus_gib()
     name = fitting_recipe(size, gpus)
-    if deployment() == "k8s" and name != fitting_recipe(size, []):
+    if deployment() == "k8s" and load_recipe(name).needs_gpu:
         raise LabError(f"recipe: name one in settings.yaml, such as {name}: on a cluster, only some pods see a GPU")
     seen = ", ".join(f"{gib:.0f} GiB" for gib in gpus) or "none"
     return Choice(name, load_recipe(name), f"it fits {size / 1e9:.2f} billion parameters and these GPUs: {seen}")

@@ -20,7 +20,7 @@ def load_base(folder: Path, recipe: Recipe) -> Any:
         quantization = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
         )
-    attention = recipe.attn_implementation
+    attention: str | None = recipe.attn_implementation
     if attention is None and not torch.cuda.is_available():
         register_rows_apart()
         attention = ROWS_APART
