@@ -22,7 +22,7 @@ from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
-from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
+from lab_pipeline.training.failure import FAILED, INTERRUPTED, failure_file, record_failure
 from lab_pipeline.training.team import join, processes_wanted, start
 from lab_pipeline.training.train import train
 
@@ -41,6 +41,7 @@ def main(path: str) -> int:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda number, _: received.append(number))
     die_with_parent()
+    failure_file(Path(spec.output)).unlink(missing_ok=True)  # of an earlier try
     try:
         if (processes := processes_wanted(Recipe.model_validate(spec.recipe).packs_per_step)) > 1:
             return start(processes, path)

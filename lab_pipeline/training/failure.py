@@ -35,13 +35,15 @@ def failure_file(folder: Path) -> Path:
 def record_failure(folder: Path, error: Exception) -> str:
     """Store why a training failed, with the traceback, in its folder's `failure_file`; return the reason in one line.
 
-    If the error is a defect of the program, the line also says in which file the traceback is.
+    If the error is a defect of the program, the line also says in which file the traceback is. A reason that is stored already
+    stays: of several processes, the first one to fail tells why, and the others fail because it is gone.
     """
     known = as_lab_error(error)
     reason = " ".join(str(known or f"{type(error).__name__}: {error}").split())
     if known is None:
         reason += f" (traceback: {failure_file(folder)})"
-    write_text(failure_file(folder), f"{reason}\n\n{''.join(traceback.format_exception(error))}")
+    if not failure_file(folder).exists():
+        write_text(failure_file(folder), f"{reason}\n\n{''.join(traceback.format_exception(error))}")
     return reason
 
 

@@ -95,6 +95,7 @@ def test_an_end_without_words_is_told_by_its_code(tmp_path: Path, exit_code: int
 
 def test_a_reason_is_one_line_and_the_trainers_own_goes_before_its_code(tmp_path: Path) -> None:
     assert record_failure(tmp_path, LabError("first\n  second")) == "first second"
+    record_failure(tmp_path, LabError("of a process that lost the first"))
     assert str(training_failure(tmp_path, -signal.SIGKILL)) == "first second"
     write_text(failure_file(tmp_path), "another\n\nTraceback")
     assert str(training_failure(tmp_path, 1)) == "another"
