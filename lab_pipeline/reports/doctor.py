@@ -16,7 +16,7 @@ from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.models.base_model import model_identity
+from lab_pipeline.models.base_model import ModelError, model_identity
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
@@ -127,7 +127,10 @@ def _base_model(home: Home, settings: Settings) -> str:
 
 
 def _recipe(home: Home, settings: Settings) -> str:
-    choice = choose_recipe(home, settings)
+    try:
+        choice = choose_recipe(home, settings)
+    except ModelError:
+        return "chosen by the size of the base model, once that can be used"
     return f"{choice.name} ({choice.recipe.quantization}): {choice.why}"
 
 
