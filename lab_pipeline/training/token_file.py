@@ -119,7 +119,7 @@ def write_token_file(
 ) -> None:
     """Encode the rows of the split that `path` is named after, unless the file exists.
 
-    Rows stream from the Parquet file `dataset`. Many rows are encoded by several processes, up to eight. Rows to train on are
+    Rows stream from the Parquet file `dataset`. Many rows are encoded by up to four processes, of some 400 MiB each. Rows to train on are
     labelled by `encode` and cut into pieces of at most `pack_tokens` tokens; rows to validate on are labelled by
     `encode_answers`, and only the first piece that holds a part of an answer is kept.
 
@@ -137,7 +137,7 @@ def write_token_file(
         work = partial(_encoded, base_model=base_model, training=path.stem == "train", most=pack_tokens)
         total = pc.sum(pc.equal(source.read(["part"])["part"], path.stem)).as_py() or 0
         progress = Progress(f"{path.stem} rows encoded", total, say)
-        workers = min(8, len(os.sched_getaffinity(0))) if total >= _MANY_ROWS else 1
+        workers = min(4, len(os.sched_getaffinity(0))) if total >= _MANY_ROWS else 1
         counts = Counts()
         with pa.ipc.new_file(scratch, _SCHEMA) as writer:
             for encoded, found in _in_order(work, batches, workers):
