@@ -119,8 +119,8 @@ def write_token_file(
 ) -> None:
     """Encode the rows of the split that `path` is named after, unless the file exists.
 
-    Rows stream from the Parquet file `dataset`. Many rows are encoded by up to four processes, of some 400 MiB each. Rows to train on are
-    labelled by `encode` and cut into pieces of at most `pack_tokens` tokens; rows to validate on are labelled by
+    Rows stream from the Parquet file `dataset`. Many rows are encoded by up to four processes, of some 400 MiB each. Rows to
+    train on are labelled by `encode` and cut into pieces of at most `pack_tokens` tokens; rows to validate on are labelled by
     `encode_answers`, and only the first piece that holds a part of an answer is kept.
 
     Raises:
