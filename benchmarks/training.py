@@ -1,85 +1,108 @@
-"""What do packing and answer-only logits save?
+"""How fast is a training step, and what memory does it take, compared with trl's SFTTrainer and with an older build?
 
-Trains a few steps of the shipped recipe's QLoRA on the general replay set, packed as the pipeline does it, and with
-transformers' own Trainer on padded batches with logits for every position, in the same process.
+Trains the packaged model's NF4 QLoRA of rank 16 on the general replay set, as the pipeline does: the shipped recipe, in a
+process of its own. The older build is a checkout that trains on the same spec; trl trains as shipped (batches of 8, gradient
+checkpointing) in an environment of its own. All alternate in one run. Rates are real tokens, prompts included, for each second
+of steps: for the pipeline the difference between a long and a short training, so that loading does not count.
 
-    python -P benchmarks/training.py MODEL_FOLDER
+    python -P benchmarks/training.py MODEL_FOLDER [--before CHECKOUT] [--trl-python PYTHON] [--rows 128] [--repeats 2]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import statistics
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from lab_pipeline.config.recipe import load_recipe
+import yaml
+
+from lab_pipeline.config.recipe import SHIPPED
+from lab_pipeline.core.rows import TRAINING_SCHEMA
+from lab_pipeline.core.storage import read_json, write_json, write_rows
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.rows import general_row
+from lab_pipeline.defs.checkpoints.assets import MALLOC
 from lab_pipeline.models.loader import load_tokenizer
-from lab_pipeline.models.packing import IGNORED, encode, flatten, pack
+from lab_pipeline.models.packing import TokenRow, encode
 
-ROWS = 96
+HERE = Path(__file__).parents[1]
+SHORT, LONG = 1, 3
+"""Numbers of epochs whose difference in time is that of the steps."""
 
 
-def main(folder: Path) -> None:
-    import torch
-    from transformers import Trainer, TrainingArguments
+def measured(command: list[str], environment: dict[str, str]) -> tuple[str, float]:
+    """Run a command; return what it printed and its peak memory in MiB."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return printed, usage.ru_maxrss / 1024
 
-    from lab_pipeline.training.quantized import load_base, with_adapter
-    from lab_pipeline.training.trainer import prepare_run
 
-    recipe = load_recipe("smollm2_135m_cpu")
-    phase = recipe.knowledge.model_copy(update={"epochs": 1})
-    tokenizer = load_tokenizer(folder)
-    rows = [encode(general_row(question), tokenizer) for question in load_general(None).replay[:ROWS]]
-    tokens = sum(len(row.tokens) for row in rows)
-    scratch = Path(tempfile.mkdtemp())
+def by_pipeline(checkout: Path, model: Path, dataset: Path, tokens: int) -> tuple[float, float]:
+    """Return tokens per second and peak MiB of the build in `checkout`."""
+    seconds, peak = {}, 0.0
+    for epochs in (SHORT, LONG):
+        output = Path(tempfile.mkdtemp())
+        recipe = yaml.safe_load((SHIPPED / "smollm2_135m_cpu.yaml").read_text(encoding="utf-8"))
+        recipe.pop("fits")  # unknown to older builds
+        recipe["knowledge"]["epochs"] = epochs
+        spec = {"phase": "knowledge", "base_model": str(model), "dataset": str(dataset), "continued": None, "seed": 17}
+        write_json(output / "spec.json", {**spec, "recipe": recipe, "output": str(output)})
+        command = [sys.executable, "-P", "-m", "lab_pipeline.training", str(output / "spec.json")]
+        _, used = measured(command, {**MALLOC, "PYTHONPATH": str(checkout)})
+        seconds[epochs], peak = read_json(output / "report.json")["seconds"], max(peak, used)
+    return tokens * (LONG - SHORT) / (seconds[LONG] - seconds[SHORT]), peak
 
-    packs = [flatten(each) for each in pack(rows, recipe.pack_tokens)]
-    warm = with_adapter(load_base(folder, recipe), recipe.lora, None)  # memory touched for the first time is slow
-    prepare_run(warm, packs[:2], recipe, phase, 0, scratch / "warm", lambda: False).run()
-    model = with_adapter(load_base(folder, recipe), recipe.lora, None)
-    run = prepare_run(model, packs, recipe, phase, 0, scratch / "packed", lambda: False)
-    started = time.perf_counter()
-    run.run()
-    packed_s = time.perf_counter() - started
 
-    def padded(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in batch)
-        pads = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED, "attention_mask": 0}
-        return {
-            name: torch.tensor([row[name] + [pad] * (width - len(row[name])) for row in batch]) for name, pad in pads.items()
-        }
+def by_trl(python: str, model: Path, rows: list[TokenRow], tokens: int) -> tuple[float, float]:
+    """Return tokens per second and peak MiB of trl."""
+    file = Path(tempfile.mkdtemp()) / "rows.json"
+    write_json(file, [{"input_ids": row.tokens, "labels": row.labels} for row in rows])
+    printed, peak = measured([python, "-P", str(HERE / "benchmarks" / "trl_sft.py"), str(model), str(file)], {})
+    return tokens / json.loads(printed.splitlines()[-1])["seconds"], peak
 
-    plain_rows = [{"input_ids": row.tokens, "labels": row.labels, "attention_mask": [1] * len(row.tokens)} for row in rows]
-    arguments = TrainingArguments(
-        output_dir=str(scratch / "padded"),
-        num_train_epochs=1,
-        per_device_train_batch_size=8,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    model = with_adapter(load_base(folder, recipe), recipe.lora.model_copy(update={"dtype": "float32"}), None)
-    trainer = Trainer(model=model, args=arguments, train_dataset=plain_rows, data_collator=padded)
-    started = time.perf_counter()
-    trainer.train()
-    padded_s = time.perf_counter() - started
-    print(
-        json.dumps(
-            {
-                "tokens": tokens,
-                "packed_tokens_per_s": round(tokens / packed_s, 1),
-                "padded_tokens_per_s": round(tokens / padded_s, 1),
-                "speedup": round(padded_s / packed_s, 2),
-            }
-        )
-    )
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--before", type=Path, help="a checkout of an older build")
+    parser.add_argument("--trl-python", help="the Python of an environment with trl")
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=2)
+    wanted = parser.parse_args()
+    rows = [general_row(question) for question in load_general(None).replay[: wanted.rows]]
+    dataset = Path(tempfile.mkdtemp()) / "rows.parquet"
+    write_rows(dataset, rows, TRAINING_SCHEMA)
+    tokenizer = load_tokenizer(wanted.model)
+    encoded = [encode(row, tokenizer) for row in rows]
+    tokens = sum(len(row.tokens) for row in encoded)
+    found: dict[str, list[tuple[float, float]]] = {"product": [], "before": [], "trl": []}
+    for _ in range(wanted.repeats):
+        found["product"].append(by_pipeline(HERE, wanted.model, dataset, tokens))
+        if wanted.before:
+            found["before"].append(by_pipeline(wanted.before, wanted.model, dataset, tokens))
+        if wanted.trl_python:
+            found["trl"].append(by_trl(wanted.trl_python, wanted.model, encoded, tokens))
+    rates = {name: statistics.mean(rate for rate, _ in runs) for name, runs in found.items() if runs}
+    peaks = {name: max(peak for _, peak in runs) for name, runs in found.items() if runs}
+    report: dict[str, object] = {"rows": len(rows), "tokens": tokens}
+    report |= {f"{name}_tokens_per_s": round(rate, 1) for name, rate in rates.items()}
+    report |= {f"{name}_peak_mib": round(peak) for name, peak in peaks.items()}
+    if "trl" in rates:
+        report["vs_trl"] = round(rates["product"] / rates["trl"], 2)
+        report["memory_vs_trl"] = round(peaks["product"] / peaks["trl"], 3)
+    if "before" in rates:
+        report["vs_before"] = round(rates["product"] / rates["before"], 2)
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -125,17 +125,9 @@ def ui(
 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
-on_models = (
-    models.promote,
-    models.rollback,
-    models.lineage,
-    models.effect,
-    models.gc,
-    models.estimate,
-    models.chat,
-    models.compare,
-)
-for command in (*on_rows, *on_models, changes.diff, changes.preview, pages.pages, validate):
+on_models = (models.promote, models.rollback, models.lineage, models.effect, models.gc, models.chat, models.compare)
+plans = (models.estimate, models.train_plan)
+for command in (*on_rows, *plans, *on_models, changes.diff, changes.preview, pages.pages, validate):
     app.command()(command)
 
 

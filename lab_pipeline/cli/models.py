@@ -1,4 +1,4 @@
-"""Commands on models: promote, rollback, lineage, effect of a leaf, gc, estimate, chat, compare."""
+"""Commands on models: promote, rollback, lineage, effect of a leaf, gc, estimate, train-plan, chat, compare."""
 
 from __future__ import annotations
 
@@ -118,6 +118,19 @@ def estimate(home: HomeOption = None, as_json: AsJson = False) -> None:
     opened = open_home(home)
     expected = reports.estimate(opened, load_settings(opened.settings_file))
     typer.echo(json.dumps(reports.described(expected), indent=2) if as_json else reports.estimate_text(expected))
+
+
+def train_plan(
+    recipe: Annotated[str | None, typer.Option(help="A shipped recipe or a recipe file; default: as the settings say")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Show what the next training would take: recipe and why it was chosen, memory, steps, tokens and, if known, time."""
+    from lab_pipeline.config.settings import load_settings
+    from lab_pipeline.reports.train_plan import train_plan as planned
+
+    opened = open_home(home)
+    settings = load_settings(opened.settings_file)
+    typer.echo(planned(opened, settings.model_copy(update={"recipe": recipe}) if recipe else settings))
 
 
 def chat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ class Lora(Section):
     alpha: int = Field(ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    rank_stabilized: bool | None = Field(None, description="Scale by alpha / sqrt(rank) (rsLoRA). none = by alpha / rank")
 
 
 class PhaseRecipe(Section):
@@ -54,9 +56,19 @@ class ValidationRecipe(Section):
     general_tolerance: float = Field(0.1, ge=0, description="Allowed general loss above the base model's, in nats per token")
 
 
+class Fits(Section):
+    """What a recipe is made for. Of those that fit a model and the GPUs, the one that uses most of them is chosen."""
+
+    parameters_from: float = Field(0, ge=0, description="Billions of parameters that the base model has at least")
+    parameters_up_to: float = Field(gt=0, description="Billions of parameters that it has at most")
+    gpu_gib: float = Field(0, ge=0, description="Memory that each GPU has at least; 0 = no GPU is needed")
+    gpus: int = Field(1, ge=1, description="Number of GPUs that there are at least")
+
+
 class Recipe(Section):
     """All hyperparameters of a training run; the files in `recipes/` explain each value."""
 
+    fits: Fits | None = Field(None, description="When it is chosen. none = only if it is named")
     strategy: Strategy = Strategy.phased
     lora: Lora
     quantization: Literal["nf4", "none"]
@@ -68,14 +80,33 @@ class Recipe(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
+    attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] | None = Field(
+        None, description="none = as transformers chooses for the model"
+    )
+    optimizer: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit"] | None = Field(
+        None, description="none = paged_adamw_8bit on a GPU, adamw_torch on a CPU"
+    )
+    liger: bool | None = Field(None, description="Use the Liger kernels, on a GPU and if liger-kernel is installed")
+    neftune_alpha: float | None = Field(
+        None, gt=0, le=100, description="Size of NEFTune's noise on embeddings. none = no noise"
+    )
     save_every_steps: int = Field(25, ge=1)
     validation: ValidationRecipe = ValidationRecipe()
     knowledge: PhaseRecipe
     skills: SkillsPhase
 
     @property
+    def needs_gpu(self) -> bool:
+        return self.fits is not None and self.fits.gpu_gib > 0
+
+    @property
     def stacked(self) -> bool:
         return self.strategy == Strategy.stacked
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that changes a training, without what is left out: a new option does not rename what was trained before it."""
+        return self.model_dump(exclude={"fits"}, exclude_none=True)
 
     def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, object]:
         """Return, as JSON, the hyperparameters that a phase's data set is made with; it is stale once one of them changes.
@@ -94,6 +125,28 @@ class Recipe(Section):
 
 def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def fitting_recipe(parameters: int, gpus_gib: Sequence[float]) -> str:
+    """Return the name of the shipped recipe that fits a base model of so many parameters and GPUs of so much memory.
+
+    Raises:
+        LabError: None does.
+    """
+    fitting = []
+    for name in shipped_recipes():
+        fits = load_recipe(name).fits
+        if fits and fits.parameters_from <= parameters / 1e9 <= fits.parameters_up_to:
+            enough = [gib for gib in gpus_gib if gib >= fits.gpu_gib]
+            if not fits.gpu_gib or len(enough) >= fits.gpus:
+                fitting.append((fits.gpu_gib, fits.gpus, name))
+    if not fitting:
+        gpus = ", ".join(f"{gib:.0f} GiB" for gib in gpus_gib) or "none"
+        raise LabError(
+            f"recipe: no shipped one fits a base model of {parameters / 1e9:.1f} billion parameters and these GPUs: {gpus}; "
+            f"name a recipe file of your own in settings.yaml, or one of {', '.join(shipped_recipes())}"
+        )
+    return max(fitting)[2]
 
 
 def load_recipe(name: str) -> Recipe:

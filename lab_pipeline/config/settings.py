@@ -293,7 +293,12 @@ class Settings(Section):
     base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
     flows: FlowSettings = FlowSettings()
     rows_wanted: RowsWantedSettings = RowsWantedSettings()
-    recipe: str = Field("smollm2_135m_cpu", description="Name of a shipped training recipe, or a recipe file")
+    recipe: str | None = Field(
+        None, description="Name of a shipped training recipe, or a recipe file. none = chosen by the base model's size and GPUs"
+    )
+    tracking: Literal["mlflow", "wandb", "tensorboard"] | None = Field(
+        None, description="Tool to report each training step to, set up by its own environment variables. none = the UI only"
+    )
     mixing: MixingSettings = MixingSettings()
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl. none = data/general")
     gate: GateSettings = GateSettings()
@@ -375,7 +380,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "judge": teacher(settings.judge) if settings.judge else None,
             "base_model": here(settings.base_model),
             "flows": FlowSettings(**by_kind, leaves=by_leaf),
-            "recipe": here(settings.recipe),
+            "recipe": here(settings.recipe) if settings.recipe else None,
             "mixing": mixing.model_copy(update={"knowledge": knowledge, "skills": skills}),
             "general": str((folder / settings.general).resolve()) if settings.general else None,
         }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from lab_pipeline.core.errors import LabError
@@ -44,6 +46,23 @@ def refusal(error: BaseException) -> LabError | None:
             return _refused(home if file.is_relative_to(home) else file, number)
         cause = cause.__cause__ or cause.__context__
     return full_disk(home)  # torch does not say why it could not write a file
+
+
+def gpus_gib() -> list[float]:
+    """Return the memory of each GPU that a training may use, in GiB, as nvidia-smi reports it; empty without nvidia-smi.
+
+    `CUDA_VISIBLE_DEVICES` and `LAB_GPUS` limit their number. Unlike torch, this takes no second, for sensors ask it.
+    """
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    found = [int(line) / 1024 for line in printed.split() if line.isdecimal()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        found = found[: len([each for each in visible.split(",") if each])]
+    wanted = os.environ.get("LAB_GPUS") or ""
+    return found[: int(wanted)] if wanted.isdecimal() else found
 
 
 def full_disk(home: Path) -> LabError | None:

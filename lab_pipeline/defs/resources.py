@@ -11,13 +11,14 @@ import dagster as dg
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
-from lab_pipeline.config.recipe import Recipe, Strategy, load_recipe
+from lab_pipeline.config.recipe import Recipe, Strategy
 from lab_pipeline.config.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error
 from lab_pipeline.core.progress import Say
 from lab_pipeline.defs.kubernetes import in_own_pod, try_again
 from lab_pipeline.defs.private_dagster import DagsterExecutionInterruptedError
+from lab_pipeline.training.choice import choose_recipe
 
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
@@ -82,7 +83,7 @@ class Lab(dg.ConfigurableResource):
 
     @property
     def recipe(self) -> Recipe:
-        recipe = load_recipe(self.settings.recipe)
+        recipe = choose_recipe(self.home, self.settings).recipe
         return recipe.model_copy(update={"strategy": self.this_run.strategy}) if self.this_run.strategy else recipe
 
 

@@ -67,7 +67,7 @@ def retune_inputs(
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
     """
-    trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.model_dump(), settings.seed]
+    trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.identity, settings.seed]
     measured = [settings.gate.model_dump(), settings.exam.model_dump(), *judging_inputs(settings), MEASURE]
     custom = [custom_contents(settings.mixing.knowledge), custom_contents(settings.mixing.skills)]
     return digest([*trained, *measured, *custom])

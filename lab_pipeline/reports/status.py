@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
 
-from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import Settings, load_settings
 from lab_pipeline.core.evaluation import Measurement
 from lab_pipeline.core.home import Home
@@ -21,6 +20,7 @@ from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
 from lab_pipeline.teacher.choose import teacher_identities
 from lab_pipeline.teacher.spending import total
+from lab_pipeline.training.choice import choose_recipe
 
 
 @dataclass
@@ -48,7 +48,7 @@ class HomeStatus:
         heldout = build_heldout(
             catalog, snapshot, general.questions, withheld_questions(home), exam_questions(home, catalog.in_use)
         )
-        recipe = load_recipe(settings.recipe)
+        recipe = choose_recipe(home, settings).recipe
         inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
         trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)
         return cls(snapshot, plans, find_stale_leaves(home, plans), trainable, inputs, nothing_changed(home, inputs))

@@ -18,6 +18,9 @@ from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.training.failure import failure_file
 from lab_pipeline.training.train import TrainingReport, TrainingSpec
 
+LEFT_BY_TRAINING = ("resume*", "tokens-*")
+"""Folders in a checkpoint folder from which a training resumes: saved states and encoded rows."""
+
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -48,7 +51,7 @@ def checkpoint_id(base: BaseModel, dataset: Dataset, before: str | None, recipe:
     Args:
         before: id of the phase-1 checkpoint that this phase goes on from; None in phase 1.
     """
-    common = recipe.model_dump(exclude={"knowledge", "skills"})
+    common = {name: value for name, value in recipe.identity.items() if name not in ("knowledge", "skills")}
     phase = recipe.phase(dataset.phase).model_dump()
     return f"{dataset.phase}-{digest([base.digest, dataset.digest, before, common, phase, seed])}"
 
@@ -96,11 +99,12 @@ def read_spec(path: Path) -> TrainingSpec:
 
 
 def finish_checkpoint(spec: TrainingSpec) -> None:
-    """Write the `meta.json` that marks a trained checkpoint as complete, and remove the saved states to resume from."""
+    """Write the `meta.json` that marks a trained checkpoint as complete, and remove what only a resume needs."""
     folder = Path(spec.output)
     _finished(folder, Path(spec.dataset).stem.removeprefix(f"{spec.phase}-"), trained=True)
-    for states in folder.glob("resume*"):
-        shutil.rmtree(states, ignore_errors=True)
+    for pattern in LEFT_BY_TRAINING:
+        for states in folder.glob(pattern):
+            shutil.rmtree(states, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -20,6 +20,10 @@ _KILLED = (
 )
 
 
+class Interrupted(Exception):
+    """A signal asked a training to end before there was anything to save."""
+
+
 def failure_file(folder: Path) -> Path:
     """Return the path of the file with the reason of a failed training in its first line, and the traceback below.
 
@@ -31,13 +35,15 @@ def failure_file(folder: Path) -> Path:
 def record_failure(folder: Path, error: Exception) -> str:
     """Store why a training failed, with the traceback, in its folder's `failure_file`; return the reason in one line.
 
-    If the error is a defect of the program, the line also says in which file the traceback is.
+    If the error is a defect of the program, the line also says in which file the traceback is. A reason that is stored already
+    stays: of several processes, the first one to fail tells why, and the others fail because it is gone.
     """
     known = as_lab_error(error)
     reason = " ".join(str(known or f"{type(error).__name__}: {error}").split())
     if known is None:
         reason += f" (traceback: {failure_file(folder)})"
-    write_text(failure_file(folder), f"{reason}\n\n{''.join(traceback.format_exception(error))}")
+    if not failure_file(folder).exists():
+        write_text(failure_file(folder), f"{reason}\n\n{''.join(traceback.format_exception(error))}")
     return reason
 
 
@@ -53,7 +59,7 @@ def training_failure(folder: Path, exit_code: int) -> LabError:
         return full
     if exit_code == INTERRUPTED:
         return LabError("the training process was interrupted and saved its state: run again to continue from there")
-    if exit_code == -signal.SIGKILL:
+    if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the latter if one of several processes was killed
         return LabError(f"{_KILLED}; {_OUTPUT}")
     if exit_code < 0:
         return LabError(f"the training process was ended by {signal.Signals(-exit_code).name}; {_OUTPUT}")

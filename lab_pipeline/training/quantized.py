@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.config.recipe import Lora, Recipe
+from lab_pipeline.models.attention import ROWS_APART, register_rows_apart
 from lab_pipeline.models.loader import load_model
 
 
@@ -19,7 +20,11 @@ def load_base(folder: Path, recipe: Recipe) -> Any:
         quantization = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
         )
-    model = load_model(folder, quantization=quantization)
+    attention: str | None = recipe.attn_implementation
+    if attention is None and not torch.cuda.is_available():
+        register_rows_apart()
+        attention = ROWS_APART
+    model = load_model(folder, quantization=quantization, attention=attention)
     keep_gradients_right(model)
     return model
 
@@ -46,7 +51,12 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     fresh = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=bool(lora.rank_stabilized),
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     adapted: Any = PeftModel.from_pretrained(model, continued, is_trainable=True) if continued else get_peft_model(model, fresh)
     dtype = torch.float32 if lora.dtype == "float32" else torch.bfloat16

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
-from lab_pipeline.core.rows import EpochChoice, TrainingRow
+from lab_pipeline.core.rows import EpochChoice
 from lab_pipeline.models.likelihood import row_losses
-from lab_pipeline.models.packing import TokenRow, encode_answers, split_row
+from lab_pipeline.models.packing import TokenRow
 
 GROUPS: tuple[Literal["leaves", "general"], ...] = ("leaves", "general")
 _GENERAL = "general"
@@ -42,36 +42,24 @@ class EpochLoss(ValidationLoss):
 class ValidationSet:
     """The validation rows of a data set as tokens; a forward pass takes up to `pack_tokens` of these."""
 
-    rows: list[tuple[str, TokenRow]]
-    """Each as its leaf's name and its tokens; rows of no leaf are named *general*."""
+    rows: Sequence[TokenRow]
+    leaves: list[str | None]
+    """The leaf of each row; None for a general question."""
     pack_tokens: int
-
-    @classmethod
-    def of(cls, rows: Sequence[TrainingRow], tokenizer: Any, pack_tokens: int) -> ValidationSet:
-        """Encode validation rows with labels on the text of their answers, as the evaluation does.
-
-        Of a row longer than `pack_tokens`, only the first piece that holds a part of an answer is used.
-
-        Raises:
-            TokenError: the chat template refuses a row.
-        """
-        encoded = [(row["leaf"] or _GENERAL, split_row(encode_answers(row, tokenizer), pack_tokens)[:1]) for row in rows]
-        return cls([(group, piece) for group, pieces in encoded for piece in pieces], pack_tokens)
 
     def measure(self, model: Any) -> ValidationLoss:
         """Return the model's losses on the validation rows. Draw no random numbers; leave the model in training mode."""
         model.eval()
         losses = defaultdict(list)
-        measured = row_losses(model, [row for _, row in self.rows], self.pack_tokens)
-        for (group, _), loss in zip(self.rows, measured, strict=True):
-            losses[group].append(loss)
+        for leaf, loss in zip(self.leaves, row_losses(model, self.rows, self.pack_tokens), strict=True):
+            losses[leaf or _GENERAL].append(loss)
         model.train()
         means = {group: sum(each) / len(each) for group, each in sorted(losses.items())}
         general = means.pop(_GENERAL, None)
         return {"leaves": sum(means.values()) / len(means) if means else None, "general": general, "by_leaf": means}
 
 
-NOTHING = ValidationSet([], 0)
+NOTHING = ValidationSet([], [], 0)
 
 
 def choose(epochs: Sequence[EpochLoss], of: int, base_general: float | None, tolerance: float) -> EpochChoice:

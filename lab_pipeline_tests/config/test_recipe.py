@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_pipeline.config.recipe import SHIPPED, load_recipe, shipped_recipes
-from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.recipe import SHIPPED, fitting_recipe, load_recipe, shipped_recipes
 from lab_pipeline.core.errors import LabError
 from lab_pipeline_tests.builders import edit_yaml
 
@@ -26,8 +25,37 @@ def test_every_shipped_recipe_loads(name):
     assert load_recipe(name).pack_tokens >= 64
 
 
-def test_the_default_recipe_is_shipped():
-    assert Settings.model_fields["recipe"].default in shipped_recipes()
+@pytest.mark.parametrize(
+    ("billions", "gpus", "name"),
+    [
+        (0.135, [], "smollm2_135m_cpu"),
+        (0.135, [80.0] * 8, "smollm2_135m_cpu"),
+        (1.2, [22.5], "qlora_3b_24gb"),
+        (3.2, [79.6], "qlora_3b_24gb"),
+        (7.2, [24.0], "qlora_8b_24gb"),
+        (8.0, [24.0] * 4, "qlora_8b_24gb"),
+        (8.0, [79.6], "qlora_8b_80gb"),
+        (8.0, [79.6] * 4, "qlora_8b_80gb"),
+        (8.0, [79.6] * 8, "qlora_8b_8x80gb"),
+    ],
+)
+def test_a_recipe_is_chosen_by_model_size_and_gpus(billions, gpus, name):
+    assert fitting_recipe(round(billions * 1e9), gpus) == name
+
+
+@pytest.mark.parametrize(("billions", "gpus"), [(70.0, [79.6] * 8), (8.0, []), (8.0, [11.0]), (1.2, [])])
+def test_where_no_recipe_fits_one_is_to_be_named(billions, gpus):
+    with pytest.raises(LabError, match=rf"no shipped one fits a base model of {billions} billion parameters and these GPUs: "):
+        fitting_recipe(round(billions * 1e9), gpus)
+
+
+def test_what_a_recipe_is_made_for_and_options_left_out_are_not_part_of_its_identity(own):
+    recipe = load_recipe(str(own))
+    edit_yaml(own, lambda values: values.pop("fits"))
+    assert load_recipe(str(own)).identity == recipe.identity
+    assert not recipe.identity.keys() & {"fits", "optimizer", "liger", "neftune_alpha", "attn_implementation"}
+    edit_yaml(own, lambda values: values.update(neftune_alpha=5))
+    assert load_recipe(str(own)).identity != recipe.identity
 
 
 def test_every_shipped_value_says_what_it_is_or_where_it_is_from():
@@ -52,6 +80,11 @@ def test_a_recipe_may_be_a_file_of_ones_own(own):
         (("validation",), "general", -1),
         ((), "quantization", "int8"),
         ((), "packs_per_step", "many"),
+        ((), "optimizer", "sgd"),
+        ((), "neftune_alpha", -1),
+        ((), "attn_implementation", "fastest"),
+        (("fits",), "gpus", 0),
+        (("lora",), "rank_stabilized", "perhaps"),
     ],
 )
 def test_an_unknown_key_or_wrong_value_is_refused_by_file_and_key(own, where: tuple[str, ...], key: str, value: Any):

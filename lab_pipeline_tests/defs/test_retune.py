@@ -4,13 +4,14 @@ import html
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.datasets.dataset import load_dataset
@@ -183,17 +184,16 @@ def test_a_first_run_without_a_teacher_promotes_nothing_and_says_why(tmp_path, t
         assert current_champion(opened.home) is None
 
 
-def test_why_training_failed_is_said_in_the_terminal_and_in_the_event_log(life, tiny_model, tmp_path):
-    broken = tmp_path / "model"
-    shutil.copytree(tiny_model, broken)
-    (broken / "model.safetensors").write_bytes(b"no tensors")
-    life.set(base_model=str(broken))
+def test_why_training_failed_is_said_in_the_terminal_and_in_the_event_log(life, monkeypatch):
+    monkeypatch.setenv("LAB_GPUS", "99")
+    recipe = Path(str(load_settings(life.home.settings_file).recipe))
+    edit_yaml(recipe, lambda value: value.update(weight_decay=0.001))
     said: list[str] = []
-    with pytest.raises(LabError, match=r"retune failed: SafetensorError: .*; see run .*\.log"):
+    with pytest.raises(LabError, match=r"retune failed: LAB_GPUS: expected .*; see run .*\.log"):
         retune(life.home, said.append)
     (told,) = [line for line in said if line.startswith("[") and "failed:" in line]
-    assert told.startswith("[knowledge_checkpoint] failed: SafetensorError: ")
-    life.set(base_model=str(tiny_model))
+    assert told.startswith("[knowledge_checkpoint] failed: LAB_GPUS: expected ")
+    edit_yaml(recipe, lambda value: value.pop("weight_decay"))
 
 
 def test_a_taxonomy_without_skills_is_taught_measured_and_promoted(tmp_path, tiny_model):

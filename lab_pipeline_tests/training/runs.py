@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.rows import TRAINING_SCHEMA
 from lab_pipeline.core.storage import write_json, write_rows
+from lab_pipeline.models.packing import encode_answers
 from lab_pipeline.training.train import TrainingSpec
+from lab_pipeline.training.validation import ValidationSet
 
 
 def training_row(
@@ -48,6 +51,16 @@ def rows_to_validate_on() -> list[dict[str, Any]]:
         training_row(f"Which number is {n} and {n}?", "The sum of the two.", leaf=None, part="validation") for n in range(2)
     ]
     return like + general
+
+
+def validation_set(rows: list[dict[str, Any]], tokenizer: Any) -> ValidationSet:
+    return ValidationSet([encode_answers(row, tokenizer) for row in rows], [row["leaf"] for row in rows], 256)
+
+
+def asked_at(step: int) -> Callable[[], bool]:
+    """Asks for an end at that step; while rows are encoded, which comes first, it is asked twice."""
+    calls = iter(range(-1, 10_000))
+    return lambda: next(calls) >= step
 
 
 def forgetful_model(model: Path, folder: Path) -> Path:

@@ -48,9 +48,10 @@ def test_what_the_trainer_can_name_is_the_steps_message(tiny_model: Path, tmp_pa
 
 
 def test_any_other_error_is_told_by_type_and_message_with_the_place_of_its_traceback(tiny_model: Path, tmp_path: Path) -> None:
-    training_spec(tmp_path / "run", tiny_model, [{**training_row("Q?", "One."), "part": "no such part"}], recipe())
+    spec = training_spec(tmp_path / "run", tiny_model, twelve_rows(), recipe())
+    Path(spec.dataset).write_bytes(b"no Parquet file")
     reason, file = step_failure(tmp_path / "run" / "spec.json"), failure_file(tmp_path / "run")
-    assert reason.startswith("ValueError: ") and reason.endswith(f" (traceback: {file})")
+    assert reason.startswith("ArrowInvalid: ") and reason.endswith(f" (traceback: {file})")
     first, _, rest = file.read_text().partition("\n")
     assert first == reason and "Traceback (most recent call last)" in rest
 
@@ -94,6 +95,7 @@ def test_an_end_without_words_is_told_by_its_code(tmp_path: Path, exit_code: int
 
 def test_a_reason_is_one_line_and_the_trainers_own_goes_before_its_code(tmp_path: Path) -> None:
     assert record_failure(tmp_path, LabError("first\n  second")) == "first second"
+    record_failure(tmp_path, LabError("of a process that lost the first"))
     assert str(training_failure(tmp_path, -signal.SIGKILL)) == "first second"
     write_text(failure_file(tmp_path), "another\n\nTraceback")
     assert str(training_failure(tmp_path, 1)) == "another"

@@ -60,7 +60,7 @@ def test_an_evaluation_in_the_middle_of_a_training_leaves_the_gradients_right(ti
     reference = gradients(adapted(dequantized(load_base(tiny_model, nf4))))
     model = adapted(load_base(tiny_model, nf4))
     tokens = TOKENS[0].tolist()
-    ValidationSet([("a/leaf", TokenRow(tokens, tokens))], 256).measure(model)
+    ValidationSet([TokenRow(tokens, tokens)], ["a/leaf"], 256).measure(model)
     found = gradients(model)
     assert found.keys() == reference.keys() and len(found) == 2 * 2 * 7  # A and B, two layers, seven linear layers each
     for name, gradient in found.items():

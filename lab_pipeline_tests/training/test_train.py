@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from lab_pipeline.datasets.dataset import Dataset
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.models.packing import encode, flatten
 from lab_pipeline.training.__main__ import INTERRUPTED
+from lab_pipeline.training.callbacks import save_adapter
 from lab_pipeline.training.checkpoint import (
     checkpoint_id,
     finish_checkpoint,
@@ -33,9 +35,16 @@ from lab_pipeline.training.checkpoint import (
 )
 from lab_pipeline.training.quantized import load_base, with_adapter
 from lab_pipeline.training.train import TrainingReport, TrainingSpec, train
-from lab_pipeline.training.trainer import prepare_run, save_adapter
-from lab_pipeline.training.validation import ValidationSet
-from lab_pipeline_tests.training.runs import recipe, rows_to_validate_on, training_row, training_spec, twelve_rows
+from lab_pipeline.training.trainer import prepare_run
+from lab_pipeline_tests.training.runs import (
+    asked_at,
+    recipe,
+    rows_to_validate_on,
+    training_row,
+    training_spec,
+    twelve_rows,
+    validation_set,
+)
 
 BASE = BaseModel(Path("/models/base"), "base", "d1")
 
@@ -48,12 +57,6 @@ def trained(spec: TrainingSpec) -> TrainingReport:
 
 def adapter_file(spec: TrainingSpec) -> bytes:
     return (Path(spec.output) / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-def asked_at(step: int) -> Callable[[], bool]:
-    """Asks for an end at that step."""
-    calls = iter(range(1, 10_000))
-    return lambda: next(calls) >= step
 
 
 def dataset(phase: str = "knowledge", digest: str = "rows1") -> Dataset:
@@ -136,19 +139,70 @@ def test_a_kill_between_measuring_and_saving_the_state_loses_no_adapter(tiny_mod
     whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
     report = trained(whole)
 
-    class Killed(BaseException):
-        pass
-
     def kept_then_killed(model: Any, folder: Path) -> None:
         save_adapter(model, folder)
         if folder.name == f"epoch-{report.chosen['epoch']}":
             raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("lab_pipeline.training.trainer.save_adapter", kept_then_killed)
+        patch.setattr("lab_pipeline.training.callbacks.save_adapter", kept_then_killed)
         train(killed, lambda text: None)
     resumed = trained(killed)
     assert (resumed.validation, resumed.chosen) == (report.validation, report.chosen)
+    assert adapter_file(killed) == adapter_file(whole)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_at_random_steps_in_turn_a_training_ends_with_the_same_adapter(tiny_model, tmp_path):
+    wanted = recipe(epochs=5, save_every_steps=2, lora={"rank": 4, "alpha": 8, "dropout": 0.1})
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
+    report = trained(whole)
+
+    def kill_at(step: int) -> Callable[[], bool]:
+        asked = asked_at(step)
+
+        def interrupted() -> bool:
+            if asked():
+                raise Killed
+            return False
+
+        return interrupted
+
+    for step in (0, 4, 5, 3):  # 0: while rows are encoded; then counted from the last saved state
+        with pytest.raises(Killed):
+            train(killed, lambda text: None, kill_at(step))
+    resumed = trained(killed)
+    assert (resumed.curve, resumed.chosen) == (report.curve, report.chosen)
+    assert adapter_file(killed) == adapter_file(whole)
+
+
+KILL_AT = """
+import os, signal, sys
+from pathlib import Path
+from lab_pipeline.training.checkpoint import read_spec
+from lab_pipeline.training.train import train
+left = iter(range(int(sys.argv[2]), -1, -1))
+train(read_spec(Path(sys.argv[1])), print, lambda: next(left) == 0 and os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.long
+def test_ten_processes_killed_at_random_steps_in_turn_leave_the_same_adapter(tiny_model, tmp_path):
+    wanted = recipe(epochs=40, save_every_steps=5, lora={"rank": 4, "alpha": 8, "dropout": 0.1})
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    whole, killed = (training_spec(tmp_path / name, tiny_model, rows, wanted) for name in ("whole", "killed"))
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    chance = random.Random(17)
+    for _ in range(10):
+        steps = [str(chance.randint(1, 18))]
+        command = [sys.executable, "-c", KILL_AT, str(tmp_path / "killed" / "spec.json"), *steps]
+        assert subprocess.run(command, cwd=Path(__file__).parents[2], env=one_thread).returncode == -signal.SIGKILL
+    for spec in (whole, killed):
+        assert run_by_hand(Path(spec.output) / "spec.json").wait(timeout=300) == 0
     assert adapter_file(killed) == adapter_file(whole)
 
 
@@ -163,7 +217,7 @@ def test_the_adapter_is_that_of_the_chosen_epoch_and_the_last_stands_beside_it(t
     assert 0 < report.chosen["epoch"] < 8 == report.chosen["of"], report.validation
     assert any(f"epoch {report.chosen['epoch']} of 8 was taken: {report.chosen['why']}" in text for text in said)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "adapter")
-    validation = ValidationSet.of(rows_to_validate_on(), tokenizer, 256)
+    validation = validation_set(rows_to_validate_on(), tokenizer)
     for folder, epoch in (("adapter", report.chosen["epoch"]), ("last", 8)):
         model = with_adapter(load_base(tiny_model, recipe()), recipe().lora, tmp_path / "run" / folder)
         assert validation.measure(model)["by_leaf"] == pytest.approx(after[epoch - 1]["by_leaf"]), folder
@@ -204,7 +258,7 @@ def test_packed_rows_do_not_see_each_other(tiny_model, tmp_path):
     second = encode(training_row("Who founded Velomira in May?", "Galenato founded Velomira in May."), tokenizer)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     wanted = recipe()
-    trainer = prepare_run(model, [flatten([first])], wanted, wanted.knowledge, 0, tmp_path, lambda: False).trainer
+    trainer = prepare_run(model, [flatten([first])], wanted, wanted.knowledge, 0, tmp_path).trainer
 
     def summed(**inputs: Any) -> float:
         with torch.no_grad():

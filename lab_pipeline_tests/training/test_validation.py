@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.models.likelihood import answer_losses
-from lab_pipeline.training.validation import ValidationSet, choose
-from lab_pipeline_tests.training.runs import rows_to_validate_on, training_row
+from lab_pipeline.training.validation import NOTHING, choose
+from lab_pipeline_tests.training.runs import rows_to_validate_on, training_row, validation_set
 
 
 def epochs(*losses: tuple[float | None, float | None]) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_a_further_epoch_leaves_the_choice_or_is_chosen_itself(several, base, mi
 
 def test_the_loss_is_the_evaluations_own_each_leaf_counting_once(tiny_model: Path):
     rows = [*rows_to_validate_on(), training_row("Is it far?", "It is.", leaf="a/leaf", part="validation")]
-    found = ValidationSet.of(rows, AutoTokenizer.from_pretrained(tiny_model), 256).measure(
+    found = validation_set(rows, AutoTokenizer.from_pretrained(tiny_model)).measure(
         AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
     )
     asked = [{"question": row["messages"][0]["content"], "answer": row["messages"][1]["content"]} for row in rows]
@@ -80,19 +80,13 @@ def test_the_loss_is_the_evaluations_own_each_leaf_counting_once(tiny_model: Pat
 
 def test_measuring_draws_no_random_number_and_goes_back_to_training(tiny_model: Path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).train()
-    validation = ValidationSet.of(rows_to_validate_on(), AutoTokenizer.from_pretrained(tiny_model), 256)
+    validation = validation_set(rows_to_validate_on(), AutoTokenizer.from_pretrained(tiny_model))
     before = torch.get_rng_state()
     first = validation.measure(model)
     assert model.training and torch.equal(torch.get_rng_state(), before)
     assert validation.measure(model) == first
 
 
-def test_a_row_longer_than_a_pack_is_measured_by_its_beginning(tiny_model: Path):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    long = ValidationSet.of([training_row("Tell all?", "word " * 500)], tokenizer, 64)
-    assert [len(row.tokens) for _, row in long.rows] == [64]
-    assert ValidationSet.of([], tokenizer, 64).measure(AutoModelForCausalLM.from_pretrained(tiny_model)) == {
-        "leaves": None,
-        "general": None,
-        "by_leaf": {},
-    }
+def test_without_rows_there_is_nothing_to_measure(tiny_model: Path):
+    nothing = {"leaves": None, "general": None, "by_leaf": {}}
+    assert NOTHING.measure(AutoModelForCausalLM.from_pretrained(tiny_model)) == nothing

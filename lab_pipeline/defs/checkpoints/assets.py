@@ -25,7 +25,7 @@ from lab_pipeline.training.curve import curve_png
 from lab_pipeline.training.failure import INTERRUPTED, training_failure
 from lab_pipeline.training.validation import GROUPS
 
-_MALLOC = {
+MALLOC = {
     # By default, glibc returns freed tensors to the system and requests them again at each step; keeping them is 7 % faster.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 35),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
@@ -121,7 +121,7 @@ def _train(
         finished = pass_through(dataset, before, spec)
     elif finished is None:
         with errors_as_failures():
-            run_trainer(context, trainer, spec)
+            run_trainer(context, trainer, spec, settings.tracking)
         finished = load_checkpoint(spec.parent)
         assert finished, "the trainer exited without an error, yet left no checkpoint"
         steps = finished.report.steps
@@ -130,20 +130,24 @@ def _train(
     return _described(lab, finished, steps)
 
 
-def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path) -> None:
-    """Train as the file `spec` says, on the first visible GPU, in a process that can be killed without the run's process.
+def run_trainer(
+    context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path, tracking: str | None = None
+) -> None:
+    """Train as the file `spec` says, in a process that can be killed without the run's process, or in one for each GPU.
+
+    Args:
+        tracking: a tool to report each step to, see `Settings.tracking`.
 
     Raises:
         LabError: the process ended with an error.
         RetryRequested: the process was told to end, and this is a pod that can be replaced.
     """
-    # With several visible GPUs, transformers' Trainer would spread each pack over all of them.
-    first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    tracked = {"LAB_TRACKING": tracking} if tracking else {}
     try:
         trainer.run(
             context=context,
             command=python_module("lab_pipeline.training", str(spec)),
-            env={**_MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": first_gpu},
+            env={**MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", **tracked},
         )
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
@@ -162,16 +166,23 @@ def _described(lab: Lab, checkpoint: Checkpoint, steps: int) -> dg.MaterializeRe
         "validation_rows": report.validation_rows,
         "chosen_epoch": report.chosen["epoch"],
         "chosen_because": report.chosen["why"],
+        "rows_cut": report.rows_cut,
+        "rows_unlearnable": report.rows_unlearnable,
         "train_seconds": report.seconds,
         "path": dg.MetadataValue.path(checkpoint.folder),
         "page": dg.MetadataValue.url(link(lab.home, lab.settings, "models")),
         "meta": dg.MetadataValue.json(dict(checkpoint.meta)),
     }
     if report.curve:
+        measured = {"tokens_per_second": report.tokens_per_second, "peak_gpu_mib": report.peak_gpu_mib}
         validation = [{**each, **{group: number(each[group]) for group in GROUPS}} for each in report.validation]
         metadata |= {
             "final_loss": report.final_loss,
+            "largest_gradient_norm": max(point.get("grad_norm", 0.0) for point in report.curve),
+            "highest_learning_rate": max(point["learning_rate"] for point in report.curve),
+            "processes": report.processes,
             "peak_rss_mib": report.peak_rss_mib,
+            **{name: value for name, value in measured.items() if value is not None},
             "validation": texts(validation, ["epoch", "step", "leaves", "general"]),
             "loss_curve": picture(curve_png(report, checkpoint.id.split("-")[0]), "training and validation loss"),
         }
