@@ -24,7 +24,7 @@ TURN_TOKENS = 4
 """Tokens that a chat template adds to each message, about."""
 _DRAFTS = 8
 """About so many of a leaf's first drafts are rehearsed, spread evenly, and stand for all."""
-_ROWS = 40
+_ROWS = 100
 """About so many of their rows are judged, and stand for all."""
 T = TypeVar("T")
 
