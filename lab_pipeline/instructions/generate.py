@@ -23,7 +23,7 @@ from lab_pipeline.flows.flow import STOPS_BELOW, Augmentation, Flow, Judge, Stag
 from lab_pipeline.instructions.replies import read_reply
 from lab_pipeline.taxonomy.documents.passages import passage_sentences
 from lab_pipeline.teacher.judging import read_verdict
-from lab_pipeline.teacher.protocol import Request, Teacher
+from lab_pipeline.teacher.protocol import NoVerdict, Request, Teacher
 from lab_pipeline.text.sentences import sentences
 from lab_pipeline.text.words import all_words
 
@@ -225,14 +225,18 @@ async def augment(draft: Draft, flow: Flow, teacher: Teacher, seed: int) -> list
 async def judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_model: Teacher) -> list[Draft]:
     """Let the judges that come before a stage score the draft, and return the draft with their scores added.
 
-    If a gating judge gives less than `STOPS_BELOW`, or no readable score, the draft is done: no later stage works on it. A
+    If a gating judge gives less than `STOPS_BELOW`, or no readable score, the draft is done: no later stage works on it. So it
+    is if a judge gives no answer, which is the draft's fault then. A
     draft that is done already is returned as it is, and a judge that has scored the draft is not asked again.
     """
     scored = {each["judge"] for each in draft.scores}
     judges = [judge for judge in judges if judge.name not in scored]  # an earlier stage may have had the same output
     if draft.done or not judges:
         return [draft]
-    scores = await asyncio.gather(*(score(draft.variables, judge, flow, judge_model) for judge in judges))
+    try:
+        scores = await asyncio.gather(*(score(draft.variables, judge, flow, judge_model) for judge in judges))
+    except NoVerdict as error:
+        return [replace(draft, fault=str(error), done=True)]
     draft = replace(draft, scores=[*draft.scores, *scores])
     for judge, found in zip(judges, scores, strict=True):
         if judge.gates and (found["score"] is None or found["score"] < STOPS_BELOW):
@@ -290,7 +294,8 @@ async def judge(
 ) -> list[JudgedRow]:
     """Return the rows, in their order, with the scores of all judges of whole rows added.
 
-    As many rows are judged at once as there is `room`. Rows with a fault come back unjudged. Document instructions are scored
+    As many rows are judged at once as there is `room`. Rows with a fault come back unjudged; if a judge gives no answer, that
+    becomes the row's fault, so that the next refresh asks again. Document instructions are scored
     only by judges that ask for them.
 
     Raises:
@@ -305,7 +310,10 @@ async def judge(
         span = cast("tuple[str, int, int]", (row["document"], row["span_start"], row["span_end"]))
         variables = {**row, **_description(leaf), "heading": headings.get(span, "")}
         judges = [each for each in flow.judges(early=False) if each.document_instructions or not is_document_instruction(row)]
-        scores = await asyncio.gather(*(score(variables, each, flow, judge_model) for each in judges))
+        try:
+            scores = await asyncio.gather(*(score(variables, each, flow, judge_model) for each in judges))
+        except NoVerdict as error:
+            return {**row, "fault": str(error)}
         return {**row, "scores": [*row["scores"], *scores]}
 
     return await in_room(rows, judged, room)
@@ -317,6 +325,7 @@ async def score(variables: Mapping[str, object], judge: Judge, flow: Flow, judge
     An unreadable verdict is asked for again, up to `_TRIES` times in all; if none can be read, the score is None.
 
     Raises:
+        NoVerdict: the model gave no answer.
         TeacherError: a request failed.
         FlowError: the judge's prompt uses a variable that the row lacks.
     """
@@ -324,7 +333,10 @@ async def score(variables: Mapping[str, object], judge: Judge, flow: Flow, judge
     for sample in range(_TRIES):
         temperature = _RETRY_TEMPERATURE if sample else 0.0
         request = Request(messages, _VERDICT_TOKENS, temperature, seed=sample, choices=tuple(judge.choices))
-        value, verdict = read_verdict(judge.choices, await judge_model.reply(request))
+        reply = await judge_model.reply(request)
+        value, verdict = read_verdict(judge.choices, reply)
         if value is not None:
             break
+    if reply.no_answer:
+        raise NoVerdict(f"{reply.no_answer} (as judge {judge.name})")
     return {"judge": judge.name, "score": value, "verdict": verdict}

@@ -10,7 +10,7 @@ from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.instructions.generate import score
 from lab_pipeline.teacher.judging import SEPARATES, known_separation
-from lab_pipeline.teacher.protocol import Teacher
+from lab_pipeline.teacher.protocol import NoVerdict, Teacher, TeacherError
 
 
 class Separation(TypedDict):
@@ -47,7 +47,8 @@ class Separations:
         """Return a copy of the flow in which a judge gates only if it separates its known rows; measure new judges first.
 
         Raises:
-            TeacherError: a request to the judge failed.
+            TeacherError: a request to the judge failed, or it gave no answer about a known row: what is measured is stored
+                for good, so it must be whole.
         """
         async with self._one_at_a_time:
             gating = [judge for judge in flow.file.judges if judge.gates]
@@ -59,7 +60,11 @@ class Separations:
         if known := separation(self._home, flow, judge, model):
             return known
         good_rows, bad_rows = flow.known_rows(judge)
-        found = await asyncio.gather(*(score(row, judge, flow, self._model) for row in good_rows + bad_rows))
+        try:
+            found = await asyncio.gather(*(score(row, judge, flow, self._model) for row in good_rows + bad_rows))
+        except NoVerdict as error:
+            mend = f"mend the judge, or set gates: false for it in flow {flow.name}"
+            raise TeacherError(f"{error}, asked about one of its known rows; {mend}") from None
         scores = [each["score"] for each in found]
         good, bad = scores[: len(good_rows)], scores[len(good_rows) :]
         asked = {"flow": flow.name, "judge": judge.name, "model": model}

@@ -16,6 +16,10 @@ class TeacherError(LabError):
     """A request failed, so there is no reply; the message says why. An empty reply is no error, see `Reply.no_answer`."""
 
 
+class NoVerdict(TeacherError):
+    """A judge was asked and gave no answer, as `Reply.no_answer`, with which the message begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     role: Literal["system", "user", "assistant"]

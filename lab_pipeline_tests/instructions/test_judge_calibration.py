@@ -11,10 +11,10 @@ from lab_pipeline.core.storage import read_rows
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.judge_calibration import separation
 from lab_pipeline.instructions.plan import find_stale_leaves
-from lab_pipeline.teacher.protocol import Reply, Request
+from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request
 from lab_pipeline_tests.builders import KNOWLEDGE, edit_yaml
 from lab_pipeline_tests.instructions.leaf_lab import Lab
-from lab_pipeline_tests.scripted_teacher import known_verdicts
+from lab_pipeline_tests.scripted_teacher import copying, known_verdicts
 
 
 def discerning(flow: Flow, otherwise: Reply) -> Callable[[Request], Reply]:
@@ -86,3 +86,44 @@ def test_calls_about_known_rows_that_a_budget_cut_short_are_kept(lab: Lab) -> No
     lab.refresh(KNOWLEDGE)
     asked = [request.messages[-1].content for request in lab.judge.requests]
     assert sum(content in known_verdicts(lab.plans()[KNOWLEDGE].flow) for content in asked) == known - 5
+
+
+def test_a_judge_that_gives_no_answer_about_a_known_row_is_measured_once_it_does(lab: Lab) -> None:
+    edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
+    flow = lab.plans()[KNOWLEDGE].flow
+    mute = next(iter(known_verdicts(flow)))
+    lab.judge.script = lambda request: (
+        Reply("", "stop", 1, 1, no_answer=f"{NO_ANSWER}: it refused")
+        if request.messages[-1].content == mute
+        else discerning(flow, DOUBTFUL)(request)
+    )
+    failure = lab.refresh(KNOWLEDGE).failures[KNOWLEDGE]
+    assert "it refused (as judge faithful), asked about one of its known rows; mend the judge, or set gates" in failure.error
+    assert separation(lab.home, flow, flow.file.judges[0], "judge") is None
+    lab.calls()
+    lab.judge.script = discerning(flow, Reply("", "stop", 1, 1, {"Yes": 0.9, "No": 0.1}))
+    assert lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel["kept"] > 0
+    about = separation(lab.home, flow, flow.file.judges[0], "judge")
+    assert about is not None and about["separates"]
+
+
+def test_a_row_that_a_judge_gave_no_answer_about_is_rejected_and_judged_by_the_next_refresh(lab: Lab) -> None:
+    whole = lab.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel
+    (refused, *_) = [request for request in lab.judge.requests if request.choices]
+    other = lab.elsewhere(lab.home.root.parent / "other")
+    lab.calls()
+
+    def script(request: Request) -> str | Reply:
+        if request.messages == refused.messages:
+            return Reply("", "stop", 1, 1, no_answer=f"{NO_ANSWER}: it refused")
+        return copying(request)
+
+    other.judge.script = script
+    outcome = other.refresh(KNOWLEDGE)
+    assert outcome.states[KNOWLEDGE].funnel["no_reply"] == 1
+    (rejected,) = [row for row in read_rows(other.plans()[KNOWLEDGE].path(other.home, "rejected")) if row["rule"] == "no_reply"]
+    assert rejected["reason"] == f"{NO_ANSWER}: it refused (as judge faithful)"
+    lab.calls()
+    other.judge.script = copying
+    assert other.refresh(KNOWLEDGE).states[KNOWLEDGE].funnel == whole
+    assert lab.calls() == (0, 1)
