@@ -12,7 +12,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Question
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.models.answers import greedy_answers
-from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.base_model import fetch_base
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.template import stop_tokens
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
@@ -30,7 +30,7 @@ def find_model(home: Home, name: str) -> Path:
         LabError: there is no such model, or its weights were removed.
     """
     if name == "base":
-        return fetch_model(home, load_settings(home.settings_file).base_model).folder
+        return fetch_base(home, load_settings(home.settings_file)).folder
     champion = current_champion(home)
     if name == "champion":
         if champion is None:

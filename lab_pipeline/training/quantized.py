@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,24 @@ def keep_gradients_right(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
+def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Sequence[int] = ()) -> Any:
     """Return the model with a trainable LoRA adapter on all linear layers, in the dtype that `lora` says.
 
     The adapter is the one in the folder `continued`, which keeps its rank, alpha and dropout, or a fresh one if that is None.
+    A fresh one also trains the embeddings of `new_tokens`, as input and output, and those of no other token.
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [name for name, module in model.named_modules() if any(module is each for each in embeddings)]
     fresh = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        trainable_token_indices={name: list(new_tokens) for name in names} if new_tokens else None,
+        task_type="CAUSAL_LM",
     )
     adapted: Any = PeftModel.from_pretrained(model, continued, is_trainable=True) if continued else get_peft_model(model, fresh)
     dtype = torch.float32 if lora.dtype == "float32" else torch.bfloat16

@@ -14,6 +14,7 @@ from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import EpochChoice, TrainingRow
 from lab_pipeline.core.storage import digest, read_rows, write_json
+from lab_pipeline.models.fitting import new_tokens
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import IGNORED, encode, flatten, pack
 from lab_pipeline.training.validation import GROUPS, EpochLoss, ValidationSet
@@ -83,7 +84,8 @@ def train(spec: TrainingSpec, say: Say, interrupted: Callable[[], bool] = lambda
     rows = [row for row in data if row["part"] == "train"]
     validation = ValidationSet.of([row for row in data if row["part"] == "validation"], tokenizer, recipe.pack_tokens)
     packs = [flatten(each) for each in pack([encode(row, tokenizer) for row in rows], recipe.pack_tokens)]
-    model = with_adapter(load_base(base, recipe), recipe.lora, Path(spec.continued) if spec.continued else None)
+    continued = Path(spec.continued) if spec.continued else None
+    model = with_adapter(load_base(base, recipe), recipe.lora, continued, new_tokens(base))
     tokens = sum(len(each["input_ids"]) for each in packs)
     answers = sum(label != IGNORED for each in packs for label in each["labels"])
     say(

@@ -18,7 +18,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from lab_pipeline.config.recipe import PhaseRecipe, Recipe
 from lab_pipeline.core.rows import EpochChoice
 from lab_pipeline.core.storage import read_json, write_json, written_whole
-from lab_pipeline.models.packing import IGNORED
+from lab_pipeline.models.apart import packs_rows
+from lab_pipeline.models.likelihood import token_losses
 from lab_pipeline.training.validation import NOTHING, EpochLoss, ValidationLoss, ValidationSet, choose
 
 
@@ -31,16 +32,12 @@ class PackedTrainer(Trainer):
         """Return the pack's part of the step's loss: its summed cross entropy in nats, divided by `num_items_in_batch`.
 
         That is the number of labelled tokens in all packs of the step, so the parts add up to the mean over these tokens. By
-        default, it is the number in this pack. With `return_outputs`, the model's outputs are returned as well.
+        default, it is the number in this pack. With `return_outputs`, the loss is also returned as the only output.
         """
-        labels = inputs["labels"][0]
-        positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
-        outputs = model(
-            input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], logits_to_keep=positions, use_cache=False
-        )
-        summed = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[positions + 1], reduction="sum")
-        loss = summed / (num_items_in_batch if num_items_in_batch is not None else len(positions))
-        return (loss, outputs) if return_outputs else loss
+        assert self.model
+        losses = token_losses(model, inputs, packs_rows(self.model.config))
+        loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else len(losses))
+        return (loss, {"loss": loss}) if return_outputs else loss
 
 
 _COMPLETE = "complete.json"
