@@ -11,10 +11,9 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Question
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.models.answers import greedy_answers
+from lab_pipeline.models.answers import decode_greedily, greedy_answers
 from lab_pipeline.models.base_model import fetch_base
 from lab_pipeline.models.loader import load_model, load_tokenizer
-from lab_pipeline.models.template import stop_tokens
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
 
 _ANSWER_TOKENS = 512
@@ -52,7 +51,7 @@ class Conversation:
 
         logging.disable_progress_bar()  # a bar for loading has no place in a talk
         self.model, self.tokenizer = load_model(folder), load_tokenizer(folder)
-        self.stops = stop_tokens(self.model, self.tokenizer)
+        self.stops = decode_greedily(self.model, self.tokenizer)
         self.messages: list[dict[str, str]] = []
         context = self.model.config.max_position_embeddings
         self.answer_tokens = min(_ANSWER_TOKENS, context // 2)

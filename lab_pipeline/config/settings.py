@@ -233,7 +233,7 @@ class Settings(Section):
     )
     system_message: Literal["merge", "drop", "refuse"] = Field(
         "merge",
-        description="Where the base model's chat template does not take a system message: merge = it begins the first question; "
+        description="Where the base model's chat template takes no system message: merge = it begins the first question; "
         "drop = it is left out; refuse = rows with one are refused",
     )
     packing: bool = Field(

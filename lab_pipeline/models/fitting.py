@@ -150,5 +150,4 @@ def _add_rows(model: Any, added: Sequence[int]) -> None:
         model.resize_token_embeddings(max(added) + 1, mean_resizing=False)
     for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight = embeddings.weight.data
-        others = torch.tensor([row for row in range(min(rows, min(added)))])
-        weight[list(added)] = weight[others].float().mean(0).to(weight.dtype)
+        weight[list(added)] = weight[: min(rows, *added)].mean(0, dtype=torch.float32).to(weight.dtype)

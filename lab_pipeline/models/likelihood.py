@@ -68,7 +68,7 @@ def token_losses(model: Any, packed: Mapping[str, torch.Tensor], together: bool)
 
     ids, places, labels = packed["input_ids"], packed["position_ids"], packed["labels"][0]
     starts = [0] if together else (places[0] == 0).nonzero().flatten().tolist()
-    losses = []
+    losses = [torch.empty(0, device=labels.device)]
     for start, end in pairwise([*starts, len(labels)]):
         labelled = (labels[start + 1 : end] != IGNORED).nonzero().flatten()
         if len(labelled):

@@ -19,7 +19,7 @@ from lab_pipeline.defs.kubernetes import gpu_op_tags
 from lab_pipeline.defs.metadata import judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
-from lab_pipeline.models.base_model import fetch_base, base_identity
+from lab_pipeline.models.base_model import base_identity, fetch_base
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
 from lab_pipeline.reports.notifications import notify, rejected
@@ -82,7 +82,7 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
     require_current_sources([knowledge, skills], catalog, heldout, settings.mixing)
     require_current_mixing([knowledge, skills], general.replay, recipe, settings.seed)
     inputs = retune_inputs(catalog, heldout["digest"], general, base_identity(settings), recipe, settings)
-    candidate = merge_candidate(home, base, checkpoint)
+    candidate = merge_candidate(home, base, checkpoint, say)
     data = RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout)
     provenance: Provenance = {
         "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
