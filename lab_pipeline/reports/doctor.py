@@ -122,8 +122,7 @@ def _taxonomy(home: Home, settings: Settings) -> str:
 
 
 def _base_model(home: Home, settings: Settings) -> str:
-    require_fitness(home, settings)
-    return base_identity(settings)
+    return "; ".join([base_identity(settings), *require_fitness(home, settings)])
 
 
 def _flow(purpose: str, name: str, kind: Kind | None = None) -> HealthCheck:

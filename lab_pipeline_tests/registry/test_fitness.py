@@ -102,5 +102,5 @@ def test_a_model_that_is_nowhere_or_has_no_tokenizer_is_refused_by_name(home, ti
 
 
 def test_the_packaged_model_needs_not_be_unpacked_to_be_known_as_fit(home, monkeypatch):
-    monkeypatch.setattr(base_model, "_unpack", None)
+    monkeypatch.setattr(base_model, "unpack_gguf", None)
     tried(home, "packaged")
