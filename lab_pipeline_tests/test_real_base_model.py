@@ -56,10 +56,12 @@ def test_a_base_model_without_a_template_goes_from_taxonomy_to_verdict(gemma, tm
     write_skill(tmp_path / "taxonomy", FREEFORM, seeds=5)
     general = tmp_path / "general"
     general.mkdir()
-    asked = [{"question": f"What is {n} plus {n}?", "answer": f"{2 * n}."} for n in range(6)]
-    for name in ("questions", "replay"):
-        (general / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked[:3]), encoding="utf-8")
-        asked = asked[3:]
+    for name, first in (("questions", 1), ("replay", 4)):
+        asked = [
+            {"id": f"g{n}", "category": "sums", "question": f"What is {n} plus {n}?", "answer": f"{n} plus {n} is {2 * n}."}
+            for n in range(first, first + 3)
+        ]
+        (general / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch, lab(tmp_path, tmp_path / "taxonomy", gemma, patch) as opened:
         patch.delenv("OMP_NUM_THREADS")
         short = {"epochs": 1, "learning_rate": 0.001, "general_replay": 1}

@@ -157,7 +157,7 @@ def _adapter_trouble(model: Any, lora: Lora) -> str | None:
             adapted = with_adapter(model, lora, None).train()
             adapted(input_ids=text, labels=text, use_cache=False).loss.backward()
             learned = [each for each in adapted.parameters() if each.requires_grad and each.grad is not None]
-            adapted.save_pretrained(folder)
+            adapted.save_pretrained(folder, save_embedding_layers=False)
             with_adapter(adapted.unload(), lora, Path(folder))
     except Exception as error:  # whatever an architecture makes of it
         return f"{type(error).__name__}: {error}"
