@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import GeneralQuestion, Question, Turn, as_prompt
 from lab_pipeline.models.apart import packs_rows
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_answers, flatten
-
-if TYPE_CHECKING:
-    import torch
 
 _PACK_TOKENS = 2048
 
@@ -41,42 +37,25 @@ def row_losses(
     """Return each row's mean loss, in nats per labelled token; NaN for a row without labels.
 
     The caller sets the model to evaluation mode. Each forward pass takes rows of at most `pack_tokens` tokens together, or one
-    row that is longer; rows that would see each other pass one by one. After each pass, `advance` is called with the number of
-    its rows.
+    row that is longer; rows that would see each other (`packs_rows`) pass one by one. After each pass, `advance` is called with
+    the number of its rows.
     """
     import torch
 
     losses = [float("nan")] * len(rows)
-    for indices in _batches(rows, pack_tokens):
+    for indices in _batches(rows, pack_tokens if packs_rows(model.config) else 0):
         packed = {name: torch.tensor([values]).to(model.device) for name, values in flatten([rows[i] for i in indices]).items()}
+        labels = packed["labels"][0]
+        positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
         with torch.no_grad():  # not inference_mode: a training that goes on could not use its tensors
-            of_tokens = token_losses(model, packed, packs_rows(model.config))
-        for index, of_row in zip(indices, of_tokens.split([rows[i].learned for i in indices]), strict=True):
+            logits = model(
+                input_ids=packed["input_ids"], position_ids=packed["position_ids"], logits_to_keep=positions, use_cache=False
+            ).logits[0]
+        token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
+        for index, of_row in zip(indices, token_losses.split([rows[i].learned for i in indices]), strict=True):
             losses[index] = of_row.mean().item()
         advance(len(indices))
     return losses
-
-
-def token_losses(model: Any, packed: Mapping[str, torch.Tensor], together: bool) -> torch.Tensor:
-    """Return the loss of each labelled token of a pack, in nats, in their order. Only their logits are computed.
-
-    Args:
-        packed: what `flatten` returns, as tensors with one batch row.
-        together: whether all rows of the pack take one forward pass, or each its own; see `packs_rows`.
-    """
-    import torch
-
-    ids, places, labels = packed["input_ids"], packed["position_ids"], packed["labels"][0]
-    starts = [0] if together else (places[0] == 0).nonzero().flatten().tolist()
-    losses = [torch.empty(0, device=labels.device)]
-    for start, end in pairwise([*starts, len(labels)]):
-        labelled = (labels[start + 1 : end] != IGNORED).nonzero().flatten()
-        if len(labelled):
-            inputs = {"input_ids": ids[:, start:end], "position_ids": places[:, start:end]}
-            logits = model(**inputs, logits_to_keep=labelled, use_cache=False).logits[0]
-            wanted = labels[start + 1 : end][labelled]
-            losses.append(torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none"))
-    return torch.cat(losses)
 
 
 def prompt_of(question: Question | GeneralQuestion) -> list[Turn]:

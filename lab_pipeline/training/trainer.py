@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lab_pipeline.config.recipe import PhaseRecipe, Recipe
 from lab_pipeline.core.rows import EpochChoice
 from lab_pipeline.core.storage import read_json, write_json, written_whole
 from lab_pipeline.models.apart import packs_rows
-from lab_pipeline.models.likelihood import token_losses
+from lab_pipeline.models.packing import IGNORED
 from lab_pipeline.training.validation import NOTHING, EpochLoss, ValidationLoss, ValidationSet, choose
 
 
@@ -35,9 +36,25 @@ class PackedTrainer(Trainer):
         default, it is the number in this pack. With `return_outputs`, the loss is also returned as the only output.
         """
         assert self.model
-        losses = token_losses(model, inputs, packs_rows(self.model.config))
-        loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else len(losses))
+        parts = [inputs] if packs_rows(self.model.config) else _rows_of(inputs)
+        summed = torch.stack([_summed_loss(model, part) for part in parts]).sum()
+        loss = summed / (num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != IGNORED).sum())
         return (loss, {"loss": loss}) if return_outputs else loss
+
+
+def _summed_loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    labels = inputs["labels"][0]
+    positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
+    logits = model(
+        input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], logits_to_keep=positions, use_cache=False
+    ).logits[0]
+    return torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="sum")
+
+
+def _rows_of(pack: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """Split a pack into its rows."""
+    starts = (pack["position_ids"][0] == 0).nonzero().flatten().tolist()
+    return [{name: each[:, start:end] for name, each in pack.items()} for start, end in pairwise([*starts, None])]
 
 
 _COMPLETE = "complete.json"
