@@ -18,6 +18,7 @@ from lab_pipeline.defs.promotion import checks as promotion_checks
 from lab_pipeline.defs.resources import Lab, RetuneLock
 from lab_pipeline.defs.taxonomy import assets as taxonomy
 from lab_pipeline.defs.taxonomy import checks as taxonomy_checks
+from lab_pipeline.training.failure import LONGEST_STEP_SECONDS
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([taxonomy, instructions, datasets, checkpoints, promotion]),
@@ -28,7 +29,7 @@ defs = dg.Definitions(
     resources={
         "lab": Lab.configure_at_launch(root=str(default_home())),
         "retune_lock": RetuneLock(root=str(default_home())),
-        "trainer": dg.PipesSubprocessClient(forward_termination=True),
+        "trainer": dg.PipesSubprocessClient(termination_timeout_seconds=LONGEST_STEP_SECONDS),
     },
     executor=executor(),
 )

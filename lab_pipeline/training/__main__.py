@@ -19,10 +19,7 @@ from filelock import FileLock, Timeout
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
-from lab_pipeline.training.failure import FAILED, INTERRUPTED, record_failure
-
-_LONGEST_STEP_SECONDS = 120
-"""How long to wait for another trainer of this checkpoint to end: after its run was killed, it still finishes its step."""
+from lab_pipeline.training.failure import FAILED, INTERRUPTED, LONGEST_STEP_SECONDS, record_failure
 
 
 def main(path: str) -> int:
@@ -33,7 +30,7 @@ def main(path: str) -> int:
         signal.signal(each, lambda number, _: received.append(number))
     die_with_parent()
     try:
-        with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
+        with FileLock(Path(spec.output) / "lock", timeout=LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             from lab_pipeline.training.train import train
 
             say = pipes.log.info if "DAGSTER_PIPES_CONTEXT" in os.environ else partial(print, flush=True)
