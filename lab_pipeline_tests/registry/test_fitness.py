@@ -12,7 +12,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json, write_json
 from lab_pipeline.models import base_model
-from lab_pipeline.models.base_model import ModelError
+from lab_pipeline.models.base_model import ModelError, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import settings_for
@@ -74,8 +74,15 @@ def test_a_system_message_that_is_refused_matters_only_where_a_row_has_one(home,
     tried(home, model, system_message="refuse")
     tried(home, model, [QUESTION, ANSWER], [QUESTION, ANSWER, QUESTION, ANSWER], system_message="refuse")
     mend = "set system_message to merge or drop, leave rows like own.jsonl:2 out of the data sets"
-    with pytest.raises(LabError, match=f"system_message is set to refuse.*{mend}"):
+    with pytest.raises(LabError, match=f"(System role not supported|system_message is set to refuse).*{mend}"):
         tried(home, model, [QUESTION, ANSWER], with_system, system_message="refuse")
+
+
+def test_the_models_own_template_is_tried_whatever_it_was_fitted_to_before(home, tiny_model, tmp_path):
+    model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
+    fetch_model(home, str(model))
+    with pytest.raises(LabError, match="System role not supported"):
+        tried(home, model, [SYSTEM, QUESTION, ANSWER], system_message="refuse")
 
 
 def with_config(model: Path, folder: Path, **changed: Any) -> Path:
