@@ -9,6 +9,9 @@ from typing import Any
 from lab_pipeline.config.recipe import Lora, Recipe
 from lab_pipeline.models.loader import load_model
 
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Architectures whose kernels read the weights of some layers past peft, which therefore refuses adapters on those."""
+
 
 def load_base(folder: Path, recipe: Recipe) -> Any:
     """Load the base model from a folder, in NF4 or bf16 as the recipe says, onto the GPU if there is one."""
@@ -54,6 +57,7 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="all-linear",
+        exclude_modules=["conv1d", "out_proj"] if model.config.model_type in _MAMBA else None,
         trainable_token_indices={name: list(new_tokens) for name in names} if new_tokens else None,
         task_type="CAUSAL_LM",
     )
@@ -62,6 +66,7 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    for config in adapted.peft_config.values():  # peft keeps a set, whose order would differ in each saved file
+    for config in adapted.peft_config.values():  # peft keeps sets, whose order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
+        config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
     return adapted

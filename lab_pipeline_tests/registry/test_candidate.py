@@ -71,9 +71,9 @@ def test_each_merged_weight_is_base_plus_adapter_rounded_to_bf16_once(home, base
         assert torch.equal(merged[name], weight.to(torch.bfloat16).float()), name
 
 
-@pytest.mark.parametrize(("size", "least", "most"), [(1.0, 0.99, 1.01), (1e-2, 0.9, 1.0), (1e-3, 0.0, 0.6)])
+@pytest.mark.parametrize(("size", "least", "most"), [(1.0, 0.99, 1.01), (1e-2, 0.9, 1.0), (1e-4, 0.0, 0.5)])
 def test_what_rounding_takes_of_small_updates_is_measured_and_said(home, base, tmp_path, size, least, most):
-    """Each update's size is its ratio to the weight's: below 0.2 %, most of the weights stay as they were."""
+    """Each update's size is its ratio to the weight's. The smaller, the fewer weights change, but those that do change more."""
     model = with_adapter(load_base(base.folder, recipe()), Lora(rank=4, alpha=4), None)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
