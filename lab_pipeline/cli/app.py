@@ -89,7 +89,7 @@ def doctor(home: HomeOption = None) -> None:
 
     findings = examine(home or default_home())
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.passed else 'MEND'}  {finding.name}: {finding.message}")
+        typer.echo(f"{'ok ' if finding.passed else 'FIX'}  {finding.name}: {finding.message}")
     raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
 
 

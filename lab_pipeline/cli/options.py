@@ -12,7 +12,7 @@ HomeOption = Annotated[Path | None, typer.Option(help="The home; default: LAB_HO
 Author = Annotated[str, typer.Option(help="Your name; it is kept for ever")]
 Reason = Annotated[str, typer.Option(help="Your reason; it is kept for ever")]
 LeafArgument = Annotated[str, typer.Argument(help="Key of the leaf: its folder in the taxonomy")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 def open_home(home: Path | None) -> Home:

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from pydantic import BaseModel, ConfigDict
+
+from lab_pipeline.core.validation import Section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 SUITES = Path(__file__).parent / "suites"
 
 
-class Expectation(BaseModel):
+class Expectation(Section):
     """One expectation of a suite: `expectation` is its type in Great Expectations, `arguments` are those of this type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     severity: Literal["critical", "warning"]

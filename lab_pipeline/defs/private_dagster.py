@@ -8,6 +8,8 @@ first when Dagster moves, and use what has become public instead.
 - `BulkActionsFilter`, `BulkActionStatus`: the only filter of `DagsterInstance.get_backfills`. The other list of backfills is
   GraphQL, which needs a web server.
 - `InstigatorType`, `InstigatorStatus`: for `DagsterInstance.all_instigator_state`, which tells if a sensor is switched off.
+- `execute_run` and the origins of a job: the public `execute_job` makes runs that belong to no code location, which the UI's
+  pages on jobs, overview and timeline leave out.
 - `DagsterPipesExecutionError`: a process that ended with an error, such as the trainer.
 - The tags of runs. A range of partitions can be requested by its two tags only, because `RunRequest` takes a single key.
 """
@@ -19,8 +21,10 @@ first when Dagster moves, and use what has become public instead.
 import sqlalchemy.orm
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.errors import DagsterPipesExecutionError
+from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -29,5 +33,6 @@ from dagster._core.storage.tags import (
     MAX_RETRIES_TAG,
     RUN_KEY_TAG,
 )
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData

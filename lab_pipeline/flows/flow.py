@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lab_pipeline.core.rows import GENERATED_SCHEMA
 from lab_pipeline.core.storage import digest
-from lab_pipeline.core.validation import validation_problems
+from lab_pipeline.core.validation import Section, validation_problems
 from lab_pipeline.flows.prompts import FlowError, Prompt, load_prompt, load_yaml, render_prompt, unknown_variables
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Message
@@ -21,11 +21,7 @@ STOPS_BELOW = 0.5
 """A gating judge before a stage stops rows with a lower score: they are more probably bad than good."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Start(_Section):
+class Start(Section):
     """The starting points of a leaf's rows, and the seed examples that their prompts show."""
 
     each: Literal["sentence", "passage", "seed"]
@@ -47,7 +43,7 @@ class Start(_Section):
         return self
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """Another form of a passage, such as a summary, which the teacher writes.
 
     The stages write rows from this form (`text` in prompts) as well as from the passage. The form also makes a document
@@ -60,7 +56,7 @@ class Augmentation(_Section):
     instructions: tuple[str, ...] = Field(min_length=1)
 
 
-class Stage(_Section):
+class Stage(Section):
     """A request to the teacher for each row. The reply becomes the column `output`; with `pairs`, both question and answer."""
 
     output: Literal["context", "question", "answer", "pairs"]
@@ -83,7 +79,7 @@ class Stage(_Section):
         return self.output == "pairs" or self.several > 1
 
 
-class Judge(_Section):
+class Judge(Section):
     """A question about a row that a judge model answers with one of `choices`.
 
     The score is the expected value of the choices if the model gives their probabilities, else the value of the one it names.
@@ -91,7 +87,7 @@ class Judge(_Section):
 
     name: str
     prompt: str
-    choices: dict[str, Annotated[float, Field(ge=0, le=1)]] = {"Yes": 1.0, "No": 0.0}
+    choices: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field({"Yes": 1.0, "No": 0.0})
     """Value of each verdict, from 0 (bad) to 1 (good). First letters must differ: probabilities are those of first tokens."""
     minimum: float = Field(0.5, ge=0, le=1)
     gates: bool = False
@@ -133,7 +129,7 @@ RuleName = Literal[
 """The rules of `lab_pipeline.curation`; `docs/flows-and-curation.md` says what each finds."""
 
 
-class Rule(_Section):
+class Rule(Section):
     """A rule that each row must keep. It needs no model. The rules of a flow are applied in their order."""
 
     rule: RuleName
@@ -160,7 +156,7 @@ class Rule(_Section):
 _WITH_MINIMUM = ("unsupported_answer", "off_topic")
 
 
-class FlowFile(_Section):
+class FlowFile(Section):
     """The content of a `flow.yaml`."""
 
     version: int = Field(ge=1)
@@ -200,7 +196,7 @@ class FlowFile(_Section):
         return self
 
 
-class KnownRows(_Section):
+class KnownRows(Section):
     """The content of a `known_rows.yaml`: rows whose verdict is known, each with the variables that the judges' prompts use.
 
     A judge may gate only if its scores separate the good rows from its bad ones.
@@ -339,7 +335,7 @@ def variables_by_prompt(file: FlowFile) -> Iterator[tuple[str, set[str]]]:
             yield judge.prompt, {*_OF_LEAF, *GENERATED_SCHEMA.names}
 
 
-_Model = TypeVar("_Model", bound=_Section)
+_Model = TypeVar("_Model", bound=Section)
 
 
 def _load(path: Path, model: type[_Model]) -> _Model:

@@ -11,10 +11,23 @@ import sys
 import dagster as dg
 
 from lab_pipeline.core.processes import die_with_parent, this_process
-from lab_pipeline.defs.private_dagster import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from lab_pipeline.defs.private_dagster import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    MAX_RETRIES_TAG,
+    LoadableTargetOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    execute_run,
+)
 from lab_pipeline.runtime.reaping import PROCESS_TAG
 
 LAUNCH_TAG = "lab/launch"
+_CODE_LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(
+    LoadableTargetOrigin(module_name="lab_pipeline.definitions"), "lab_pipeline"
+)
+"""The code location of `workspace.yaml`, so that the UI shows the runs of the command line as its own."""
 
 
 def snapshot_taxonomy() -> dg.JobDefinition:
@@ -39,13 +52,20 @@ JOBS = {job.__name__: job for job in (snapshot_taxonomy, refresh_leaves, retune)
 
 
 def main(job: str, launch: str, first: str | None = None, last: str | None = None) -> int:
-    tags = {LAUNCH_TAG: launch, PROCESS_TAG: this_process()}
+    # the command line says that its run failed; the daemon, if it is there, must not start the run again
+    tags = {LAUNCH_TAG: launch, PROCESS_TAG: this_process(), MAX_RETRIES_TAG: "0"}
     if first and last:
         tags |= {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    worked = dg.reconstructable(JOBS[job])
     with dg.DagsterInstance.get() as instance:
-        result = dg.execute_job(dg.reconstructable(JOBS[job]), instance, run_config=quiet, tags=tags, raise_on_error=False)
-    return 0 if result.success else 1
+        run = instance.create_run_for_job(
+            worked.get_definition(),
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            tags=tags,
+            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(_CODE_LOCATION, "__repository__"), job),
+            job_code_origin=worked.get_python_origin(),
+        )
+        return 0 if execute_run(worked, run, instance).success else 1
 
 
 if __name__ == "__main__":

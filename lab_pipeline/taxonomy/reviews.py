@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, write_text
-from lab_pipeline.core.validation import validation_problems
+from lab_pipeline.core.validation import Section, validation_problems
 from lab_pipeline.taxonomy.yaml_lines import YamlProblem, load_located
 from lab_pipeline.text.words import normalised
 
@@ -31,10 +31,8 @@ FILE = "reviews.yaml"
 Decision = Literal["ban", "pin", "undo"]
 
 
-class Review(BaseModel):
+class Review(Section):
     """An entry of `reviews.yaml`: the decision about the row with this id, and about any row of the leaf with the same text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     leaf: str = Field(min_length=1)
     row: str = Field(pattern="^[0-9a-f]{20}$")

@@ -3,14 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from lab_pipeline.core.validation import validation_problems
+from lab_pipeline.core.validation import Section, validation_problems
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Part(Section):
     size: int = Field(1, ge=1)
     name: str = ""
 
@@ -22,9 +20,9 @@ class _Part(BaseModel):
         return name
 
 
-class _Whole(BaseModel):
+class _Whole(Section):
     part: _Part
-    others: list[_Part] = []
+    others: list[_Part] = Field([])
 
 
 def problems(value: Any) -> list[str]:
@@ -57,4 +55,13 @@ def test_a_message_is_short_and_names_no_class_of_the_program(value: Any, told: 
 
 
 def test_the_value_of_an_unknown_key_may_be_a_secret_and_is_left_out() -> None:
-    assert problems({"part": {"api_key": "sk-123"}}) == ["part.api_key: Extra inputs are not permitted"]
+    assert problems({"part": {"api_key": "sk-123"}}) == ["part.api_key: unknown key; known are size, name"]
+
+
+def test_a_misspelt_key_is_told_with_the_right_one_at_any_depth() -> None:
+    assert problems({"part": {"siez": 1}, "others": [{"nam": "x", "size": 0}], "{odd}": 1}) == [
+        "part.siez: unknown key; did you mean size?",
+        "others.0.size: Input should be greater than or equal to 1, found 0",
+        "others.0.nam: unknown key; did you mean name?",
+        "{odd}: unknown key; known are part, others",
+    ]

@@ -79,7 +79,7 @@ def test_what_is_recorded_is_read_again_below_what_a_person_wrote(home):
         ),
         (yaml.safe_dump([entry(reason="")], sort_keys=False), "reviews.yaml:5: reason: "),
         (yaml.safe_dump([entry(row="123")], sort_keys=False), "reviews.yaml:2: row: "),
-        (yaml.safe_dump([entry(colour="red")], sort_keys=False), "colour: Extra inputs"),
+        (yaml.safe_dump([entry(colour="red")], sort_keys=False), "colour: unknown key"),
         ("- [", "reviews.yaml:1: "),
         ("- 3", "reviews.yaml:1: expected a mapping, found 3"),
     ],

@@ -92,7 +92,9 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
     failed |= {failure.leaf: failure.error for failure in batch.failures}
     if failed:
         raise LeavesFailed(
-            f"{len(failed)} of {len(leaves)} leaves failed; the others are done",
+            f"{len(failed)} of {len(leaves)} leaves failed; the others are done"
+            if len(failed) < len(leaves)
+            else f"all {len(leaves)} leaves failed",
             metadata={leaf: why[:1000] for leaf, why in failed.items()},
             allow_retries=False,
         )
