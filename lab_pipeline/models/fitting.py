@@ -20,7 +20,8 @@ from lab_pipeline.models.template import MARK, TemplateError, render
 
 _SHIPPED = Path(__file__).parent / "chat_templates"
 _NEW_TOKENS = "new_tokens.json"
-_LINKED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "README.md")
+_MODEL = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+_CARD = "README.md"
 
 _SYSTEM = {
     "merge": "{%- if messages[1:] and messages[1].role == 'user' -%}"
@@ -88,7 +89,7 @@ def fit_tokenizer(tokenizer: Any, fitting: Fitting) -> list[int]:
             text = ("{{- bos_token -}}" if first == tokenizer.bos_token_id else "") + text
         tokenizer.chat_template = text
     if tokenizer.chat_template and not _takes_system_message(tokenizer):
-        place = "{%- if messages[0].role == 'system' -%}" + _SYSTEM[fitting.system_message] + "{%- endif -%}"
+        place = "{%- if messages and messages[0].role == 'system' -%}" + _SYSTEM[fitting.system_message] + "{%- endif -%}"
         tokenizer.chat_template = place + tokenizer.chat_template
     return tokenizer.convert_tokens_to_ids(added)
 
@@ -106,9 +107,8 @@ def write_fitted(source: Path, tokenizer: Any, added: Sequence[int], packing: bo
         model.save_pretrained(folder)
         write_json(folder / _NEW_TOKENS, list(added))
     tokenizer.save_pretrained(folder)
-    for file in (each for pattern in _LINKED for each in source.glob(pattern)):
-        if not added or not (file.suffix == ".safetensors" or (folder / file.name).exists()):
-            link_or_copy(str(file.resolve()), str(folder / file.name))
+    for file in (each for pattern in (_CARD, *(() if added else _MODEL)) for each in source.glob(pattern)):
+        link_or_copy(str(file.resolve()), str(folder / file.name))
     if not packing:
         config = read_json(folder / "config.json")
         (folder / "config.json").unlink()  # it may be a link

@@ -13,6 +13,7 @@ from lab_pipeline.core.progress import Say
 from lab_pipeline.core.storage import folder_digest, read_json, write_json, written_whole
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.models.loader import load_model, load_tokenizer
+from lab_pipeline.models.template import stop_tokens
 from lab_pipeline.training.checkpoint import Checkpoint
 
 _LEAST_KEPT = 0.9
@@ -44,8 +45,11 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint, say: Sa
             model = load_model(base.folder, "cpu")  # not on a GPU: the merged weights must not depend on the machine
             if checkpoint.adapter:
                 model, kept = _merge(model, checkpoint.adapter)
+            tokenizer = load_tokenizer(base.folder)
+            stops = stop_tokens(model, tokenizer)  # for servers, which do not know what the template ends a turn with
+            model.generation_config.eos_token_id = stops if stops[1:] else stops[0]
             model.save_pretrained(scratch)
-            load_tokenizer(base.folder).save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
         found = {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "checkpoint": str(checkpoint.folder)}
         write_json(folder / "candidate.json", {**found, "update_kept": kept})
     candidate = load_candidate(home, checkpoint.id)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from lab_pipeline.config.recipe import Lora
 from lab_pipeline.core.errors import LabError
@@ -79,6 +79,7 @@ def test_new_tokens_are_trained_and_ship_with_the_template(home, tiny_model, tmp
     shipped = load_tokenizer(candidate.model)
     assert shipped.convert_tokens_to_ids(GRANITE) == ids
     assert render(shipped, QUESTION) == render(tokenizer, QUESTION)
+    assert ids[2] in GenerationConfig.from_pretrained(candidate.model).eos_token_id  # by which servers end a reply
 
 
 def test_a_new_token_begins_as_the_mean_of_the_others(home, tiny_model, tmp_path):
