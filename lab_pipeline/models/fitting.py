@@ -74,14 +74,17 @@ def fit_tokenizer(tokenizer: Any, fitting: Fitting) -> list[int]:
     are written with the tokens that there are. A template that takes no system message gets a place for it.
 
     Raises:
-        LabError: `chat_template` is neither a shipped template nor a file.
+        LabError: `chat_template` is neither a shipped template nor a file of text.
     """
     from tokenizers import AddedToken
 
     added: list[str] = []
     if fitting.chat_template:
         file = _template_file(fitting.chat_template)
-        text = file.read_text(encoding="utf-8")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LabError(f"settings.yaml: chat_template: {file} cannot be read as UTF-8 text ({error})") from None
         if file.parent == _SHIPPED:
             added = [mark for mark in dict.fromkeys(re.findall(r"<\|\w+\|>", text)) if mark not in tokenizer.get_vocab()]
             tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in added], special_tokens=True)
@@ -150,4 +153,5 @@ def _add_rows(model: Any, added: Sequence[int]) -> None:
         model.resize_token_embeddings(max(added) + 1, mean_resizing=False)
     for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight = embeddings.weight.data
-        weight[list(added)] = weight[: min(rows, *added)].mean(0, dtype=torch.float32).to(weight.dtype)
+        new = sorted({*added, *range(rows, len(weight))})  # some tokenizers have more tokens than their model had rows
+        weight[new] = weight[: new[0]].mean(0, dtype=torch.float32).to(weight.dtype)

@@ -90,6 +90,12 @@ def test_a_new_token_begins_as_the_mean_of_the_others(home, tiny_model, tmp_path
         assert torch.equal(new[name][:-3], old[name])
 
 
+def test_a_template_file_that_is_no_text_is_refused_by_name(home, tiny_model, tmp_path):
+    (tmp_path / "own.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(LabError, match="settings.yaml: chat_template: .*own.jinja cannot be read as UTF-8 text"):
+        fetched(home, tiny_model, chat_template=str(tmp_path / "own.jinja"))
+
+
 def test_phase_2_trains_the_new_tokens_on(home, tiny_model, tmp_path):
     folder = fetched(home, templates.with_template(tiny_model, tmp_path / "bare", None), chat_template="granite")
     first = with_adapter(load_base(folder, recipe()), Lora(rank=2, alpha=2), None, new_tokens(folder))
