@@ -74,14 +74,14 @@ def test_a_system_message_that_is_refused_matters_only_where_a_row_has_one(home,
     tried(home, model, system_message="refuse")
     tried(home, model, [QUESTION, ANSWER], [QUESTION, ANSWER, QUESTION, ANSWER], system_message="refuse")
     mend = "set system_message to merge or drop, leave rows like own.jsonl:2 out of the data sets"
-    with pytest.raises(LabError, match=f"(System role not supported|system_message is set to refuse).*{mend}"):
+    with pytest.raises(LabError, match=f"system_message is set to refuse.*{mend}"):
         tried(home, model, [QUESTION, ANSWER], with_system, system_message="refuse")
 
 
 def test_the_models_own_template_is_tried_whatever_it_was_fitted_to_before(home, tiny_model, tmp_path):
     model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
     fetch_model(home, str(model))
-    with pytest.raises(LabError, match="System role not supported"):
+    with pytest.raises(LabError, match="system_message is set to refuse"):
         tried(home, model, [SYSTEM, QUESTION, ANSWER], system_message="refuse")
 
 
