@@ -33,7 +33,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.evaluation.gate import Losses, decide
-from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.base_model import fetch_base
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import current_champion
@@ -113,7 +113,7 @@ def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2
 def _models(home: Home, retrains: int):
     """Losses by leaf of the champion, then of each retrain."""
     settings = load_settings(home.settings_file)
-    recipe, base, heldout = load_recipe(settings.recipe), fetch_model(home, settings.base_model), load_heldout(home)
+    recipe, base, heldout = load_recipe(settings.recipe), fetch_base(home, settings), load_heldout(home)
     champion = current_champion(home)
     assert champion
     yield _losses(champion.model, heldout)

@@ -11,10 +11,9 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Question
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.models.answers import greedy_answers
-from lab_pipeline.models.base_model import fetch_model
+from lab_pipeline.models.answers import decode_greedily, greedy_answers
+from lab_pipeline.models.base_model import fetch_base
 from lab_pipeline.models.loader import load_model, load_tokenizer
-from lab_pipeline.models.template import stop_tokens
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
 
 _ANSWER_TOKENS = 512
@@ -30,7 +29,7 @@ def find_model(home: Home, name: str) -> Path:
         LabError: there is no such model, or its weights were removed.
     """
     if name == "base":
-        return fetch_model(home, load_settings(home.settings_file).base_model).folder
+        return fetch_base(home, load_settings(home.settings_file)).folder
     champion = current_champion(home)
     if name == "champion":
         if champion is None:
@@ -52,7 +51,7 @@ class Conversation:
 
         logging.disable_progress_bar()  # a bar for loading has no place in a talk
         self.model, self.tokenizer = load_model(folder), load_tokenizer(folder)
-        self.stops = stop_tokens(self.model, self.tokenizer)
+        self.stops = decode_greedily(self.model, self.tokenizer)
         self.messages: list[dict[str, str]] = []
         context = self.model.config.max_position_embeddings
         self.answer_tokens = min(_ANSWER_TOKENS, context // 2)

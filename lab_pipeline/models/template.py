@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import TemplateError as JinjaError
-
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import Turn, as_conversation
 
-_MARK = "\ue000message\ue000"
+MARK = "\ue000message\ue000"
 """Text put in place of a message, to find where the template writes that message; it occurs in no other text."""
 
 Messages = list[Turn]
@@ -31,7 +29,7 @@ def render(tokenizer: Any, messages: Messages, prompt: bool = False) -> str:
         raise TemplateError("the model has no chat template")
     try:
         return str(tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False))
-    except JinjaError as error:
+    except Exception as error:  # a template is a program, which may fail in any way
         roles = ", ".join(message["role"] for message in messages)
         raise TemplateError(f"the chat template refuses a conversation of {roles}: {error}") from None
 
@@ -45,7 +43,7 @@ def locate(tokenizer: Any, messages: Messages, turn: int, text: str) -> tuple[in
     Raises:
         TemplateError: the text around the message depends on the message, so the message cannot be located.
     """
-    before, found, after = render(tokenizer, _marked(messages, turn)).partition(_MARK)
+    before, found, after = render(tokenizer, _marked(messages, turn)).partition(MARK)
     if not found:
         return None
     if len(before) + len(after) > len(text) or not (text.startswith(before) and text.endswith(after)):
@@ -58,7 +56,7 @@ def turn_end(tokenizer: Any, messages: Messages, turn: int) -> str:
 
     The text ends with the first special token, such as `<|im_end|>`; without a special token, it is all that follows.
     """
-    after = render(tokenizer, _marked(messages[: turn + 1], turn)).partition(_MARK)[2]
+    after = render(tokenizer, _marked(messages[: turn + 1], turn)).partition(MARK)[2]
     encoded = tokenizer(after, add_special_tokens=False, return_offsets_mapping=True)
     for token, (_, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         if token in tokenizer.added_tokens_decoder:
@@ -101,4 +99,4 @@ def _some(ends: set[int]) -> set[int]:
 
 
 def _marked(messages: Messages, turn: int) -> Messages:
-    return [*messages[:turn], {"role": messages[turn]["role"], "content": _MARK}, *messages[turn + 1 :]]
+    return [*messages[:turn], {"role": messages[turn]["role"], "content": MARK}, *messages[turn + 1 :]]

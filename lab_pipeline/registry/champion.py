@@ -8,7 +8,6 @@ and the alias moves before the move is added to the history file. If the process
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,16 @@ from filelock import FileLock
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import append_line, folder_digest, read_json, read_lines, write_json, write_text, written_whole
+from lab_pipeline.core.storage import (
+    append_line,
+    folder_digest,
+    link_or_copy,
+    read_json,
+    read_lines,
+    write_json,
+    write_text,
+    written_whole,
+)
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.card import model_card
 from lab_pipeline.registry.lineage import Override, build_lineage
@@ -264,7 +272,7 @@ def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> 
         shutil.rmtree(folder)
     if not folder.exists():
         with written_whole(folder) as scratch:
-            shutil.copytree(candidate.model, scratch, copy_function=_link)
+            shutil.copytree(candidate.model, scratch, copy_function=link_or_copy)
             for phase, name in checkpoints.items():
                 checkpoint = load_checkpoint(home.checkpoints / name)
                 if checkpoint and checkpoint.adapter:  # without the README that peft writes, an empty template
@@ -274,14 +282,6 @@ def _assemble(home: Home, candidate: Candidate, checkpoints: dict[str, str]) -> 
             if found != candidate.digest:
                 raise PromotionRefused(f"{candidate.model}: files changed while they were promoted ({found})")
     return folder
-
-
-def _link(source: str, target: str) -> None:
-    """Hard-link a file, which takes no space; copy it if the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _write_card(home: Home, folder: Path) -> None:

@@ -1,42 +1,55 @@
-"""Check that a base model can be trained and measured, by trying its chat template on conversations like the training rows.
+"""Check that a base model can be trained and measured, by trying what will be done with it before any costly step.
 
-The check needs only the tokenizer, so that it can run before any costly step.
+Its chat template writes conversations like the training rows, and a tiny model of its architecture gets an adapter. The check
+needs the tokenizer and the configuration; weights are only looked at where they are at hand.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from lab_pipeline.config.recipe import Lora, Recipe
 from lab_pipeline.config.settings import PACKAGED, Settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Turn, as_conversation
 from lab_pipeline.datasets.custom import custom_rows
-from lab_pipeline.models.base_model import tokenizer_folder
+from lab_pipeline.models.apart import packs_rows, tiny_model
+from lab_pipeline.models.base_model import ModelError, parameters, tokenizer_folder
+from lab_pipeline.models.fitting import Fitting, fit_tokenizer
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import TokenError, encode
 from lab_pipeline.models.template import TemplateError, turn_end_tokens
+from lab_pipeline.training.choice import choose_recipe
+from lab_pipeline.training.quantized import with_adapter
 
 _SYSTEM: Turn = {"role": "system", "content": "You are a weaver."}
 _TURN = as_conversation("Who made the loom?", None, "Anna made it.")
 _WITH_CONTEXT = as_conversation("Who made the loom?", "Anna made a loom.\n\nPeter sold it.", "Anna made it.")
+_TEMPLATES = "set chat_template to granite, chatml or a Jinja file of your own"
 
 
-def require_fitness(home: Home, settings: Settings) -> None:
-    """Check that the base model's template can write all training rows, and that the answers can be located in the text.
+def require_fitness(home: Home, settings: Settings) -> list[str]:
+    """Check that the base model, as the settings fit it, can be trained on all training rows, and return what is special of it.
 
-    It must write several turns or system messages only if a row of a custom data set has them. The packaged model is known to
-    be fit, and is not checked.
+    Its template must write several turns or system messages only if a row of a custom data set has them. The packaged model is
+    known to be fit, and is not checked.
 
     Raises:
-        LabError: the chat template or the tokenizer cannot be used for training; the message says why and what to do.
+        LabError: the chat template, the tokenizer, the configuration or the weights cannot be used for training; the message
+            says why and what to do.
         ModelError: the model is missing.
         CustomDataError: a data set that the settings name cannot be read.
     """
-    if settings.base_model == PACKAGED:  # the check would unpack it
-        return
-    tokenizer = _tokenizer(home, settings.base_model)
+    fitting = Fitting.of(settings)
+    if settings.base_model == PACKAGED and fitting == Fitting():  # the check would unpack it
+        return []
+    folder = tokenizer_folder(home, settings.base_model)
+    tokenizer = _tokenizer(folder, settings.base_model)
+    added = fit_tokenizer(tokenizer, fitting)
     _require([_TURN, _WITH_CONTEXT], tokenizer, settings, "")
     custom = settings.mixing.knowledge + settings.mixing.skills
     uncommon = [[*_TURN, *_TURN], [_SYSTEM, *_TURN], [_SYSTEM, *_TURN, *_TURN]]
@@ -49,10 +62,15 @@ def require_fitness(home: Home, settings: Settings) -> None:
         for roles, place in places.items():
             example: list[Turn] = [{"role": role, "content": f"word {turn}"} for turn, role in enumerate(roles)]
             _require([example], tokenizer, settings, f", leave rows like {place} out of the data sets under mixing")
+    try:
+        parameters(folder)  # of a hub id, there may be no weights yet
+    except ModelError as error:
+        raise LabError(str(error)) from None  # known for sure, unlike a model that cannot be fetched now
+    special = [f"{len(added)} tokens of the chat template are new and will be trained"] if added else []
+    return special + _trials(folder, settings, choose_recipe(home, settings).recipe)
 
 
-def _tokenizer(home: Home, name: str) -> Any:
-    folder = tokenizer_folder(home, name)
+def _tokenizer(folder: Path, name: str) -> Any:
     try:
         tokenizer = load_tokenizer(folder)
     except (OSError, ValueError) as error:
@@ -70,9 +88,11 @@ def _tokenizer(home: Home, name: str) -> Any:
 def _require(conversations: Sequence[list[Turn]], tokenizer: Any, settings: Settings, remedy: str) -> None:
     for messages in conversations:
         if reason := _refusal(messages, tokenizer):
+            system = settings.system_message == "refuse" and messages[0]["role"] == "system"
+            mend = "set system_message to merge or drop" if system else _TEMPLATES
             raise LabError(
-                f"settings.yaml: base_model: {settings.base_model} cannot be trained: {reason}; take an instruct model with a "
-                f"template that can be used{remedy}, or give a folder of this one with a chat_template.jinja of your own"
+                f"settings.yaml: base_model: {settings.base_model} cannot be trained: {reason}; {mend}{remedy}, or take an "
+                "instruct model with a template that can be used"
             )
 
 
@@ -86,3 +106,50 @@ def _refusal(messages: list[Turn], tokenizer: Any) -> str | None:
     except TokenError as error:
         return str(error).partition(": ")[2]
     return None
+
+
+def _trials(folder: Path, settings: Settings, recipe: Recipe) -> list[str]:
+    """Try adapter and packing with a tiny model of the architecture, and return what is special of it.
+
+    Raises:
+        LabError: transformers does not know the architecture, its positions are fewer than the recipe's pack_tokens, or it
+            takes no adapter.
+    """
+    from transformers import AutoConfig
+
+    about = f"settings.yaml: base_model: {settings.base_model} cannot be trained"
+    try:
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise LabError(f"{about}: {str(error).splitlines()[0]}; take a model that this transformers knows") from None
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and positions < recipe.pack_tokens:
+        raise LabError(
+            f"{about} on rows of {recipe.pack_tokens} tokens: it has {positions} positions; "
+            f"take a recipe with pack_tokens of {positions} or less"
+        )
+    model = tiny_model(config)
+    if model is None:
+        return ["no tiny model of its architecture could be tried, so that its rows are computed one by one"]
+    if reason := _adapter_trouble(model, recipe.lora):
+        raise LabError(f"{about}: it takes no adapter ({reason}); take a model with linear layers that peft knows")
+    if not settings.packing:
+        return ["its rows are computed one by one, as packing is off"]
+    return [] if packs_rows(config) else ["rows of one pack would see each other, so they are computed one by one"]
+
+
+def _adapter_trouble(model: Any, lora: Lora) -> str | None:
+    """Return why a model cannot be given an adapter that is trained, saved and read again; None if it can."""
+    import torch
+
+    text = torch.arange(3, 20)[None]
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+            adapted = with_adapter(model, lora, None).train()
+            adapted(input_ids=text, labels=text, use_cache=False).loss.backward()
+            learned = [each for each in adapted.parameters() if each.requires_grad and each.grad is not None]
+            adapted.save_pretrained(folder, save_embedding_layers=False)
+            with_adapter(adapted.unload(), lora, Path(folder))
+    except Exception as error:  # whatever an architecture makes of it
+        return f"{type(error).__name__}: {error}"
+    return None if learned else "nothing of it is trained"

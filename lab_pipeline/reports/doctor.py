@@ -22,7 +22,7 @@ from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
-from lab_pipeline.models.base_model import ModelError, model_identity
+from lab_pipeline.models.base_model import ModelError, base_identity, model_identity
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
@@ -131,8 +131,7 @@ def _taxonomy(home: Home, settings: Settings) -> str:
 
 
 def _base_model(home: Home, settings: Settings) -> str:
-    require_fitness(home, settings)
-    return model_identity(settings.base_model)
+    return "; ".join([base_identity(settings), *require_fitness(home, settings)])
 
 
 def _recipe(home: Home, settings: Settings) -> str:

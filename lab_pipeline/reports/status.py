@@ -13,7 +13,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.heldout_questions import build_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.instructions.plan import LeafPlan, find_stale_leaves, leaf_failure, leaf_state, plan_leaves
-from lab_pipeline.models.base_model import model_identity
+from lab_pipeline.models.base_model import base_identity
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
@@ -49,7 +49,7 @@ class HomeStatus:
             catalog, snapshot, general.questions, withheld_questions(home), exam_questions(home, catalog.in_use)
         )
         recipe = choose_recipe(home, settings).recipe
-        inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
+        inputs = retune_inputs(catalog, heldout["digest"], general, base_identity(settings), recipe, settings)
         trainable = any(entry["rows"] or not entry["curated"] for entry in catalog.in_use)
         return cls(snapshot, plans, find_stale_leaves(home, plans), trainable, inputs, nothing_changed(home, inputs))
 

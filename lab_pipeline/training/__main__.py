@@ -22,12 +22,8 @@ from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.processes import die_with_parent
 from lab_pipeline.training.checkpoint import finish_checkpoint, read_spec
-from lab_pipeline.training.failure import FAILED, INTERRUPTED, failure_file, record_failure
+from lab_pipeline.training.failure import FAILED, INTERRUPTED, LONGEST_STEP_SECONDS, failure_file, record_failure
 from lab_pipeline.training.team import join, processes_wanted, start
-from lab_pipeline.training.train import train
-
-_LONGEST_STEP_SECONDS = 120
-"""How long to wait for another trainer of this checkpoint to end: after its run was killed, it still finishes its step."""
 
 
 def main(path: str) -> int:
@@ -45,10 +41,12 @@ def main(path: str) -> int:
     try:
         if (processes := processes_wanted(Recipe.model_validate(spec.recipe).packs_per_step)) > 1:
             return start(processes, path)
+        from lab_pipeline.training.train import train
+
         team = join()
         if not team.leads:
             return INTERRUPTED if train(spec, lambda text: None, interrupted, team) is None else 0
-        with FileLock(Path(spec.output) / "lock", timeout=_LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
+        with FileLock(Path(spec.output) / "lock", timeout=LONGEST_STEP_SECONDS), open_dagster_pipes() as pipes:
             say = pipes.log.info if "DAGSTER_PIPES_CONTEXT" in os.environ else partial(print, flush=True)
             if train(spec, say, interrupted, team) is None:
                 return INTERRUPTED

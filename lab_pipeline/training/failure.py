@@ -12,6 +12,10 @@ from lab_pipeline.core.storage import write_text
 
 FAILED, INTERRUPTED = 1, 75
 
+LONGEST_STEP_SECONDS = 120
+"""How long a trainer that was told to stop may take to finish its step and save its state. So long waits the run that was
+cancelled, and a trainer that is started again meanwhile."""
+
 _OUTPUT = "its output is in the step's stderr in the UI, and in the run's log"
 _KILLED = (
     "the training process was killed (SIGKILL), most likely by the system because memory ran out: end other programs, give "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lab_pipeline.config.recipe import Lora, Recipe
 from lab_pipeline.models.attention import ROWS_APART, register_rows_apart
 from lab_pipeline.models.loader import load_model
+
+_MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Architectures whose kernels read the weights of some layers past peft, which therefore refuses adapters on those."""
 
 
 def load_base(folder: Path, recipe: Recipe) -> Any:
@@ -42,20 +46,25 @@ def keep_gradients_right(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
+def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Sequence[int] = ()) -> Any:
     """Return the model with a trainable LoRA adapter on all linear layers, in the dtype that `lora` says.
 
     The adapter is the one in the folder `continued`, which keeps its rank, alpha and dropout, or a fresh one if that is None.
+    A fresh one also trains the embeddings of `new_tokens`, as input and output, and those of no other token.
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [name for name, module in model.named_modules() if any(module is each for each in embeddings)]
     fresh = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         use_rslora=bool(lora.rank_stabilized),
         target_modules="all-linear",
+        exclude_modules=["conv1d", "out_proj"] if model.config.model_type in _MAMBA else None,
+        trainable_token_indices={name: list(new_tokens) for name in names} if new_tokens else None,
         task_type="CAUSAL_LM",
     )
     adapted: Any = PeftModel.from_pretrained(model, continued, is_trainable=True) if continued else get_peft_model(model, fresh)
@@ -63,6 +72,7 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None) -> Any:
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    for config in adapted.peft_config.values():  # peft keeps a set, whose order would differ in each saved file
+    for config in adapted.peft_config.values():  # peft keeps sets, whose order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
+        config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
     return adapted

@@ -15,6 +15,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import EpochChoice, Split
 from lab_pipeline.core.storage import write_json
+from lab_pipeline.models.fitting import new_tokens
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import pack
 from lab_pipeline.training.failure import Interrupted
@@ -106,7 +107,8 @@ def train(
     packs = Packs(rows, pack(rows.lengths, recipe.pack_tokens))
     if not len(packs):
         raise LabError(f"{spec.dataset}: none of {rows.counts.rows:,} rows to train on has an answer to learn")
-    model = with_adapter(load_base(base, recipe), recipe.lora, Path(spec.continued) if spec.continued else None)
+    continued = Path(spec.continued) if spec.continued else None
+    model = with_adapter(load_base(base, recipe), recipe.lora, continued, new_tokens(base))
     tokens = sum(rows.lengths)
     say(
         f"{spec.phase}: {rows.counts.rows:,} rows in {len(packs):,} packs, {tokens:,} tokens of which {rows.learned:,} carry "

@@ -20,6 +20,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import EpochChoice
 from lab_pipeline.core.storage import digest, read_json
+from lab_pipeline.models.apart import packs_rows
 from lab_pipeline.models.packing import IGNORED
 from lab_pipeline.training.callbacks import COMPLETE, Validator, Watcher
 from lab_pipeline.training.team import ALONE, Team
@@ -40,8 +41,10 @@ class PackedTrainer(Trainer):
         self.team = team
         self.interrupted = interrupted
         self.say = say
-        self.most_tokens: int | None = None
-        """Longest part of a pack to compute at once, if a whole pack does not fit into memory."""
+        assert self.model
+        self.most_tokens: int | None = None if packs_rows(self.model.config) else 0
+        """Longest part of a pack to compute at once, if a whole pack does not fit into memory, or its rows would see each
+        other: then each row is computed alone."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Compute the gradients of a step, and return its loss, in nats per labelled token.

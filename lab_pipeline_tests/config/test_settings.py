@@ -147,6 +147,8 @@ def test_an_unknown_key_is_named_and_its_value_which_may_be_a_secret_is_not(tmp_
         ("documents: {timeout_seconds: 0}", "documents.timeout_seconds", "0"),
         ("budgets: {teacher_calls: -1}", "budgets.teacher_calls", "-1"),
         ("recipe: [a]", "recipe", "a list"),
+        ("system_message: shout", "system_message", "'shout'"),
+        ("packing: sometimes", "packing", "'sometimes'"),
         ("schedule: {cron: null}", "schedule.cron", "None"),
         ("teacher: {kind: embedded, batch_size: 0}", "teacher.embedded.batch_size", "0"),
         ("judge: {kind: endpoint, url: u, model: m, retries: 99}", "judge.endpoint.retries", "99"),
@@ -220,3 +222,14 @@ def test_settings_cannot_be_changed_after_loading(tmp_path):
     settings = load_settings(written(tmp_path, "taxonomy: {path: t}"))
     with pytest.raises(ValueError, match="frozen"):
         settings.gate.minimum_gain = 0.0
+
+
+def test_packing_is_switched_as_the_documentation_writes_it(tmp_path):
+    for text, on in (("packing: off", False), ("packing: on", True), ("seed: 1", True)):
+        assert load_settings(written(tmp_path, f"taxonomy: {{path: t}}\n{text}")).packing is on
+
+
+def test_a_template_file_is_found_beside_the_settings_and_a_shipped_one_by_name(tmp_path):
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    for name, found in (("own.jinja", str(tmp_path / "own.jinja")), ("chatml", "chatml")):
+        assert load_settings(written(tmp_path, f"taxonomy: {{path: t}}\nchat_template: {name}")).chat_template == found

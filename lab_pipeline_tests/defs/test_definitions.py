@@ -10,6 +10,7 @@ import yaml
 
 from lab_pipeline.definitions import defs
 from lab_pipeline.runtime.run_worker import JOBS
+from lab_pipeline.training.failure import LONGEST_STEP_SECONDS
 
 PACKAGE = Path(__file__).parents[2] / "lab_pipeline"
 
@@ -107,3 +108,9 @@ def test_the_workspace_validates():
     command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"]
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_cancelled_run_waits_as_long_as_its_trainer_may_take_to_save():
+    """Dagster's own bound of 20 s would leave the trainer alone with its step, and the run with a traceback."""
+    trainer = (defs.resources or {})["trainer"]
+    assert trainer.forward_termination and trainer.termination_timeout_seconds == LONGEST_STEP_SECONDS

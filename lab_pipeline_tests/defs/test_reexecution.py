@@ -23,7 +23,7 @@ BREAKABLE = {
     "heldout_questions": (datasets, "build_heldout"),
     "knowledge_dataset": (datasets, "mix_knowledge"),
     "skills_dataset": (datasets, "mix_skills"),
-    "base_model": (checkpoints, "fetch_model"),
+    "base_model": (checkpoints, "fetch_base"),
     "knowledge_checkpoint": (checkpoints, "prepare_checkpoint"),
     "skills_checkpoint": (checkpoints, "phase_1_checkpoint"),
     "evaluation_report": (promotion, "evaluate"),

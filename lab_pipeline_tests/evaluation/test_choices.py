@@ -49,6 +49,16 @@ def test_the_rank_is_that_of_the_answers_losses_each_computed_alone(tiny_model):
     assert len({rank["rank"] for rank in ranks if rank}) > 2
 
 
+def test_a_model_that_computes_row_by_row_ranks_as_one_that_shares_a_prompts_cache(tiny_model, monkeypatch):
+    asked = [question(number) for number in range(6)]
+    others = [draw_distractors(each, ANSWERS, seed=17) for each in asked]
+    shared = answer_ranks(tiny_model, asked, others, lambda text: None)
+    monkeypatch.setattr("lab_pipeline.evaluation.choices.packs_rows", lambda config: False)
+    alone = answer_ranks(tiny_model, asked, others, lambda text: None)
+    for one, other in zip(shared, alone, strict=True):  # bf16 tells near ones apart by chance
+        assert one and other and one["choices"] == other["choices"] and abs(one["rank"] - other["rank"]) <= 1
+
+
 def test_a_tie_counts_against_the_reference(tiny_model):
     asked = question(1)
     assert answer_ranks(tiny_model, [asked], [[asked["answer"]]], lambda text: None) == [{"rank": 2, "choices": 2}]

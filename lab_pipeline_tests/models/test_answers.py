@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from transformers import AutoTokenizer
+import shutil
+from pathlib import Path
+
+from transformers import AutoTokenizer, GenerationConfig
 
 from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline_tests.templates import with_template
@@ -40,3 +43,12 @@ def test_a_tokenizer_without_padding_changes_no_answer(tiny_model, tmp_path):
     model = with_template(tiny_model, tmp_path / "model", template, pad_token=None)
     assert AutoTokenizer.from_pretrained(model).pad_token is None
     assert greedy_answers(model, QUESTIONS, 8) == greedy_answers(tiny_model, QUESTIONS, 8)
+
+
+def test_a_repetition_penalty_of_the_model_changes_no_answer(tiny_model, tmp_path):
+    """With a penalty, or with sampling, an answer would not be the likeliest one that the report speaks of."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    wanted = GenerationConfig.from_pretrained(tiny_model)
+    wanted.update(repetition_penalty=5.0, no_repeat_ngram_size=1, do_sample=True, temperature=2.0)
+    wanted.save_pretrained(model)
+    assert greedy_answers(model, QUESTIONS, 16) == greedy_answers(tiny_model, QUESTIONS, 16)

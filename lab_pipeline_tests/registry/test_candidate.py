@@ -61,17 +61,31 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def test_each_merged_weight_is_base_plus_adapter_rounded_to_bf16(home, base, checkpoint):
-    """Rounding to bf16, whose significand has 8 bits, moves a number by 2^-8 of itself at most. peft rounds twice: what the
-    adapter adds, then the sum."""
+def test_each_merged_weight_is_base_plus_adapter_rounded_to_bf16_once(home, base, checkpoint):
     merged = in_float32(merge_candidate(home, base, checkpoint).model).state_dict()
     alone = in_float32(base.folder).state_dict()
     exact = PeftModel.from_pretrained(in_float32(base.folder), checkpoint.adapter).merge_and_unload().state_dict()
     assert merged.keys() == exact.keys()
     assert any(not torch.equal(exact[name], alone[name]) for name in exact)
     for name, weight in exact.items():
-        bound = 2**-8 * (1 + 2**-8) * (weight.abs() + (weight - alone[name]).abs())
-        assert ((merged[name] - weight).abs() <= bound).all(), name
+        assert torch.equal(merged[name], weight.to(torch.bfloat16).float()), name
+
+
+@pytest.mark.parametrize(("size", "least", "most"), [(1.0, 0.99, 1.01), (1e-2, 0.9, 1.0), (1e-4, 0.0, 0.5)])
+def test_what_rounding_takes_of_small_updates_is_measured_and_said(home, base, tmp_path, size, least, most):
+    """Each update's size is its ratio to the weight's. The smaller, the fewer weights change, but those that do change more."""
+    model = with_adapter(load_base(base.folder, recipe()), Lora(rank=4, alpha=4), None)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            std = (0.2 * size / 2) if "lora_B" in name else 1.0
+            torch.nn.init.normal_(parameter, std=std, generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(tmp_path / "skills-2" / "adapter")
+    said: list[str] = []
+    merged = merge_candidate(home, base, Checkpoint("skills-2", tmp_path / "skills-2", {"adapter_digest": "d"}), said.append)
+    assert merged.update_kept is not None and least <= merged.update_kept <= most
+    assert load_candidate(home, "skills-2").update_kept == merged.update_kept
+    assert f"{merged.update_kept:.1%} of what the adapter learned is left" in said[-1]
+    assert ("changed too little" in said[-1]) is (merged.update_kept < 0.9)
 
 
 def test_the_merged_model_says_what_base_model_and_adapter_say_together(home, base, checkpoint):

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import MambaConfig
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json, write_json
 from lab_pipeline.models import base_model
-from lab_pipeline.models.base_model import ModelError
+from lab_pipeline.models.base_model import ModelError, fetch_model
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import settings_for
@@ -25,14 +27,14 @@ def home(tmp_path: Path) -> Home:
     return Home.open(tmp_path / "home")
 
 
-def tried(home: Home, model: Path | str, *rows: list[dict[str, str]]) -> None:
-    """See to the model's fitness for a home with these rows of its own."""
+def tried(home: Home, model: Path | str, *rows: list[dict[str, str]], **settings: Any) -> list[str]:
+    """See to the model's fitness for a home with these rows of its own; return what is special of it."""
     mixing: dict[str, Any] = {}
     if rows:
         own = home.root / "own.jsonl"
         own.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
         mixing = {"skills": [{"path": str(own)}]}
-    require_fitness(home, settings_for(home.root, base_model=str(model), mixing=mixing))
+    return require_fitness(home, settings_for(home.root, base_model=str(model), mixing=mixing, **settings))
 
 
 @pytest.mark.parametrize(
@@ -57,16 +59,69 @@ def test_templates_of_many_kinds_are_fit(home, tiny_model, tmp_path, template):
 )
 def test_a_template_that_no_row_can_be_encoded_with_is_refused_with_setting_and_mend(home, tiny_model, tmp_path, template, why):
     model = templates.with_template(tiny_model, tmp_path / "model", template)
-    with pytest.raises(LabError, match=f"settings.yaml: base_model: {model} cannot be trained: .*{why}.*chat_template.jinja"):
+    mend = "set chat_template to granite, chatml or a Jinja file of your own"
+    with pytest.raises(LabError, match=f"settings.yaml: base_model: {model} cannot be trained: .*{why}.*{mend}"):
         tried(home, model)
+    assert tried(home, model, chat_template="chatml") == []
+    assert tried(home, model, chat_template="granite") == ["3 tokens of the chat template are new and will be trained"]
 
 
 def test_a_system_message_that_is_refused_matters_only_where_a_row_has_one(home, tiny_model, tmp_path):
     model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
-    tried(home, model)
-    tried(home, model, [QUESTION, ANSWER], [QUESTION, ANSWER, QUESTION, ANSWER])
-    with pytest.raises(LabError, match=r"System role not supported.*leave rows like own.jsonl:2 out of the data sets"):
-        tried(home, model, [QUESTION, ANSWER], [SYSTEM, QUESTION, ANSWER])
+    with_system = [SYSTEM, QUESTION, ANSWER]
+    tried(home, model, with_system)
+    tried(home, model, with_system, system_message="drop")
+    tried(home, model, system_message="refuse")
+    tried(home, model, [QUESTION, ANSWER], [QUESTION, ANSWER, QUESTION, ANSWER], system_message="refuse")
+    mend = "set system_message to merge or drop, leave rows like own.jsonl:2 out of the data sets"
+    with pytest.raises(LabError, match=f"system_message is set to refuse.*{mend}"):
+        tried(home, model, [QUESTION, ANSWER], with_system, system_message="refuse")
+
+
+def test_the_models_own_template_is_tried_whatever_it_was_fitted_to_before(home, tiny_model, tmp_path):
+    model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
+    fetch_model(home, str(model))
+    with pytest.raises(LabError, match="system_message is set to refuse"):
+        tried(home, model, [SYSTEM, QUESTION, ANSWER], system_message="refuse")
+
+
+def with_config(model: Path, folder: Path, **changed: Any) -> Path:
+    shutil.copytree(model, folder)
+    write_json(folder / "config.json", {**read_json(model / "config.json"), **changed})
+    return folder
+
+
+def test_an_architecture_is_refused_by_name_before_it_is_loaded(home, tiny_model, tmp_path):
+    unknown = with_config(tiny_model, tmp_path / "unknown", model_type="unheard-of")
+    with pytest.raises(LabError, match=f"base_model: {unknown} cannot be trained: .*unheard-of"):
+        tried(home, unknown)
+    short = with_config(tiny_model, tmp_path / "short", max_position_embeddings=128)
+    with pytest.raises(LabError, match="rows of 512 tokens: it has 128 positions; take a recipe with pack_tokens of 128"):
+        tried(home, short)
+
+
+def test_what_is_special_of_an_architecture_is_said(home, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "mamba")
+    MambaConfig(num_hidden_layers=2).save_pretrained(folder)
+    assert tried(home, folder) == ["rows of one pack would see each other, so they are computed one by one"]
+    assert tried(home, tiny_model, packing=False) == ["its rows are computed one by one, as packing is off"]
+
+
+def test_an_architecture_that_takes_no_adapter_is_refused(home, tiny_model, monkeypatch):
+    def none(*_: Any) -> None:
+        raise ValueError("Target modules not found")
+
+    monkeypatch.setattr("lab_pipeline.registry.fitness.with_adapter", none)
+    with pytest.raises(LabError, match=r"it takes no adapter \(ValueError: Target modules not found\)"):
+        tried(home, tiny_model)
+
+
+def test_weights_that_were_cut_off_are_refused_by_file(home, tiny_model, tmp_path):
+    cut = shutil.copytree(tiny_model, tmp_path / "cut")
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(LabError, match=f"{weights}: cut short, .*fetch or copy it again"):
+        tried(home, cut)
 
 
 def test_an_answer_that_nothing_ends_could_not_be_taught_to_stop(home, tiny_model, tmp_path):
@@ -102,5 +157,5 @@ def test_a_model_that_is_nowhere_or_has_no_tokenizer_is_refused_by_name(home, ti
 
 
 def test_the_packaged_model_needs_not_be_unpacked_to_be_known_as_fit(home, monkeypatch):
-    monkeypatch.setattr(base_model, "_unpack", None)
+    monkeypatch.setattr(base_model, "unpack_gguf", None)
     tried(home, "packaged")

@@ -17,7 +17,7 @@ from lab_pipeline.defs.kubernetes import in_own_pod, lost_pod_retries, pod_tags,
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
-from lab_pipeline.models.base_model import BaseModel, fetch_model
+from lab_pipeline.models.base_model import BaseModel, fetch_base
 from lab_pipeline.pages.links import link
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
@@ -38,7 +38,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     """Fetch the base model once, if it can be trained: a local folder of bf16 safetensors, downloaded or converted."""
     with errors_as_failures():
         require_fitness(lab.home, lab.settings)
-        model = fetch_model(lab.home, lab.settings.base_model)
+        model = fetch_base(lab.home, lab.settings)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(model.digest),
         metadata={
@@ -110,7 +110,7 @@ def _train(
 ) -> dg.MaterializeResult:
     with errors_as_failures():
         home, settings = lab.home, lab.settings
-        base = fetch_model(home, settings.base_model)
+        base = fetch_base(home, settings)
         dataset = load_dataset(home, phase)
         before = phase_1_checkpoint(home, base, lab) if phase == "skills" else None
         recipe = lab.recipe

@@ -20,7 +20,7 @@ from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
 from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
-from lab_pipeline.models.base_model import fetch_model, model_identity
+from lab_pipeline.models.base_model import base_identity, fetch_base
 from lab_pipeline.pages.links import link
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
@@ -76,7 +76,7 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
         NotMaterialized: no leaf is in use, or a catalog, data set, test or checkpoint is missing or out of date.
     """
     home, settings, recipe = lab.home, lab.settings, lab.recipe
-    base = fetch_model(home, settings.base_model)
+    base = fetch_base(home, settings)
     general = load_general(settings.general)
     knowledge, skills = load_dataset(home, "knowledge"), load_dataset(home, "skills")
     before = phase_1_checkpoint(home, base, lab)
@@ -88,8 +88,8 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
         raise NotMaterialized("no leaf has rows, so there is nothing to evaluate; materialize the leaves first")
     require_current_sources([knowledge, skills], catalog, heldout, settings.mixing)
     require_current_mixing([knowledge, skills], general.replay, recipe, settings.seed)
-    inputs = retune_inputs(catalog, heldout["digest"], general, model_identity(settings.base_model), recipe, settings)
-    candidate = merge_candidate(home, base, checkpoint)
+    inputs = retune_inputs(catalog, heldout["digest"], general, base_identity(settings), recipe, settings)
+    candidate = merge_candidate(home, base, checkpoint, say)
     data = RetuneData(catalog, load_snapshot(home, catalog.snapshot), heldout)
     provenance: Provenance = {
         "datasets": {"knowledge": knowledge.digest, "skills": skills.digest},
