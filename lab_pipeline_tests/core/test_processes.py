@@ -39,6 +39,7 @@ def test_the_ui_and_what_dagster_starts_for_it_import_nothing_from_there_either(
     monkeypatch.chdir(hostile_folder)
     started: list[list[str]] = []
     monkeypatch.setattr("os.execv", lambda path, command: started.append(command))
+    monkeypatch.setattr("lab_pipeline.cli.pages.start_beside_ui", lambda home, port: f"http://127.0.0.1:{port}")
     CliRunner().invoke(cli.app, ["ui", "--home", str(tmp_path / "home")], catch_exceptions=False)
     assert started[0][1:5] == ["-P", "-m", "dagster", "dev"]
     found = subprocess.run([started[0][0], "-c", "import sys; print(sys.path)"], cwd=hostile_folder, capture_output=True)
