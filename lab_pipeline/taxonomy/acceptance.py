@@ -170,12 +170,8 @@ def _read(path: Path, file: str, exam: ExamFile) -> None:
 
 
 def _entry_problems(file: str, located: LocatedYaml, index: int, error: ValidationError) -> list[Problem]:
-    found = []
-    for problem, text in zip(error.errors(), validation_problems(error), strict=True):
-        if problem["type"] == "extra_forbidden":
-            text = f"{problem['loc'][-1]}: no such key; expected one of {', '.join(AcceptanceQuestion.model_fields)}"
-        found.append(_problem(file, text, located.place((index, *problem["loc"]))))
-    return found
+    places = [located.place((index, *problem["loc"])) for problem in error.errors()]
+    return [_problem(file, text, place) for text, place in zip(validation_problems(error), places, strict=True)]
 
 
 def _problem(file: str, message: str, place: tuple[int, int] = (1, 1)) -> Problem:

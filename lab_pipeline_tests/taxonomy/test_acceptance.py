@@ -33,7 +33,7 @@ def lab(tmp_path: Path) -> FilledHome:
         ("- name: a\n  question: b\n", 1, "says nothing of the answer"),
         ("- name: a\n  question: ' '\n  any_of: [x]\n", 2, "question: expected a text, found a blank one"),
         ("- name: a\n  question: b\n  declines: true\n  any_of: [x]\n", 1, "cannot be asked to contain"),
-        ("- name: a\n  question: b\n  contains: [x]\n", 3, "contains: no such key; expected one of name, question"),
+        ("- name: a\n  question: b\n  contains: [x]\n", 3, "contains: unknown key; known are name, question"),
         ("- name: a\n  question: b\n  any_of: ['']\n", 3, "any_of.0: "),
         ("- name: a\n  question: b\n  any_of: [x]\n- name: a\n  question: c\n  any_of: [x]\n", 4, "stands at line 1 already"),
         ("name: a\n", 1, "expected a list of entries"),
