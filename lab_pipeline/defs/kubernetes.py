@@ -65,25 +65,20 @@ def pod_tags(kind: Kind, settings: Settings = SETTINGS) -> dict[str, Any]:
     return {POD_TAG: config}
 
 
-def lost_pod_retries() -> dg.RetryPolicy | None:
-    """Return the retry policy of steps that have their own pod, None on this machine, where a killed run is retried instead.
+def lost_pod_retries(kind: Kind, settings: Settings = SETTINGS) -> dg.RetryPolicy | None:
+    """Return the retry policy of steps that have their own pod, None for others: if their process is lost, so is the run.
 
-    Only what is no error of the data is tried again, such as a lost pod (see `errors_as_failures`); the step goes on from what
-    it had saved.
+    Only what is no error of the data is tried again, such as a lost or evicted pod (see `errors_as_failures`); the step goes on
+    from what it had saved.
     """
-    if deployment() == "local":
+    if deployment() == "local" or not pod_tags(kind, settings):
         return None
-    return dg.RetryPolicy(max_retries=SETTINGS.k8s.retries, delay=30, backoff=dg.Backoff.EXPONENTIAL)
+    return dg.RetryPolicy(max_retries=settings.k8s.retries, delay=30, backoff=dg.Backoff.EXPONENTIAL)
 
 
 def in_own_pod() -> bool:
     """Tell whether this process runs a single step in a pod of its own."""
     return "DAGSTER_RUN_STEP_KEY" in os.environ  # set by dagster-k8s
-
-
-def try_again() -> dg.RetryRequested:
-    """Return what a step raises whose own pod is told to end, such as by an eviction; a cancelled run does not listen to it."""
-    return dg.RetryRequested(SETTINGS.k8s.retries, seconds_to_wait=30)
 
 
 def seconds_to_save() -> int:

@@ -16,8 +16,6 @@ from lab_pipeline.config.settings import BudgetSettings, GateSettings, Settings,
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error
 from lab_pipeline.core.progress import Say
-from lab_pipeline.defs.kubernetes import in_own_pod, try_again
-from lab_pipeline.defs.private_dagster import DagsterExecutionInterruptedError
 from lab_pipeline.training.choice import choose_recipe
 
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -125,16 +123,9 @@ def retune_lock(root: Path, say: Say) -> Iterator[None]:
 
 @contextmanager
 def errors_as_failures() -> Iterator[None]:
-    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback.
-
-    A step whose own pod is told to end is tried again.
-    """
+    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback."""
     try:
         yield
-    except DagsterExecutionInterruptedError:
-        if not in_own_pod():
-            raise
-        raise try_again() from None
     except Exception as error:
         fixable = as_lab_error(error)
         if fixable is None:

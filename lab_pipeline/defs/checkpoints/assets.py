@@ -13,7 +13,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.staleness import require_current_mixing
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
-from lab_pipeline.defs.kubernetes import in_own_pod, lost_pod_retries, pod_tags, try_again
+from lab_pipeline.defs.kubernetes import in_own_pod, lost_pod_retries, pod_tags
 from lab_pipeline.defs.metadata import picture, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
@@ -58,7 +58,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     deps=[base_model, knowledge_dataset],
     pool=named("gpu"),
     op_tags=pod_tags("training"),
-    retry_policy=lost_pod_retries(),
+    retry_policy=lost_pod_retries("training"),
 )
 def knowledge_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
@@ -79,7 +79,7 @@ def knowledge_checkpoint(
     deps=[base_model, knowledge_checkpoint, skills_dataset],
     pool=named("gpu"),
     op_tags=pod_tags("training"),
-    retry_policy=lost_pod_retries(),
+    retry_policy=lost_pod_retries("training"),
 )
 def skills_checkpoint(
     context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
@@ -140,7 +140,7 @@ def run_trainer(
 
     Raises:
         LabError: the process ended with an error.
-        RetryRequested: the process was told to end, and this is a pod that can be replaced.
+        DagsterPipesExecutionError: the process was told to end, and this is a pod that can be replaced.
     """
     tracked = {"LAB_TRACKING": tracking} if tracking else {}
     try:
@@ -152,7 +152,7 @@ def run_trainer(
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
         if exit_code == INTERRUPTED and in_own_pod():
-            raise try_again() from error
+            raise  # by the step's retry policy, a new pod goes on from there
         raise training_failure(spec.parent, exit_code) from error
 
 

@@ -65,7 +65,7 @@ class LeavesFailed(dg.Failure):
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=200),
     pool=named("teacher"),
     op_tags=pod_tags("generation"),
-    retry_policy=lost_pod_retries(),
+    retry_policy=lost_pod_retries("generation"),
 )
 def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[dg.AssetCheckResult]:
     """Generate, judge and curate the rows of a batch of leaves.

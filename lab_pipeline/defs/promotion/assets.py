@@ -37,7 +37,7 @@ from lab_pipeline.training.checkpoint import prepare_checkpoint
     deps=[skills_checkpoint, heldout_questions, base_model],
     pool=named("gpu"),
     op_tags=pod_tags("evaluation"),
-    retry_policy=lost_pod_retries(),
+    retry_policy=lost_pod_retries("evaluation"),
     # A night without a change evaluates nothing, so only a report that is a week old or older is worth a look.
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=30), warn_window=timedelta(days=7)),
 )
