@@ -74,13 +74,12 @@ def test_a_row_loses_in_a_pack_what_it_loses_alone(name, monkeypatch):
 def test_rows_that_see_each_other_are_trained_one_by_one(tmp_path):
     model = tiny_model(config("mamba"))
     wanted = recipe()
-    trainer = prepare_run(model, [flatten(ROWS)], wanted, wanted.knowledge, 0, tmp_path, lambda: False).trainer
+    trainer = prepare_run(model, [flatten(ROWS)], wanted, wanted.knowledge, 0, tmp_path).trainer
 
     def gradient(*packs: list[TokenRow]) -> torch.Tensor:
         model.zero_grad()
-        for rows in packs:
-            batch = {name: torch.tensor([values]).to(model.device) for name, values in flatten(rows).items()}
-            trainer.compute_loss(model, batch, num_items_in_batch=10).backward()
+        step = [{name: torch.tensor([values]) for name, values in flatten(rows).items()} for rows in packs]
+        trainer.training_step(model, {"packs": step})
         return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
 
     assert torch.allclose(gradient(ROWS), gradient(*([row] for row in ROWS)), atol=1e-5)

@@ -67,7 +67,7 @@ def instruction_catalog(lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResu
     deps=[instruction_catalog],
     pool=named("teacher"),
     op_tags=pod_tags("generation"),
-    retry_policy=lost_pod_retries(),
+    retry_policy=lost_pod_retries("generation"),
 )
 def exam_questions(context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock) -> dg.MaterializeResult:
     """Let the teacher write questions about each knowledge leaf's documents, to test models; none is ever trained on.
