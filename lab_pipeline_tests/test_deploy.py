@@ -72,7 +72,7 @@ def pods(tmp_path_factory) -> dict[str, Any]:
 
 
 def test_the_pods_of_all_big_steps_are_valid(pods):
-    assert len(pods) == 4
+    assert len(pods) == 5
     for job in pods.values():
         valid(job)
 
@@ -104,7 +104,7 @@ def test_the_network_policies_select_the_pods_of_steps(pods):
     for step, job in pods.items():
         labels = job["spec"]["template"]["metadata"]["labels"]
         assert labels["app.kubernetes.io/component"] == "step_worker"
-        kinds = {"leaf_instructions": "generation", "evaluation_report": "evaluation"}
+        kinds = {"leaf_instructions": "generation", "exam_questions": "generation", "evaluation_report": "evaluation"}
         assert labels["lab-pipeline/step"] == kinds.get(step, "training")
     (judged,) = OWN["network.yaml[1]"]["spec"]["podSelector"]["matchExpressions"]
     assert judged["key"] == "lab-pipeline/step" and judged["values"] == ["evaluation", "generation"]

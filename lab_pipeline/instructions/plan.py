@@ -136,7 +136,12 @@ def is_whole(table: Path) -> bool:
 def leaf_state(home: Home, leaf: str) -> LeafState | None:
     """Read the leaf's last successful refresh; None if there was none."""
     path = home.leaf(leaf) / "state.json"
-    return LeafState(**_with_spent(read_json(path))) if path.exists() else None
+    return read_state(path) if path.exists() else None
+
+
+def read_state(file: Path) -> LeafState:
+    """Read a `state.json` of this or an earlier release."""
+    return LeafState(**_with_spent(read_json(file)))
 
 
 def _with_spent(stored: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _dated(template: str | None) -> str | None:
     """Return a template in which `strftime_now`, by which templates get today's date, gives `_DATE`."""
-    codes = [f"%{code}" for code in (*"aAbBdmyYjHIMSp", "-d", "-m", "-H", "-I")]
+    codes = [f"%{code}" for code in (*"aAbBdmyYjHIMSp", *"-d -m -H -I".split())]
     fixed = "".join(f" | replace('{code}', '{_DATE.strftime(code)}')" for code in codes)
     macro = "{%- macro strftime_now(format) -%}{{- format" + fixed + " -}}{%- endmacro -%}"
     if template is None or "strftime_now" not in template or macro in template:

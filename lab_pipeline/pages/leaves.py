@@ -16,6 +16,7 @@ from lab_pipeline.pages.overview import summaries
 from lab_pipeline.pages.render import render
 from lab_pipeline.reports.lineage import leaf_lineage
 from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.teacher.spending import total
 
 LEAVES_ON_PAGE = 100
 
@@ -78,6 +79,7 @@ def leaf(request: Request) -> Response:
         row=row,
         summary=states.get(key),
         state=state,
+        spent=total(state.spent.values()) if state else None,
         source=source,
         documents=documents,
         lineage=lineage,

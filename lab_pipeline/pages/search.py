@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CuratedRow
-from lab_pipeline.core.storage import read_json
 from lab_pipeline.datasets.dataset import excluded_rows
-from lab_pipeline.instructions.plan import LeafState, leaf_state
+from lab_pipeline.instructions.plan import LeafState, leaf_state, read_state
 from lab_pipeline.reports.inspection import stage_of
 
 _TEXTS = ("question", "answer", "context")
@@ -84,7 +83,7 @@ class LeftOut:
 
 def refreshed_leaves(home: Home) -> list[LeafState]:
     """Return the last good refresh of every leaf that ever had one, by key."""
-    states = [LeafState(**read_json(path)) for path in home.root.glob("leaves/*/state.json")]
+    states = [read_state(path) for path in home.root.glob("leaves/*/state.json")]
     return sorted(states, key=lambda state: state.leaf)
 
 

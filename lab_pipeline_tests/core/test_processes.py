@@ -27,8 +27,9 @@ def test_a_child_imports_nothing_from_the_working_directory(hostile_folder: Path
 
 
 def test_every_child_python_is_started_that_way() -> None:
-    starting = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if '"-m"' in path.read_text(encoding="utf-8")]
-    assert starting == [Path("core/processes.py")]
+    starting = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if '"-m"' in path.read_text(encoding="utf-8")}
+    assert starting == {Path("core/processes.py"), Path("training/team.py")}
+    assert 'os.environ["PYTHONSAFEPATH"] = "1"' in (PACKAGE / "training/team.py").read_text(encoding="utf-8"), "for torchrun"
 
 
 def test_the_ui_and_what_dagster_starts_for_it_import_nothing_from_there_either(

@@ -78,7 +78,7 @@ def check(lab: FilledHome, folder: Path, datasets: tuple[Dataset, Dataset]) -> N
         assert sum(dataset.excluded.values()) == len(excluded(lab, dataset))
         assert len(training_frame(table)) == len(table)
         if len(table):
-            results, _ = validate(training_frame(table), "training_rows")
+            results = validate(training_frame(table), "training_rows")
             assert all(result.passed for result in results), [result for result in results if not result.passed]
     assert len(excluded_rows(lab.home)) == sum(sum(dataset.excluded.values()) for dataset in datasets)
     files = export_datasets(lab.home, ["knowledge", "skills"], folder / "export", lab.settings)

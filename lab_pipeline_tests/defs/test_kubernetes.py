@@ -33,6 +33,8 @@ from lab_pipeline_tests.cluster import cluster
 from lab_pipeline_tests.code_location import code_location
 
 GPU_STEPS = {"knowledge_checkpoint", "skills_checkpoint", "evaluation_report"}
+TEACHING = {"leaf_instructions", "exam_questions"}
+"""Steps in which an embedded model teaches."""
 ENDPOINT = {"kind": "endpoint", "url": "http://127.0.0.1:9", "model": "none"}
 FROM_LAUNCHER = {
     "service_account_name": "dagster",
@@ -89,7 +91,7 @@ def container(job: Any) -> Any:
 
 
 def test_training_evaluation_and_generation_by_an_embedded_teacher_have_pods_with_a_gpu(pods):
-    assert pods.keys() == GPU_STEPS | {"leaf_instructions"}
+    assert pods.keys() == GPU_STEPS | TEACHING
     for job in pods.values():
         assert container(job)["resources"] == {
             "requests": {"cpu": "4", "memory": "32Gi"},
@@ -151,7 +153,7 @@ def test_big_steps_are_tried_again_on_a_cluster_only(monkeypatch):
         return {name: policy.max_retries for name, policy in ops.items() if policy}
 
     monkeypatch.setenv("LAB_DEPLOYMENT", "k8s")
-    assert retried() == dict.fromkeys([*GPU_STEPS, "leaf_instructions"], 3)
+    assert retried() == dict.fromkeys(GPU_STEPS | TEACHING, 3)
     monkeypatch.setenv("LAB_DEPLOYMENT", "local")
     assert retried() == {}
 

@@ -20,7 +20,7 @@ from lab_pipeline.defs.partitions import LEAVES, partition_of
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.runtime.command import retune
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_knowledge, write_taxonomy
-from lab_pipeline_tests.lab import TestLab, lab, obliging
+from lab_pipeline_tests.lab import OPEN_GATE, TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
 from lab_pipeline_tests.webhook import webhook
 
@@ -36,8 +36,7 @@ def life(tmp_path_factory, tiny_model, hook):
     folder = tmp_path_factory.mktemp("life")
     with pytest.MonkeyPatch.context() as patch:
         with lab(folder, write_taxonomy(folder / "taxonomy"), tiny_model, patch) as opened:
-            # a random model learns at random: let the gate pass whatever is measured
-            opened.set(gate={"minimum_gain": 0.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+            opened.set(gate=OPEN_GATE)
             opened.set(notifications={"webhook_env": "LAB_TEST_WEBHOOK"})
             patch.setenv("LAB_TEST_WEBHOOK", hook.url)
             yield opened
@@ -140,7 +139,7 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, h
 def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(life, hook):
     before = current_champion(life.home)
     hook.requests.clear()
-    life.set(gate={"minimum_gain": 90.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+    life.set(gate={**OPEN_GATE, "minimum_gain": 90.0})
     edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", lambda value: value.update(task_description="Yet another wording"))
     rejected, said = run(life)
     assert not rejected["promoted"]
@@ -201,7 +200,7 @@ def test_a_taxonomy_without_skills_is_taught_measured_and_promoted(tmp_path, tin
     taxonomy = tmp_path / "taxonomy"
     write_knowledge(taxonomy, KNOWLEDGE, "documents")
     with pytest.MonkeyPatch.context() as patch, lab(tmp_path, taxonomy, tiny_model, patch) as opened:
-        opened.set(gate={"minimum_gain": 0.0, "retrain_noise": 0.01, "confidence": 0.6, "general_tolerance": 50.0})
+        opened.set(gate=OPEN_GATE)
         edit_yaml(tmp_path / "recipe.yaml", lambda value: value["knowledge"].update(learning_rate=0.02, epochs=3))
         report, _ = run(opened)
         assert report["leaves"][KNOWLEDGE]["kept"] > 0 and report["heldout"]["questions"] > 0

@@ -9,18 +9,19 @@ from lab_pipeline.definitions import defs
 from lab_pipeline.runtime import run_worker
 
 
-def test_runs_stand_in_the_ui_under_their_job(tmp_path, monkeypatch):
-    @dg.job(executor_def=dg.in_process_executor)
-    def retune() -> None:
-        @dg.op
-        def nothing() -> None:
-            pass
+@dg.op
+def nothing() -> None:
+    pass
 
-        nothing()
 
+def small() -> dg.JobDefinition:
+    return dg.GraphDefinition("retune", node_defs=[nothing]).to_job(executor_def=dg.in_process_executor)
+
+
+def test_runs_stand_in_the_ui_under_their_job(monkeypatch):
+    monkeypatch.setitem(run_worker.JOBS, "retune", small)
     (location,) = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")]).create_origins()
     with dg.instance_for_test() as instance:
-        monkeypatch.setattr(run_worker, "_job", lambda name: retune)
         assert run_worker.main("retune", "a launch") == 0
         (run,) = instance.get_runs(
             dg.RunsFilter(

@@ -30,10 +30,9 @@ from lab_pipeline.reports.status import HomeStatus
 from lab_pipeline.training.checkpoint import load_checkpoint
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, edit_yaml, write_taxonomy
 from lab_pipeline_tests.daemon import daemon, kill_tree, tree, wait_for
-from lab_pipeline_tests.lab import RECIPE, TestLab, lab, obliging
+from lab_pipeline_tests.lab import OPEN_GATE, RECIPE, TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer, Asked
 
-OPEN_GATE = {"minimum_gain": 0.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0}
 LONGER = {
     **RECIPE,
     "save_every_steps": 5,

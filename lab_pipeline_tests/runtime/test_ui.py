@@ -25,7 +25,7 @@ from lab_pipeline.runtime.command import retune
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline_tests.browser import CHROMIUM, open_ui
 from lab_pipeline_tests.builders import edit_yaml
-from lab_pipeline_tests.lab import lab, obliging
+from lab_pipeline_tests.lab import OPEN_GATE, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
 
 pytestmark = [
@@ -53,7 +53,7 @@ def life(tmp_path_factory, tiny_model):
             # a learning rate at which even a random model gains, and a gate that does not mind what it forgets
             for phase in ("knowledge", "skills"):
                 edit_yaml(folder / "recipe.yaml", lambda recipe, phase=phase: recipe[phase].update(learning_rate=0.02))
-            opened.set(general=str(folder / "general"), gate={"general_tolerance": 50.0, "unchanged_tolerance": 50.0})
+            opened.set(general=str(folder / "general"), gate=OPEN_GATE)
             # a teacher that wants a key leaves the sensor stale_leaves off: here leaves are refreshed by hand
             patch.setenv("STUB_KEY", "secret")
             teacher = {"kind": "endpoint", "url": opened.stub.url, "model": "stub", "retries": 0, "api_key_env": "STUB_KEY"}

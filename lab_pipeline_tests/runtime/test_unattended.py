@@ -28,7 +28,7 @@ from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot, take_snap
 from lab_pipeline.teacher.choose import load_teachers, teacher_identities
 from lab_pipeline_tests.builders import FOUNDATIONAL, FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_taxonomy
 from lab_pipeline_tests.daemon import daemon, finished, tick_says, wait_for
-from lab_pipeline_tests.lab import TestLab, lab, obliging
+from lab_pipeline_tests.lab import OPEN_GATE, TestLab, lab, obliging
 from lab_pipeline_tests.repositories import commit_files, git
 from lab_pipeline_tests.stub_endpoint import Answer, Asked
 
@@ -139,8 +139,7 @@ def life(folder: Path, model: Path, cron: str) -> Iterator[Life]:
     taxonomy = write_taxonomy(folder / "taxonomy")
     commit_files(taxonomy, {})
     with pytest.MonkeyPatch.context() as patch, lab(folder, taxonomy, model, patch) as opened:
-        gate = {"minimum_gain": 0.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0}
-        opened.set(taxonomy={"path": str(taxonomy), "ref": "main"}, sensors=SENSORS, schedule={"cron": cron}, gate=gate)
+        opened.set(taxonomy={"path": str(taxonomy), "ref": "main"}, sensors=SENSORS, schedule={"cron": cron}, gate=OPEN_GATE)
         with dg.DagsterInstance.get() as instance, ExitStack() as running:
             made = Life(opened, instance, running)
             settings = load_settings(opened.home.settings_file)
@@ -325,7 +324,7 @@ def test_missed_nights_are_caught_up_once(home):
     home.says("nightly_retune", "nothing changed", 130)
     home.stop()
     stopped_at = time.time()
-    home.lab.set(gate={"minimum_gain": 0.0, "general_tolerance": 40.0, "unchanged_tolerance": 50.0})
+    home.lab.set(gate={**OPEN_GATE, "general_tolerance": 40.0})
     wait_for("two nights", lambda: time.time() // 60 >= stopped_at // 60 + 2, 130)
     home.start()
     started_at = time.time()

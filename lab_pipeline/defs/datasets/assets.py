@@ -98,6 +98,7 @@ def exam_questions(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
             "questions_by_leaf": counts({leaf: len(exam["questions"]) for leaf, exam in exams.items()}, "leaf"),
             "funnel": counts(funnel, "stage"),
             "preview": preview(questions, ["leaf", "question", "answer"]),
+            "page": dg.MetadataValue.url(link(home, settings, "leaves")),
         },
     )
 
