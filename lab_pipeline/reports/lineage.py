@@ -244,7 +244,12 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
     path, number = found[0]
     row: RejectedRow = read_rows(path)[number]  # a curated row lacks rule and reason
     state = next(state for state in states if state.leaf == row["leaf"])
-    passage = next(passages_of(row, read_json(home.leaf_source(state.source))), None)
+    source = home.leaf_source(state.source)  # may be gone from a home that was copied in part
+    passage = next(passages_of(row, read_json(source)), None) if source.exists() else None
+    span = _span(passage)
+    if passage is None and row["document"]:
+        named = {name: row[name] for name in ("document", "document_commit")}
+        span = {**span, **named, "span": [row["span_start"], row["span_end"]]}
     review = review_of(reviews.get(row["leaf"], []), row["id"], row_text(row))
     return {
         "row": row["id"],
@@ -257,7 +262,7 @@ def _leaf_row(home: Home, beginning: str, reviews: Mapping[str, Sequence[Review]
         "advice": advice_of(row),
         "leaf": row["leaf"],
         **{name: value for name, value in row.items() if name in _MADE_BY},
-        **_span(passage),
+        **span,
         "text": row["support"],
     }
 

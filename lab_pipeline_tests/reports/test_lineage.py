@@ -13,9 +13,10 @@ from lab_pipeline.cli import options
 from lab_pipeline.config.settings import DatasetSettings, MixingSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import read_json, write_json
+from lab_pipeline.core.storage import read_json, read_rows, write_json
 from lab_pipeline.datasets.dataset import Dataset
 from lab_pipeline.datasets.mix import mix_knowledge, mix_skills
+from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.registry.champion import Signed, current_champion, history, promote, rollback
 from lab_pipeline.reports.lineage import as_text, leaf_lineage, model_lineage, row_lineage, withdraw
 from lab_pipeline.taxonomy.documents.reading import read_document
@@ -100,6 +101,16 @@ def test_a_row_is_traced_after_its_leaf_has_changed_and_is_called_by_the_beginni
     lab.refresh(KNOWLEDGE)
     lab.catalog()
     assert row_lineage(lab.home, row["id"][:16]) == before
+
+
+def test_a_row_in_no_data_set_is_traced_without_its_passage_if_the_frozen_leaf_is_gone(lab):
+    state = leaf_state(lab.home, KNOWLEDGE)
+    row = read_rows(lab.home.leaf(KNOWLEDGE) / f"curated-{state.curated}.parquet")[0]
+    whole = row_lineage(lab.home, row["id"])
+    lab.home.leaf_source(state.source).unlink()
+    found = row_lineage(lab.home, row["id"])
+    assert whole["place"] and found == {**whole, "place": None}
+    assert row["support"] in as_text("row", found)
 
 
 def test_a_row_that_is_none_or_several_is_said(lab):
