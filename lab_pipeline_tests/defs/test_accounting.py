@@ -3,26 +3,15 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from lab_pipeline.defs.instructions.assets import leaf_instructions
-from lab_pipeline.defs.partitions import partition_of
-from lab_pipeline.defs.resources import Lab
-from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
-from lab_pipeline_tests.builders import FREEFORM, write_taxonomy
+from lab_pipeline_tests.builders import write_taxonomy
+from lab_pipeline_tests.defs.refreshing import refreshed
 from lab_pipeline_tests.lab import lab
 
 
 def test_leaves_stages_and_runs_tell_what_they_took_as_numbers(tmp_path, tiny_model, monkeypatch):
     with lab(tmp_path, write_taxonomy(tmp_path / "taxonomy"), tiny_model, monkeypatch) as opened:
-        resources = {"lab": Lab(root=str(opened.home.root))}
         with dg.DagsterInstance.ephemeral() as instance:
-            assert dg.materialize([taxonomy_snapshot], resources=resources, instance=instance).success
-            made = dg.materialize(
-                [taxonomy_snapshot, leaf_instructions],
-                selection=["generated_instructions", "judged_instructions", "curated_instructions"],
-                partition_key=partition_of(FREEFORM),
-                resources=resources,
-                instance=instance,
-            )
+            made = refreshed(opened, instance)
             generated, judged, curated = (
                 {name: value.value for name, value in event.metadata.items()}
                 for event in made.asset_materializations_for_node("leaf_instructions")

@@ -7,15 +7,12 @@ import dagster as dg
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
-from lab_pipeline.defs.instructions.assets import leaf_instructions
 from lab_pipeline.defs.instructions.checks import judge_check
-from lab_pipeline.defs.partitions import partition_of
-from lab_pipeline.defs.resources import Lab
-from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.instructions.judge_calibration import Separations
 from lab_pipeline.teacher.protocol import Reply, Request
-from lab_pipeline_tests.builders import FREEFORM, write_taxonomy
+from lab_pipeline_tests.builders import write_taxonomy
+from lab_pipeline_tests.defs.refreshing import refreshed
 from lab_pipeline_tests.lab import lab
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, known_verdicts
 
@@ -41,16 +38,8 @@ def test_the_check_shows_each_gating_judge_and_warns_of_one_that_cannot_judge(tm
 def test_a_run_reports_the_check_on_its_leaves_judges(tmp_path, tiny_model, monkeypatch):
     with lab(tmp_path, write_taxonomy(tmp_path / "taxonomy"), tiny_model, monkeypatch) as opened:
         opened.set(flows={})  # the stub says Yes to everything, and no question of the strong flow
-        resources = {"lab": Lab(root=str(opened.home.root))}
         with dg.DagsterInstance.ephemeral() as instance:
-            assert dg.materialize([taxonomy_snapshot], resources=resources, instance=instance).success
-            made = dg.materialize(
-                [taxonomy_snapshot, leaf_instructions],
-                selection=["generated_instructions", "judged_instructions", "curated_instructions"],
-                partition_key=partition_of(FREEFORM),
-                resources=resources,
-                instance=instance,
-            )
+            made = refreshed(opened, instance)
     checks = {each.check_name: each for each in made.get_asset_check_evaluations()}
     assert not checks["judge_separates_known_rows"].passed
     assert checks["funnels_add_up"].passed
