@@ -39,11 +39,11 @@ def start_beside_ui(home: Home, port: int) -> str:
     """
     from lab_pipeline.config.settings import load_settings
     from lab_pipeline.pages.access import Access
-    from lab_pipeline.pages.server import listen
+    from lab_pipeline.pages.server import address_of, listen
 
     settings = load_settings(home.settings_file).pages
     Access.of(settings, "127.0.0.1")  # says what is wrong before the UI hides it among its messages
     listen("127.0.0.1", port).close()
     command = python_module("lab_pipeline.cli.app", "pages", "--home", str(home.root), "--port", str(port))
     subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
-    return settings.url or f"http://127.0.0.1:{port}"
+    return settings.url or address_of("127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""Define when the nightly retune starts, and accept only what Dagster reads as cron does."""
+"""Define when the nightly retune starts, and refuse expressions that Dagster and cron read differently."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ScheduleSettings(Section):
 
 
 def _is_cron(cron: str) -> bool:
-    """Tell whether Dagster reads a schedule as cron does, and the schedule has a next time."""
+    """Tell whether an expression means the same to Dagster and to cron, and has a next time."""
     fields = cron.split()
     if len(fields) != 5 or _NOT_TO_DAGSTER.search(cron):
         return False

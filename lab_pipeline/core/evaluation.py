@@ -184,7 +184,7 @@ class Unlearned(TypedDict):
     champion: float
     candidate: float
     interval: list[float] | None
-    """Confidence interval of candidate minus base model, which allows for the noise of a retrain; None for one question."""
+    """Confidence interval of the candidate's loss minus the base model's, widened by retrain noise; None for one question."""
     still_known: float
     """Share that the candidate has of what the champion had learned; 0 unless the candidate is surely better than the base."""
 

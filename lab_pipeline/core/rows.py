@@ -117,7 +117,7 @@ class AcceptanceQuestion(TypedDict):
     """A question of people that a champion must pass; `lab_pipeline.taxonomy.acceptance` describes the fields."""
 
     leaf: str
-    """Key of its leaf; '' if every model is asked."""
+    """Key of the leaf that the question belongs to; '' for a question of the whole taxonomy."""
     name: str
     question: str
     context: str | None

@@ -52,7 +52,7 @@ _MOST_IN_A_REPLY = 20
 
 
 class LeafExam(TypedDict):
-    """The exam questions of a leaf, as stored in its folder."""
+    """Exam questions of one leaf, and what they were made from; stored in the leaf's folder."""
 
     source: str
     """Fingerprint of the frozen leaf whose documents they ask about."""

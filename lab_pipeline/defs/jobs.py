@@ -12,7 +12,7 @@ from lab_pipeline.defs.private_dagster import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from lab_pipeline.defs.promotion.rollback import rollback
 
 RETUNE_TAG = "lab/retune"
-"""Run tag of retunes. On a cluster, the instance's `tag_concurrency_limits` start one run at a time of each value."""
+"""Tag that all retunes of a lab share, so that on a cluster `tag_concurrency_limits` starts one of them at a time."""
 
 _BAD_DATA_FAILS_ONCE = {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"}
 """Run tag: runs are retried after crashes only, whatever an instance that is shared with others has as its default."""

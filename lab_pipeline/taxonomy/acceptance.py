@@ -70,7 +70,7 @@ class AcceptanceQuestion(Section):
 
 @dataclass
 class ExamFile:
-    """What stands in one `exam.yaml`: its questions with their lines, none if anything in the file is wrong, and what is."""
+    """The questions of one `exam.yaml` with their lines, and its problems. A file with a wrong part has no questions."""
 
     leaf: str
     """Key of the leaf that the file belongs to; '' for the file at the root of the taxonomy."""

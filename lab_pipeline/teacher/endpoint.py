@@ -52,7 +52,7 @@ class _Response:
     headers: Mapping[str, str]
     text: str
     sent_in: int
-    """Round of the in-flight limit when the request was sent, `seconds` before the response."""
+    """The in-flight limit's round when the request was sent. The response took `seconds`."""
     seconds: float
 
 

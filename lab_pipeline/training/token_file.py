@@ -39,7 +39,7 @@ class Counts:
 
     rows: int = 0
     cut: int = 0
-    """Number of rows longer than a pack; to train on, they are cut into pieces, to validate on, only their beginning counts."""
+    """Number of rows longer than a pack. For training they are cut into pieces; for validation only the beginning is used."""
     unlearnable: int = 0
     """Number of rows without a token that the loss covers, such as those with an empty answer; they are left out."""
 
