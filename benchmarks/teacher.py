@@ -17,7 +17,6 @@ Asks a stub server in a process of its own, 50 ms a call, 64 in flight:
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import resource
 import subprocess
@@ -28,6 +27,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from lab_pipeline.config.settings import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
@@ -128,7 +129,7 @@ def rate(calls: int) -> dict[str, Any]:
     """Calls of 50 ms with 64 in flight, journal included, from the first one on."""
     with stub(SECONDS) as (url, server), tempfile.TemporaryDirectory() as folder:
         started, used = time.perf_counter(), time.process_time()
-        asyncio.run(ask(endpoint(url), Path(folder), calls))
+        uvloop.run(ask(endpoint(url), Path(folder), calls))
         wall, cpu = time.perf_counter() - started, time.process_time() - used
     return {
         "calls": calls,
@@ -141,7 +142,7 @@ def rate(calls: int) -> dict[str, Any]:
 def memory(calls: int) -> dict[str, Any]:
     """Peak size of a process that makes so many calls through one journal, and then has all of them answered by it."""
     with stub(0) as (url, _), tempfile.TemporaryDirectory() as folder:
-        recalled = [asyncio.run(ask(endpoint(url, 256), Path(folder), calls)) for _ in range(2)]
+        recalled = [uvloop.run(ask(endpoint(url, 256), Path(folder), calls)) for _ in range(2)]
     assert recalled == [0, calls]
     mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return {"memory_calls": calls, "mib_100k_calls": mib}
@@ -161,7 +162,7 @@ def flow(kind: str, calls: int) -> dict[str, Any]:
             return len(judged)
 
         started, used = time.perf_counter(), time.process_time()
-        made = asyncio.run(rows())
+        made = uvloop.run(rows())
         wall, cpu = time.perf_counter() - started, time.process_time() - used
     chain = bool(wanted.file.augmentations) + len(wanted.file.stages) + len({judge.before for judge in wanted.file.judges})
     least = SECONDS * max(server["requests"] / AT_ONCE, chain)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SCRATCH = ".writing-"
 _SCRATCH_LOCK = ".lock-of-writer"
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+_LINE = json.JSONEncoder(ensure_ascii=False)
 
 
 def digest(value: Any) -> str:
@@ -161,13 +162,17 @@ def add_line(path: Path, value: Any) -> None:
 
     The file and its folder are created if missing. The line is not flushed: it survives the process, but not a power cut.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    line = _LINE.encode(value).encode() + b"\n"
+    try:
+        file = path.open("ab+")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+")
+    with file:
+        end = file.tell()
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.write(b"\n")
+        file.write(line)
 
 
 def flush(path: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
+import uvloop
 from filelock import FileLock
 
 from lab_pipeline.config.settings import Settings
@@ -168,7 +169,7 @@ def write_exams(
     missing = [plan for plan in plans if not _rows_file(home, plan).exists()]
     failed: dict[str, str] = {}
     if missing:
-        asyncio.run(_write_all(home, missing, settings, teachers, say, failed))
+        uvloop.run(_write_all(home, missing, settings, teachers, say, failed))
     for plan in plans:
         stored = leaf_exam(home, plan.leaf["leaf"])
         current = stored and (stored["source"], stored["made_from"]) == (plan.source, plan.made_from)

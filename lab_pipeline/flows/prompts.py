@@ -31,6 +31,8 @@ class FlowError(LabError):
     """A flow or one of its prompts cannot be used; the message names the file and the fix."""
 
 
+_TEXTS = {str, type(None)}
+"""Types of values of which equal ones render alike."""
 _TEMPLATES = SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -53,22 +55,30 @@ def render_prompt(name: str, prompt: Prompt, variables: Mapping[str, object]) ->
         items = part["each"] if isinstance(part["each"], list) else variables.get(part["each"])
         if not isinstance(items, list):
             raise FlowError(f"{name}: each: a row has no list {part['each']!r}")
-        messages += [_message(name, turn, {**variables, **item}) for item in items for turn in part["messages"]]
+        for item in items:
+            known = {**variables, **item}
+            messages += [_message(name, turn, known) for turn in part["messages"]]
     return tuple(messages)
 
 
 def _message(name: str, turn: Turn, variables: Mapping[str, object]) -> Message:
-    used = tuple((each, variables[each]) for each in _variables(turn["content"]) if each in variables)
-    texts = all(value is None or isinstance(value, str) for _, value in used)  # of which equal ones render alike
+    content = turn["content"]
+    values = tuple([variables.get(each, jinja2.Undefined) for each in _variables(content)])
     try:
-        return (_rendered if texts else _rendered.__wrapped__)(turn["role"], turn["content"], used)
+        render = _rendered if {*map(type, values)} <= _TEXTS else _rendered.__wrapped__
+        return render(turn["role"], content, values)
     except jinja2.UndefinedError as error:
         raise FlowError(f"{name}: {error}; a row has {', '.join(sorted(variables))}") from None
 
 
 @lru_cache(maxsize=1024)
-def _rendered(role: Any, content: str, variables: tuple[tuple[str, object], ...]) -> Message:
-    """Render a message. Most of a prompt's messages are equal from row to row: instructions, and worked examples."""
+def _rendered(role: Any, content: str, values: tuple[object, ...]) -> Message:
+    """Render a message with the values of its `_variables`, of which those that are `Undefined` itself are missing.
+
+    Most of a prompt's messages are equal from row to row: instructions, and worked examples.
+    """
+    given = zip(_variables(content), values, strict=True)
+    variables = {name: value for name, value in given if value is not jinja2.Undefined}
     return Message(role, _template(content).render(variables).strip())
 
 
@@ -107,16 +117,16 @@ def unknown_variables(prompt: Prompt, known: Collection[str], in_examples: Colle
 
 
 @cache
-def _variables(text: str) -> frozenset[str]:
+def _variables(text: str) -> tuple[str, ...]:
     """Return the variables that a template names."""
-    return frozenset(meta.find_undeclared_variables(_TEMPLATES.parse(text)) - {*_TEMPLATES.globals})
+    return tuple(meta.find_undeclared_variables(_TEMPLATES.parse(text)) - {*_TEMPLATES.globals})
 
 
-def _needed(text: str) -> frozenset[str]:
+def _needed(text: str) -> set[str]:
     """Return the variables that a template needs: all but those that it tests by `is defined` or gives a `default`."""
     tested = _TEMPLATES.parse(text).find_all((nodes.Test, nodes.Filter))
     spared = {each.node.name for each in tested if each.name in ("defined", "default") and isinstance(each.node, nodes.Name)}
-    return _variables(text) - spared
+    return {*_variables(text)} - spared
 
 
 def load_prompt(path: Path) -> Prompt:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import uvloop
 from filelock import FileLock, Timeout
 
 from lab_pipeline.config.settings import Settings
@@ -101,7 +102,7 @@ def refresh_leaves(
     async def refresh_all() -> None:
         await asyncio.gather(*map(refresh, plans))
 
-    asyncio.run(refresh_all())
+    uvloop.run(refresh_all())
     spent = total([calibrating.spent, *(each for outcome in outcomes for each in outcome.spent.values())])
     spent.seconds = time.monotonic() - started
     states = [outcome for outcome in outcomes if isinstance(outcome, LeafState)]
