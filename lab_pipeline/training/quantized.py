@@ -72,7 +72,10 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    for config in adapted.peft_config.values():  # peft keeps sets, whose order would differ in each saved file
+    model.config.name_or_path = ""  # peft would write this machine's folder into every saved adapter
+    for config in adapted.peft_config.values():
+        config.base_model_name_or_path = ""  # with another name than a folder's, peft would ask the hub at each saving
+        # peft keeps sets, whose order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
         config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
     return adapted
