@@ -1,14 +1,19 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from lab_pipeline.config.settings import initial_settings
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.heldout_questions import load_heldout
+from lab_pipeline.defs.automation import nightly_retune, taxonomy_changes
 from lab_pipeline.defs.datasets.assets import heldout_questions
+from lab_pipeline.defs.partitions import partition_of
 from lab_pipeline.defs.resources import Lab, RetuneLock
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
+from lab_pipeline.reports.status import status_report
 from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_taxonomy
 from lab_pipeline_tests.datasets.filled import FilledHome, filled_home
@@ -35,6 +40,51 @@ def test_the_test_is_of_the_snapshot_that_the_catalog_is_from(filled):
         assert dg.materialize([heldout_questions], resources=resources, instance=instance).success
     questions = load_heldout(filled.home)["leaves"][FREEFORM]
     assert questions and "Meanwhile." not in [question["answer"] for question in questions]
+
+
+def test_a_quarantined_leaf_says_so_and_why_on_its_partition(tmp_path):
+    taxonomy = write_taxonomy(tmp_path / "taxonomy")
+    home = Home.open(tmp_path / "home")
+    home.settings_file.write_text(initial_settings(taxonomy))
+    qna = taxonomy / FREEFORM / "qna.yaml"
+    good = qna.read_text()
+    contents = [good, good + "surprise: true\n", good + "surprise: true\n", good]
+    with dg.DagsterInstance.ephemeral() as instance:
+        for content in contents:
+            qna.write_text(content)
+            assert dg.materialize([taxonomy_snapshot], resources={"lab": Lab(root=str(home.root))}, instance=instance).success
+        seen = instance.fetch_observations(dg.AssetKey("curated_instructions"), limit=10).records
+    again, broken = [record.asset_observation for record in seen]
+    assert broken.partition == again.partition == partition_of(FREEFORM)
+    assert broken.metadata["state"].value == "quarantined" and "surprise" in broken.metadata["why"].value
+    assert f"{FREEFORM}/qna.yaml:{len(good.splitlines()) + 1}: " in broken.description
+    assert again.description == "usable again"
+
+
+@pytest.mark.parametrize("tick", ["sensor", "schedule", "job", "status"])
+def test_a_home_pointed_at_another_taxonomy_is_refused_everywhere_in_the_same_words(tmp_path, tick):
+    home = Home.open(tmp_path / "home")
+    home.settings_file.write_text(initial_settings(write_taxonomy(tmp_path / "taxonomy")))
+    lab = Lab(root=str(home.root))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([taxonomy_snapshot], resources={"lab": lab}, instance=instance).success
+        home.settings_file.write_text(initial_settings(write_taxonomy(tmp_path / "other")))
+        if tick == "sensor":
+            said = taxonomy_changes(dg.build_sensor_context(instance), lab=lab).skip_message
+        elif tick == "schedule":
+            context = dg.build_schedule_context(instance, scheduled_execution_time=datetime.now(UTC))
+            said = nightly_retune(context, lab=lab).skip_message
+        elif tick == "job":
+            result = dg.materialize([taxonomy_snapshot], resources={"lab": lab}, instance=instance, raise_on_error=False)
+            (failure,) = [event for event in result.all_node_events if event.is_step_failure]
+            said = failure.step_failure_data.user_failure_data.description
+        else:
+            with pytest.raises(LabError) as caught:
+                status_report(home)
+            said = str(caught.value)
+    assert said.startswith(
+        f"{home.root}: belongs to the taxonomy {tmp_path}/taxonomy, not {tmp_path}/other; give the other one its own home"
+    )
 
 
 def test_a_rewritten_history_stands_in_the_snapshots_metadata_and_log(tmp_path):
