@@ -59,7 +59,7 @@ def _holder(port: int) -> str:
 
     with suppress(psutil.Error):  # another user's process, or one that has just ended
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid:
+            if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,) and each.pid:
                 home = psutil.Process(each.pid).environ().get("LAB_HOME")
                 return f" by the home {home}" if home else ""
     return ""

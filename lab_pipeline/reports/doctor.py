@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
@@ -158,21 +158,21 @@ def _named_leaves(home: Home, settings: Settings) -> str:
     if home.current_snapshot.exists():  # a leaf that was removed may still be in use
         leaves |= {row["leaf"] for row in current_snapshot(home).rows}
     above = {"/".join(parts[:depth]) for leaf in leaves if (parts := leaf.split("/")) for depth in range(1, len(parts) + 1)}
-    known = {
-        "flows.leaves": (settings.flows.leaves, above),
-        "rows_wanted.leaves": (settings.rows_wanted.leaves, above),
-        "gate.allowed_regressions": (settings.gate.allowed_regressions, {*leaves, "general"}),
-    }
+    named: list[tuple[str, Collection[str], set[str]]] = [
+        ("flows.leaves", settings.flows.leaves, above),
+        ("rows_wanted.leaves", settings.rows_wanted.leaves, above),
+        ("gate.allowed_regressions", settings.gate.allowed_regressions, {*leaves, "general"}),
+    ]
     wrong = [
-        f"settings.yaml: {setting}: expected the key of a leaf{' or branch' if names is above else ''}, found {key}"
-        + "".join(f"; did you mean {near}?" for near in get_close_matches(key, sorted(names), 1))
-        for setting, (keys, names) in known.items()
+        f"settings.yaml: {setting}: expected the key of a leaf{' or branch' if known is above else ''}, found {key}"
+        + "".join(f"; did you mean {near}?" for near in get_close_matches(key, sorted(known), 1))
+        for setting, keys, known in named
         for key in keys
-        if key not in names
+        if key not in known
     ]
     if wrong:
         raise LabError("\n".join(wrong))
-    return f"{sum(len(keys) for keys, _ in known.values())}, all in the taxonomy"
+    return f"{sum(len(keys) for _, keys, _ in named)}, all in the taxonomy"
 
 
 def _general(settings: Settings) -> str:

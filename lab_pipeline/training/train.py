@@ -187,5 +187,6 @@ def _store(output: Path, model: Any, chosen: Path | None, spec: TrainingSpec, re
     save_adapter(model, output / ("last" if chosen else "adapter"))
     for config in output.glob("*/adapter_config.json"):
         write_json(config, {**read_json(config), "base_model_name_or_path": public_name(spec.base_identity)})
+        (config.parent / "README.md").unlink(missing_ok=True)  # peft's empty template
     load_tokenizer(Path(spec.base_model)).save_pretrained(output / "adapter")
     write_json(output / "report.json", asdict(report))

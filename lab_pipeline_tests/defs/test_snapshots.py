@@ -15,7 +15,7 @@ from lab_pipeline.defs.resources import Lab, RetuneLock
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.reports.status import status_report
 from lab_pipeline.taxonomy.snapshot import current_snapshot
-from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_taxonomy
+from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_skill, write_taxonomy
 from lab_pipeline_tests.datasets.filled import FilledHome, filled_home
 from lab_pipeline_tests.repositories import commit_files, git
 
@@ -43,10 +43,9 @@ def test_the_test_is_of_the_snapshot_that_the_catalog_is_from(filled):
 
 
 def test_a_quarantined_leaf_says_so_and_why_on_its_partition(tmp_path):
-    taxonomy = write_taxonomy(tmp_path / "taxonomy")
+    qna = write_skill(tmp_path / "taxonomy", FREEFORM)
     home = Home.open(tmp_path / "home")
-    home.settings_file.write_text(initial_settings(taxonomy))
-    qna = taxonomy / FREEFORM / "qna.yaml"
+    home.settings_file.write_text(initial_settings(tmp_path / "taxonomy"))
     good = qna.read_text()
     contents = [good, good + "surprise: true\n", good + "surprise: true\n", good]
     with dg.DagsterInstance.ephemeral() as instance:
@@ -61,28 +60,26 @@ def test_a_quarantined_leaf_says_so_and_why_on_its_partition(tmp_path):
     assert again.description == "usable again"
 
 
-@pytest.mark.parametrize("tick", ["sensor", "schedule", "job", "status"])
-def test_a_home_pointed_at_another_taxonomy_is_refused_everywhere_in_the_same_words(tmp_path, tick):
+def test_a_home_pointed_at_another_taxonomy_is_refused_everywhere_in_the_same_words(tmp_path):
+    for name in ("taxonomy", "other"):
+        write_skill(tmp_path / name, FREEFORM)
     home = Home.open(tmp_path / "home")
-    home.settings_file.write_text(initial_settings(write_taxonomy(tmp_path / "taxonomy")))
-    lab = Lab(root=str(home.root))
+    home.settings_file.write_text(initial_settings(tmp_path / "taxonomy"))
+    lab = {"lab": Lab(root=str(home.root))}
     with dg.DagsterInstance.ephemeral() as instance:
-        assert dg.materialize([taxonomy_snapshot], resources={"lab": lab}, instance=instance).success
-        home.settings_file.write_text(initial_settings(write_taxonomy(tmp_path / "other")))
-        if tick == "sensor":
-            said = taxonomy_changes(dg.build_sensor_context(instance), lab=lab).skip_message
-        elif tick == "schedule":
-            context = dg.build_schedule_context(instance, scheduled_execution_time=datetime.now(UTC))
-            said = nightly_retune(context, lab=lab).skip_message
-        elif tick == "job":
-            result = dg.materialize([taxonomy_snapshot], resources={"lab": lab}, instance=instance, raise_on_error=False)
-            (failure,) = [event for event in result.all_node_events if event.is_step_failure]
-            said = failure.step_failure_data.user_failure_data.description
-        else:
-            with pytest.raises(LabError) as caught:
-                status_report(home)
-            said = str(caught.value)
-    assert said.startswith(
+        assert dg.materialize([taxonomy_snapshot], resources=lab, instance=instance).success
+        home.settings_file.write_text(initial_settings(tmp_path / "other"))
+        said = [
+            taxonomy_changes(dg.build_sensor_context(instance, resources=lab)).skip_message,
+            nightly_retune(dg.build_schedule_context(instance, datetime.now(UTC), lab)).skip_message,
+        ]
+        result = dg.materialize([taxonomy_snapshot], resources=lab, instance=instance, raise_on_error=False)
+        (failure,) = [event for event in result.all_events if event.is_step_failure]
+        said.append(failure.step_failure_data.user_failure_data.description)
+    with pytest.raises(LabError) as caught:
+        status_report(home)
+    assert set(said) == {str(caught.value)}
+    assert said[0].startswith(
         f"{home.root}: belongs to the taxonomy {tmp_path}/taxonomy, not {tmp_path}/other; give the other one its own home"
     )
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -22,7 +23,7 @@ from lab_pipeline.core.home import PROJECT, Home
 from lab_pipeline.pages.links import link
 from lab_pipeline.pages.server import listen
 from lab_pipeline.runtime.ui import _only_one, serve_ui
-from lab_pipeline_tests.builders import settings_for, write_taxonomy
+from lab_pipeline_tests.builders import FREEFORM, settings_for, write_skill
 
 UI = """
 import sys
@@ -147,12 +148,32 @@ def test_a_home_that_is_not_there_is_not_made(tmp_path, monkeypatch):
     assert not typo.exists()
 
 
+def asked(port: int, query: str, **variables: object) -> Any:
+    found = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": query, "variables": variables}, timeout=60)
+    return next(iter(found.json()["data"].values()))
+
+
+def runs(port: int, job: str) -> list[Any]:
+    query = "query($job: String!) { runsOrError(filter: {pipelineName: $job}) { ... on Runs { results { id } } } }"
+    return asked(port, query, job=job)["results"]
+
+
+def launched(port: int, job: str, config: str) -> str:
+    """What is said to the button that launches a job."""
+    query = (
+        "mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) "
+        "{ __typename ... on PythonError { message } } }"
+    )
+    selector = {"repositoryLocationName": "lab_pipeline", "repositoryName": "__repository__", "pipelineName": job}
+    return str(asked(port, query, params={"selector": selector, "runConfigData": config, "mode": "default"}))
+
+
 @pytest.mark.long
 def test_the_real_ui_is_ended_by_the_script_that_started_it(tmp_path):
     """Webserver, daemon, their code servers and the pages, in the background of a shell."""
-    port, write = free_port(), write_taxonomy(tmp_path / "taxonomy")
-    home = Home.open(tmp_path / "home")
-    home.settings_file.write_text(initial_settings(write) + "\nsensors: {interval_seconds: 3600}\n")
+    port, home = free_port(), Home.open(tmp_path / "home")
+    write_skill(tmp_path / "taxonomy", FREEFORM)
+    home.settings_file.write_text(initial_settings(tmp_path / "taxonomy") + "\nsensors: {interval_seconds: 3600}\n")
     script = (
         f"{sys.executable} -m lab_pipeline.cli.app ui --home {home.root} --port {port} --pages-port {free_port()} & "
         "echo $!; read go; kill -INT $!; wait $!; echo ended $?"
@@ -169,13 +190,17 @@ def test_the_real_ui_is_ended_by_the_script_that_started_it(tmp_path):
                 return False
 
         assert wait(is_up, 300)
+        assert wait(lambda: runs(port, "snapshot_taxonomy") != [], 120), "a sensor gets its home"
+        wanted = "resources: {lab: {config: {this_run: {seed: -1}}}}"
+        assert wait(lambda: "launchpad, this_run: seed: Input should be greater" in launched(port, "retune", wanted), 120)
+        assert runs(port, "retune") == [], "a refused value makes no run, whose assets would be red"
         started = ui.children(recursive=True)
         assert len(started) >= 4
-        asked = time.monotonic()
+        began = time.monotonic()
         shell.stdin.write("go\n")
         shell.stdin.flush()
         assert "ended 0" in shell.stdout.read()
-        assert time.monotonic() - asked < 30 and gone(started)
+        assert time.monotonic() - began < 30 and wait(lambda: gone(started), 30)
     finally:
         shell.kill()
         shell.wait()

@@ -137,7 +137,12 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
         except PromotionRefused as refusal:
             kept = before.id if before else "none yet"
             context.log.warning(f"not promoted: {refusal}. The champion stays: {kept}")
-            stays = {"promoted": False, "why": str(refusal), "candidate": evaluation["candidate"], "champion": kept}
+            stays: dict[str, Any] = {
+                "promoted": False,
+                "why": str(refusal),
+                "candidate": evaluation["candidate"],
+                "champion": kept,
+            }
             context.log_event(dg.AssetObservation(context.asset_key, description=f"not promoted: {refusal}", metadata=stays))
             return
     if before and before.id == champion.id:
