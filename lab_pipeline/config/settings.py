@@ -286,17 +286,16 @@ def load_settings(path: Path) -> Settings:
     """Read and validate a settings file, and make its paths absolute: relative ones start at the file's folder.
 
     Raises:
-        SettingsError: The file is missing, unreadable or not YAML, a key is unknown, missing or wrong, or the taxonomy is
-            another one than the home's.
+        SettingsError: The file is missing, unreadable or not YAML, a key is unknown, missing or wrong, or the taxonomy is not
+            the home's. An address written as in `home.json` is the home's, so a home may be moved together with its taxonomy.
     """
-    settings = _read(path)
+    settings = read_settings(path)
     marker, named = path.parent / "home.json", settings.taxonomy.path
     owner = read_json(marker).get("taxonomy", named) if marker.exists() else named
-    # compared as written first, so that a home that was moved together with its taxonomy keeps it
     if owner != named and taxonomy_address(owner, path.parent) != taxonomy_address(named, path.parent):
         raise SettingsError(
-            f"{another_taxonomy(path.parent, owner, named)}, or correct taxonomy.path in {path}; "
-            f"if the taxonomy was moved, write its new place into {marker}"
+            f"{another_taxonomy(path.parent, owner, named)}, or correct taxonomy.path in {path}; if it was moved, write the "
+            f"new place into {marker}"
         )
     return _anchored(settings, path.parent)
 
@@ -306,12 +305,8 @@ def another_taxonomy(home: Path, owner: str, named: str) -> str:
     return f"{home}: belongs to the taxonomy {owner}, not {named}; give the other one its own home with --home"
 
 
-def written_taxonomy(path: Path) -> str:
-    """Return the taxonomy's address as a settings file writes it, which may be relative to the file's folder."""
-    return _read(path).taxonomy.path
-
-
-def _read(path: Path) -> Settings:
+def read_settings(path: Path) -> Settings:
+    """Read and validate a settings file as `load_settings` does, but for the home's taxonomy, and leave paths as written."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

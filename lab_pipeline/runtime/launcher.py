@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from lab_pipeline.config.settings import another_taxonomy, initial_settings, load_settings, taxonomy_address, written_taxonomy
+from lab_pipeline.config.settings import another_taxonomy, initial_settings, load_settings, read_settings, taxonomy_address
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import is_remote
 from lab_pipeline.core.home import PROJECT, Home, default_home
@@ -57,7 +57,7 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
             f"{home.root}: reads {settings.taxonomy.ref or 'no ref'} of its taxonomy, not {ref}; "
             f"to read another one, edit taxonomy.ref in {home.settings_file}"
         )
-    home.claim(written_taxonomy(home.settings_file))
+    home.claim(read_settings(home.settings_file).taxonomy.path)
     configuration, current = home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
     if not configuration.exists() or configuration.read_text(encoding="utf-8") != current:
         write_text(configuration, current)

@@ -3,7 +3,7 @@ from itertools import islice
 
 import dagster as dg
 
-from lab_pipeline.config.settings import written_taxonomy
+from lab_pipeline.config.settings import read_settings
 from lab_pipeline.core.progress import Progress
 from lab_pipeline.core.rows import SNAPSHOT_SCHEMA
 from lab_pipeline.defs.code_location import PREFIX, asset_key
@@ -29,7 +29,7 @@ def taxonomy_snapshot(context: dg.AssetExecutionContext, lab: Lab) -> dg.Materia
     """
     with errors_as_failures():
         home, settings = lab.home, lab.settings
-        home.claim(written_taxonomy(home.settings_file))
+        home.claim(read_settings(home.settings_file).taxonomy.path)
         progress = Progress("leaves read", 0, context.log.info)
 
         def on_progress(done: int, total: int, leaf: str) -> None:
