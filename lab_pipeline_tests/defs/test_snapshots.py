@@ -66,7 +66,7 @@ def test_a_home_pointed_at_another_taxonomy_is_refused_everywhere_in_the_same_wo
     home = Home.open(tmp_path / "home")
     home.settings_file.write_text(initial_settings(tmp_path / "taxonomy"))
     lab = {"lab": Lab(root=str(home.root))}
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.instance_for_test() as instance:  # a schedule's context takes no ephemeral one
         assert dg.materialize([taxonomy_snapshot], resources=lab, instance=instance).success
         home.settings_file.write_text(initial_settings(tmp_path / "other"))
         said = [
