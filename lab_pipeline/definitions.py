@@ -16,7 +16,7 @@ from lab_pipeline.defs.kubernetes import executor, seconds_to_save
 from lab_pipeline.defs.notifications import crashed_runs
 from lab_pipeline.defs.promotion import assets as promotion
 from lab_pipeline.defs.promotion import checks as promotion_checks
-from lab_pipeline.defs.resources import Lab, RetuneLock
+from lab_pipeline.defs.resources import RetuneLock, launchable_lab
 from lab_pipeline.defs.taxonomy import assets as taxonomy
 from lab_pipeline.defs.taxonomy import checks as taxonomy_checks
 
@@ -27,7 +27,7 @@ defs = dg.Definitions(
     sensors=[taxonomy_changes, stale_leaves, waiting_retunes, crashed_runs],
     schedules=[nightly_retune],
     resources={
-        "lab": Lab.configure_at_launch(root=str(default_home())),
+        "lab": launchable_lab(default_home()),
         "retune_lock": RetuneLock(root=str(default_home()), held_by_run=deployment() == "k8s"),
         "trainer": dg.PipesSubprocessClient(forward_termination=True, termination_timeout_seconds=seconds_to_save()),
     },

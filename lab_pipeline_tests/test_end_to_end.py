@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM
 
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline_tests.builders import edit_yaml
 
@@ -29,7 +31,7 @@ def small_taxonomy(root: Path) -> Path:
     return root
 
 
-def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
+def lab_pipeline(home: Path, *arguments: str, expect: int = 0, typed: str = "") -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("LAB_HOME", "DAGSTER_HOME")}
     done = subprocess.run(
         [sys.executable, "-m", "lab_pipeline.cli.app", *arguments, "--home", str(home)],
@@ -38,6 +40,7 @@ def lab_pipeline(home: Path, *arguments: str, expect: int = 0) -> str:
             "HF_HUB_OFFLINE": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
         },  # threads that spin starve the tests beside it
+        input=typed,
         capture_output=True,
         text=True,
     )
@@ -82,6 +85,52 @@ def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
     second = json.loads((tmp_path / "second.json").read_text())
     assert (second["teacher_calls"], second["training_steps"]) == (0, 0)
     assert second["champion"] == first["champion"] and "Nothing changed" in said
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_copied_home_works_when_its_original_is_gone(tmp_path):
+    """With the packaged model: two champions, a copy elsewhere, and nothing left of the original."""
+    taxonomy, home = small_taxonomy(tmp_path / "taxonomy"), tmp_path / "home"
+    gate = {"minimum_gain": 0.0, "retrain_noise": 0.01, "confidence": 0.6, "general_tolerance": 9.0, "unchanged_tolerance": 9.0}
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copy(RECIPES / "smollm2_135m_cpu.yaml", recipe)
+    edit_yaml(recipe, lambda value: (value["knowledge"].update(epochs=2), value["skills"].update(epochs=1)))
+    home.mkdir()
+    settings = {"taxonomy": {"path": str(taxonomy)}, "recipe": str(recipe), "gate": gate, "exam": {"most": 0}}
+    (home / "settings.yaml").write_text(yaml.safe_dump(settings))
+    champions = []
+    for seed in (17, 18):
+        (home / "settings.yaml").write_text(yaml.safe_dump({**settings, "seed": seed}))
+        lab_pipeline(home, "retune", "--summary", str(tmp_path / "summary.json"))
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        if not summary["promoted"]:
+            candidate = read_json(home / "evaluations" / "last.json")["candidate"]
+            lab_pipeline(home, "promote", candidate, "--author", "Ann", "--reason", "to have two")
+        champions.append(read_json(home / "champions" / "champion.json")["id"])
+    assert len(set(champions)) == 2
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(home, copy, symlinks=True)
+    shutil.rmtree(home)
+
+    assert json.loads(lab_pipeline(copy, "status", "--json"))["champion"]["folder"] == str(copy / "champions" / champions[1])
+    assert champions[1] in lab_pipeline(copy, "lineage", "champion")
+    assert "champion" in lab_pipeline(copy, "compare", "What is the capital of Thalveren?")
+    assert lab_pipeline(copy, "chat", typed="Hello?\n")
+    for folder in (copy / "champions" / champions[1], copy / "candidates" / champions[0] / "model"):
+        AutoModelForCausalLM.from_pretrained(folder)
+    lab_pipeline(copy, "rollback", "--author", "Ann", "--reason", "to see that it works")
+    assert read_json(copy / "champions" / "champion.json")["id"] == champions[0]
+    lab_pipeline(copy, "gc", "--delete")
+    adapter = read_json(copy / "champions" / champions[1] / "adapters" / "skills" / "adapter_config.json")
+    assert adapter["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+    edit_yaml(taxonomy / SKILL / "qna.yaml", lambda value: value["seed_examples"].pop())
+    lab_pipeline(copy, "retune", "--summary", str(tmp_path / "summary.json"))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {leaf for leaf, row in summary["leaves"].items() if row["status"] == "refreshed"} == {SKILL}
+    assert summary["training_steps"] > 0 and summary["report"].startswith(str(copy))
+    assert not home.exists()
 
 
 def test_mistakes_are_answered_with_one_message(tmp_path):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab_pipeline.core.storage import read_json
+from lab_pipeline.config.settings import load_settings
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.models.base_model import unpack_gguf
+from lab_pipeline.models.base_model import fetch_base, unpack_gguf
 from lab_pipeline.models.fitting import new_tokens
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.template import render
@@ -73,7 +73,7 @@ def test_a_base_model_without_a_template_goes_from_taxonomy_to_verdict(gemma, tm
         found = last_evaluation(opened.home)
         assert found and found["verdict"]["outcome"] and found["heldout"]["questions"]
         candidate = load_candidate(opened.home, found["candidate"])
-        base = Path(read_json(opened.home.checkpoints / candidate.id / "meta.json")["base_model"])
+        base = fetch_base(opened.home, load_settings(opened.home.settings_file)).folder
         assert candidate.update_kept
     tokenizer = load_tokenizer(candidate.model)
     assert [tokenizer.decode([token]) for token in new_tokens(base)] == ["<|im_start|>", "<|im_end|>"]

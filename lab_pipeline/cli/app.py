@@ -20,9 +20,8 @@ from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.formats import number
 from lab_pipeline.core.git import is_remote
-from lab_pipeline.core.home import PROJECT, default_home
+from lab_pipeline.core.home import default_home
 from lab_pipeline.core.machine import as_lab_error
-from lab_pipeline.core.processes import python_module
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY, home_of, prepare
 
 app = typer.Typer(
@@ -110,18 +109,19 @@ def preflight(
 @app.command()
 def ui(
     home: HomeOption = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65534, help="Port on 127.0.0.1")] = 3000,
     pages_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the pages; default: the next one")] = None,
 ) -> None:
     """Start the Dagster UI with its daemon, and the pages beside it, on this machine only."""
     _require_local()
     root = home or default_home()
-    opened = prepare(root, None if (root / "settings.yaml").exists() else SAMPLE_TAXONOMY)
-    address = pages.start_beside_ui(opened, pages_port or port + 1)
-    typer.echo(f"home:  {opened.root}\nUI:    http://127.0.0.1:{port}\npages: {address}")
-    os.chdir(PROJECT)
-    os.environ["PYTHONSAFEPATH"] = "1"  # like -P, for the processes that Dagster starts
-    os.execv(sys.executable, python_module("dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)))
+    # only the default home is made on the spot: another one that is not there is a slip of the pen
+    is_new = not (home or "LAB_HOME" in os.environ or (root / "settings.yaml").exists())
+    opened = prepare(root, SAMPLE_TAXONOMY if is_new else None)
+    from lab_pipeline.config.settings import load_settings
+    from lab_pipeline.runtime.ui import serve_ui
+
+    serve_ui(opened, load_settings(opened.settings_file).pages, port, pages_port or port + 1, typer.echo)
 
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)

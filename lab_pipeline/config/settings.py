@@ -13,6 +13,7 @@ from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.config.schedule import ScheduleSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import GitError, is_remote
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.core.validation import Section, validation_problems
 
 PACKAGED = "packaged"
@@ -285,8 +286,27 @@ def load_settings(path: Path) -> Settings:
     """Read and validate a settings file, and make its paths absolute: relative ones start at the file's folder.
 
     Raises:
-        SettingsError: The file is missing, unreadable or not YAML, or a key is unknown, missing or wrong.
+        SettingsError: The file is missing, unreadable or not YAML, a key is unknown, missing or wrong, or the taxonomy is not
+            the home's. An address written as in `home.json` is the home's, so a home may be moved together with its taxonomy.
     """
+    settings = read_settings(path)
+    marker, named = path.parent / "home.json", settings.taxonomy.path
+    owner = read_json(marker).get("taxonomy", named) if marker.exists() else named
+    if owner != named and taxonomy_address(owner, path.parent) != taxonomy_address(named, path.parent):
+        raise SettingsError(
+            f"{another_taxonomy(path.parent, owner, named)}, or correct taxonomy.path in {path}; if it was moved, write the "
+            f"new place into {marker}"
+        )
+    return _anchored(settings, path.parent)
+
+
+def another_taxonomy(home: Path, owner: str, named: str) -> str:
+    """Say that a home belongs to the taxonomy `owner`, and what to do with the one `named`."""
+    return f"{home}: belongs to the taxonomy {owner}, not {named}; give the other one its own home with --home"
+
+
+def read_settings(path: Path) -> Settings:
+    """Read and validate a settings file as `load_settings` does, but for the home's taxonomy, and leave paths as written."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -295,7 +315,7 @@ def load_settings(path: Path) -> Settings:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2024-13-45
         raise SettingsError(f"{path}: not valid YAML: {error}") from None
-    return _anchored(_validated(values, str(path)), path.parent)
+    return _validated(values, str(path))
 
 
 def overridden(settings: Settings, values: Mapping[str, Any], where: str, folder: Path) -> Settings:

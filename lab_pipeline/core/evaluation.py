@@ -250,4 +250,4 @@ class Evaluation(EvaluatedModel):
     """One for each acceptance question; earlier releases stored none."""
     leaves: list[EvaluatedLeaf]
     report: str
-    """Path of the Markdown report."""
+    """Path of the Markdown report; as stored, it starts at the home."""

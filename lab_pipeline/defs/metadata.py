@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from lab_pipeline.core.evaluation import AcceptanceResult
+from lab_pipeline.core.evaluation import AcceptanceResult, Evaluation
 from lab_pipeline.evaluation.acceptance import lost_questions
 
 _PREVIEW_ROWS = 5
@@ -24,6 +24,24 @@ def counts(numbers: Mapping[str, int], name: str) -> dg.TableMetadataValue:
     records = [dg.TableRecord({name: key, "rows": value}) for key, value in numbers.items()]
     schema = dg.TableSchema([dg.TableColumn(name, "string"), dg.TableColumn("rows", "int")])
     return dg.MetadataValue.table(records, schema)
+
+
+def short(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Round each number to four digits, as people compare them; the stored files have them in full."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in metadata.items()}
+
+
+def right_answers(evaluation: Evaluation) -> dict[str, int]:
+    """Return how many test questions with wrong choices there are, and of how many the models before and after choose right."""
+    ranks = evaluation["heldout"].get("ranks", {})  # evaluations of earlier releases have none
+    before, after = ranks.get("base" if evaluation["reference"] == "base" else "champion"), ranks.get("candidate")
+    if not (before and after):
+        return {}
+    return {
+        "right_answers_before": round(before["accuracy"] * before["questions"]),
+        "right_answers_after": round(after["accuracy"] * after["questions"]),
+        "right_answers_of": after["questions"],
+    }
 
 
 def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:

@@ -1,7 +1,7 @@
 """Give assets, sensors and schedules their resources: the home with its settings, and the retune lock."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from lab_pipeline.config.recipe import Recipe, Strategy
 from lab_pipeline.config.settings import BudgetSettings, GateSettings, Settings, load_settings, overridden
+from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error
 from lab_pipeline.core.progress import Say
@@ -83,6 +84,32 @@ class Lab(dg.ConfigurableResource):
     def recipe(self) -> Recipe:
         recipe = choose_recipe(self.home, self.settings).recipe
         return recipe.model_copy(update={"strategy": self.this_run.strategy}) if self.this_run.strategy else recipe
+
+
+def launchable_lab(root: Path) -> dg.ResourceDefinition:
+    """Return the resource `lab` of the home at `root`, of which the launchpad offers `this_run`.
+
+    Dagster maps a resource's config when it plans a run, before it records one. So a wrong value is refused there, and turns no
+    asset red. The home's path is in no run's config: a run of a copied home can be launched again and works on the copy.
+    """
+
+    def lab_of(config: Mapping[str, Any]) -> Lab:
+        return Lab(root=str(root), this_run=ThisRun(**config.get("this_run", {})))
+
+    def checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        lab = lab_of(config)
+        try:
+            if lab.this_run != ThisRun():
+                assert lab.settings
+            if lab.this_run.recipe:
+                assert lab.recipe
+        except LabError as error:
+            raise dg.DagsterInvariantViolationError(str(error)) from None  # Dagster shows its own errors without more words
+        return config
+
+    opened = dg.ResourceDefinition(lambda context: lab_of(context.resource_config), config_schema=dg.Permissive())
+    offered = dg.Field(ThisRun.to_config_schema().as_field().config_type, is_required=False)
+    return opened.configured(checked, {"this_run": offered}, description=Lab.__doc__)
 
 
 class RetuneLock(dg.ConfigurableResource):

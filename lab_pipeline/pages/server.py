@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 from lab_pipeline.config.settings import PagesSettings
 from lab_pipeline.core.errors import LabError
@@ -34,11 +35,11 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket that listens on a port.
 
     Raises:
-        LabError: The port is in use, or there is no such host here.
+        LabError: The port is in use, or there is no such host here; the message offers `option` to choose another port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
@@ -47,5 +48,18 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind((host, port))
     except OSError as error:
         found.close()
-        raise LabError(f"port {port} of {host}: {os.strerror(error.errno or 0)}; choose another port for the pages") from None
+        trouble = f"port {port} of {host}: {os.strerror(error.errno or 0)}{_holder(port)}"
+        raise LabError(f"{trouble}; choose another one with {option}") from None
     return found
+
+
+def _holder(port: int) -> str:
+    """Return ' by the home PATH' if a process that serves a home listens on the port, else ''."""
+    import psutil
+
+    with suppress(psutil.Error):  # another user's process, or one that has just ended
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,) and each.pid:
+                home = psutil.Process(each.pid).environ().get("LAB_HOME")
+                return f" by the home {home}" if home else ""
+    return ""

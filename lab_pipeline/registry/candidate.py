@@ -50,8 +50,8 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint, say: Sa
             model.generation_config.eos_token_id = stops if stops[1:] else stops[0]
             model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-        found = {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "checkpoint": str(checkpoint.folder)}
-        write_json(folder / "candidate.json", {**found, "update_kept": kept})
+        found = {"id": checkpoint.id, "digest": folder_digest(folder / "model"), "update_kept": kept}
+        write_json(folder / "candidate.json", found)
     candidate = load_candidate(home, checkpoint.id)
     if candidate.update_kept is not None:
         remedy = "" if candidate.update_kept >= _LEAST_KEPT else ": the weights changed too little; train longer or faster"

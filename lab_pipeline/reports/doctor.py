@@ -3,12 +3,14 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
 
+from lab_pipeline.config.deployment import deployment
 from lab_pipeline.config.settings import (
     EmbeddedTeacherSettings,
     EndpointTeacherSettings,
@@ -27,6 +29,7 @@ from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
 from lab_pipeline.taxonomy.leaf import Kind
+from lab_pipeline.taxonomy.snapshot import current_snapshot
 from lab_pipeline.taxonomy.source import find_tip, reads_git
 from lab_pipeline.teacher.dialect import endpoint_identity
 from lab_pipeline.teacher.trial import try_embedded, try_endpoint
@@ -68,6 +71,7 @@ def examine(home: Path) -> list[HealthCheck]:
         _tried("recipe", lambda: _recipe(Home(home), settings)),
         *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
         *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
+        _tried("leaves that the settings name", lambda: _named_leaves(Home(home), settings)),
         _tried("general questions", lambda: _general(settings)),
         _tried("custom data sets", lambda: _custom(settings)),
         examine_model("teacher", settings.teacher, Home(home)),
@@ -98,6 +102,7 @@ def _machine() -> list[HealthCheck]:
     return [
         HealthCheck("Python", sys.version_info >= (3, 11), f"{python}; 3.11 or later is needed"),
         HealthCheck("git", git is not None, git or "not found; install git to read document repositories"),
+        _tried("LAB_DEPLOYMENT", deployment),
         *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")),
         HealthCheck("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}"),
     ]
@@ -144,6 +149,30 @@ def _recipe(home: Home, settings: Settings) -> str:
 
 def _flow(purpose: str, name: str, kind: Kind | None = None) -> HealthCheck:
     return _tried(f"flow for {purpose}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
+
+
+def _named_leaves(home: Home, settings: Settings) -> str:
+    if reads_git(settings) and not home.current_snapshot.exists():
+        return "not checked: the taxonomy is read from git by the first snapshot"
+    leaves = set(find_leaves(Path(settings.taxonomy.path))) if not reads_git(settings) else set()
+    if home.current_snapshot.exists():  # a leaf that was removed may still be in use
+        leaves |= {row["leaf"] for row in current_snapshot(home).rows}
+    above = {"/".join(parts[:depth]) for leaf in leaves if (parts := leaf.split("/")) for depth in range(1, len(parts) + 1)}
+    named: list[tuple[str, Collection[str], set[str]]] = [
+        ("flows.leaves", settings.flows.leaves, above),
+        ("rows_wanted.leaves", settings.rows_wanted.leaves, above),
+        ("gate.allowed_regressions", settings.gate.allowed_regressions, {*leaves, "general"}),
+    ]
+    wrong = [
+        f"settings.yaml: {setting}: expected the key of a leaf{' or branch' if known is above else ''}, found {key}"
+        + "".join(f"; did you mean {near}?" for near in get_close_matches(key, sorted(known), 1))
+        for setting, keys, known in named
+        for key in keys
+        if key not in known
+    ]
+    if wrong:
+        raise LabError("\n".join(wrong))
+    return f"{sum(len(keys) for _, keys, _ in named)}, all in the taxonomy"
 
 
 def _general(settings: Settings) -> str:

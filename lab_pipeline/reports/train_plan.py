@@ -76,7 +76,7 @@ def _known_speed(home: Home, base: BaseModel, recipe: Recipe) -> float | None:
     def alike(one: Checkpoint | None) -> bool:
         return bool(
             one
-            and one.meta["base_model"] == str(base.folder)
+            and one.meta["base_model"] == base.identity
             and one.meta["recipe"]["pack_tokens"] == recipe.pack_tokens
             and one.report.tokens_per_second
         )

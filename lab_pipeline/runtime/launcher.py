@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from lab_pipeline.config.settings import initial_settings, load_settings, taxonomy_address
+from lab_pipeline.config.settings import another_taxonomy, initial_settings, load_settings, read_settings, taxonomy_address
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import is_remote
 from lab_pipeline.core.home import PROJECT, Home, default_home
@@ -43,7 +43,7 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
         SettingsError: the settings file is wrong.
     """
     if taxonomy is None and not (root / "settings.yaml").exists():
-        raise LabError(f"{root}: no home yet; run `lab-pipeline retune --taxonomy PATH_OR_URL` to start one")
+        raise LabError(f"{root}: no home yet; run `lab-pipeline retune --home {root} --taxonomy PATH_OR_URL` to start one")
     address = taxonomy_address(str(taxonomy), Path.cwd()) if taxonomy else None
     home = Home.open(root)
     if not home.settings_file.exists():
@@ -51,16 +51,13 @@ def prepare(root: Path, taxonomy: str | Path | None, ref: str | None = None) -> 
         write_text(home.settings_file, initial_settings(address, ref))
     settings = load_settings(home.settings_file)
     if address and address != settings.taxonomy.path:
-        raise LabError(
-            f"{home.root}: belongs to the taxonomy {settings.taxonomy.path}, not {address}; "
-            "give the other one its own home with --home"
-        )
+        raise LabError(another_taxonomy(home.root, settings.taxonomy.path, address))
     if ref and ref != settings.taxonomy.ref:
         raise LabError(
             f"{home.root}: reads {settings.taxonomy.ref or 'no ref'} of its taxonomy, not {ref}; "
             f"to read another one, edit taxonomy.ref in {home.settings_file}"
         )
-    home.claim(settings.taxonomy.path)
+    home.claim(read_settings(home.settings_file).taxonomy.path)
     configuration, current = home.dagster / "dagster.yaml", (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
     if not configuration.exists() or configuration.read_text(encoding="utf-8") != current:
         write_text(configuration, current)

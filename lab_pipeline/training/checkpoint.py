@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ from lab_pipeline.training.train import TrainingReport, TrainingSpec
 
 LEFT_BY_TRAINING = ("resume*", "tokens-*")
 """Folders in a checkpoint folder from which a training resumes: saved states and encoded rows."""
+
+_PATHS = ("base_model", "dataset", "continued", "output")
+"""Fields of a spec that hold paths."""
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -67,12 +71,13 @@ def prepare_checkpoint(
     folder = home.checkpoints / name
     spec = TrainingSpec(
         phase=dataset.phase,
-        base_model=str(base.folder),
-        dataset=str(dataset.path),
-        continued=str(before.adapter) if before and before.adapter else None,
+        base_model=os.path.relpath(base.folder, folder),
+        base_identity=base.identity,
+        dataset=os.path.relpath(dataset.path, folder),
+        continued=os.path.relpath(before.adapter, folder) if before and before.adapter else None,
         recipe=recipe.model_dump(),
         seed=seed,
-        output=str(folder),
+        output=".",
     )
     finished = load_checkpoint(folder)
     if finished is None:
@@ -95,7 +100,11 @@ def pass_through(dataset: Dataset, before: Checkpoint | None, spec_path: Path) -
 
 
 def read_spec(path: Path) -> TrainingSpec:
-    return TrainingSpec(**read_json(path))
+    """Read a spec, and make its paths absolute."""
+    stored, folder = read_json(path), path.absolute().parent
+    # by their text: the system would take `..` behind a link to another disk for a folder of that disk
+    paths = {name: os.path.normpath(folder / stored[name]) for name in _PATHS if stored[name]}
+    return TrainingSpec(**{**stored, **paths})
 
 
 def finish_checkpoint(spec: TrainingSpec) -> None:
@@ -118,9 +127,9 @@ def _finished(folder: Path, dataset: str, trained: bool) -> Checkpoint:
     meta = {
         "checkpoint": folder.name,
         "adapter_digest": folder_digest(folder / "adapter") if trained else None,
-        "base_model": spec.base_model,
+        "base_model": spec.base_identity,
         "dataset": dataset,  # its digest
-        "continued": spec.continued,
+        "continued": Path(spec.continued).parent.name if spec.continued else None,  # the checkpoint's id
         "recipe": spec.recipe,
         "seed": spec.seed,
         "versions": {package: version(package) for package in _VERSIONS},

@@ -67,12 +67,15 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
         trainable_token_indices={name: list(new_tokens) for name in names} if new_tokens else None,
         task_type="CAUSAL_LM",
     )
+    model.name_or_path = model.config.name_or_path = ""  # peft would write this machine's folder into every saved adapter
     adapted: Any = PeftModel.from_pretrained(model, continued, is_trainable=True) if continued else get_peft_model(model, fresh)
     dtype = torch.float32 if lora.dtype == "float32" else torch.bfloat16
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
-    for config in adapted.peft_config.values():  # peft keeps sets, whose order would differ in each saved file
+    for config in adapted.peft_config.values():
+        config.base_model_name_or_path = ""  # an adapter that is continued has a name, for which peft would ask the hub
+        # peft keeps sets, whose order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
         config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
     return adapted

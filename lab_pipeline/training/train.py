@@ -14,7 +14,8 @@ from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import EpochChoice, Split
-from lab_pipeline.core.storage import write_json
+from lab_pipeline.core.storage import read_json, write_json
+from lab_pipeline.models.base_model import public_name
 from lab_pipeline.models.fitting import new_tokens
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import pack
@@ -27,7 +28,10 @@ from lab_pipeline.training.validation import GROUPS, NOTHING, EpochLoss, Validat
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """All inputs of a phase's training; stored in its checkpoint folder as `spec.json`, from which it can be run by hand."""
+    """All inputs of a phase's training; stored in its checkpoint folder as `spec.json`, from which it can be run by hand.
+
+    Stored paths start at the checkpoint folder, so that they hold in a home that was moved.
+    """
 
     phase: Literal["knowledge", "skills"]
     base_model: str
@@ -40,6 +44,8 @@ class TrainingSpec:
     seed: int
     output: str
     """The checkpoint folder."""
+    base_identity: str = ""
+    """Name of the base model in records (see `model_identity`), by which adapters name it; '' leaves it unnamed."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ def train(
         chosen=run.choice,
     )
     if team.leads:
-        _store(output, model, run.chosen_adapter, base, report)
+        _store(output, model, run.chosen_adapter, spec, report)
         say(f"{spec.phase}: epoch {report.chosen['epoch']} of {report.chosen['of']} was taken: {report.chosen['why']}")
     return report
 
@@ -171,7 +177,7 @@ def _encoded(
     return train, validation
 
 
-def _store(output: Path, model: Any, chosen: Path | None, base: Path, report: TrainingReport) -> None:
+def _store(output: Path, model: Any, chosen: Path | None, spec: TrainingSpec, report: TrainingReport) -> None:
     from lab_pipeline.training.callbacks import save_adapter
 
     for name in ("adapter", "last"):
@@ -179,5 +185,8 @@ def _store(output: Path, model: Any, chosen: Path | None, base: Path, report: Tr
     if chosen:
         shutil.copytree(chosen, output / "adapter")
     save_adapter(model, output / ("last" if chosen else "adapter"))
-    load_tokenizer(base).save_pretrained(output / "adapter")
+    for config in output.glob("*/adapter_config.json"):
+        write_json(config, {**read_json(config), "base_model_name_or_path": public_name(spec.base_identity)})
+        (config.parent / "README.md").unlink(missing_ok=True)  # peft's empty template
+    load_tokenizer(Path(spec.base_model)).save_pretrained(output / "adapter")
     write_json(output / "report.json", asdict(report))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lab_pipeline.config.settings import (
     initial_settings,
     load_settings,
 )
+from lab_pipeline.core.home import Home
 
 
 def written(folder: Path, text: str) -> Path:
@@ -31,6 +33,20 @@ def said(folder: Path, text: str) -> list[str]:
     lines = str(caught.value).splitlines()
     assert all(line.startswith(f"{path}: ") for line in lines)
     return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+@pytest.mark.parametrize("owner", ["../taxonomy", "{folder}/taxonomy"])
+def test_a_home_keeps_its_taxonomy_wherever_both_are_moved(tmp_path, owner):
+    home = Home.open(tmp_path / "home")
+    path = written(home.root, "taxonomy: {path: ../taxonomy}")
+    home.claim(owner.format(folder=tmp_path))
+    assert load_settings(path).taxonomy.path == str(tmp_path / "taxonomy")
+    moved = shutil.copytree(home.root, tmp_path / "elsewhere" / "home") / "settings.yaml"
+    if owner == "../taxonomy":
+        assert load_settings(moved).taxonomy.path == str(tmp_path / "elsewhere" / "taxonomy")
+    else:  # as earlier releases claimed homes
+        with pytest.raises(SettingsError, match=rf"belongs to the taxonomy {tmp_path}/taxonomy, not ../taxonomy; .*home.json"):
+            load_settings(moved)
 
 
 def test_only_the_taxonomy_is_required(tmp_path):

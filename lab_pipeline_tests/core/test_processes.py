@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
-from lab_pipeline.core.home import PROJECT
+from lab_pipeline.core.home import PROJECT, Home
 from lab_pipeline.core.processes import python_module
 from lab_pipeline_tests.lab import ENVIRONMENT
 
@@ -38,10 +40,22 @@ def test_the_ui_and_what_dagster_starts_for_it_import_nothing_from_there_either(
     for name in (*ENVIRONMENT, "PYTHONSAFEPATH"):
         monkeypatch.setenv(name, "")
     monkeypatch.chdir(hostile_folder)
-    started: list[list[str]] = []
-    monkeypatch.setattr("os.execv", lambda path, command: started.append(command))
-    monkeypatch.setattr("lab_pipeline.cli.pages.start_beside_ui", lambda home, port: f"http://127.0.0.1:{port}")
-    CliRunner().invoke(cli.app, ["ui", "--home", str(tmp_path / "home")], catch_exceptions=False)
-    assert started[0][1:5] == ["-P", "-m", "dagster", "dev"]
-    found = subprocess.run([started[0][0], "-c", "import sys; print(sys.path)"], cwd=hostile_folder, capture_output=True)
-    assert "''" not in found.stdout.decode()
+    home = Home.open(tmp_path / "home")
+    home.settings_file.write_text("taxonomy: {path: .}\n")
+    started: list[tuple[list[str], dict[str, Any]]] = []
+
+    def popen(command: list[str], **options: Any) -> SimpleNamespace:
+        started.append((command, options))
+        return SimpleNamespace(poll=lambda: 1, returncode=1)
+
+    monkeypatch.setattr("lab_pipeline.runtime.ui.subprocess", SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr("lab_pipeline.runtime.ui._end", lambda children: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("lab_pipeline.runtime.ui.listen", lambda *arguments: SimpleNamespace(close=lambda: None))
+    found = CliRunner().invoke(cli.app, ["ui", "--home", str(home.root)])
+    assert "the UI ended by itself with exit code 1" in str(found.exception)
+    (command, options), _ = started
+    assert command[1:5] == ["-P", "-m", "dagster", "dev"] and options["env"]["PYTHONSAFEPATH"] == "1"
+    script = [command[0], "-c", "import sys; print(sys.path)"]
+    printed = subprocess.run(script, cwd=hostile_folder, env=options["env"], capture_output=True, text=True).stdout
+    assert "''" not in printed

@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 
@@ -8,7 +9,7 @@ from filelock import FileLock
 from lab_pipeline.config.recipe import Strategy
 from lab_pipeline.config.settings import SettingsError
 from lab_pipeline.core.home import Home
-from lab_pipeline.defs.resources import Lab, RetuneLock, ThisRun
+from lab_pipeline.defs.resources import Lab, RetuneLock, ThisRun, launchable_lab
 from lab_pipeline_tests.builders import settings_for
 
 
@@ -42,6 +43,38 @@ def test_a_recipe_beside_the_settings_is_found_from_the_launchpad(tmp_path):
 def test_a_value_out_of_its_bounds_is_refused_by_name(tmp_path, wrong, said):
     with pytest.raises(SettingsError, match=f"launchpad, this_run: {said}"):
         ThisRun(**wrong).applied_to(settings_for(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seed": -1}, "launchpad, this_run: seed: Input should be greater than or equal to 0, found -1"),
+        ({"confidence": 1.5}, "launchpad, this_run: gate.confidence: Input should be less than 1"),
+        ({"recipe": "nosuch"}, "no recipe 'nosuch'"),
+        ({"seed": 3, "strategy": "stacked", "recipe": "lab_phased"}, None),
+    ],
+)
+def test_a_wrong_value_is_refused_before_there_is_a_run_that_could_turn_assets_red(tmp_path, wrong, said):
+    home = Home.open(tmp_path / "home")
+    home.settings_file.write_text("taxonomy: {path: .}\n")
+    seen: list[tuple[int, bool]] = []
+
+    @dg.asset
+    def trained(lab: Lab) -> None:
+        seen.append((lab.settings.seed, lab.recipe.stacked))
+
+    defs = dg.Definitions([trained], resources={"lab": launchable_lab(home.root)}, jobs=[dg.define_asset_job("retune", "*")])
+    job, config = defs.resolve_job_def("retune"), {"resources": {"lab": {"config": {"this_run": wrong}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        if said:
+            with pytest.raises(dg.DagsterInvariantViolationError, match=re.escape(said)):
+                instance.create_run_for_job(job, run_config=config)
+            assert instance.get_runs() == []
+        else:
+            assert job.execute_in_process(instance=instance, run_config=config).success
+            assert job.execute_in_process(instance=instance).success
+            assert seen == [(3, True), (17, False)]
+            assert not [run for run in instance.get_runs() if str(home.root) in str(run.run_config)]
 
 
 def test_every_launchpad_field_is_described_with_its_bounds():

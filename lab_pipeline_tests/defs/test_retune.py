@@ -4,21 +4,32 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from peft import PeftModel
 
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.definitions import defs
 from lab_pipeline.defs.partitions import LEAVES, partition_of
+from lab_pipeline.evaluation.evaluate import last_evaluation
+from lab_pipeline.models.base_model import fetch_base, model_identity
+from lab_pipeline.models.loader import load_model
+from lab_pipeline.registry.candidate import load_candidate
 from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.reports.cleanup import dispensable
+from lab_pipeline.reports.lineage import model_lineage
+from lab_pipeline.reports.status import status_report
 from lab_pipeline.runtime.command import retune
+from lab_pipeline.training.checkpoint import load_checkpoint, read_spec
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE, edit_yaml, write_knowledge, write_taxonomy
 from lab_pipeline_tests.lab import OPEN_GATE, TestLab, lab, obliging
 from lab_pipeline_tests.stub_endpoint import Answer
@@ -166,12 +177,52 @@ def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert current_champion(life.home) == before
+    with dg.DagsterInstance.get() as instance:
+        report = instance.get_latest_materialization_event(dg.AssetKey("evaluation_report")).asset_materialization.metadata
+        (kept, *_) = instance.fetch_observations(dg.AssetKey("champion_model"), limit=2).records
+    read_first = ["promoted", "why", "right_answers_before", "right_answers_after", "right_answers_of", "heldout_base"]
+    assert list(report)[: len(read_first)] == read_first
+    assert report["why"].value == rejected["reason"] and len(str(report["heldout_base"].value)) <= 6
+    assert rejected["reason"] in kept.asset_observation.description
+    assert kept.asset_observation.metadata["promoted"].value is False
 
     # after a rejection, too, an unchanged taxonomy is left alone
     calls = life.calls()
     again, _ = run(life)
     assert again["nothing_changed"] and life.calls() == calls and again["training_steps"] == 0
     assert hook.texts == [told]
+
+
+def test_nothing_stored_names_the_homes_place(life):
+    place, apart = str(life.home.root).encode(), ("dagster", "logs")  # events link to files, logs are of this machine
+    files = [path for path in life.home.root.rglob("*") if path.is_file()]
+    found = [path.relative_to(life.home.root) for path in files if place in path.read_bytes()]
+    assert [str(path) for path in found if path.parts[0] not in apart] == []
+
+
+def test_a_copied_home_works_alone(life, tmp_path, tiny_model):
+    copy = Home.open(Path(shutil.copytree(life.home.root, tmp_path / "elsewhere" / "copy", symlinks=True)))
+    original, away = life.home.root, life.home.root.with_name("away")
+    original.rename(away)
+    try:
+        report = status_report(copy)
+        assert report["behind"] == [] and report["nothing_changed"]
+        evaluation = last_evaluation(copy)
+        assert evaluation and Path(report["report"]).is_file() and Path(report["report"]).is_relative_to(copy.root)
+        assert model_lineage(copy, evaluation["candidate"])
+        assert all(folder.is_relative_to(copy.root) for folder in dispensable(copy))
+        load_model(load_candidate(copy, evaluation["candidate"]).model, "cpu")
+        base = fetch_base(copy, load_settings(copy.settings_file))
+        checkpoint = load_checkpoint(copy.checkpoints / evaluation["checkpoints"]["skills"])
+        assert checkpoint and checkpoint.adapter
+        adapted = PeftModel.from_pretrained(load_model(base.folder, "cpu"), checkpoint.adapter)
+        assert adapted.peft_config["default"].base_model_name_or_path == base.identity == model_identity(str(tiny_model))
+        spec = read_spec(checkpoint.folder / "spec.json")
+        assert {Path(spec.dataset).parent, Path(spec.base_model).parent} == {copy.datasets, copy.models}
+        assert (Path(spec.output), Path(str(spec.continued)).is_dir()) == (checkpoint.folder, True)
+        assert not original.exists()
+    finally:
+        away.rename(original)
 
 
 def test_a_first_run_without_a_teacher_promotes_nothing_and_says_why(tmp_path, tiny_model):

@@ -150,7 +150,9 @@ def test_the_first_candidate_is_measured_against_the_base_model_on_all_leaves(be
 def test_an_evaluation_is_stored_and_returned_again(bench):
     evaluation = bench.evaluate("better")
     assert last_evaluation(bench.home) == evaluation
-    assert read_json(Path(evaluation["report"]).parent / "evaluation.json") == evaluation
+    report = Path(evaluation["report"])
+    stored = {**evaluation, "report": str(report.relative_to(bench.home.root))}
+    assert read_json(report.with_name("evaluation.json")) == stored
     assert Path(evaluation["report"]).read_text(encoding="utf-8") == report_markdown(evaluation)
     found = read_json(Path(evaluation["report"]).with_name("details.json"))
     assert Path(evaluation["report"]).with_suffix(".html").read_text(encoding="utf-8") == report_html(evaluation, found)

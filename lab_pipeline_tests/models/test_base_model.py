@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab_pipeline.config.settings import PACKAGED
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.storage import folder_digest, read_json
+from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.models.base_model import ModelError, fetch_model, model_identity, parameters
 
 
@@ -31,10 +31,42 @@ def test_the_packaged_model_is_known_by_name_and_version():
 
 def test_a_folder_is_used_where_it_is_and_known_by_its_files(home, own):
     base = fetch_model(home, str(own))
-    assert base.folder == own
+    assert base.folder.parent == home.models and base.folder.resolve() == own
     assert base.identity == model_identity(str(own)) and base.identity.startswith("own@")
     assert base.digest == folder_digest(own)
     assert fetch_model(home, str(own)) == base
+
+
+def test_a_model_within_the_home_is_that_of_a_copied_home(home, tiny_model, tmp_path):
+    inside = shutil.copytree(tiny_model, home.root / "champions" / "one")
+    fetch_model(home, str(inside))
+    copy = Home.open(Path(shutil.copytree(home.root, tmp_path / "copy", symlinks=True)))
+    shutil.rmtree(home.root)
+    base = fetch_model(copy, str(copy.champions / "one"))
+    assert base.folder.resolve() == copy.champions / "one"
+
+
+def test_a_model_that_was_moved_is_found_in_its_new_place(home, own, tmp_path):
+    before = fetch_model(home, str(own))
+    (tmp_path / "elsewhere").mkdir()
+    moved = own.rename(tmp_path / "elsewhere" / own.name)
+    assert fetch_model(home, str(moved)) == before
+    assert before.folder.resolve() == moved
+
+
+def test_what_earlier_releases_recorded_holds_in_a_moved_home(home, own):
+    """They recorded paths: of folders of the home, of folders outside, and first none of what a model was fitted from."""
+    fetched = fetch_model(home, str(own))
+    (record,) = home.models.glob("*.json")
+    written = read_json(record)
+    for folder, source in (("/gone/home/models", "/gone/home/models"), (str(own.parent), None)):
+        name = fetched.folder.name if source else own.name
+        old = {"identity": fetched.identity, "folder": f"{folder}/{name}", "digest": fetched.digest}
+        write_json(record, {**old, "source": f"{source}/{name}"} if source else old)
+        if not source:
+            fetched.folder.unlink()  # nothing linked to it
+        assert fetch_model(home, str(own)) == fetched
+        assert read_json(record) == written
 
 
 def test_another_model_under_the_same_name_has_another_identity_and_digest(home, own):

@@ -93,7 +93,7 @@ def test_the_environment_names_absolute_paths(tmp_path, taxonomy, monkeypatch):
 
 
 def test_without_home_and_taxonomy_nothing_is_made(tmp_path):
-    with pytest.raises(LabError, match=r"no home yet; run `lab-pipeline retune"):
+    with pytest.raises(LabError, match=r"no home yet; run `lab-pipeline retune --home"):
         prepare(tmp_path / "home", None)
     assert not (tmp_path / "home").exists()
 

@@ -14,7 +14,7 @@ from lab_pipeline.datasets.staleness import require_current_mixing
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
 from lab_pipeline.defs.kubernetes import in_own_pod, lost_pod_retries, pod_tags
-from lab_pipeline.defs.metadata import picture, texts
+from lab_pipeline.defs.metadata import picture, short, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.models.base_model import BaseModel, fetch_base
@@ -186,4 +186,5 @@ def _described(lab: Lab, checkpoint: Checkpoint, steps: int) -> dg.MaterializeRe
             "validation": texts(validation, ["epoch", "step", "leaves", "general"]),
             "loss_curve": picture(curve_png(report, checkpoint.id.split("-")[0]), "training and validation loss"),
         }
-    return dg.MaterializeResult(data_version=dg.DataVersion(checkpoint.meta["adapter_digest"] or "none"), metadata=metadata)
+    trained = dg.DataVersion(checkpoint.meta["adapter_digest"] or "none")
+    return dg.MaterializeResult(data_version=trained, metadata=short(metadata))

@@ -13,7 +13,7 @@ from lab_pipeline.defs.code_location import asset_key, named
 from lab_pipeline.defs.column_lineage import COLUMN_LINEAGE
 from lab_pipeline.defs.instructions.checks import FUNNELS_ADD_UP, JUDGES_SEPARATE, LEAVES_KEEP_ROWS, judge_check, leaf_checks
 from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
-from lab_pipeline.defs.metadata import column_schema, counts, preview, texts
+from lab_pipeline.defs.metadata import column_schema, counts, preview, short, texts
 from lab_pipeline.defs.partitions import LEAVES, leaf_of, partition_of
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
@@ -189,6 +189,6 @@ def _materializations(home: Home, settings: Settings, plan: LeafPlan, state: Lea
         yield dg.AssetMaterialization(
             asset_key(f"{table}_instructions"),
             partition=partition_of(state.leaf),
-            metadata=metadata,
+            metadata=short(metadata),
             tags={"dagster/data_version": getattr(state, table)},
         )

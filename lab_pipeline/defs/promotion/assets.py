@@ -17,7 +17,7 @@ from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint,
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
-from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview
+from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview, right_answers, short
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import base_identity, fetch_base
@@ -54,13 +54,19 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
     return dg.MaterializeResult(
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
+            "promoted": verdict["promoted"],
+            "why": verdict["reason"],
+            **right_answers(evaluation),
             **_losses("heldout", evaluation["heldout"]),
             **(_losses("exam", evaluation["exam"]) if "exam" in evaluation else {}),
             **_losses("general", evaluation["general"]),
-            **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
-            **acceptance_results(evaluation.get("acceptance", []), "base" if evaluation["reference"] == "base" else "champion"),
+            **short(judged_answers(evaluation.get("judged"))),  # evaluations of earlier releases have none
+            **short(
+                acceptance_results(
+                    evaluation.get("acceptance", []), "base" if evaluation["reference"] == "base" else "champion"
+                )
+            ),
             "leaves_still_known": sum(bool(each["still_known"]) for each in evaluation.get("unlearned", [])),
-            "promoted": verdict["promoted"],
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
             "path": dg.MetadataValue.path(report),
@@ -103,7 +109,7 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
 
 def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
     models = ("base", "champion", "candidate", "difference")
-    return {f"{questions}_{model}": measured[model] for model in models if measured[model] is not None}
+    return short({f"{questions}_{model}": measured[model] for model in models if measured[model] is not None})
 
 
 @dg.asset(
@@ -131,6 +137,13 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
         except PromotionRefused as refusal:
             kept = before.id if before else "none yet"
             context.log.warning(f"not promoted: {refusal}. The champion stays: {kept}")
+            stays: dict[str, Any] = {
+                "promoted": False,
+                "why": str(refusal),
+                "candidate": evaluation["candidate"],
+                "champion": kept,
+            }
+            context.log_event(dg.AssetObservation(context.asset_key, description=f"not promoted: {refusal}", metadata=stays))
             return
     if before and before.id == champion.id:
         context.log.info(f"{champion.id} is the champion already")
@@ -140,9 +153,11 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
         data_version=dg.DataVersion(champion.digest),
         metadata={
             "champion": champion.id,
+            "why": evaluation["verdict"]["reason"],
+            **right_answers(evaluation),
+            **short({"heldout": evaluation["heldout"]["candidate"] or 0.0}),
             "before": before.id if before else "none",
             "digest": champion.digest,
-            "heldout": evaluation["heldout"]["candidate"] or 0.0,
             "leaves": preview(evaluation["leaves"], ["leaf", "kind", "rows", "contributor"]),
             "path": dg.MetadataValue.path(champion.model),
             "page": dg.MetadataValue.url(link(home, settings, "card", id=champion.id)),

@@ -1,6 +1,6 @@
 import dagster as dg
 
-from lab_pipeline.defs.metadata import judge_agreement
+from lab_pipeline.defs.metadata import judge_agreement, short
 from lab_pipeline.defs.promotion.assets import champion_model, evaluation_report
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.evaluation.evaluate import last_evaluation
@@ -37,13 +37,15 @@ def judge_separates_known_rows(lab: Lab) -> dg.AssetCheckResult:
         passed=known["separates"],
         severity=dg.AssetCheckSeverity.WARN,
         description=may_decide(known),
-        metadata={
-            "judge": judged["judge"],
-            "area_under_curve": known["area"],
-            "interval": "{:.3f} to {:.3f}".format(*known["interval"]),
-            "rows": known["rows"],
-            **judge_agreement(known["agreement"]),
-        },
+        metadata=short(
+            {
+                "judge": judged["judge"],
+                "area_under_curve": known["area"],
+                "interval": "{:.3f} to {:.3f}".format(*known["interval"]),
+                "rows": known["rows"],
+                **judge_agreement(known["agreement"]),
+            }
+        ),
     )
 
 
