@@ -26,7 +26,8 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import HeldoutQuestion
 from lab_pipeline.core.storage import digest, write_json
-from lab_pipeline.evaluation.gate import Losses, compare, student_t
+from lab_pipeline.evaluation.gain import Losses, student_t
+from lab_pipeline.evaluation.gate import compare
 from lab_pipeline.evaluation.grading import CALLS, GradableAnswer, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows
 from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
