@@ -38,6 +38,7 @@ from lab_pipeline.evaluation.gate import Answers, compare, decide
 from lab_pipeline.evaluation.judged import Questions, deciding_interval, judge_models, judging_inputs, unanswered
 from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel, stored_losses
 from lab_pipeline.evaluation.report import write_report
+from lab_pipeline.evaluation.tasks import measure_tasks, surely_worse
 from lab_pipeline.evaluation.unlearning import gone_questions, measure_unlearning
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.models.packing import MEASURE
@@ -64,13 +65,14 @@ def retune_inputs(
     """Fingerprint all that a retune's outcome depends on.
 
     The fingerprint covers the leaves' rows, test questions, general rows, custom data sets, base model, recipe, seed, gate
-    policy, exam settings, judge, and the way in which losses are measured.
+    policy, exam settings, tasks, judge, and the way in which losses are measured.
 
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
     """
     trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.identity, settings.seed]
     measured = [settings.gate.model_dump(), settings.exam.model_dump(), *judging_inputs(settings), MEASURE]
+    measured += [settings.measures.model_dump()] if settings.measures.tasks else []
     custom = [custom_contents(settings.mixing.knowledge), custom_contents(settings.mixing.skills)]
     return digest([*trained, *measured, *custom])
 
@@ -143,6 +145,7 @@ def evaluate(
     judged = judge_models(home, settings, models, reference, leaves, folder, say)
     acceptance = ask_acceptance(home, data.heldout.get("acceptance", []), models, say)
     unlearned = measure_unlearning(home, gone_questions(home, champion, data.catalog), models, settings.gate, say)
+    measures = measure_tasks(home, models, reference, settings.measures, settings.gate.confidence, say)
     changed = _changed_leaves(data.catalog, champion)
     found = _paired(scores, reference, [*asked, GENERAL])
     pairs = {leaf: found[leaf] + found.get(f"{EXAM}{leaf}", []) for leaf in leaves}
@@ -157,6 +160,7 @@ def evaluate(
             judged=deciding_interval(judged, settings.gate),
             choices=compare_choices(ranks, reference, settings.gate),
             lost=[label(each) for each in lost_questions(acceptance, reference)],
+            tasks=surely_worse(measures),
             people=compare({leaf: found[leaf] for leaf in counted}, settings.gate.confidence) if exam else None,
         ),
         first=champion is None,
@@ -183,6 +187,7 @@ def evaluate(
             "leaves": {name.removeprefix(EXAM): _measure_leaves([name], scores, ranks, confidence) for name in exam},
         },
         "judged": judged,
+        "measures": measures,
         "acceptance": acceptance,
         "unlearned": unlearned,
         "general": _measure([GENERAL], scores, confidence),

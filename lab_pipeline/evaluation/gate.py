@@ -38,6 +38,7 @@ Outcome = Literal[
     "judged worse",
     "acceptance lost",
     "answers got worse",
+    "measure got worse",
 ]
 
 LeafChange = Literal["better", "worse", "no clear change", "not measurable"]
@@ -53,6 +54,8 @@ class Answers:
     """None if no question could be asked in multiple choice."""
     lost: Sequence[str] = ()
     """Acceptance questions that the reference passes and the candidate fails; each is a veto."""
+    tasks: Sequence[str] = ()
+    """Named tasks that decide in which the candidate is surely worse than tolerated; each is a veto."""
     people: "Comparison | None" = None
     """Losses on the changed leaves over people's questions alone, if the teacher's were counted too. People's are the core: no
     gain counts on which they are surely worse."""
@@ -159,6 +162,8 @@ def decide(
     if answers.lost:
         named = "; ".join(answers.lost)
         return verdict(False, "acceptance lost", f"the candidate fails what the model before it passed: {named}")
+    if answers.tasks:
+        return verdict(False, "measure got worse", f"the candidate is surely worse in {'; '.join(answers.tasks)}")
     guard = compare({"general": general}, policy.confidence)
     if guard and not guard.worst <= policy.general_tolerance:  # NaN must not pass
         return verdict(False, "forgetting", _too_much("general questions", guard, policy.general_tolerance))

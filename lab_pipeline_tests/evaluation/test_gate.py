@@ -210,6 +210,11 @@ def test_a_lost_acceptance_question_refuses_by_name_whatever_was_gained():
     )
 
 
+def test_a_task_that_decides_refuses_by_name():
+    found = decide(shifted(-0.5), {}, [], identical=False, policy=POLICY, answers=Answers(tasks=["mmlu by 0.05"]))
+    assert (found.promoted, found.outcome) == (False, "measure got worse") and "mmlu by 0.05" in found.reason
+
+
 def test_answers_that_surely_got_worse_refuse_and_others_are_told():
     def chosen(candidate: int, reference: int, lost: int, **policy: object) -> Verdict:
         answers = Answers(choices=Choices(10, candidate, reference, lost))
