@@ -207,7 +207,7 @@ def _question_noise(leaves: list[np.ndarray]) -> float:
     return within(leaves)[0] * float(np.mean([1 / len(each) for each in leaves]))
 
 
-def student_t(confidence: float, degrees: int) -> float:
+def student_t(confidence: float, degrees: float) -> float:
     """Return the half-width of the two-sided interval of Student's t, in standard errors."""
     from scipy.special import stdtrit
 

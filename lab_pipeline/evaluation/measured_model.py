@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
@@ -42,7 +42,8 @@ def stored_losses(
         return answer_losses(model.folder, asked, say)
 
     asked: list[Question] = [
-        {"question": each["question"], "answer": each["answer"], "context": each.get("context")} for each in questions
+        {"question": each["question"], "answer": each["answer"], "context": cast("str | None", each.get("context"))}
+        for each in questions
     ]
     return measure_once(home.evaluations / "scores" / f"{model.digest}.json", MEASURE, asked, measure)
 
@@ -61,6 +62,6 @@ def measure_once(
     keys = [digest([how, question]) for question in questions]
     new = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
     if new:
-        known |= zip(new, measure(list(new.values())), strict=True)
+        known |= dict(zip(new, measure(list(new.values())), strict=True))
         write_json(path, known)
     return [known[key] for key in keys]

@@ -114,6 +114,7 @@ def _files(folder: str | None) -> list[tuple[str, str]]:
 def _run(model_folder: Path, task: str, settings: MeasuresSettings) -> TaskScores:
     """Run one task or group; of several metrics, the first one that the task names counts."""
     import datasets
+    import torch
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -125,6 +126,7 @@ def _run(model_folder: Path, task: str, settings: MeasuresSettings) -> TaskScore
             tasks=[task],
             task_manager=TaskManager(include_path=settings.folder),
             limit=settings.questions,
+            device="cuda" if torch.cuda.is_available() else "cpu",
             bootstrap_iters=0,
             log_samples=True,
         )

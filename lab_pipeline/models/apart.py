@@ -194,7 +194,7 @@ def _log_probabilities(model: Any, rows: list[list[int]], share: bool = False) -
     import torch
 
     layout = lay_out(rows, share)
-    mask = layout.mask(model.dtype) if share else None
+    mask = layout.mask() if share else None
     tokens, positions = torch.tensor([layout.tokens]), torch.tensor([layout.positions])
     with torch.no_grad():
         logits = model(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False).logits[0]

@@ -6,7 +6,6 @@ token sees the tokens before it in its own row and no others (tree attention: Mi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,17 +22,20 @@ class Layout:
     positions: list[int]
     places: list[list[int]]
 
-    def mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the mask, added to attention scores, by which each token sees its own row up to itself."""
+    def mask(self) -> torch.Tensor:
+        """Return the mask, added to attention scores, by which each token sees its own row up to itself.
+
+        It is in float32, which attention takes whatever the model's own type.
+        """
         import torch
 
-        hidden = torch.finfo(dtype).min
-        mask = torch.full((len(self.tokens), len(self.tokens)), hidden, dtype=dtype)
+        hidden = torch.finfo(torch.float32).min
+        mask = torch.full((len(self.tokens), len(self.tokens)), hidden)
         start = 0
         for places in self.places:
             own = slice(start, max(start, places[-1] + 1))
             mask[own, [place for place in places if place < start]] = 0
-            mask[own, own].fill_(0).add_(torch.full_like(mask[own, own], hidden).triu_(1))
+            mask[own, own].triu_(1)  # what follows stays hidden
             start = own.stop
         return mask[None, None]
 
@@ -54,4 +56,5 @@ def lay_out(rows: Sequence[Sequence[int]], share: bool) -> Layout:
 
 def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return the number of tokens with which both rows begin."""
-    return len(os.path.commonprefix([first, second]))  # noqa: RUF071 (of token lists)
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

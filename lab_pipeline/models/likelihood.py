@@ -17,6 +17,8 @@ from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_
 
 _PACK_TOKENS = 1024
 """Number of tokens that pass together; larger packs take more memory, and on a CPU no less time."""
+_MOST_SHARING = 4096
+"""Number of tokens up to which rows after one long beginning pass together: the mask grows with its square."""
 _MOST_LEARNED = 512
 """Number of tokens with a loss that pass together: their logits take the memory."""
 _LOGITS = 32
@@ -56,7 +58,7 @@ def row_losses(
     losses = [float("nan")] * len(rows)
     for indices in _batches(rows, pack_tokens if together else 0, share):
         layout = lay_out([rows[index].tokens for index in indices], share)
-        mask = layout.mask(model.dtype).to(model.device) if len(layout.tokens) < sum(map(len, layout.places)) else None
+        mask = layout.mask().to(model.device) if len(layout.tokens) < sum(map(len, layout.places)) else None
         learned = [
             (index, places[at - 1], rows[index].labels[at])
             for index, places in zip(indices, layout.places, strict=True)
@@ -108,7 +110,8 @@ def _batches(rows: Sequence[TokenRow], pack_tokens: int, share: bool) -> Iterato
     for index in order:
         row = rows[index]
         shared = shared_length(rows[pending[-1]].tokens, row.tokens) if share and pending else 0
-        if pending and (size + len(row.tokens) - shared > pack_tokens or learned + row.learned > _MOST_LEARNED):
+        room = max(pack_tokens, min(2 * len(rows[pending[0]].tokens), _MOST_SHARING)) if shared else pack_tokens
+        if pending and (size + len(row.tokens) - shared > room or learned + row.learned > _MOST_LEARNED):
             yield pending
             pending, size, learned, shared = [], 0, 0, 0
         pending.append(index)
