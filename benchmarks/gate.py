@@ -6,28 +6,39 @@ nats per answer token; the general questions play no part.
 
 - `power_1_of_20`, `null_rate`: of nights on which one knowledge leaf of twenty is new, with the questions that `exam.gain` asks
   for beside people's five, under the shipped policy, the share that is promoted with a gain of 0.3 and with none.
-- `exam`: the same by number of questions, leaf noise, and share of knowledge leaves.
+- `exam`: the same by number of questions, leaf noise, share of knowledge leaves, and number of earlier nights whose unchanged
+  leaves show the noise too.
+- `real`: the same with differences from real retrains, whose losses `retrains.py --scores` wrote: each leaf is a real leaf
+  under two models drawn at random, with its questions drawn with replacement.
 - `first`: first models of one to five leaves that gained nothing, and that gained 0.5, against the base model.
 
-    python -P benchmarks/gate.py [COMPARISONS]
+Power is the share of a quarter of COMPARISONS.
+
+    python -P benchmarks/gate.py [--comparisons 1000] [--only null power exam first] [--scores FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.datasets.exam import questions_needed
-from lab_pipeline.evaluation.gate import Losses, decide
+from lab_pipeline.evaluation.gain import Losses, measure_gain
+from lab_pipeline.evaluation.gate import decide
 
 POLICY = GateSettings(minimum_gain=0.05)
 """The default of 0.20 would hide what the test itself lets pass."""
 QUESTION_NOISE = 0.4
 SIZES = [(3, 0), (5, 0), (10, 0), (20, 0), (40, 0), (1, 19), (2, 18), (3, 17)]
 """(changed, unchanged) leaves."""
+QUESTIONS = (5, 13, 30, 5 + questions_needed(0.3), 100)
+"""Of each knowledge leaf: people's alone, with an embedded teacher's eight, and with those of an endpoint."""
 
 
 def drawn(
@@ -56,14 +67,43 @@ def drawn(
     return {name: leaves[name] for name in names[:changed]}, {name: leaves[name] for name in names[changed:]}
 
 
-def promoted(comparisons: int, seed: int, policy: GateSettings = POLICY, first: bool = False, **how: float) -> float:
-    """Share of comparisons that are promoted; `first` = against the base model."""
+def promoted(
+    comparisons: int,
+    seed: int,
+    policy: GateSettings = POLICY,
+    first: bool = False,
+    nights: int = 0,
+    draw: Callable[..., tuple[Losses, Losses]] = drawn,
+    **how: Any,
+) -> float:
+    """Share of comparisons that are promoted; `first` = against the base model, `nights` = earlier ones, drawn anew for every
+    twentieth comparison."""
     random = np.random.default_rng(seed)
-    passed = [
-        decide(*drawn(random, **how), [], identical=False, policy=policy, first=first).promoted  # type: ignore[arg-type]
-        for _ in range(comparisons)
-    ]
-    return float(np.mean(passed))
+    passed = 0
+    earlier: list[Losses] = []
+    for number in range(comparisons):
+        if number % 20 == 0:
+            earlier = [draw(random, **{**how, "effect": 0.0})[1] for _ in range(nights)]
+        changed, unchanged = draw(random, **how)
+        gain = measure_gain(changed, unchanged, policy, first, earlier)
+        if gain and gain.bound < 0:  # nothing else can be promoted, and the whole decision takes ten times as long
+            passed += decide(changed, unchanged, [], False, policy, first=first, earlier=earlier).promoted
+    return passed / comparisons
+
+
+def drawn_from(
+    random: np.random.Generator, real: Sequence[Mapping[str, Sequence[float]]], questions: int, effect: float = 0.0
+) -> tuple[Losses, Losses]:
+    """One comparison like `drawn`'s, of twenty knowledge leaves with one new one, from the losses of real models by leaf."""
+    leaves: list[list[tuple[float, float]]] = []
+    names = [leaf for leaf in real[0] if leaf.startswith("knowledge/")]
+    for number in range(20):
+        models = random.choice(len(real), 2, replace=False)
+        candidate, champion = (np.array(real[model][names[number % len(names)]]) for model in models)
+        asked = random.integers(len(candidate), size=questions)
+        gained = candidate[asked] - (0.0 if number else effect)
+        leaves.append(list(zip(gained.tolist(), champion[asked].tolist(), strict=True)))
+    return {"knowledge/0": leaves[0]}, {f"knowledge/{number}": leaves[number] for number in range(1, 20)}
 
 
 def wilson(share: float, number: int) -> tuple[float, float]:
@@ -74,57 +114,75 @@ def wilson(share: float, number: int) -> tuple[float, float]:
     return max(0.0, middle - half), middle + half
 
 
-def main(comparisons: int) -> None:
-    null, power = [], []
+def null_table(comparisons: int) -> list[dict[str, Any]]:
     print("False promotions, by leaves and by leaf noise; last column: knowledge three times as noisy as skills")
+    found = []
     for changed, unchanged in SIZES:
         cells = []
         for leaf_noise, factor in [(0.0, 1.0), (0.1, 1.0), (0.3, 1.0), (0.6, 1.0), (0.1, 3.0)]:
-            share = promoted(
-                comparisons, 1, changed=changed, unchanged=unchanged, leaf_noise=leaf_noise, knowledge_factor=factor
-            )
+            case = {"changed": changed, "unchanged": unchanged, "leaf_noise": leaf_noise, "knowledge_factor": factor}
+            share = promoted(comparisons, 1, **case)
             low, high = wilson(share, comparisons)
             cells.append(f"{share:.1%} ({low:.1%}-{high:.1%})")
-            case = {"changed": changed, "unchanged": unchanged, "leaf_noise": leaf_noise, "knowledge_factor": factor}
-            null.append({**case, "promoted": share, "interval": [low, high]})
+            found.append({**case, "promoted": share, "interval": [low, high]})
         print(f"| {changed} of {changed + unchanged} | " + " | ".join(cells) + " |", flush=True)
+    return found
+
+
+def power_table(comparisons: int) -> list[dict[str, Any]]:
     print("Power at leaf noise 0.1, by leaves, questions each and effect")
-    effects = (0.05, 0.1, 0.2, 0.5, 1.0)
+    found = []
     for changed, unchanged in [(1, 19), (2, 18), (3, 0), (5, 0), (10, 0), (20, 0), (40, 0)]:
         for questions in (5, 8, 12):
             case = {"changed": changed, "unchanged": unchanged, "questions": questions}
+            effects = (0.05, 0.1, 0.2, 0.5, 1.0)
             shares = {effect: promoted(comparisons // 4, 2, leaf_noise=0.1, effect=effect, **case) for effect in effects}
             row = " | ".join(f"{share:.0%}" for share in shares.values())
             print(f"| {changed} of {changed + unchanged} | {questions} | {row} |", flush=True)
-            power.append({**case, "promoted": shares})
-    exam, first = exam_table(comparisons), first_table(comparisons)
-    needed = 5 + questions_needed(0.3)
-    (night,) = (each for each in exam if (each["questions"], each["leaf_noise"], each["all_knowledge"]) == (needed, 0.1, True))
-    keys = {"power_1_of_20": night["gain"], "null_rate": night["null"]}
-    about = {"comparisons": comparisons, "question_noise": QUESTION_NOISE}
-    print(json.dumps({**about, "null": null, "power": power, "exam": exam, "first": first, **keys}))
+            found.append({**case, "promoted": shares})
+    return found
 
 
-def exam_table(comparisons: int) -> list[dict[str, float]]:
+def exam_table(comparisons: int) -> list[dict[str, Any]]:
     """Nights with one new knowledge leaf of twenty, under the shipped policy."""
+    noises = (0.05, 0.1, 0.15)
     print("One new leaf of twenty, shipped policy: promoted with a gain of 0.3, and with none, by questions and leaf noise")
     found = []
     for all_knowledge in (True, False):
-        for questions in (5, 13, 30, 5 + questions_needed(0.3), 100):
+        for questions in QUESTIONS:
             cells = []
-            for leaf_noise in (0.05, 0.075, 0.1, 0.15):
-                case = {"questions": questions, "leaf_noise": leaf_noise, "all_knowledge": all_knowledge}
-                gain, none = (
-                    promoted(comparisons, 3, GateSettings(), changed=1, unchanged=19, effect=effect, **case)
-                    for effect in (0.3, 0.0)
-                )
-                cells.append(f"{gain:.0%}, {none:.1%}")
-                found.append({**case, "gain": gain, "null": none})
+            for nights in (0, 10):
+                for leaf_noise in noises:
+                    case = {"questions": questions, "leaf_noise": leaf_noise, "all_knowledge": all_knowledge, "nights": nights}
+                    gain, none = _night(comparisons, changed=1, unchanged=19, **case)
+                    cells.append(f"{gain:.0%}, {none:.1%}")
+                    found.append({**case, "gain": gain, "null": none})
             print(f"| {'all' if all_knowledge else '8'} knowledge | {questions} | " + " | ".join(cells) + " |", flush=True)
     return found
 
 
-def first_table(comparisons: int) -> list[dict[str, float]]:
+def real_table(comparisons: int, scores: Path) -> list[dict[str, Any]]:
+    """Likewise, from the losses of real retrains."""
+    print("The same from real retrains, by questions: no earlier night, ten")
+    real = json.loads(scores.read_text(encoding="utf-8"))
+    found = []
+    for questions in QUESTIONS:
+        cells = []
+        for nights in (0, 10):
+            gain, none = _night(comparisons, nights=nights, draw=drawn_from, real=real, questions=questions)
+            cells.append(f"{gain:.0%}, {none:.1%}")
+            found.append({"questions": questions, "nights": nights, "gain": gain, "null": none})
+        print(f"| {questions} | " + " | ".join(cells) + " |", flush=True)
+    return found
+
+
+def _night(comparisons: int, **case: Any) -> tuple[float, float]:
+    """Return the shares promoted with a gain of 0.3 and with none, under the shipped policy."""
+    policy = GateSettings()
+    return promoted(comparisons // 4, 3, policy, effect=0.3, **case), promoted(comparisons, 3, policy, effect=0.0, **case)
+
+
+def first_table(comparisons: int) -> list[dict[str, Any]]:
     """First models of small taxonomies, under the shipped policy."""
     print("First models, shipped policy: promoted with no gain, by leaves and leaf noise (last: 0.1 and a common shift of 0.1)")
     found = []
@@ -132,12 +190,33 @@ def first_table(comparisons: int) -> list[dict[str, float]]:
         cells = []
         for leaf_noise, common in ((0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (0.1, 0.1)):
             case = {"changed": changed, "unchanged": 0, "leaf_noise": leaf_noise, "common_shift": common}
-            none, gain = (promoted(comparisons, 4, GateSettings(), first=True, effect=effect, **case) for effect in (0.0, 0.5))
+            none, gain = (
+                promoted(number, 4, GateSettings(), first=True, effect=effect, **case)
+                for number, effect in ((comparisons, 0.0), (comparisons // 4, 0.5))
+            )
             cells.append(f"{none:.1%} (0.5: {gain:.0%})")
             found.append({**case, "null": none, "gain_of_half": gain})
         print(f"| {changed} | " + " | ".join(cells) + " |", flush=True)
     return found
 
 
+TABLES = {"null": null_table, "power": power_table, "exam": exam_table, "first": first_table}
+
+
+def main(comparisons: int, only: Sequence[str], scores: Path | None) -> None:
+    found: dict[str, Any] = {name: TABLES[name](comparisons) for name in only}
+    if scores:
+        found["real"] = real_table(comparisons, scores)
+    for night in found.get("exam", []):
+        if (night["questions"], night["leaf_noise"], night["all_knowledge"], night["nights"]) == (QUESTIONS[3], 0.1, True, 10):
+            found |= {"power_1_of_20": night["gain"], "null_rate": night["null"]}
+    print(json.dumps({"comparisons": comparisons, "question_noise": QUESTION_NOISE, **found}))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--comparisons", type=int, default=1000)
+    parser.add_argument("--only", nargs="*", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--scores", type=Path)
+    wanted = parser.parse_args()
+    main(wanted.comparisons, wanted.only, wanted.scores)

@@ -11,13 +11,16 @@ against every other model as champion, all leaves counting as changed, as after 
   `retrain_noise`: of a leaf's mean about that, which the setting of that name assumes; `question_noise`: of a question about
   its leaf's mean; `leaf_noise`: what of `retrain_noise` is left when the questions' share is taken out.
 
-    python -P benchmarks/retrains.py [RETRAINS [KNOWLEDGE_LEAVES [SKILL_LEAVES [EPOCHS]]]]
+All losses by model and leaf are written to the file that LAB_SCORES names, for `benchmarks/gate.py --scores`.
+
+    LAB_SCORES=FILE python -P benchmarks/retrains.py [RETRAINS [KNOWLEDGE_LEAVES [SKILL_LEAVES [EPOCHS]]]]
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -32,7 +35,8 @@ from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.datasets.heldout_questions import load_heldout
-from lab_pipeline.evaluation.gate import Losses, decide
+from lab_pipeline.evaluation.gain import Losses
+from lab_pipeline.evaluation.gate import decide
 from lab_pipeline.models.base_model import fetch_base
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
@@ -60,6 +64,8 @@ def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2
             raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
         measured = list(_models(opened.home, retrains))
         policy = load_settings(opened.home.settings_file).gate
+    if scores := os.environ.get("LAB_SCORES"):
+        Path(scores).write_text(json.dumps(measured), encoding="utf-8")
     leaves = [leaf for leaf in measured[0] if leaf != GENERAL]
     outcomes = {}
     shifts = []

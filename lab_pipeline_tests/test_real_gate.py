@@ -1,7 +1,8 @@
-"""The gate on the real model: one home, five retunes, each with the verdict it deserves.
+"""The gate on the real model: one home, six retunes, each with the verdict it deserves.
 
 Twenty leaves of invented places and lines are learned; one leaf comes; one is withdrawn; documents turn wrong; a learning
-rate far too high. The teacher is a script, so the model is the only thing that learns.
+rate far too high, once more with a question that a champion must answer. The teacher is a script, so the model is the only
+thing that learns.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def test_a_withdrawal_without_loss_is_promoted(life):
     assert WITHDRAWN not in found["catalog"]
     assert found["verdict"]["outcome"] == "no worse", found["verdict"]["reason"]
     assert current_champion(life.home).id == found["candidate"]
+    (gone,) = found["unlearned"]
+    assert gone["leaf"] == WITHDRAWN and gone["champion"] < gone["candidate"], "it knows less of the leaf than its predecessor"
 
 
 def test_answers_shuffled_in_the_documents_are_rejected_and_the_leaves_named(life):
@@ -95,3 +98,11 @@ def test_what_was_learned_at_the_price_of_all_else_is_rejected(life):
     assert found["verdict"]["outcome"] == "forgetting", found["verdict"]["reason"]
     assert found["heldout"]["candidate"] < found["heldout"]["base"], "it did learn"
     assert current_champion(life.home).id == champion.id
+
+
+def test_a_lost_acceptance_question_rejects_by_name(life):
+    asked = [{"name": "capital of France", "question": "What is the capital of France?", "any_of": ["Paris"]}]
+    (life.taxonomy / "exam.yaml").write_text(yaml.safe_dump(asked))
+    found = run(life)
+    assert found["verdict"]["outcome"] == "acceptance lost", found["verdict"]["reason"]
+    assert "capital of France" in found["verdict"]["reason"]

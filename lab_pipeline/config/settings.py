@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from lab_pipeline.config.deployment import KubernetesSettings
+from lab_pipeline.config.measures import MeasuresSettings
 from lab_pipeline.config.schedule import ScheduleSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.git import GitError, is_remote
@@ -267,6 +268,7 @@ class Settings(Section):
     general: str | None = Field(None, description="Folder with questions.jsonl and replay.jsonl. none = data/general")
     gate: GateSettings = GateSettings()
     exam: ExamSettings = ExamSettings()
+    measures: MeasuresSettings = MeasuresSettings()
     budgets: BudgetSettings = BudgetSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     sensors: SensorSettings = SensorSettings()
@@ -352,7 +354,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     def teacher(section: TeacherSettings) -> TeacherSettings:
         return section.model_copy(update={"model": here(section.model)}) if section.kind == "embedded" else section
 
-    mixing, flows = settings.mixing, settings.flows
+    mixing, flows, measures = settings.mixing, settings.flows, settings.measures
     knowledge, skills = ([anchored(each, folder) for each in phase] for phase in (mixing.knowledge, mixing.skills))
     by_kind = {kind: here(name) for kind, name in flows.model_dump(exclude={"leaves"}, exclude_none=True).items()}
     by_leaf = {leaf.strip("/"): here(name) for leaf, name in flows.leaves.items()}
@@ -367,6 +369,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "recipe": here(settings.recipe) if settings.recipe else None,
             "mixing": mixing.model_copy(update={"knowledge": knowledge, "skills": skills}),
             "general": str((folder / settings.general).resolve()) if settings.general else None,
+            "measures": measures.model_copy(update={"folder": str(folder / measures.folder) if measures.folder else None}),
         }
     )
 

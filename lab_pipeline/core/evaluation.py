@@ -175,6 +175,21 @@ class AcceptanceResult(TypedDict):
     """By model, why the answer does not pass; None if it does."""
 
 
+class TaskMeasure(TypedDict):
+    """How the models do in a task of lm-eval; `difference` is the candidate's score minus the reference's."""
+
+    task: str
+    metric: str
+    questions: int
+    scores: dict[str, float]
+    """Mean score by model, from 0 to 1; higher is better."""
+    difference: float
+    interval: list[float] | None
+    """Two-sided confidence interval [low, high] of `difference`, question by question; None for a single question."""
+    tolerance: float | None
+    """Loss of score that is tolerated, if the task decides; None if it advises."""
+
+
 class Unlearned(TypedDict):
     """What the models know of a leaf that the champion was trained on and the candidate was not: losses in nats per token."""
 
@@ -246,6 +261,8 @@ class Evaluation(EvaluatedModel):
     """Likewise `heldout`, on the questions that the teacher wrote; earlier releases stored none."""
     unlearned: NotRequired[list[Unlearned]]
     """One for each leaf with questions that the champion was trained on and the candidate was not; earlier releases: none."""
+    measures: NotRequired[list[TaskMeasure]]
+    """One for each task of lm-eval that the settings name; earlier releases stored none."""
     acceptance: NotRequired[list[AcceptanceResult]]
     """One for each acceptance question; earlier releases stored none."""
     leaves: list[EvaluatedLeaf]

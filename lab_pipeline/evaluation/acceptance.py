@@ -10,7 +10,6 @@ from lab_pipeline.core.evaluation import AcceptanceResult
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import AcceptanceQuestion, Question
-from lab_pipeline.core.storage import digest
 from lab_pipeline.curation.phrases import find
 from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
 from lab_pipeline.models.answers import greedy_answers
@@ -28,7 +27,7 @@ def ask_acceptance(
 ) -> list[AcceptanceResult]:
     """Let each model answer all questions greedily, and return the results in the questions' order.
 
-    Answers are stored by model and questions, so that a champion is asked the same questions once.
+    Answers are stored by model and question, so that a champion is asked the same question once.
     """
 
     def answered(role: str, model: MeasuredModel) -> list[str]:
@@ -36,8 +35,7 @@ def ask_acceptance(
             say(f"asking {role} ({model.digest}) {len(asked)} acceptance questions")
             return greedy_answers(model.folder, asked, ANSWER_TOKENS, say)
 
-        path = home.evaluations / "answers" / f"{model.digest}-{digest([prompts, ANSWER_TOKENS])}.json"
-        return measure_once(path, {"acceptance": prompts}, ask)["acceptance"]
+        return measure_once(home.evaluations / "answers" / f"{model.digest}.json", ANSWER_TOKENS, prompts, ask)
 
     if not questions:
         return []

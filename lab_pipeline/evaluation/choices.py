@@ -6,18 +6,12 @@ ranks show people what a loss is worth, and a candidate that surely chooses wors
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.core.evaluation import ChoiceScore
-from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import Question
 from lab_pipeline.evaluation.measured_model import EXAM
-from lab_pipeline.models.apart import packs_rows
-from lab_pipeline.models.likelihood import as_row, row_losses
-from lab_pipeline.models.loader import load_model, load_tokenizer
-from lab_pipeline.models.packing import IGNORED, TokenRow, encode_answers
 
 
 class Rank(TypedDict):
@@ -60,34 +54,15 @@ class Choices:
         )
 
 
-def answer_ranks(
-    model_folder: Path, questions: Sequence[Question], distractors: Sequence[Sequence[str]], say: Say
-) -> list[Rank | None]:
-    """Rank each question's reference answer and its distractors by mean log-likelihood per token.
+def with_choices(question: Question, distractors: Sequence[str]) -> list[Question]:
+    """Return a question once with each answer: the reference first, then the wrong ones."""
+    return [{**question, "answer": answer} for answer in (question["answer"], *distractors)]
 
-    The prompt is computed once, and all answers share its cache and run as one batch. A question thus costs its prompt and up
-    to nine answers, where its loss costs the prompt and one. In a tie, the distractor ranks before the reference.
 
-    Args:
-        distractors: wrong answers to each question, in the questions' order.
-
-    Returns:
-        One rank for each question, in their order; None for a question without distractors.
-    """
-    if not any(distractors):
-        return [None] * len(questions)
-    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
-    progress = Progress("questions ranked", len(questions), say)
-    ranks: list[Rank | None] = []
-    for question, others in zip(questions, distractors, strict=True):
-        choices: list[Question] = [{**question, "answer": answer} for answer in (question["answer"], *others)]
-        rows = [encode_answers(as_row(choice), tokenizer) for choice in choices]
-        together = packs_rows(model.config)  # else its cache may hold more than keys and values
-        losses = _losses_after_one_prompt(model, rows) if together else row_losses(model, rows, 0)
-        rank = 1 + sum(loss <= losses[0] for loss in losses[1:])
-        ranks.append({"rank": rank, "choices": len(losses)} if others else None)
-        progress.advance(1)
-    return ranks
+def rank_reference(losses: Sequence[float]) -> Rank | None:
+    """Rank the first answer among all by their losses; in a tie, it ranks last. None without others."""
+    rank = 1 + sum(loss <= losses[0] for loss in losses[1:])
+    return {"rank": rank, "choices": len(losses)} if len(losses) > 1 else None
 
 
 def compare_choices(ranks: Ranks, reference: str, policy: GateSettings) -> Choices | None:
@@ -106,29 +81,6 @@ def compare_choices(ranks: Ranks, reference: str, policy: GateSettings) -> Choic
         return None
     candidate, other = map(sum, zip(*pairs, strict=True))
     return Choices(len(pairs), candidate, other, sum(theirs and not ours for ours, theirs in pairs))
-
-
-def _losses_after_one_prompt(model: Any, rows: Sequence[TokenRow]) -> list[float]:
-    """Return the loss of each row, as `row_losses`; all rows have the same prompt, whose keys and values are computed once."""
-    import torch
-    from transformers import DynamicCache
-
-    start = next(index for index, label in enumerate(rows[0].labels) if label != IGNORED)
-    answers = [[label for label in row.labels if label != IGNORED] for row in rows]
-    width = max(len(answer) for answer in answers)
-    # An answer is predicted from the prompt's last token on; nothing before the padding at its end attends to it.
-    last = rows[0].tokens[start - 1]
-    inputs = torch.tensor([[last, *answer[:-1], *[0] * (width - len(answer))] for answer in answers])
-    labels = torch.tensor([answer + [IGNORED] * (width - len(answer)) for answer in answers], device=model.device)
-    with torch.inference_mode():
-        cache = DynamicCache(config=model.config)
-        prompt = torch.tensor([rows[0].tokens[: start - 1]], device=model.device)
-        model(input_ids=prompt, cache=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(len(answers))
-        logits = model(input_ids=inputs.to(model.device), cache=cache, use_cache=True).logits
-    cross_entropy = torch.nn.functional.cross_entropy
-    each_choice = zip(logits, labels, strict=True)
-    return [cross_entropy(logit.float(), label, ignore_index=IGNORED).item() for logit, label in each_choice]
 
 
 def summarise_ranks(ranks: Sequence[Rank | None]) -> ChoiceScore | None:

@@ -10,7 +10,8 @@ from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import HeldoutQuestion, HeldoutSet
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.evaluation.choices import Ranks
-from lab_pipeline.evaluation.gate import Losses, compare
+from lab_pipeline.evaluation.gain import Losses
+from lab_pipeline.evaluation.gate import compare
 from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel
 from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal

@@ -6,6 +6,7 @@ A promotion reads the verdict from the stored evaluation, whether a job, a senso
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -22,22 +23,24 @@ from lab_pipeline.core.evaluation import (
 )
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
-from lab_pipeline.core.rows import GeneralQuestion, HeldoutQuestion, HeldoutSet
+from lab_pipeline.core.rows import GeneralQuestion, HeldoutSet
 from lab_pipeline.core.storage import digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.multiple_choice import draw_distractors
 from lab_pipeline.evaluation.acceptance import ask_acceptance, label, lost_questions
-from lab_pipeline.evaluation.choices import Rank, Ranks, answer_ranks, compare_choices, summarise_ranks
+from lab_pipeline.evaluation.choices import Rank, Ranks, compare_choices, rank_reference, summarise_ranks, with_choices
 from lab_pipeline.evaluation.details import Scores, question_results, report_details
-from lab_pipeline.evaluation.gate import Answers, Losses, compare, decide
+from lab_pipeline.evaluation.earlier import earlier_nights
+from lab_pipeline.evaluation.gain import Losses
+from lab_pipeline.evaluation.gate import Answers, compare, decide
 from lab_pipeline.evaluation.judged import Questions, deciding_interval, judge_models, judging_inputs, unanswered
-from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel, measure_once
+from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel, stored_losses
 from lab_pipeline.evaluation.report import write_report
+from lab_pipeline.evaluation.tasks import measure_tasks, surely_worse
 from lab_pipeline.evaluation.unlearning import gone_questions, measure_unlearning
 from lab_pipeline.models.base_model import BaseModel
-from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.models.packing import MEASURE
 from lab_pipeline.registry.candidate import Candidate
 from lab_pipeline.registry.champion import Champion, current_champion, history
@@ -62,13 +65,14 @@ def retune_inputs(
     """Fingerprint all that a retune's outcome depends on.
 
     The fingerprint covers the leaves' rows, test questions, general rows, custom data sets, base model, recipe, seed, gate
-    policy, exam settings, judge, and the way in which losses are measured.
+    policy, exam settings, tasks, judge, and the way in which losses are measured.
 
     Raises:
         CustomDataError: a data set that the settings name cannot be read.
     """
     trained = [catalog.contents, heldout_digest, general.replay, base_identity, recipe.identity, settings.seed]
     measured = [settings.gate.model_dump(), settings.exam.model_dump(), *judging_inputs(settings), MEASURE]
+    measured += [settings.measures.model_dump()] if settings.measures.tasks else []
     custom = [custom_contents(settings.mixing.knowledge), custom_contents(settings.mixing.skills)]
     return digest([*trained, *measured, *custom])
 
@@ -127,12 +131,13 @@ def evaluate(
     leaves = data.heldout["leaves"]
     exam = {f"{EXAM}{leaf}": questions for leaf, questions in data.heldout.get("exam", {}).items()}
     asked = {**leaves, **exam}
-    distractors = _distractors(home, data, asked, settings.seed)
+    distractors, general = _distractors(home, data, asked, settings.seed), data.heldout["general"]
     models = {BASE: MeasuredModel(base.folder, base.digest), "candidate": MeasuredModel(candidate.model, candidate.digest)}
     if champion:
         models["champion"] = MeasuredModel(champion.model, champion.digest)
-    scores = {name: _scores(home, name, model, asked, data.heldout, say) for name, model in models.items()}
-    ranks = {name: _ranks(home, model, asked, distractors, say) for name, model in models.items()}
+    measured = {name: _measured(home, name, model, asked, distractors, general, say) for name, model in models.items()}
+    scores = {name: losses for name, (losses, _) in measured.items()}
+    ranks = {name: found for name, (_, found) in measured.items()}
     for leaf in set(settings.gate.allowed_regressions) - {*leaves, GENERAL}:
         say(f"settings.yaml: gate.allowed_regressions names {leaf}, which is no leaf in use")
     reference = "champion" if champion else BASE
@@ -140,6 +145,7 @@ def evaluate(
     judged = judge_models(home, settings, models, reference, leaves, folder, say)
     acceptance = ask_acceptance(home, data.heldout.get("acceptance", []), models, say)
     unlearned = measure_unlearning(home, gone_questions(home, champion, data.catalog), models, settings.gate, say)
+    measures = measure_tasks(home, models, reference, settings.measures, settings.gate.confidence, say)
     changed = _changed_leaves(data.catalog, champion)
     found = _paired(scores, reference, [*asked, GENERAL])
     pairs = {leaf: found[leaf] + found.get(f"{EXAM}{leaf}", []) for leaf in leaves}
@@ -154,9 +160,11 @@ def evaluate(
             judged=deciding_interval(judged, settings.gate),
             choices=compare_choices(ranks, reference, settings.gate),
             lost=[label(each) for each in lost_questions(acceptance, reference)],
+            tasks=surely_worse(measures),
             people=compare({leaf: found[leaf] for leaf in counted}, settings.gate.confidence) if exam else None,
         ),
         first=champion is None,
+        earlier=earlier_nights(home, candidate.digest, provenance["recipe"], base.identity),
     )
     confidence = settings.gate.confidence
     evaluation: Evaluation = {
@@ -179,6 +187,7 @@ def evaluate(
             "leaves": {name.removeprefix(EXAM): _measure_leaves([name], scores, ranks, confidence) for name in exam},
         },
         "judged": judged,
+        "measures": measures,
         "acceptance": acceptance,
         "unlearned": unlearned,
         "general": _measure([GENERAL], scores, confidence),
@@ -219,22 +228,28 @@ def _evaluated_leaves(data: RetuneData) -> list[EvaluatedLeaf]:
     return [cast(EvaluatedLeaf, {name: each[name] for name in EvaluatedLeaf.__annotations__}) for each in both]
 
 
-def _scores(
-    home: Home, role: str, model: MeasuredModel, asked: Questions, heldout: HeldoutSet, say: Say
-) -> dict[str, list[float]]:
-    """Return one model's loss on every question, by leaf, in nats per answer token; general questions are under `GENERAL`.
+def _measured(
+    home: Home,
+    role: str,
+    model: MeasuredModel,
+    asked: Questions,
+    distractors: Mapping[str, list[list[str]]],
+    general: Sequence[GeneralQuestion],
+    say: Say,
+) -> tuple[dict[str, list[float]], dict[str, list[Rank | None]]]:
+    """Return one model's loss on every question, by leaf, and the rank of its reference answer among the wrong ones.
 
-    The losses are stored by model and question set; a second call with the same model and questions reads them.
-    `role` is only for messages.
+    Losses are in nats per answer token; those on general questions are under `GENERAL`.
     """
-
-    def measure(questions: list[HeldoutQuestion | GeneralQuestion]) -> list[float]:
-        say(f"scoring {role} ({model.digest}) on {len(questions)} questions")
-        return answer_losses(model.folder, questions, say)
-
-    path = home.evaluations / "scores" / f"{model.digest}-{digest([MEASURE, heldout['digest']])}.json"
-    questions: dict[str, Sequence[HeldoutQuestion | GeneralQuestion]] = {**asked, GENERAL: heldout["general"]}
-    return measure_once(path, questions, measure)
+    choices = {
+        leaf: [with_choices(question, others) for question, others in zip(questions, distractors[leaf], strict=True)]
+        for leaf, questions in asked.items()
+    }
+    answers = [answer for questions in choices.values() for question in questions for answer in question]
+    losses = iter(stored_losses(home, role, model, [*answers, *general], say))
+    found = {leaf: [list(islice(losses, len(question))) for question in questions] for leaf, questions in choices.items()}
+    scores = {leaf: [each[0] for each in questions] for leaf, questions in found.items()}
+    return {**scores, GENERAL: list(losses)}, {leaf: list(map(rank_reference, questions)) for leaf, questions in found.items()}
 
 
 def _distractors(home: Home, data: RetuneData, asked: Questions, seed: int) -> dict[str, list[list[str]]]:
@@ -246,15 +261,6 @@ def _distractors(home: Home, data: RetuneData, asked: Questions, seed: int) -> d
         answers = [example["answer"] for example in (*questions, *seeds.get(leaf, []))]
         drawn[leaf] = [draw_distractors(question, answers, seed) for question in questions]
     return drawn
-
-
-def _ranks(
-    home: Home, model: MeasuredModel, questions: Questions, distractors: Mapping[str, list[list[str]]], say: Say
-) -> dict[str, list[Rank | None]]:
-    """Return the rank of every question's reference answer, by leaf; None for a question without wrong choices."""
-    path = home.evaluations / "ranks" / f"{model.digest}-{digest([MEASURE, questions, distractors])}.json"
-    others = [drawn for leaf in questions for drawn in distractors[leaf]]
-    return measure_once(path, questions, lambda asked: answer_ranks(model.folder, asked, others, say))
 
 
 def _paired(scores: Scores, reference: str, leaves: Iterable[str]) -> Losses:

@@ -1,40 +1,7 @@
 """Decide whether a candidate replaces the champion: it must be better on the changed leaves, and worse nowhere that matters.
 
-Differences are candidate minus reference, in nats per answer token; negative is better.
-
-**Gain.** Retraining on the same data with another seed shifts each leaf's mean by chance, all questions of the leaf together.
-So the unit is the leaf: a t test on the means of the changed leaves, each leaf counting once (Ibragimov and Mueller,
-*t-Statistic Based Correlation and Heterogeneity Robust Inference*, JBES 2010; on the need for it with few clusters: Cameron,
-Gelbach and Miller, REStat 2008). "Better" thus means that the changed subjects are known better, all of them equally
-important; no subject counts more for having more questions. The noise of a retrain is estimated from
-
-- the spread of the changed leaves, knowledge and skills each about their own mean: facts gain nats where skills gain tenths,
-  and this contrast is not noise. If a kind has a single changed leaf, and so no spread, all changed leaves share one mean;
-- the unchanged leaves of the same kinds, about zero: nothing was taught there, so every difference is noise. This is what
-  makes it possible to judge one new leaf among twenty.
-
-If the changed leaves have fewer or noisier questions than the leaves that show the noise, the excess variance is added, as in
-the analysis of variance of nested samples (Searle, Casella and McCulloch, *Variance Components*, 1992, chapter 3).
-
-The decision rests on leaves if they show the noise, and else on questions: with fewer than two degrees of freedom (one or two
-leaves in all), and for the first model of a taxonomy with at most `FEW_LEAVES` leaves. Against the base model, leaves gain by
-very different amounts, and with three leaves a t test takes that for noise, whatever they learned. But these leaves are all
-there are, not a sample of others: their mean gain is uncertain only because questions are a sample (its variance taken within
-leaves) and because a retrain would shift each leaf, by the policy's `retrain_noise` (fixed against random effects: Searle,
-Casella and McCulloch, chapter 1). So the interval stands and falls with that setting.
-
-The bound is one-sided: a candidate is better if the gain's upper end is below 0, with `SIZE` times the errors that the policy's
-confidence allows, since leaves of unequal numbers of questions make the test slightly liberal. Where the noise is assumed, it
-is the upper end of the two-sided interval, which allows half of the errors.
-
-A retrain may also shift all leaves by the same amount. If all leaves changed, no test of a single pair of models can tell such
-a shift from a gain; `minimum_gain` guards against it. It is twice the standard deviation of that shift; this deviation was 0.09
-in nine real trainings on the same data. Of their 72 ordered pairs, the two-sided test alone passes a third, and with the
-minimum gain a single pair passes (`benchmarks/retrains.py`). At least `SHOW_A_SHIFT` unchanged leaves show such a shift as
-noise, and then half of the minimum gain is enough.
-
-**Power** is told as the gain that would be found in 80 of 100 cases: (t at the confidence + t at 80 %) standard errors, or the
-minimum gain with t at 80 % standard errors on it, whichever is more (Cohen, *Statistical Power Analysis*, 1988, chapter 2).
+Differences are candidate minus reference, in nats per answer token; negative is better. How a gain is tested, and what it rests
+on: `lab_pipeline.evaluation.gain`.
 
 **Harm** is measured for this very model, not for its retrains: only the questions are a sample, so the interval is that of a
 mean over questions, with the spread taken within leaves. A group passes if its interval ends below the tolerance
@@ -57,6 +24,7 @@ import numpy as np
 
 from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.evaluation.choices import Choices
+from lab_pipeline.evaluation.gain import POWER, Gain, Losses, differences, measure_gain, student_t, within
 
 Outcome = Literal[
     "better",
@@ -70,21 +38,10 @@ Outcome = Literal[
     "judged worse",
     "acceptance lost",
     "answers got worse",
+    "measure got worse",
 ]
 
 LeafChange = Literal["better", "worse", "no clear change", "not measurable"]
-
-Losses = dict[str, list[tuple[float, float]]]
-"""(candidate, reference) loss of each question, by leaf."""
-
-
-SIZE = 0.9
-"""Share of the errors that the policy's confidence allows at which the gain is tested."""
-FEW_LEAVES = 5
-"""Up to this number of leaves, the first model of a taxonomy is judged over questions."""
-SHOW_A_SHIFT = 5
-"""Number of unchanged leaves of the same kinds that show a shift of all leaves alike."""
-POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -97,6 +54,8 @@ class Answers:
     """None if no question could be asked in multiple choice."""
     lost: Sequence[str] = ()
     """Acceptance questions that the reference passes and the candidate fails; each is a veto."""
+    tasks: Sequence[str] = ()
+    """Named tasks that decide in which the candidate is surely worse than tolerated; each is a veto."""
     people: "Comparison | None" = None
     """Losses on the changed leaves over people's questions alone, if the teacher's were counted too. People's are the core: no
     gain counts on which they are surely worse."""
@@ -118,25 +77,6 @@ class Comparison:
     def worst(self) -> float:
         """Upper end of the interval; without an interval, the difference."""
         return self.interval[1] if self.interval else self.difference
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Mean of the changed leaves' mean differences, each leaf counting once; the interval allows for the noise of a retrain."""
-
-    difference: float
-    interval: tuple[float, float]
-    retrain_noise: float
-    """Standard deviation of a leaf's mean loss between retrains, estimated from the leaves or taken from the policy."""
-    degrees_of_freedom: int
-    rests_on: Literal["leaves", "questions"]
-    """What shows the noise: *leaves*, or *questions* with the policy's `retrain_noise`."""
-    bound: float
-    """The gain is certain if this upper end is below 0."""
-    minimum: float
-    """Least gain that counts, as a positive number."""
-    detectable: float
-    """Gain, as a positive number, that would be found in `POWER` of all cases."""
 
 
 @dataclass(frozen=True)
@@ -169,63 +109,19 @@ def compare(losses: Losses, confidence: float) -> Comparison | None:
 
     The two-sided interval takes its spread within leaves, or over all questions if no leaf has two.
     """
-    leaves = [_differences(pairs) for pairs in losses.values() if pairs]
+    leaves = [differences(pairs) for pairs in losses.values() if pairs]
     if not leaves:
         return None
     questions = np.concatenate(leaves)
     candidate, reference = np.mean([pair for pairs in losses.values() for pair in pairs], axis=0)
     difference, interval = float(questions.mean()), None
-    variance, degrees = _within(leaves)
+    variance, degrees = within(leaves)
     if not degrees:  # one question in each leaf: use the spread of all questions
-        variance, degrees = _within([questions])
+        variance, degrees = within([questions])
     if degrees:
         half = student_t(confidence, degrees) * np.sqrt(variance / len(questions))
         interval = float(difference - half), float(difference + half)
     return Comparison(len(questions), len(leaves), float(candidate), float(reference), difference, interval)
-
-
-def measure_gain(changed: Losses, unchanged: Losses, policy: GateSettings, first: bool = False) -> Gain | None:
-    """Estimate the gain on the changed leaves as the module's head explains; None if they have fewer than two questions.
-
-    Args:
-        first: the reference is the base model.
-    """
-    leaves = {leaf: _differences(pairs) for leaf, pairs in changed.items() if pairs}
-    if sum(len(each) for each in leaves.values()) < 2:
-        return None
-    kinds = {_is_knowledge(leaf) for leaf in leaves}
-    groups = [[each for leaf, each in leaves.items() if _is_knowledge(leaf) == kind] for kind in kinds]
-    if any(len(group) == 1 for group in groups):
-        groups = [list(leaves.values())]
-    stable = [_differences(pairs) for leaf, pairs in unchanged.items() if pairs and _is_knowledge(leaf) in kinds]
-    noisy = [each for group in groups if len(group) > 1 for each in group] + stable
-    degrees = len(noisy) - sum(len(group) > 1 for group in groups)
-
-    per_leaf = _question_noise(list(leaves.values()))
-    over_questions = degrees < 2 or (first and len(leaves) <= FEW_LEAVES)
-    if over_questions:
-        degrees = max(sum(len(each) - 1 for each in leaves.values()), 1)
-        noise = policy.retrain_noise**2
-        variance = noise + per_leaf
-    else:
-        deviations = [means - means.mean() for means in map(_means, groups)] + [_means(stable)]
-        noise = float(np.square(np.concatenate(deviations)).sum() / degrees)
-        variance = noise + max(0.0, per_leaf - _question_noise(noisy))
-    difference = float(_means(list(leaves.values())).mean())
-    error = float(np.sqrt(variance / len(leaves)))
-    two_sided, one_sided = (student_t(1 - errors * (1 - policy.confidence), degrees) for errors in (1, 2 * SIZE))
-    threshold = two_sided if over_questions else one_sided
-    minimum = policy.minimum_gain / (2 if len(stable) >= SHOW_A_SHIFT else 1)
-    return Gain(
-        difference=difference,
-        interval=(difference - two_sided * error, difference + two_sided * error),
-        retrain_noise=float(np.sqrt(noise)),
-        degrees_of_freedom=degrees,
-        rests_on="questions" if over_questions else "leaves",
-        bound=difference + threshold * error,
-        minimum=minimum,
-        detectable=max(threshold * error, minimum) + student_t(2 * POWER - 1, degrees) * error,
-    )
 
 
 def decide(
@@ -236,6 +132,7 @@ def decide(
     policy: GateSettings,
     answers: Answers = Answers(),
     first: bool = False,
+    earlier: Sequence[Losses] = (),
 ) -> Verdict:
     """Apply the policy, and return the verdict. Leaves in `allowed_regressions` are reported, but decide nothing.
 
@@ -250,11 +147,12 @@ def decide(
         identical: candidate and champion have the same bytes; such a candidate passes.
         answers: what is known of the models' answers.
         first: the reference is the base model, because there is no champion yet.
+        earlier: losses on the unchanged leaves of each earlier night, which show the noise of a retrain.
     """
     leaves = _leaf_verdicts(changed, unchanged, policy)
     changed = {leaf: pairs for leaf, pairs in changed.items() if leaf not in policy.allowed_regressions}
     unchanged = {leaf: pairs for leaf, pairs in unchanged.items() if leaf not in policy.allowed_regressions}
-    gain = measure_gain(changed, unchanged, policy, first)
+    gain = measure_gain(changed, unchanged, policy, first, earlier)
 
     def verdict(promoted: bool, outcome: Outcome, reason: str) -> Verdict:
         return Verdict(promoted, outcome, reason, gain, leaves)
@@ -264,6 +162,8 @@ def decide(
     if answers.lost:
         named = "; ".join(answers.lost)
         return verdict(False, "acceptance lost", f"the candidate fails what the model before it passed: {named}")
+    if answers.tasks:
+        return verdict(False, "measure got worse", f"the candidate is surely worse in {'; '.join(answers.tasks)}")
     guard = compare({"general": general}, policy.confidence)
     if guard and not guard.worst <= policy.general_tolerance:  # NaN must not pass
         return verdict(False, "forgetting", _too_much("general questions", guard, policy.general_tolerance))
@@ -343,34 +243,3 @@ def _too_much(group: str, compared: Comparison, tolerance: float) -> str:
         f"{group} may worsen by {compared.worst:+.3f} nats per token ({compared.difference:+.3f} measured), "
         f"more than the {tolerance:.2f} allowed"
     )
-
-
-def _is_knowledge(leaf: str) -> bool:
-    return leaf.startswith("knowledge/")
-
-
-def _differences(pairs: list[tuple[float, float]]) -> np.ndarray:
-    return np.array([candidate - reference for candidate, reference in pairs])
-
-
-def _means(leaves: list[np.ndarray]) -> np.ndarray:
-    return np.array([each.mean() for each in leaves])
-
-
-def _within(leaves: list[np.ndarray]) -> tuple[float, int]:
-    """Return the pooled variance of questions about their leaf's mean, and its degrees of freedom; 0, 0 if no leaf has two."""
-    degrees = sum(len(each) - 1 for each in leaves)
-    squares = sum(float(np.square(each - each.mean()).sum()) for each in leaves)
-    return (squares / degrees if degrees else 0.0), degrees
-
-
-def _question_noise(leaves: list[np.ndarray]) -> float:
-    """Return the variance that a leaf's mean has because its questions are a sample, averaged over the leaves."""
-    return _within(leaves)[0] * float(np.mean([1 / len(each) for each in leaves]))
-
-
-def student_t(confidence: float, degrees: int) -> float:
-    """Return the half-width of the two-sided interval of Student's t, in standard errors."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -14,6 +14,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, NotRequired
@@ -25,8 +26,9 @@ from lab_pipeline.core.evaluation import Evaluation, JudgedAnswers, JudgedMean, 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import HeldoutQuestion
-from lab_pipeline.core.storage import digest, write_json
-from lab_pipeline.evaluation.gate import Losses, compare, student_t
+from lab_pipeline.core.storage import write_json
+from lab_pipeline.evaluation.gain import Losses, student_t
+from lab_pipeline.evaluation.gate import compare
 from lab_pipeline.evaluation.grading import CALLS, GradableAnswer, Grade, agreement, grade_answers, rubric_digest
 from lab_pipeline.evaluation.known_rows import KNOWN_ROWS, judge_known_rows
 from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
@@ -217,8 +219,9 @@ def _answers(home: Home, role: str, model: MeasuredModel, questions: Questions, 
         say(f"asking {role} ({model.digest}) {len(asked)} questions")
         return greedy_answers(model.folder, asked, _ANSWER_TOKENS, say)
 
-    path = home.evaluations / "answers" / f"{model.digest}-{digest([questions, _ANSWER_TOKENS])}.json"
-    return measure_once(path, questions, answer)
+    path = home.evaluations / "answers" / f"{model.digest}.json"
+    answers = iter(measure_once(path, _ANSWER_TOKENS, [each for asked in questions.values() for each in asked], answer))
+    return {leaf: list(islice(answers, len(asked))) for leaf, asked in questions.items()}
 
 
 def _mean(answers: Sequence[_Graded]) -> JudgedMean | None:

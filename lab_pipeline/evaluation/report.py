@@ -128,6 +128,7 @@ _PLAIN: dict[str, str] = {
     "forgetting": "The new model may have forgotten general knowledge that {before} has, so it is not promoted.",
     "judged worse": "A judge finds the answers of the new model worse than those of {before}, so it is not promoted.",
     "acceptance lost": "The new model fails a question that people require and that {before} passes, so it is not promoted.",
+    "measure got worse": "The new model does worse than {before} in a test that this team lets decide, so it is not promoted.",
     "answers got worse": "The new model picks the right answer less often than {before}, whatever its loss says, so it is not "
     "promoted.",
 }

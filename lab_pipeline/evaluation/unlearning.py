@@ -7,6 +7,7 @@ still knows something.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from statistics import fmean
 
 from lab_pipeline.config.settings import GateSettings
@@ -18,10 +19,8 @@ from lab_pipeline.core.rows import HeldoutQuestion
 from lab_pipeline.core.storage import digest, read_json
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.exam import leaf_exam
-from lab_pipeline.evaluation.gate import measure_gain
-from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
-from lab_pipeline.models.likelihood import answer_losses
-from lab_pipeline.models.packing import MEASURE
+from lab_pipeline.evaluation.gain import measure_gain
+from lab_pipeline.evaluation.measured_model import MeasuredModel, stored_losses
 from lab_pipeline.registry.champion import Champion
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 
@@ -60,14 +59,10 @@ def measure_unlearning(
     """Compare base model, champion and candidate on the questions of leaves that are gone; losses are stored by model."""
 
     def losses(role: str, model: MeasuredModel) -> dict[str, list[float]]:
-        def measure(asked: list[HeldoutQuestion]) -> list[float]:
-            say(f"scoring {role} ({model.digest}) on {len(asked)} questions of leaves that are in use no more")
-            return answer_losses(model.folder, asked, say)
+        found = iter(stored_losses(home, role, model, [each for asked in questions.values() for each in asked], say))
+        return {leaf: list(islice(found, len(asked))) for leaf, asked in questions.items()}
 
-        path = home.evaluations / "scores" / f"{model.digest}-{digest([MEASURE, questions])}.json"
-        return measure_once(path, questions, measure)
-
-    scores = {role: losses(role, model) for role, model in models.items()} if questions else {}
+    scores = {role: losses(role, model) for role, model in models.items()}
     found: list[Unlearned] = []
     for leaf, asked in questions.items():
         base, champion, candidate = (fmean(scores[role][leaf]) for role in ("base", "champion", "candidate"))

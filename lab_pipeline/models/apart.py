@@ -11,8 +11,14 @@ from contextlib import suppress
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from lab_pipeline.models.attention import ROWS_APART
+from lab_pipeline.models.beginnings import lay_out
+
 if TYPE_CHECKING:
     import torch
+
+_BY_MASK = ("sdpa", "eager", ROWS_APART)
+"""Attention implementations that take a mask of any shape."""
 
 _MOST_APART = 1e-3
 """Largest difference, in nats, between a row's log-probabilities alone and in a pack. Rounding in float32 gives 3e-5 at most,
@@ -78,27 +84,40 @@ def packs_rows(config: Any) -> bool:
     Args:
         config: the configuration of a transformers model.
     """
-    if not getattr(config, "packing", True):
-        return False
+    return bool(getattr(config, "packing", True)) and _tried(config, share=False)
+
+
+def shares_beginnings(config: Any) -> bool:
+    """Tell whether rows that begin alike may pass through a model as one tree (`lab_pipeline.models.beginnings`).
+
+    This is tried likewise, where `packs_rows` holds. Layers that see only a part of a row would need
+    masks of their own, so they do not share; nor do fused attention kernels, which take no mask.
+    """
+    return config._attn_implementation in _BY_MASK and packs_rows(config) and _tried(config, share=True)
+
+
+def _tried(config: Any, share: bool) -> bool:
     text = config.get_text_config()
-    key = text.to_json_string(use_diff=False)
+    key = (text.to_json_string(use_diff=False), share)
     if key not in _known:
-        _known[key] = _keeps_rows_apart(text)
+        _known[key] = _keeps_rows_apart(text, share)
     return _known[key]
 
 
-_known: dict[str, bool] = {}
-"""Result of `_keeps_rows_apart` by the configuration's JSON text."""
+_known: dict[tuple[str, bool], bool] = {}
+"""Result of `_keeps_rows_apart` by its arguments, the configuration as JSON text."""
 
 
-def _keeps_rows_apart(config: Any) -> bool:
-    """Measure whether a row gets the same probabilities alone and in a pack; see `packs_rows`."""
+def _keeps_rows_apart(config: Any, share: bool) -> bool:
+    """Measure whether a row gets the same probabilities alone and between two others; see `packs_rows`."""
     model = tiny_model(config)
     if model is None:
         return False
     before, row, after = ([3 + step * index % 90 for index in range(length)] for length, step in ((13, 7), (40, 11), (9, 17)))
-    packed = _log_probabilities(model, [before, row, after])[len(before) : len(before) + len(row)]
-    return float((packed - _log_probabilities(model, [row])).abs().max()) <= _MOST_APART
+    if share:
+        before, after = row[:20] + before, row[:30] + after
+    together, alone = _log_probabilities(model, [before, row, after], share), _log_probabilities(model, [row])
+    return float((together[1] - alone[0]).abs().max()) <= _MOST_APART
 
 
 def tiny_model(config: Any) -> Any | None:
@@ -170,11 +189,13 @@ def _running(config: Any) -> Any:
     return model
 
 
-def _log_probabilities(model: Any, rows: list[list[int]]) -> torch.Tensor:
-    """Return the log-probabilities of all tokens after each position of a pack, as packs pass through models elsewhere."""
+def _log_probabilities(model: Any, rows: list[list[int]], share: bool = False) -> list[torch.Tensor]:
+    """Return the log-probabilities of all tokens after each token of each row, as rows pass through models elsewhere."""
     import torch
 
-    ids = torch.tensor([[token for row in rows for token in row]])
-    positions = torch.tensor([[position for row in rows for position in range(len(row))]])
+    layout = lay_out(rows, share)
+    mask = layout.mask() if share else None
+    tokens, positions = torch.tensor([layout.tokens]), torch.tensor([layout.positions])
     with torch.no_grad():
-        return model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float().log_softmax(-1)
+        logits = model(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False).logits[0]
+    return [logits[places].float().log_softmax(-1) for places in layout.places]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import GeneralQuestion, Question, Turn, as_prompt
-from lab_pipeline.models.apart import packs_rows
+from lab_pipeline.models.apart import packs_rows, shares_beginnings
+from lab_pipeline.models.beginnings import lay_out, shared_length
 from lab_pipeline.models.loader import load_model, load_tokenizer
-from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_answers, flatten
+from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_answers
 
-_PACK_TOKENS = 2048
+_PACK_TOKENS = 1024
+"""Number of tokens that pass together; larger packs take more memory, and on a CPU no less time."""
+_MOST_SHARING = 4096
+"""Number of tokens up to which rows after one long beginning pass together: the mask grows with its square."""
+_MOST_LEARNED = 512
+"""Number of tokens with a loss that pass together: their logits take the memory."""
+_LOGITS = 32
+"""Number of tokens whose logits are turned to float32 together."""
 
 
 def answer_losses(model_folder: Path, questions: Sequence[Question | GeneralQuestion], say: Say) -> list[float]:
@@ -37,23 +47,43 @@ def row_losses(
     """Return each row's mean loss, in nats per labelled token; NaN for a row without labels.
 
     The caller sets the model to evaluation mode. Each forward pass takes rows of at most `pack_tokens` tokens together, or one
-    row that is longer; rows that would see each other (`packs_rows`) pass one by one. After each pass, `advance` is called with
-    the number of its rows.
+    row that is longer; what several rows begin with is computed once if the model's attention allows it (`shares_beginnings`),
+    and rows that would see each other (`packs_rows`) pass one by one. After each pass, `advance` is called with the number of
+    its rows.
     """
     import torch
 
+    together = packs_rows(model.config)
+    share = shares_beginnings(model.config)
     losses = [float("nan")] * len(rows)
-    for indices in _batches(rows, pack_tokens if packs_rows(model.config) else 0):
-        packed = {name: torch.tensor([values]).to(model.device) for name, values in flatten([rows[i] for i in indices]).items()}
-        labels = packed["labels"][0]
-        positions = (labels[1:] != IGNORED).nonzero().squeeze(-1)
+    for indices in _batches(rows, pack_tokens if together else 0, share):
+        layout = lay_out([rows[index].tokens for index in indices], share)
+        mask = layout.mask().to(model.device) if len(layout.tokens) < sum(map(len, layout.places)) else None
+        learned = [
+            (index, places[at - 1], rows[index].labels[at])
+            for index, places in zip(indices, layout.places, strict=True)
+            for at in range(1, len(places))
+            if rows[index].labels[at] != IGNORED
+        ]
+        needed = sorted({place for _, place, _ in learned})
+        tokens, positions, kept = (
+            torch.tensor(each, device=model.device) for each in ([layout.tokens], [layout.positions], needed)
+        )
         with torch.no_grad():  # not inference_mode: a training that goes on could not use its tensors
             logits = model(
-                input_ids=packed["input_ids"], position_ids=packed["position_ids"], logits_to_keep=positions, use_cache=False
+                input_ids=tokens, position_ids=positions, attention_mask=mask, logits_to_keep=kept, use_cache=False
             ).logits[0]
-        token_losses = torch.nn.functional.cross_entropy(logits.float(), labels[positions + 1], reduction="none")
-        for index, of_row in zip(indices, token_losses.split([rows[i].learned for i in indices]), strict=True):
-            losses[index] = of_row.mean().item()
+        place_of = {place: number for number, place in enumerate(needed)}
+        token_losses: dict[int, list[float]] = defaultdict(list)
+        for start in range(0, len(learned), _LOGITS):  # in float32, the logits of many tokens take more memory than the model
+            part = learned[start : start + _LOGITS]
+            scores = logits[[place_of[place] for _, place, _ in part]].float()
+            labels = torch.tensor([label for *_, label in part], device=model.device)
+            found = torch.nn.functional.cross_entropy(scores, labels, reduction="none").tolist()
+            for (index, *_), loss in zip(part, found, strict=True):
+                token_losses[index].append(loss)
+        for index, of_row in token_losses.items():
+            losses[index] = fmean(of_row)
         advance(len(indices))
     return losses
 
@@ -69,15 +99,23 @@ def as_row(question: Question | GeneralQuestion) -> Conversation:
     return {"id": question["question"], "messages": [*prompt_of(question), answer], "unmask": False}
 
 
-def _batches(rows: Sequence[TokenRow], pack_tokens: int) -> Iterator[list[int]]:
-    """Yield the indices of the rows of each forward pass, see `row_losses`; longer rows come before shorter ones."""
+def _batches(rows: Sequence[TokenRow], pack_tokens: int, share: bool) -> Iterator[list[int]]:
+    """Yield the indices of the rows of each forward pass, see `row_losses`.
+
+    Rows with the same beginning stand together if they share it; else longer rows come before shorter ones.
+    """
+    order = sorted(range(len(rows)), key=lambda index: rows[index].tokens if share else [-len(rows[index].tokens)])
     pending: list[int] = []
-    size = 0
-    for index in sorted(range(len(rows)), key=lambda index: len(rows[index].tokens), reverse=True):
-        if pending and size + len(rows[index].tokens) > pack_tokens:
+    size = learned = 0
+    for index in order:
+        row = rows[index]
+        shared = shared_length(rows[pending[-1]].tokens, row.tokens) if share and pending else 0
+        room = max(pack_tokens, min(2 * len(rows[pending[0]].tokens), _MOST_SHARING)) if shared else pack_tokens
+        if pending and (size + len(row.tokens) - shared > room or learned + row.learned > _MOST_LEARNED):
             yield pending
-            pending, size = [], 0
+            pending, size, learned, shared = [], 0, 0, 0
         pending.append(index)
-        size += len(rows[index].tokens)
+        size += len(row.tokens) - shared
+        learned += row.learned
     if pending:
         yield pending

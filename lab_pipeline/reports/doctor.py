@@ -22,6 +22,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.general import load_general
+from lab_pipeline.evaluation.tasks import require_tasks
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.models.base_model import ModelError, base_identity, model_identity
@@ -74,6 +75,7 @@ def examine(home: Path) -> list[HealthCheck]:
         _tried("leaves that the settings name", lambda: _named_leaves(Home(home), settings)),
         _tried("general questions", lambda: _general(settings)),
         _tried("custom data sets", lambda: _custom(settings)),
+        _tried("measures", lambda: require_tasks(settings.measures)),
         examine_model("teacher", settings.teacher, Home(home)),
         *([examine_model("judge", settings.judge, Home(home))] if settings.judge else []),
         _tried("notifications", lambda: _notifications(settings)),

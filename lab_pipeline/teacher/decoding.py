@@ -7,7 +7,6 @@ and a new row copies the beginning that it shares with a row of the batch, such 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import AttentionInterface, Cache
 from transformers.cache_utils import CacheLayerMixin, get_layer_types_and_kwargs
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from lab_pipeline.models.beginnings import shared_length
 from lab_pipeline.teacher.protocol import Request, TeacherError
 
 _COLUMNS = 128
@@ -114,7 +114,8 @@ class Batch:
     def _join(self, row: Row) -> None:
         """Compute keys and values of a row's prompt but for the last token, which is the input of the row's first step."""
         prompt, place = row.prompt[:-1], len(self.rows)
-        shared, source = max(((_shared(prompt, other.prompt[:-1]), at) for at, other in enumerate(self.rows)), default=(0, 0))
+        lengths = [(shared_length(prompt, other.prompt[:-1]), at) for at, other in enumerate(self.rows)]
+        shared, source = max(lengths, default=(0, 0))
         for layer in self._layers:
             layer.copy(source, place, shared)
         if rest := prompt[shared:]:
@@ -224,10 +225,6 @@ def draw(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
             noise = -torch.log(-torch.log(torch.rand(len(likely.values), generator=row.random).clamp_min(1e-20)))
             tokens[place] = int(likely.indices[(likely.values / temperature + noise).argmax()])
     return tokens
-
-
-def _shared(first: list[int], second: list[int]) -> int:
-    return len(os.path.commonprefix([first, second]))  # noqa: RUF071 (of token lists)
 
 
 def _attention_by_products(

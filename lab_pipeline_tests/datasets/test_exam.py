@@ -1,26 +1,37 @@
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lab_pipeline.config.settings import ExamSettings, MixingSettings
-from lab_pipeline.core.storage import read_json, read_lines
+from lab_pipeline.config.settings import EndpointTeacherSettings, ExamSettings, FlowSettings, MixingSettings, Settings
+from lab_pipeline.core.home import Home
+from lab_pipeline.core.rows import CURATED_SCHEMA
+from lab_pipeline.core.storage import read_json, read_lines, read_rows, write_rows
+from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.exam import ExamPlan, exam_flow, exam_questions, leaf_exam, plan_exam, questions_needed, write_exams
 from lab_pipeline.datasets.heldout_questions import heldout_prompts
 from lab_pipeline.datasets.mix import mix_knowledge
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.reviews import Review
+from lab_pipeline.teacher.choose import load_teachers, teacher_identities
 from lab_pipeline.teacher.journal import read_journal
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import KNOWLEDGE, edit_yaml, write_knowledge
-from lab_pipeline_tests.datasets.filled import FilledHome
+from lab_pipeline_tests.datasets.filled import FilledHome, copied
 from lab_pipeline_tests.scripted_teacher import ScriptedTeacher, copying
+from lab_pipeline_tests.stub_endpoint import Answer, StubEndpoint
 from lab_pipeline_tests.training.runs import recipe
 
 OTHER = "knowledge/places/valleys"
+NEAR = ("{}, please?", "Tell me: {}?", "{} - do you know?")
 RECIPE = recipe(
     knowledge={"epochs": 1, "learning_rate": 1e-3, "general_replay": 0},
     skills={"epochs": 1, "learning_rate": 1e-3, "general_replay": 0, "phase_1_replay": 0.5},
@@ -29,7 +40,11 @@ RECIPE = recipe(
 
 def examining(request: Request) -> str | Reply:
     """Ask for the second half of a sentence, where the scripted teacher of the rows asks for the first."""
-    words = request.messages[-1].content.removeprefix("Sentence: ").rstrip(".").split()
+    return asking(request.messages[-1].content)
+
+
+def asking(prompt: str) -> str:
+    words = prompt.removeprefix("Sentence: ").rstrip(".").split()
     return f"Which place has to do with {' '.join(words[len(words) // 2 :])}, and how does it?"
 
 
@@ -73,6 +88,36 @@ def test_no_exam_question_is_trained_on_or_in_a_journal_of_rows(lab):
     made_rows = {key for key, _ in read_journal(lab.home.leaf(KNOWLEDGE) / "journal")}
     made_exam = {key for key, _ in read_journal(lab.home.leaf(KNOWLEDGE) / "exam-journal")}
     assert made_rows and made_exam and not made_rows & made_exam
+
+
+def test_a_row_that_nearly_repeats_an_exam_question_is_not_trained_on(lab):
+    """Near repeats of every exam question are planted among the rows: more words, others in front, another order."""
+    written(lab, ScriptedTeacher(examining))
+    exam = leaf_exam(lab.home, KNOWLEDGE)
+    assert exam and exam["questions"]
+    path = next(lab.home.leaf(KNOWLEDGE).glob("curated-*.parquet"))
+    rows = read_rows(path)
+    near = [form.format(each["question"].rstrip("?")) for each in exam["questions"] for form in NEAR]
+    planted = [{**rows[0], "id": f"planted-{number}", "question": question} for number, question in enumerate(near)]
+    write_rows(path, [*rows, *planted], CURATED_SCHEMA)
+    dataset = mix_knowledge(lab.home, lab.catalog(), lab.heldout(), [], RECIPE, lab.settings)
+    trained = [turn["content"] for row in dataset.read() for turn in row["messages"] if turn["role"] == "user"]
+    assert trained and not {text for text in trained if any(question in text for question in near)}
+    assert dataset.excluded["held_out"] >= len(planted)
+
+
+def test_no_prompt_that_writes_rows_shows_an_exam_question(lab):
+    written(lab, ScriptedTeacher(examining))
+    exam = leaf_exam(lab.home, KNOWLEDGE)
+    assert exam and exam["questions"]
+    document = next((lab.taxonomy / "documents").glob("*.md"))
+    document.write_text(document.read_text().replace("is known for", "was long famous for"))
+    teacher = ScriptedTeacher()
+    lab.refresh(teacher=teacher)
+    detector = LeakDetector(each["question"] for each in exam["questions"])
+    shown = [line for request in teacher.requests for each in request.messages for line in each.content.splitlines()]
+    assert shown and not [line for line in shown if "?" in line and detector.leak(line)]
+    assert all(detector.leak(form.format(each["question"].rstrip("?"))) for each in exam["questions"] for form in NEAR)
 
 
 def test_what_was_taught_or_is_a_seed_in_use_is_left_out_and_counted(lab):
@@ -174,6 +219,43 @@ def test_an_edited_seed_leaves_the_exam_as_it_is(lab):
 @pytest.mark.parametrize(("gain", "needed"), [(1.0, 2), (0.5, 7), (0.3, 55), (0.2, 100)])
 def test_small_gains_need_many_questions(gain, needed):
     assert questions_needed(gain) == needed
+
+
+def examined_at(root: Path, settings: Settings) -> None:
+    """Write the exam of a home, in a process of its own."""
+    home = Home.open(root)
+    plans = plan_exam(home, current_catalog(home).in_use, settings, teacher_identities(settings), {})
+    assert write_exams(home, plans, settings, load_teachers(home, settings), lambda text: None) == {}
+
+
+def test_a_process_killed_while_it_writes_an_exam_repeats_only_the_calls_under_way(lab, tmp_path):
+    at_once, seconds = 2, 0.02
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    lab.catalog()
+    undisturbed = copied(lab, tmp_path / "undisturbed")
+    with StubEndpoint(lambda asked: Answer(asking(asked.last), seconds=seconds)) as stub:
+        teacher = EndpointTeacherSettings(kind="endpoint", url=stub.url, model="stub", concurrency=at_once, retries=0)
+        flows = FlowSettings(knowledge="simple_knowledge")
+        asking_stub = settings(lab, 12).model_copy(update={"teacher": teacher, "flows": flows})
+        examined_at(undisturbed.home.root, asking_stub)
+        wanted = Counter(asked.last for asked in stub.requests)
+        stub.requests.clear()
+        kills = 3
+        for _ in range(kills):
+            before = len(stub.requests)
+            process = processes.Process(target=examined_at, args=(lab.home.root, asking_stub))
+            process.start()
+            while len(stub.requests) < before + 3 and process.is_alive():
+                time.sleep(0.001)
+            process.kill()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+        assert leaf_exam(lab.home, KNOWLEDGE) is None
+        examined_at(lab.home.root, asking_stub)
+    asked = Counter(asked.last for asked in stub.requests)
+    assert asked.keys() == wanted.keys() and asked.total() <= wanted.total() + kills * at_once
+    assert leaf_exam(lab.home, KNOWLEDGE) == leaf_exam(undisturbed.home, KNOWLEDGE)
 
 
 def test_questions_are_entered_in_the_ledger_once(lab):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,6 +18,7 @@ from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.evaluation import acceptance, details, judged
+from lab_pipeline.evaluation.earlier import earlier_nights
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.evaluation.measured_model import MeasuredModel
 from lab_pipeline.evaluation.report import report_html, report_markdown
@@ -177,12 +179,8 @@ def test_every_leaf_has_its_verdict_and_its_ranks(bench):
     assert evaluation["heldout"]["ranks"]["candidate"]["questions"] >= knowledge["questions"]
 
 
-def test_a_model_is_asked_to_choose_once_among_the_same_answers(bench):
-    evaluation = bench.evaluate("better")
-    assert evaluation["heldout"]["ranks"]["champion"] is None
-    asked = set((bench.home.evaluations / "ranks").iterdir())
-    bench.evaluate("better", inputs="others")
-    assert set((bench.home.evaluations / "ranks").iterdir()) == asked
+def test_without_a_champion_there_is_none_to_choose(bench):
+    assert bench.evaluate("better")["heldout"]["ranks"]["champion"] is None
 
 
 def test_a_rejected_evaluation_of_the_same_inputs_is_returned_as_it_was(bench):
@@ -191,7 +189,7 @@ def test_a_rejected_evaluation_of_the_same_inputs_is_returned_as_it_was(bench):
     assert bench.evaluate("worse") == evaluation
 
 
-def test_a_model_is_scored_once_on_one_set_of_questions(bench):
+def test_a_model_is_scored_once_on_each_question(bench, monkeypatch):
     shutil.rmtree(bench.home.evaluations / "scores")
     bench.evaluate("better")
     assert bench.scored == 2
@@ -201,22 +199,48 @@ def test_a_model_is_scored_once_on_one_set_of_questions(bench):
     bench.evaluate("worse")
     assert bench.scored == 1
     bench.evaluate("worse", "fewer", leaves=[KNOWLEDGE, FREEFORM])
-    assert bench.scored == 2
+    assert bench.scored == 0
+    monkeypatch.setattr(bench.filled, "heldout", lambda heldout=bench.filled.heldout: with_question_more(heldout()))
+    bench.evaluate("worse", "more", leaves=[FREEFORM])
+    assert [said.split(" on ")[1] for said in bench.said if "scoring" in said] == ["1 answers", "1 answers"]
 
 
 def test_what_was_measured_in_another_way_is_measured_again(bench, monkeypatch):
     promote(bench.home, bench.evaluate("better", inputs=inputs_of(bench)))
     assert nothing_changed(bench.home, inputs_of(bench))
-    ranked = set((bench.home.evaluations / "ranks").iterdir())
-    monkeypatch.setattr("lab_pipeline.evaluation.evaluate.MEASURE", "another")
+    for module in ("evaluate", "measured_model"):
+        monkeypatch.setattr(f"lab_pipeline.evaluation.{module}.MEASURE", "another")
     assert not nothing_changed(bench.home, inputs_of(bench))
     bench.evaluate("better", inputs=inputs_of(bench))
     assert bench.scored == 2  # the champion is the candidate
-    assert len(set((bench.home.evaluations / "ranks").iterdir()) - ranked) == 2
+
+
+def with_question_more(heldout: Any) -> Any:
+    heldout["general"].append({**GENERAL[0], "question": "What was asked last?"})
+    return heldout
 
 
 def inputs_of(bench: Bench) -> str:
     return retune_inputs(bench.filled.catalog(), "h", GeneralSets(GENERAL, []), "model", recipe(), bench.filled.settings)
+
+
+def test_earlier_nights_are_those_that_compared_other_candidates_with_a_champion_on_leaves_that_had_not_changed(bench):
+    promote(bench.home, bench.evaluate("better", leaves=[KNOWLEDGE, GROUNDED]))
+
+    def earlier(candidate: str = "another", **recipe: str) -> list[dict[str, Any]]:
+        return earlier_nights(bench.home, candidate, {**PROVENANCE["recipe"], **recipe}, "tiny")
+
+    assert earlier() == [], "the first night compared with the base model"
+    second = bench.evaluate("best", "more", leaves=[KNOWLEDGE, GROUNDED, FREEFORM])
+    bench.evaluate("best", "other settings", leaves=[KNOWLEDGE, GROUNDED, FREEFORM])
+    (night,) = earlier()
+    assert night.keys() == {KNOWLEDGE, GROUNDED}
+    losses = np.mean(night[KNOWLEDGE], axis=0)
+    measured = second["heldout"]["leaves"][KNOWLEDGE]
+    assert losses == pytest.approx([measured["candidate"], measured["champion"]])
+    assert earlier(candidate=second["digest"]) == earlier(name="large") == [], "the same model, and another recipe"
+    bench.evaluate("worse", "again", leaves=[KNOWLEDGE, GROUNDED, FREEFORM])
+    assert earlier() == [night], "one that forgets is refused whatever its gain"
 
 
 def test_a_worse_candidate_is_rejected_for_the_general_questions_first(bench):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from benchmarks.gate import drawn, promoted
 from lab_pipeline.config.settings import GateSettings
 from lab_pipeline.evaluation.choices import Choices
-from lab_pipeline.evaluation.gate import Answers, Losses, Verdict, compare, decide, measure_gain
+from lab_pipeline.evaluation.gain import Losses, measure_gain
+from lab_pipeline.evaluation.gate import Answers, Verdict, compare, decide
 
 POLICY = GateSettings()
 
@@ -163,6 +164,17 @@ def test_a_gain_on_one_leaf_must_stand_out_from_what_unchanged_leaves_do():
     assert decide(shifted(-0.6, leaves=1), restless, [], identical=False, policy=POLICY).outcome == "not better"
 
 
+def test_unchanged_leaves_of_earlier_nights_show_the_noise_too():
+    new, rest = shifted(-0.6, leaves=1), shifted(0.0, leaves=3, name="other")
+    restless = [{f"other{n}": shifted(0.5 - n, leaves=1)["leaf0"] for n in range(2)} for _ in range(4)]
+    assert decide(new, rest, [], identical=False, policy=POLICY).outcome == "better"
+    assert decide(new, rest, [], identical=False, policy=POLICY, earlier=restless).outcome == "not better"
+    calm = measure_gain(new, rest, POLICY, earlier=[rest] * 4)
+    alone = measure_gain(new, rest, POLICY)
+    assert calm and alone and (alone.degrees_of_freedom, calm.degrees_of_freedom) == (3, 15)
+    assert calm.bound < alone.bound and calm.minimum == alone.minimum, "an earlier night shows no shift of this one"
+
+
 def test_unchanged_leaves_of_the_other_kind_say_nothing_about_a_leafs_noise():
     new = shifted(-0.6, leaves=1, name="knowledge/new")
     alone = measure_gain(new, {}, POLICY)
@@ -196,6 +208,11 @@ def test_a_lost_acceptance_question_refuses_by_name_whatever_was_gained():
     assert decide({}, {}, [], identical=True, policy=POLICY, answers=Answers(lost=["x"])).promoted, (
         "the same bytes lose nothing"
     )
+
+
+def test_a_task_that_decides_refuses_by_name():
+    found = decide(shifted(-0.5), {}, [], identical=False, policy=POLICY, answers=Answers(tasks=["mmlu by 0.05"]))
+    assert (found.promoted, found.outcome) == (False, "measure got worse") and "mmlu by 0.05" in found.reason
 
 
 def test_answers_that_surely_got_worse_refuse_and_others_are_told():

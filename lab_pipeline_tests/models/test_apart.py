@@ -66,6 +66,8 @@ def test_a_row_loses_in_a_pack_what_it_loses_alone(name, monkeypatch):
     alone = [row_losses(model, [row], 0)[0] for row in ROWS]
     assert row_losses(model, ROWS, 1000) == pytest.approx(alone, abs=1e-3)
     assert packs_rows(config(name)) is packs_rows(model.config) is (name in TOGETHER)
+    alike = [TokenRow(ROWS[0].tokens[:20] + row.tokens, [IGNORED] * 20 + row.labels) for row in ROWS]
+    assert row_losses(model, alike, 1000) == pytest.approx([row_losses(model, [row], 0)[0] for row in alike], abs=1e-3)
     monkeypatch.setattr("lab_pipeline.models.likelihood.packs_rows", lambda config: True)
     apart = max(abs(one - other) for one, other in zip(row_losses(model, ROWS, 1000), alone, strict=True))
     assert (apart <= 1e-3) is (name in TOGETHER)

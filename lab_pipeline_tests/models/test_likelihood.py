@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab_pipeline.evaluation.choices import answer_ranks
+from lab_pipeline.models import likelihood
+from lab_pipeline.models.beginnings import lay_out
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import word
@@ -60,9 +61,24 @@ def test_what_the_template_puts_around_an_answer_is_not_measured(tiny_model, tmp
     asked = question(5)
     found = losses(model, asked)[0]
     assert found == pytest.approx(loss_by_hand(model, asked["question"], asked["answer"], thought), rel=0.01)
-    (rank,) = answer_ranks(model, [asked], [["Somebody else.", "I"]], lambda text: None)
-    others = [losses(model, {**asked, "answer": answer})[0] for answer in ("Somebody else.", "I")]
-    assert rank == {"rank": 1 + sum(other <= found for other in others), "choices": 3}
+
+
+def test_answers_after_one_beginning_lose_what_each_loses_alone_and_it_is_computed_once(tiny_model, monkeypatch):
+    context = " ".join(word(number) for number in range(100))
+    asked = [{**question(number, context), "answer": answer} for number in range(12) for answer in ("It was Anna.", "It is 7.")]
+    computed: list[int] = []
+
+    def counted(rows: Any, share: bool) -> Any:
+        computed.append(len((laid := lay_out(rows, share)).tokens))
+        return laid
+
+    monkeypatch.setattr(likelihood, "lay_out", counted)
+    together = losses(tiny_model, *asked)
+    shared = sum(computed)
+    monkeypatch.setattr(likelihood, "shares_beginnings", lambda config: False)
+    computed.clear()
+    assert together == pytest.approx(losses(tiny_model, *asked), rel=0.01)
+    assert shared < sum(computed) / 4
 
 
 def test_the_context_comes_before_the_question(tiny_model):

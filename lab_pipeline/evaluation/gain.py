@@ -1,0 +1,214 @@
+"""Test whether a candidate gained on the changed leaves: is its gain more than the noise of a retrain?
+
+Differences are candidate minus reference, in nats per answer token; negative is better.
+
+Retraining on the same data with another seed shifts each leaf's mean by chance, all questions of the leaf together.
+So the unit is the leaf: a t test on the means of the changed leaves, each leaf counting once (Ibragimov and Mueller,
+*t-Statistic Based Correlation and Heterogeneity Robust Inference*, JBES 2010; on the need for it with few clusters: Cameron,
+Gelbach and Miller, REStat 2008). "Better" thus means that the changed subjects are known better, all of them equally
+important; no subject counts more for having more questions. The noise of a retrain is estimated from
+
+- the spread of the changed leaves, knowledge and skills each about their own mean: facts gain nats where skills gain tenths,
+  and this contrast is not noise. If a kind has a single changed leaf, and so no spread, all changed leaves share one mean;
+- the unchanged leaves of the same kinds, about zero: nothing was taught there, so every difference is noise. This is what
+  makes it possible to judge one new leaf among twenty. Those of earlier nights count as well
+  (`lab_pipeline.evaluation.earlier`): seven leaves of one night tell their noise to a quarter only, and the test pays for that.
+
+Knowledge and skills each have their own noise, and the mean gain's error is put together from both by the degrees of freedom of
+Satterthwaite (*Biometrics* 1946): with knowledge three times as noisy as skills, one common noise lets 6 % pass, and two let
+4.5 %. A kind that shows its noise by fewer than two degrees of freedom shares that of all leaves.
+
+If the changed leaves have fewer or noisier questions than the leaves that show the noise, the excess variance is added, as in
+the analysis of variance of nested samples (Searle, Casella and McCulloch, *Variance Components*, 1992, chapter 3).
+
+The decision rests on leaves if they show the noise, and else on questions: with fewer than two degrees of freedom (one or two
+leaves in all), and for the first model of a taxonomy with at most `FEW_LEAVES` leaves. Against the base model, leaves gain by
+very different amounts, and with three leaves a t test takes that for noise, whatever they learned. But these leaves are all
+there are, not a sample of others: their mean gain is uncertain only because questions are a sample (its variance taken within
+leaves) and because a retrain would shift each leaf, by the policy's `retrain_noise` (fixed against random effects: Searle,
+Casella and McCulloch, chapter 1). So the interval stands and falls with that setting.
+
+The bound is one-sided: a candidate is better if the gain's upper end is below 0, with `SIZE` times the errors that the policy's
+confidence allows, since leaves of unequal numbers of questions make the test slightly liberal. Where the noise is assumed, it
+is the upper end of the two-sided interval, which allows half of the errors.
+
+A retrain may also shift all leaves by the same amount. If all leaves changed, no test of a single pair of models can tell such
+a shift from a gain; `minimum_gain` guards against it. It is twice the standard deviation of that shift; this deviation was 0.09
+in nine real trainings on the same data. Of their 72 ordered pairs, the two-sided test alone passes a third, and with the
+minimum gain a single pair passes (`benchmarks/retrains.py`). At least `SHOW_A_SHIFT` unchanged leaves show such a shift as
+noise, and then half of the minimum gain is enough.
+
+**Power** is told as the gain that would be found in 80 of 100 cases: (t at the confidence + t at 80 %) standard errors, or the
+minimum gain with t at 80 % standard errors on it, whichever is more (Cohen, *Statistical Power Analysis*, 1988, chapter 2).
+
+**Error rates** by simulation (`benchmarks/gate.py`): `benchmarks/README.md`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lab_pipeline.config.settings import GateSettings
+
+Losses = dict[str, list[tuple[float, float]]]
+"""(candidate, reference) loss of each question, by leaf."""
+
+SIZE = 0.9
+"""Share of the errors that the policy's confidence allows at which the gain is tested."""
+FEW_LEAVES = 5
+"""Up to this number of leaves, the first model of a taxonomy is judged over questions."""
+SHOW_A_SHIFT = 5
+"""Number of unchanged leaves of the same kinds that show a shift of all leaves alike."""
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Mean of the changed leaves' mean differences, each leaf counting once; the interval allows for the noise of a retrain."""
+
+    difference: float
+    interval: tuple[float, float]
+    retrain_noise: float
+    """Standard deviation of a leaf's mean loss between retrains, estimated from the leaves or taken from the policy."""
+    degrees_of_freedom: float
+    rests_on: Literal["leaves", "questions"]
+    """What shows the noise: *leaves*, or *questions* with the policy's `retrain_noise`."""
+    bound: float
+    """The gain is certain if this upper end is below 0."""
+    minimum: float
+    """Least gain that counts, as a positive number."""
+    detectable: float
+    """Gain, as a positive number, that would be found in `POWER` of all cases."""
+
+
+def measure_gain(
+    changed: Losses, unchanged: Losses, policy: GateSettings, first: bool = False, earlier: Sequence[Losses] = ()
+) -> Gain | None:
+    """Estimate the gain on the changed leaves as the module's head explains; None if they have fewer than two questions.
+
+    Args:
+        first: the reference is the base model.
+        earlier: losses on the unchanged leaves of each earlier night.
+    """
+    leaves = {leaf: differences(pairs) for leaf, pairs in changed.items() if pairs}
+    if sum(len(each) for each in leaves.values()) < 2:
+        return None
+    tonight, *before = [_stable(night, leaves) for night in (unchanged, *earlier)]
+    stable = [each for night in (tonight, *before) for each in night]
+    kinds = [
+        _Kind(
+            [[each for leaf, each in leaves.items() if _is_knowledge(leaf) == kind]],
+            [each for leaf, each in stable if _is_knowledge(leaf) == kind],
+        )
+        for kind in sorted(set(map(_is_knowledge, leaves)))
+    ]
+    if any(kind.degrees < 2 for kind in kinds):
+        kinds = [_joined(kinds)]
+    degrees: float = sum(kind.degrees for kind in kinds)
+    over_questions = degrees < 2 or (first and len(leaves) <= FEW_LEAVES)
+    if over_questions:
+        degrees = max(sum(len(each) - 1 for each in leaves.values()), 1)
+        noise = policy.retrain_noise**2
+        variance = (noise + _question_noise(list(leaves.values()))) / len(leaves)
+    else:
+        noise = sum(kind.noise * kind.leaves for kind in kinds) / len(leaves)
+        parts = [kind.variance * kind.leaves / len(leaves) ** 2 for kind in kinds]
+        variance = sum(parts)
+        if variance:
+            degrees = variance**2 / sum(part**2 / kind.degrees for part, kind in zip(parts, kinds, strict=True))
+    difference = float(_means(list(leaves.values())).mean())
+    error = float(np.sqrt(variance))
+    two_sided, one_sided = (student_t(1 - errors * (1 - policy.confidence), degrees) for errors in (1, 2 * SIZE))
+    threshold = two_sided if over_questions else one_sided
+    minimum = policy.minimum_gain / (2 if len(tonight) >= SHOW_A_SHIFT else 1)
+    return Gain(
+        difference=difference,
+        interval=(difference - two_sided * error, difference + two_sided * error),
+        retrain_noise=float(np.sqrt(noise)),
+        degrees_of_freedom=degrees,
+        rests_on="questions" if over_questions else "leaves",
+        bound=difference + threshold * error,
+        minimum=minimum,
+        detectable=max(threshold * error, minimum) + student_t(2 * POWER - 1, degrees) * error,
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Leaves that share one noise: the changed ones, by groups that each have a mean of their own, and those that did not
+    change, about zero."""
+
+    changed: list[list[np.ndarray]]
+    stable: list[np.ndarray]
+
+    @property
+    def leaves(self) -> int:
+        """Return the number of changed leaves."""
+        return sum(map(len, self.changed))
+
+    @property
+    def _noisy(self) -> list[np.ndarray]:
+        return [each for group in self.changed if len(group) > 1 for each in group] + self.stable
+
+    @property
+    def degrees(self) -> int:
+        return len(self._noisy) - sum(len(group) > 1 for group in self.changed)
+
+    @property
+    def noise(self) -> float:
+        """Return the variance of a leaf's mean between retrains."""
+        deviations = [means - means.mean() for means in map(_means, self.changed)] + [_means(self.stable)]
+        return float(np.square(np.concatenate(deviations)).sum() / self.degrees)
+
+    @property
+    def variance(self) -> float:
+        """Return the variance of a changed leaf, whose questions may be fewer or noisier than those that show the noise."""
+        changed = [each for group in self.changed for each in group]
+        return self.noise + max(0.0, _question_noise(changed) - _question_noise(self._noisy))
+
+
+def _joined(kinds: Sequence[_Kind]) -> _Kind:
+    """Join kinds into one. Each keeps its own mean, but if one has a single changed leaf, and so no spread, all share one."""
+    groups = [group for kind in kinds for group in kind.changed]
+    if any(len(group) == 1 for group in groups):
+        groups = [[each for group in groups for each in group]]
+    return _Kind(groups, [each for kind in kinds for each in kind.stable])
+
+
+def _stable(night: Losses, changed: Iterable[str]) -> list[tuple[str, np.ndarray]]:
+    """Return the differences on a night's unchanged leaves that are of the same kinds as the changed ones."""
+    kinds = set(map(_is_knowledge, changed))
+    return [(leaf, differences(pairs)) for leaf, pairs in night.items() if pairs and _is_knowledge(leaf) in kinds]
+
+
+def _is_knowledge(leaf: str) -> bool:
+    return leaf.startswith("knowledge/")
+
+
+def differences(pairs: list[tuple[float, float]]) -> np.ndarray:
+    return np.array([candidate - reference for candidate, reference in pairs])
+
+
+def _means(leaves: list[np.ndarray]) -> np.ndarray:
+    return np.array([each.mean() for each in leaves])
+
+
+def within(leaves: list[np.ndarray]) -> tuple[float, int]:
+    """Return the pooled variance of questions about their leaf's mean, and its degrees of freedom; 0, 0 if no leaf has two."""
+    degrees = sum(len(each) - 1 for each in leaves)
+    squares = sum(float(np.square(each - each.mean()).sum()) for each in leaves)
+    return (squares / degrees if degrees else 0.0), degrees
+
+
+def _question_noise(leaves: list[np.ndarray]) -> float:
+    """Return the variance that a leaf's mean has because its questions are a sample, averaged over the leaves."""
+    return within(leaves)[0] * float(np.mean([1 / len(each) for each in leaves]))
+
+
+def student_t(confidence: float, degrees: float) -> float:
+    """Return the half-width of the two-sided interval of Student's t, in standard errors."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + confidence) / 2))
