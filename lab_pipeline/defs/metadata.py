@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from lab_pipeline.core.evaluation import AcceptanceResult
-from lab_pipeline.evaluation.acceptance import lost_questions
+from lab_pipeline.core.verdict import lost_questions
 
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARACTERS = 160
@@ -34,7 +34,7 @@ def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMeta
 
 def judge_agreement(agreement: Mapping[str, Any]) -> dict[str, float | int]:
     """Return how far a judge's readings agree, with `judge_` before each name, without values that could not be measured."""
-    return {f"judge_{name}": value for name, value in agreement.items() if value is not None}
+    return {f"judge_{name}": round(value, 3) for name, value in agreement.items() if value is not None}
 
 
 def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | bool]:
@@ -48,8 +48,12 @@ def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | 
     if judged["unanswered"]:
         return {"judge_unanswered": judged["unanswered"]}
     return {
-        **{f"judged_{model}": scores["score"] for model, scores in judged["models"].items() if scores},
-        **{f"judged_difference_{kind}": judged[kind]["difference"] for kind in ("raw", "equal_length") if judged[kind]},
+        **{f"judged_{model}": round(scores["score"], 3) for model, scores in judged["models"].items() if scores},
+        **{
+            f"judged_difference_{kind}": round(judged[kind]["difference"], 3)
+            for kind in ("raw", "equal_length")
+            if judged[kind]
+        },
         "judge_may_decide": judged["known_rows"]["separates"],
         **judge_agreement(judged["agreement"]),
     }
@@ -65,7 +69,7 @@ def acceptance_results(results: Sequence[AcceptanceResult], reference: str) -> d
     shares = {model: mean(each["failures"][model] is None for each in results) for model in results[0]["failures"]}
     return {
         "acceptance_questions": len(results),
-        **{f"acceptance_{model}": share for model, share in shares.items()},
+        **{f"acceptance_{model}": round(share, 3) for model, share in shares.items()},
         "acceptance_lost": len(lost_questions(results, reference)),
     }
 

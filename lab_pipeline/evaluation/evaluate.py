@@ -24,11 +24,12 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import GeneralQuestion, HeldoutQuestion, HeldoutSet
 from lab_pipeline.core.storage import digest, read_json, write_json
+from lab_pipeline.core.verdict import label, lost_questions
 from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.multiple_choice import draw_distractors
-from lab_pipeline.evaluation.acceptance import ask_acceptance, label, lost_questions
+from lab_pipeline.evaluation.acceptance import ask_acceptance
 from lab_pipeline.evaluation.choices import Rank, Ranks, answer_ranks, compare_choices, summarise_ranks
 from lab_pipeline.evaluation.details import Scores, question_results, report_details
 from lab_pipeline.evaluation.gate import Answers, Losses, compare, decide
@@ -169,6 +170,7 @@ def evaluate(
         "snapshot": data.snapshot.id,
         "catalog": data.catalog.contents,
         "changed": sorted(changed),
+        "policy": settings.gate.model_dump(),
         "verdict": cast(VerdictRecord, asdict(verdict)),
         "heldout": {
             **_measure_leaves(leaves, scores, ranks, confidence),
@@ -187,8 +189,8 @@ def evaluate(
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "report": str(folder / "report.md"),
     }
-    write_report(evaluation, report_details(home, evaluation, data.heldout, scores, models, confidence, say))
-    write_json(folder / "questions.json", question_results(asked, scores, ranks))
+    questions = question_results(asked, scores, ranks)
+    write_report(evaluation, report_details(home, evaluation, data.heldout, scores, questions, models, say), questions)
     write_json(folder / "evaluation.json", evaluation)
     write_json(home.evaluations / "last.json", evaluation)
     return read_json(home.evaluations / "last.json")

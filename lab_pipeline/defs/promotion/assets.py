@@ -7,7 +7,9 @@ import dagster as dg
 
 from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.evaluation import Evaluation, Provenance
+from lab_pipeline.core.formats import cell
 from lab_pipeline.core.progress import Say
+from lab_pipeline.core.verdict import Told, right_answers
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.datasets.general import load_general
@@ -50,17 +52,22 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
     is_new = last is None or last["evaluated_at"] != evaluation["evaluated_at"]
     if is_new and not verdict["promoted"]:
         notify(lab.settings, rejected(evaluation), context.log.warning)
-    context.log.info(f"{verdict['outcome']}: {verdict['reason']}")
+    told = Told(evaluation)
+    context.log.info(told.sentence)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
+            "verdict": told.sentence,
+            "promoted": verdict["promoted"],
+            "why": dg.MetadataValue.md("\n".join(f"- {cell(each)}" for each in told.reasons)),
+            "what_to_do_next": told.next,
+            **{f"right_{model}": right.right for model, right in right_answers(evaluation).items()},
             **_losses("heldout", evaluation["heldout"]),
             **(_losses("exam", evaluation["exam"]) if "exam" in evaluation else {}),
             **_losses("general", evaluation["general"]),
             **judged_answers(evaluation.get("judged")),  # evaluations of earlier releases have none
             **acceptance_results(evaluation.get("acceptance", []), "base" if evaluation["reference"] == "base" else "champion"),
             "leaves_still_known": sum(bool(each["still_known"]) for each in evaluation.get("unlearned", [])),
-            "promoted": verdict["promoted"],
             "outcome": verdict["outcome"],
             "report": dg.MetadataValue.md(report.read_text(encoding="utf-8")),
             "path": dg.MetadataValue.path(report),
@@ -103,7 +110,7 @@ def _evaluated_candidate(lab: Lab, say: Say) -> Evaluation:
 
 def _losses(questions: str, measured: Mapping[str, Any]) -> dict[str, float]:
     models = ("base", "champion", "candidate", "difference")
-    return {f"{questions}_{model}": measured[model] for model in models if measured[model] is not None}
+    return {f"{questions}_{model}": round(measured[model], 3) for model in models if measured[model] is not None}
 
 
 @dg.asset(
@@ -135,14 +142,15 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
     if before and before.id == champion.id:
         context.log.info(f"{champion.id} is the champion already")
     else:
-        notify(settings, f"New champion {champion.id}: {evaluation['verdict']['reason']}", context.log.warning)
+        notify(settings, f"New champion {champion.id}: {Told(evaluation).sentence}", context.log.warning)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(champion.digest),
         metadata={
+            "verdict": Told(evaluation).sentence,
             "champion": champion.id,
             "before": before.id if before else "none",
             "digest": champion.digest,
-            "heldout": evaluation["heldout"]["candidate"] or 0.0,
+            "heldout": round(evaluation["heldout"]["candidate"] or 0.0, 3),
             "leaves": preview(evaluation["leaves"], ["leaf", "kind", "rows", "contributor"]),
             "path": dg.MetadataValue.path(champion.model),
             "page": dg.MetadataValue.url(link(home, settings, "card", id=champion.id)),
