@@ -236,7 +236,7 @@ class Told:
             return "Nothing. The next change of the taxonomy starts a new try."
         if self._remembered:
             look = "Look for other leaves or documents that say what was taken out, withdraw them too, and retune"
-            return f"{look}. Meanwhile {in_use}."
+            return f"{look}. Meanwhile the new model replaces the old one."
         if self._won < 0:
             read = "Read the lost questions below, and ask the new model yourself (lab-pipeline chat)"
             return f"{read}. If its answers are worse, put the old one back: {back}."
@@ -259,10 +259,11 @@ class Told:
         gain = self.gain
         if not gain:
             return []
-        low, high = gain["interval"]
+        low, high = (times(end) for end in gain["interval"])
+        chance = f"({high} to {low} times once chance is allowed for)"
         said = [
-            f"On these, the new model gives each word of the right answers {times(gain['difference'])} times the probability that "
-            f"{self._old} gives it ({times(high)} to {times(low)} times once chance is allowed for)."
+            f"On these, the new model gives each word of the right answers {times(gain['difference'])} times the probability "
+            f"that {self._old} gives it {chance}."
         ]
         if self._outcome == "not better" and gain["bound"] >= 0:
             said.append("1.0 would be no change, so chance is not ruled out.")
@@ -333,11 +334,8 @@ class Told:
     def _too_few(self) -> list[str]:
         missing, asked = self._missing, counted(self._questions, "test question")
         about = "what changed" if self.evaluation["changed"] else "the leaves that remain"
-        needed = (
-            f"; {self._questions + missing} are needed, so {missing} {'is' if missing == 1 else 'are'} missing"
-            if missing
-            else ""
-        )
+        lacking = f"{missing} {'is' if missing == 1 else 'are'} missing"
+        needed = f"; {self._questions + missing} are needed, so {lacking}" if missing else ""
         return [f"There {'is' if self._questions == 1 else 'are'} {asked} about {about}{needed}."]
 
     def _unlearned(self) -> list[str]:

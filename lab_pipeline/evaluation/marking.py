@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from lab_pipeline.text.words import content_words, negated, numbers, stems
 
-_MOST_WORDS = 8
+_MOST_WORDS = 5
 
 
 class Mark(NamedTuple):

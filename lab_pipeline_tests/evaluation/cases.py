@@ -88,7 +88,7 @@ class Bench:
     def ranks(self) -> dict[str, dict[str, list[Rank | None]]]:
         known = dict(zip(("base", "champion", "candidate"), self.knows, strict=True))
         ranked: Callable[[str, int], Rank] = lambda name, number: {  # noqa: E731
-            "rank": 1 if (number * 7 + 3 * (name != "candidate")) % 10 < known[name] else 3,
+            "rank": 1 if (number * 7 + 2 * (name != "candidate")) % 10 < known[name] else 3,
             "choices": 5,
         }
         return {
@@ -194,7 +194,7 @@ class Bench:
             "datasets": {"knowledge": "k1", "skills": "k2"},
             "checkpoints": {"knowledge": "knowledge-1", "skills": "skills-1"},
             "recipe": {"name": "laptop"},
-            "chosen": dict.fromkeys(["knowledge", "skills"], {"epoch": 5, "of": 7, "why": "it has the lowest loss"}),
+            "chosen": {"skills": {"epoch": 5, "of": 7, "why": "it has the lowest loss"}},
             "seed": 17,
             "evaluated_at": "2026-02-03T04:05:06+00:00",
             "report": "evaluations/e1/report.md",
@@ -284,8 +284,8 @@ CASES = {
     "judged worse": Bench(GAIN, judged=(0.7, 0.4)),
     "not enough evidence": Bench({TOWN: 0.9}, knows=(3, 5, 7), changed=(TOWN,), questions=3),
     "unchanged": Bench(dict.fromkeys(LEAVES, 0.0), knows=(3, 5, 5), identical=True),
-    "taken out and forgotten": Bench(WITHOUT_LOOM, knows=(3, 5, 5), changed=(), gone=0.1),
-    "taken out and still known": Bench(WITHOUT_LOOM, knows=(3, 5, 5), changed=(), gone=0.9),
+    "taken out and forgotten": Bench(WITHOUT_LOOM, knows=(3, 5, 6), changed=(), gone=0.1),
+    "taken out and still known": Bench(WITHOUT_LOOM, knows=(3, 5, 6), changed=(), gone=0.9),
 }
 """By what happened."""
 

@@ -19,7 +19,7 @@ from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.evaluation import acceptance, details, judged
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, nothing_changed, retune_inputs
 from lab_pipeline.evaluation.measured_model import MeasuredModel
-from lab_pipeline.evaluation.report import report_html, report_markdown
+from lab_pipeline.evaluation.report_text import report_markdown
 from lab_pipeline.evaluation.unlearning import measure_unlearning, unlearning_sentence
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
