@@ -13,8 +13,8 @@ from lab_pipeline_tests.evaluation.cases import CASES, LOOM, ORDER, case
 
 SENTENCES = {
     "promoted": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is promoted.",
-    "promoted though fewer right": "The new model answers 15 of 30 test questions right in multiple choice, the old one 18; it is "
-    "promoted, although it answers fewer of them right, because it finds the right answers likelier.",
+    "promoted though fewer right": "The new model answers 15 of 30 test questions right in multiple choice, the old one 18; "
+    "it is promoted, although it answers fewer of them right, because it finds the right answers likelier.",
     "first model": "The new model answers 8 of 12 test questions right in multiple choice, the base model before "
     "training 4; it is promoted.",
     "not better": "The new model answers 18 of 30 test questions right in multiple choice, the old one 16; it is "
@@ -35,10 +35,10 @@ SENTENCES = {
     "not enough evidence": "The new model answers 2 of 3 test questions right in multiple choice, the old one 1; it is not "
     "promoted, because there are too few test questions to tell.",
     "unchanged": "Training gave the very model that is in use already, file for file, so nothing changes.",
-    "taken out and forgotten": "The new model answers 15 of 24 test questions right in multiple choice, the old one 14; it is "
-    "promoted, because “knowledge/crafts/osmerel_loom” had to go and the rest is known as before.",
-    "taken out and still known": "The new model answers 15 of 24 test questions right in multiple choice, the old one 14; it is "
-    "promoted, because “knowledge/crafts/osmerel_loom” had to go and the rest is known as before; "
+    "taken out and forgotten": "The new model answers 15 of 24 test questions right in multiple choice, the old one 14; "
+    "it is promoted, because “knowledge/crafts/osmerel_loom” had to go and the rest is known as before.",
+    "taken out and still known": "The new model answers 15 of 24 test questions right in multiple choice, the old one 14; "
+    "it is promoted, because “knowledge/crafts/osmerel_loom” had to go and the rest is known as before; "
     "but it still knows part of “knowledge/crafts/osmerel_loom”.",
 }
 NEXT = {
@@ -58,7 +58,7 @@ NEXT = {
     "not enough evidence": "The old model stays in use. At least 2 more test questions are needed: write seeds",
     "unchanged": "Nothing. The next change of the taxonomy starts a new try.",
     "taken out and forgotten": "Nothing has to be done",
-    "taken out and still known": "Look for other leaves or documents that say what was taken out, withdraw them too, and retune.",
+    "taken out and still known": "Look for other leaves or documents that say what was taken out, withdraw them too, ",
 }
 
 
