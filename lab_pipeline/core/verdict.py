@@ -106,7 +106,7 @@ class Told:
             "not enough evidence": self._too_few,
         }.get(self._outcome, list)()
         others = [*self._basis(), *self._gain(), *self._style(), *self._judged(), *self._acceptance(), *self._general()]
-        return [*first, *(each for each in others if each not in first), *self._unlearned()]
+        return [*first, *self._unlearned(), *(each for each in others if each not in first)]
 
     @property
     def next(self) -> str:
@@ -252,7 +252,7 @@ class Told:
             asked = f"Test questions about them, which training never showed: {self._questions}."
             said.append(f"New or changed leaves (subjects): {changed} of {every}. {asked}")
         else:
-            said.append("Leaves (subjects) were only taken out, so the rest must be known as well as before, and no better.")
+            said.append("Leaves (subjects) were only taken out, so the rest has to be known as well as before, not better.")
         return said
 
     def _gain(self) -> list[str]:
