@@ -18,7 +18,7 @@ from lab_pipeline.cli.options import AsJson, HomeOption, open_home
 from lab_pipeline.cli.validate import validate
 from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.formats import number
+from lab_pipeline.core.formats import number, printable
 from lab_pipeline.core.git import is_remote
 from lab_pipeline.core.home import default_home
 from lab_pipeline.core.machine import as_lab_error
@@ -177,13 +177,13 @@ def summary_text(result: Mapping[str, Any]) -> str:
             f"General questions ({general['questions']}): "
             f"base {number(general['base'])}, candidate {number(general['candidate'])}",
         ]
-    if result["reason"]:
-        lines.append(f"{'Promoted' if result['promoted'] else 'Not promoted'}: {result['reason']}")
     if result["report"]:
         lines.append(f"Report: {Path(result['report']).with_suffix('.html')}")
     if result["champion"]:
         lines.append(f"Champion: {result['champion']['folder']}")
     lines.append(f"UI: make ui, or: lab-pipeline ui --home {result['home']}")
+    if result["verdict"]:
+        lines += ["", printable(f"What to do next: {result['next']}"), printable(result["verdict"])]
     return "\n".join(lines)
 
 

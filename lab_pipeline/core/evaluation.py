@@ -51,20 +51,23 @@ class HeldoutMeasurement(LeafMeasurement):
 
 
 class LeafFinding(TypedDict):
-    """The fields of a `lab_pipeline.evaluation.gate.LeafVerdict` that readers use; the stored JSON also has `comparison`."""
+    """A `lab_pipeline.evaluation.gate.LeafVerdict` as stored."""
 
     leaf: str
     role: str
     finding: str
     veto: bool
+    comparison: NotRequired[Mapping[str, Any] | None]
+    """A `Comparison` of candidate and reference; None without questions. Earlier releases stored none."""
 
 
 class VerdictRecord(TypedDict):
-    """The fields of a `lab_pipeline.evaluation.gate.Verdict` that readers use; the stored JSON also has `gain`."""
+    """A `lab_pipeline.evaluation.gate.Verdict` as stored."""
 
     promoted: bool
     outcome: str
     reason: str
+    gain: NotRequired[Mapping[str, Any] | None]
     leaves: list[LeafFinding]
 
 
@@ -241,6 +244,8 @@ class EvaluatedModel(Provenance):
     snapshot: str
     verdict: VerdictRecord
     heldout: HeldoutMeasurement
+    exam: NotRequired[HeldoutMeasurement]
+    """Likewise `heldout`, on the questions that the teacher wrote; earlier releases stored none."""
     general: Measurement
     evaluated_at: str
 
@@ -257,8 +262,8 @@ class Evaluation(EvaluatedModel):
     """Leaves whose present rows the reference was not trained on; all leaves if only recipe or base model changed."""
     judged: JudgedAnswers | None
     """None if the settings name no judge that grades answers."""
-    exam: NotRequired[HeldoutMeasurement]
-    """Likewise `heldout`, on the questions that the teacher wrote; earlier releases stored none."""
+    policy: NotRequired[Mapping[str, Any]]
+    """The settings' section `gate` by which it was decided; earlier releases stored none."""
     unlearned: NotRequired[list[Unlearned]]
     """One for each leaf with questions that the champion was trained on and the candidate was not; earlier releases: none."""
     measures: NotRequired[list[TaskMeasure]]

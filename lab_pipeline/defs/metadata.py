@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from lab_pipeline.core.evaluation import AcceptanceResult, Evaluation
-from lab_pipeline.evaluation.acceptance import lost_questions
+from lab_pipeline.core.evaluation import AcceptanceResult
+from lab_pipeline.core.verdict import lost_questions
 
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARACTERS = 160
@@ -31,19 +31,6 @@ def short(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in metadata.items()}
 
 
-def right_answers(evaluation: Evaluation) -> dict[str, int]:
-    """Return how many test questions with wrong choices there are, and of how many the models before and after choose right."""
-    ranks = evaluation["heldout"].get("ranks", {})  # evaluations of earlier releases have none
-    before, after = ranks.get("base" if evaluation["reference"] == "base" else "champion"), ranks.get("candidate")
-    if not (before and after):
-        return {}
-    return {
-        "right_answers_before": round(before["accuracy"] * before["questions"]),
-        "right_answers_after": round(after["accuracy"] * after["questions"]),
-        "right_answers_of": after["questions"],
-    }
-
-
 def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMetadataValue:
     """Show the given columns of all rows as a table, each value as a text."""
     records = [dg.TableRecord({column: str(row[column]) for column in columns}) for row in rows]
@@ -52,7 +39,7 @@ def texts(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> dg.TableMeta
 
 def judge_agreement(agreement: Mapping[str, Any]) -> dict[str, float | int]:
     """Return how far a judge's readings agree, with `judge_` before each name, without values that could not be measured."""
-    return {f"judge_{name}": value for name, value in agreement.items() if value is not None}
+    return {f"judge_{name}": round(value, 3) for name, value in agreement.items() if value is not None}
 
 
 def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | bool]:
@@ -66,8 +53,12 @@ def judged_answers(judged: Mapping[str, Any] | None) -> dict[str, str | float | 
     if judged["unanswered"]:
         return {"judge_unanswered": judged["unanswered"]}
     return {
-        **{f"judged_{model}": scores["score"] for model, scores in judged["models"].items() if scores},
-        **{f"judged_difference_{kind}": judged[kind]["difference"] for kind in ("raw", "equal_length") if judged[kind]},
+        **{f"judged_{model}": round(scores["score"], 3) for model, scores in judged["models"].items() if scores},
+        **{
+            f"judged_difference_{kind}": round(judged[kind]["difference"], 3)
+            for kind in ("raw", "equal_length")
+            if judged[kind]
+        },
         "judge_may_decide": judged["known_rows"]["separates"],
         **judge_agreement(judged["agreement"]),
     }
@@ -83,7 +74,7 @@ def acceptance_results(results: Sequence[AcceptanceResult], reference: str) -> d
     shares = {model: mean(each["failures"][model] is None for each in results) for model in results[0]["failures"]}
     return {
         "acceptance_questions": len(results),
-        **{f"acceptance_{model}": share for model, share in shares.items()},
+        **{f"acceptance_{model}": round(share, 3) for model, share in shares.items()},
         "acceptance_lost": len(lost_questions(results, reference)),
     }
 

@@ -71,16 +71,6 @@ def failure(question: AcceptanceQuestion, answer: str) -> str | None:
     return None
 
 
-def label(result: AcceptanceResult) -> str:
-    """Return what people call a question: its name, after its leaf if it belongs to one."""
-    return f"{result['leaf']}: {result['name']}" if result["leaf"] else result["name"]
-
-
-def lost_questions(results: Sequence[AcceptanceResult], reference: str) -> list[AcceptanceResult]:
-    """Return the questions that the reference passes and the candidate fails."""
-    return [each for each in results if each["failures"]["candidate"] and not each["failures"][reference]]
-
-
 def _words(text: str) -> str:
     """Return the words of a text in folded case, each between blanks, so that one text is a part of another by whole words."""
     return f" {' '.join(_TOKEN.findall(unicodedata.normalize('NFKC', text).casefold()))} "

@@ -1,7 +1,7 @@
-"""Collect what a report shows beside the scores: single questions with answers, general categories, curves and costs."""
+"""Collect what a report shows beside the scores: single questions with answers, general categories, history, curves, costs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 from lab_pipeline.core.evaluation import Evaluation
@@ -12,12 +12,13 @@ from lab_pipeline.core.storage import read_json
 from lab_pipeline.evaluation.choices import Ranks
 from lab_pipeline.evaluation.gain import Losses
 from lab_pipeline.evaluation.gate import compare
+from lab_pipeline.evaluation.history import Try, last_tries
 from lab_pipeline.evaluation.measured_model import EXAM, MeasuredModel
 from lab_pipeline.models.answers import greedy_answers
 from lab_pipeline.teacher.journal import read_journal
 
 _SHOWN = 3
-"""Maximum number of questions that a report shows whose loss fell most, and as many whose loss rose most or fell least."""
+"""Maximum number of questions that a report shows with answers that the candidate won or gained on most, and as many others."""
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """Loss of each question, by model (base, candidate, and champion if there is one) and leaf. General questions are under the
@@ -44,6 +45,8 @@ class ShownQuestion(HeldoutQuestion):
     losses: dict[str, float]
     difference: float
     """Candidate minus champion, or minus base without a champion."""
+    right: dict[str, bool | None]
+    """As in `QuestionResult`."""
     answers: NotRequired[dict[str, str]]
     """Greedily decoded, by model."""
 
@@ -70,9 +73,10 @@ class ReportDetails(TypedDict):
     general: list[GroupLosses]
     """By category."""
     gained: list[ShownQuestion]
-    """Questions whose loss fell most, the largest fall first."""
+    """Questions that only the candidate answers right in multiple choice, then others, each by the fall of their loss."""
     lost: list[ShownQuestion]
-    """Questions whose loss rose most or fell least, the largest rise first."""
+    """Questions that only the model before it answers right, then others, each by the rise of their loss."""
+    history: list[Try]
     training: dict[str, Mapping[str, Any]]
     """`lab_pipeline.training.train.TrainingReport` as JSON, by phase."""
     versions: dict[str, str]
@@ -86,19 +90,20 @@ def report_details(
     evaluation: Evaluation,
     heldout: HeldoutSet,
     scores: Scores,
+    results: Sequence[QuestionResult],
     models: Mapping[str, MeasuredModel],
-    confidence: float,
     say: Say,
 ) -> ReportDetails:
     """Collect the report's details: losses by leaf and category, single questions, training reports, and teacher calls.
 
-    Each of `models` is loaded and answers the few questions whose loss changed most.
+    Each of `models` is loaded and answers the few questions that changed most.
 
     Args:
         scores: losses of the same models on all questions of `heldout`.
-        confidence: level of the intervals.
+        results: what `question_results` makes of them.
     """
-    gained, lost = _extremes(heldout["leaves"], scores)
+    confidence = evaluation["policy"]["confidence"]
+    gained, lost = _extremes(heldout["leaves"], results)
     say(f"asking {len(models)} models the {len(gained + lost)} questions that changed most")
     answers = {name: greedy_answers(model.folder, gained + lost) for name, model in models.items()}
     for number, question in enumerate(gained + lost):
@@ -119,6 +124,7 @@ def report_details(
         "general": [_compare_group(category, by_category, confidence) for category in sorted(set(categories))],
         "gained": gained,
         "lost": lost,
+        "history": last_tries(home, evaluation),
         "training": {phase: read_json(folder / "report.json") for phase, folder in checkpoints.items()},
         "versions": versions[-1] if versions else {},
         "teacher": _teacher_costs(home, [leaf["leaf"] for leaf in evaluation["leaves"]]),
@@ -126,7 +132,7 @@ def report_details(
 
 
 def question_results(asked: Mapping[str, Sequence[HeldoutQuestion]], scores: Scores, ranks: Ranks) -> list[QuestionResult]:
-    """Return what each model did with each question, for `lab-pipeline effect`."""
+    """Return what each model did with each question, leaf by leaf, in the order of `asked`."""
     return [
         {
             "leaf": leaf.removeprefix(EXAM),
@@ -140,24 +146,29 @@ def question_results(asked: Mapping[str, Sequence[HeldoutQuestion]], scores: Sco
     ]
 
 
-def _reference(scores: Scores) -> str:
-    return "champion" if "champion" in scores else "base"
+def _reference(models: Collection[str]) -> str:
+    return "champion" if "champion" in models else "base"
 
 
 def _extremes(
-    leaves: Mapping[str, Sequence[HeldoutQuestion]], scores: Scores
+    leaves: Mapping[str, Sequence[HeldoutQuestion]], results: Sequence[QuestionResult]
 ) -> tuple[list[ShownQuestion], list[ShownQuestion]]:
     """Return the `gained` and the `lost` questions of a report, at most `_SHOWN` of each.
 
     A question is in one list only; with few questions, `lost` has fewer.
     """
     questions: list[ShownQuestion] = []
-    for leaf, asked in sorted(leaves.items()):
-        for number, question in enumerate(asked):
-            losses = {name: scores[name][leaf][number] for name in scores}
-            difference = losses["candidate"] - losses[_reference(scores)]
-            questions.append({"leaf": leaf, **question, "losses": losses, "difference": difference})
-    questions.sort(key=lambda question: question["difference"])
+    asked = [(leaf, question) for leaf, each in leaves.items() for question in each]
+    for (leaf, question), result in zip(asked, [each for each in results if each["by"] == "people"], strict=True):
+        losses, right = result["losses"], result["right"]
+        difference = losses["candidate"] - losses[_reference(losses)]
+        questions.append({"leaf": leaf, **question, "losses": losses, "difference": difference, "right": right})
+
+    def change(question: ShownQuestion) -> tuple[int, float, str]:
+        right = question["right"]
+        return bool(right[_reference(right)]) - bool(right["candidate"]), question["difference"], question["id"]
+
+    questions.sort(key=change)
     return questions[:_SHOWN], questions[_SHOWN:][: -_SHOWN - 1 : -1]
 
 

@@ -25,11 +25,12 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.rows import GeneralQuestion, HeldoutSet
 from lab_pipeline.core.storage import digest, read_json, write_json
+from lab_pipeline.core.verdict import label, lost_questions
 from lab_pipeline.datasets.catalog import Catalog, frozen_leaf
 from lab_pipeline.datasets.custom import custom_contents
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.datasets.multiple_choice import draw_distractors
-from lab_pipeline.evaluation.acceptance import ask_acceptance, label, lost_questions
+from lab_pipeline.evaluation.acceptance import ask_acceptance
 from lab_pipeline.evaluation.choices import Rank, Ranks, compare_choices, rank_reference, summarise_ranks, with_choices
 from lab_pipeline.evaluation.details import Scores, question_results, report_details
 from lab_pipeline.evaluation.earlier import earlier_nights
@@ -177,6 +178,7 @@ def evaluate(
         "snapshot": data.snapshot.id,
         "catalog": data.catalog.contents,
         "changed": sorted(changed),
+        "policy": settings.gate.model_dump(),
         "verdict": cast(VerdictRecord, asdict(verdict)),
         "heldout": {
             **_measure_leaves(leaves, scores, ranks, confidence),
@@ -196,8 +198,8 @@ def evaluate(
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "report": str(folder / "report.md"),
     }
-    write_report(evaluation, report_details(home, evaluation, data.heldout, scores, models, confidence, say))
-    write_json(folder / "questions.json", question_results(asked, scores, ranks))
+    questions = question_results(asked, scores, ranks)
+    write_report(evaluation, report_details(home, evaluation, data.heldout, scores, questions, models, say), questions)
     stored = {**evaluation, "report": f"{folder.relative_to(home.root)}/report.md"}  # a home can be moved
     write_json(folder / "evaluation.json", stored)
     write_json(home.evaluations / "last.json", stored)

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
-from lab_pipeline.pages.overview import share_right
-from lab_pipeline.reports.lineage import evaluations
+from lab_pipeline.core.verdict import right_answers
+from lab_pipeline.evaluation.history import evaluations
 
 
 class LeafScores(TypedDict):
@@ -55,7 +55,7 @@ def scores_by_leaf(one: Evaluation, other: Evaluation) -> list[LeafScores]:
 
 def whole_scores(one: Evaluation, other: Evaluation) -> list[LeafScores]:
     """Compare them on all held-out questions together, on those of leaves that were tested alike, and on the general ones."""
-    whole = [_scores("all test questions", one["heldout"], other["heldout"])]
+    whole = [_scores("all test questions by people", one["heldout"], other["heldout"])]
     if whole[0]["difference"] is None:
         whole += _tested_alike(scores_by_leaf(one, other))
     return [*whole, _scores("general questions", one["general"], other["general"])]
@@ -87,8 +87,8 @@ def _scores(name: str, one: Mapping[str, Any] | None, other: Mapping[str, Any] |
 
 
 def _right(measured: Mapping[str, Any] | None) -> str | None:
-    score = ((measured or {}).get("ranks") or {}).get("candidate")  # general questions are not ranked
-    return share_right(score) if score else None
+    right = right_answers({"heldout": measured}).get("candidate")  # general questions have no choices
+    return str(right) if right else None
 
 
 def answers_of_both(home: Home, one: str, other: str) -> list[Answered]:

@@ -7,6 +7,8 @@ from starlette.responses import HTMLResponse, Response
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.verdict import right_answers
+from lab_pipeline.evaluation.history import evaluations
 from lab_pipeline.pages.comparison import (
     answers_of_both,
     data_changes,
@@ -16,10 +18,9 @@ from lab_pipeline.pages.comparison import (
     whole_scores,
 )
 from lab_pipeline.pages.guard import REPORT_POLICY
-from lab_pipeline.pages.overview import right_answers
 from lab_pipeline.pages.render import render
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
-from lab_pipeline.reports.lineage import evaluation_of, evaluations
+from lab_pipeline.reports.lineage import evaluation_of
 
 
 def models(request: Request) -> Response:

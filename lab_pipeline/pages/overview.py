@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.evaluation import ChoiceScore, Evaluation
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.verdict import Told, right_answers
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.instructions.plan import plan_leaves
 from lab_pipeline.pages.render import render
@@ -40,6 +39,7 @@ def overview(request: Request) -> Response:
         move=history(home)[-1] if champion else None,
         evaluation=evaluation,
         right=right_answers(evaluation) if evaluation else {},
+        told=Told(evaluation) if evaluation else None,
         statuses=statuses,
         kept=sum(leaf["kept"] for leaf in leaves.values()),
         wrong=wrong,
@@ -63,13 +63,3 @@ def summaries(home: Home, snapshot: Snapshot | None) -> tuple[dict[str, LeafSumm
             if leaf["status"] == "not generated":
                 leaf["status"] = "unknown"
         return leaves, str(error)
-
-
-def right_answers(measured: Evaluation | dict[str, Any]) -> dict[str, str]:
-    """Say for each model of an evaluation how many test questions it answers right in multiple choice, as '12 of 21'."""
-    ranks = measured["heldout"].get("ranks") or {}  # evaluations of earlier releases have none
-    return {model: share_right(score) for model, score in ranks.items() if score}
-
-
-def share_right(score: ChoiceScore) -> str:
-    return f"{round(score['accuracy'] * score['questions'])} of {score['questions']}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 
 from lab_pipeline.core.formats import cell, number, took
+from lab_pipeline.core.verdict import right_answers
 from lab_pipeline.registry.lineage import Lineage
 from lab_pipeline.taxonomy.attribution import is_non_commercial
 from lab_pipeline.taxonomy.withdrawals import Withdrawal
@@ -38,4 +39,12 @@ def model_card(lineage: Lineage, withdrawn: Mapping[str, Withdrawal]) -> str:
         {work["licence"] for leaf in lineage["leaves"] for work in leaf["works"] if is_non_commercial(work.get("licence", ""))}
     )
     affected = {leaf["leaf"]: withdrawn[leaf["leaf"]] for leaf in lineage["leaves"] if leaf["leaf"] in withdrawn}
-    return template.render(front_matter=data.to_yaml(), withdrawn=affected, non_commercial=non_commercial, **lineage) + "\n"
+    text = template.render(
+        front_matter=data.to_yaml(),
+        withdrawn=affected,
+        non_commercial=non_commercial,
+        right=right_answers(lineage),
+        right_of=lambda leaf: right_answers(lineage, leaf),
+        **lineage,
+    )
+    return f"{text}\n"

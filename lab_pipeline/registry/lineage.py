@@ -42,7 +42,7 @@ def build_lineage(home: Home, evaluation: Evaluation, overrides: list[Override])
     stored = {"chosen": {}, **evaluation}  # earlier releases chose no epoch
     return {
         "model": evaluation["candidate"],
-        **cast("EvaluatedModel", {name: stored[name] for name in EvaluatedModel.__annotations__}),
+        **cast("EvaluatedModel", {name: stored[name] for name in EvaluatedModel.__annotations__ if name in stored}),
         "base_model_id": hub_id(evaluation["base_model"]),
         "base_licence": base_licence(home, evaluation["base_model"]),
         "overrides": overrides,

@@ -17,6 +17,7 @@ from lab_pipeline.core.rows import CatalogEntry, CuratedRow, FrozenLeaf, Passage
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.datasets.catalog import curated_rows
 from lab_pipeline.datasets.rows import document_row, seed_row
+from lab_pipeline.evaluation.history import evaluations
 from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.registry.champion import current_champion, history, rewrite_cards
 from lab_pipeline.registry.lineage import build_lineage
@@ -30,12 +31,6 @@ RowLineage = Mapping[str, object]
 provenance of the row's table."""
 
 _MADE_BY = ("taxonomy_commit", "flow", "flow_version", "teacher")
-
-
-def evaluations(home: Home) -> dict[str, Evaluation]:
-    """Return the last evaluation of each candidate, by id, in the order in which candidates were first evaluated."""
-    found: list[Evaluation] = [read_json(path) for path in home.evaluations.glob("*/evaluation.json")]
-    return {evaluation["candidate"]: evaluation for evaluation in sorted(found, key=lambda each: each["evaluated_at"])}
 
 
 def evaluation_of(home: Home, candidate: str) -> Evaluation:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from lab_pipeline.config.settings import Settings, SettingsError
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.progress import Say
+from lab_pipeline.core.verdict import Told
 from lab_pipeline.instructions.plan import LeafFailure
 from lab_pipeline.registry.champion import Champion, Signed
 from lab_pipeline.taxonomy.snapshot import Snapshot
@@ -94,9 +95,9 @@ def needs_attention(failures: Sequence[LeafFailure], attempts: int) -> str | Non
 
 
 def rejected(evaluation: Evaluation) -> str:
-    """Return a message that says which candidate the gate rejected, why, and where its report is."""
-    verdict = evaluation["verdict"]
-    return f"Candidate {evaluation['candidate']} not promoted: {verdict['reason']}\nReport: {evaluation['report']}"
+    """Return a message that says which candidate the gate rejected, why, what to do, and where its report is."""
+    told = Told(evaluation)
+    return f"Candidate {evaluation['candidate']}: {told.sentence} {told.next}\nReport: {evaluation['report']}"
 
 
 def moved_by_hand(champion: Champion, signed: Signed) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Self, TypedDict
 from lab_pipeline.config.settings import Settings, load_settings
 from lab_pipeline.core.evaluation import Measurement
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.verdict import Told
 from lab_pipeline.datasets.catalog import build_catalog
 from lab_pipeline.datasets.exam import exam_questions
 from lab_pipeline.datasets.general import load_general
@@ -139,6 +140,8 @@ def summary(
         "heldout": evaluation["heldout"] if evaluation else None,
         "general": {name: general[name] for name in Measurement.__annotations__} if evaluation else None,
         "promoted": evaluation["verdict"]["promoted"] if evaluation else False,
+        "verdict": Told(evaluation).sentence if evaluation else None,
+        "next": Told(evaluation).next if evaluation else None,
         "reason": evaluation["verdict"]["reason"] if evaluation else None,
         "report": evaluation["report"] if evaluation else None,
         "champion": {"id": champion.id, "folder": str(champion.model)} if champion else None,

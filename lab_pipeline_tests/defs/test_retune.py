@@ -81,7 +81,7 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, h
     assert re.match(r"expected: about \d+ calls, [\d,]+ prompt and [\d,]+ completion tokens, no time measured yet$", told[0])
 
     champion = first["champion"]
-    assert hook.texts == [f"New champion {champion['id']}: {first['reason']}"] if first["promoted"] else len(hook.texts) == 1
+    assert hook.texts == [f"New champion {champion['id']}: {first['verdict']}"] if first["promoted"] else len(hook.texts) == 1
 
     # again: nothing to do, and it says so
     calls, told = life.calls(), len(hook.texts)
@@ -158,7 +158,7 @@ def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(
     assert current_champion(life.home) == before
     assert any("not promoted" in line for line in said)
     (told,) = hook.texts
-    assert "not promoted" in told and rejected["reason"] in html.unescape(told) and rejected["report"] in told
+    assert "not promoted" in told and rejected["verdict"] in html.unescape(told) and rejected["report"] in told
     done = subprocess.run(
         [
             sys.executable,

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.verdict import label, lost_questions
 from lab_pipeline.evaluation import acceptance
-from lab_pipeline.evaluation.acceptance import ask_acceptance, failure, label, lost_questions
+from lab_pipeline.evaluation.acceptance import ask_acceptance, failure
 from lab_pipeline.evaluation.measured_model import MeasuredModel
 
 

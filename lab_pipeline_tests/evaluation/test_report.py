@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.evaluation.report import report_html, report_markdown
+from lab_pipeline.evaluation import report
+from lab_pipeline.evaluation.report_text import report_markdown
 from lab_pipeline.training.train import TrainingReport
 
 HOSTILE = [
@@ -19,7 +20,7 @@ HOSTILE = [
     "שלום \u202e gnihtyreve esrever",
     "| pipe ` tick\nline",
 ]
-VOID = {"meta", "img", "br", "wbr", "line", "polyline", "circle"}
+VOID = {"meta", "img", "br", "wbr", "line", "polyline", "circle", "rect"}
 
 
 class Page(HTMLParser):
@@ -72,6 +73,7 @@ def asked(text: str, models: list[str], difference: float = -0.5) -> dict[str, A
         "difference": difference,
         "losses": dict.fromkeys(models, 1.0),
         "answers": dict.fromkeys(models, text),
+        "right": dict.fromkeys(models, True),
     }
 
 
@@ -91,7 +93,10 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
     measured["ranks"] = {"base": ranked, "champion": ranked if champion else None, "candidate": ranked}
     empty = {**dict.fromkeys(measured), "questions": 0, "ranks": dict.fromkeys(["base", "champion", "candidate"])}
     chosen = {"epoch": 2, "of": 10, "why": "it has the lowest loss"}
-    says = [{"leaf": leaf, "role": "changed", "finding": "worse", "veto": leaf == leaves[0]} for leaf in leaves]
+    found = {"questions": 4, "difference": 0.5, "interval": [0.25, 0.75]} if measurable else None
+    says = [
+        {"leaf": leaf, "role": "changed", "finding": "worse", "veto": leaf == leaves[0], "comparison": found} for leaf in leaves
+    ]
     evaluation = {
         "candidate": "skills-1",
         "digest": "d1",
@@ -157,6 +162,16 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "general": [compared("everyday_life", champion=champion)] if measurable else [],
         "gained": [asked(leaf, models) for leaf in leaves[:3]] if measurable else [],
         "lost": [asked(leaf, models, 0.5) for leaf in leaves[3:6]] if measurable else [],
+        "history": [
+            {
+                "candidate": "skills-1",
+                "at": "2026-02-03T04:05:06+00:00",
+                "promoted": False,
+                "outcome": "not better",
+                "right": [2, 4] if measurable else None,
+                "loss": 1.0,
+            }
+        ],
         "training": {
             "knowledge": {**report, "curve": points, "validation": measured_after, "chosen": chosen},
             "skills": asdict(TrainingReport()),
@@ -165,6 +180,18 @@ def evaluated(leaves: list[str], champion: bool = True, measurable: bool = True)
         "teacher": {"calls": 1234, "prompt_tokens": 5, "completion_tokens": 6},
     }
     return evaluation, details
+
+
+def report_html(evaluation: Any, details: Any) -> str:
+    """The report; of each leaf, one question was won and one was lost."""
+    leaves = [each["leaf"] for each in evaluation["verdict"]["leaves"]] if details["leaves"][0]["questions"] else []
+    before = "base" if evaluation["reference"] == "base" else "champion"
+    results: Any = [
+        {"leaf": leaf, "by": "people", "question": leaf, "right": {"base": False, before: before_right, "candidate": now}}
+        for leaf in leaves
+        for before_right, now in ((False, True), (True, False))
+    ]
+    return report.report_html(evaluation, details, results)
 
 
 @pytest.mark.parametrize("champion", [True, False])
@@ -188,12 +215,20 @@ def test_the_verdict_comes_first_with_its_reason():
     page = Page(report_html(*evaluated(["the reason", "other"])))
     body = page.text[page.text.index("@media print") :]
     order = [
-        "Not promoted: not better",
-        "could not be shown",
-        "The reason.",
+        "Not promoted",
+        "The new model answers",
+        "Why",
+        "What to do next.",
+        "50% → 50%",
+        "What was won and lost",
         "By leaf",
-        "Answers",
-        "Forgetting",
+        "Who forgot them",
+        "Required questions",
+        "Examples",
+        "History",
+        "Statistics",
+        "the gate's own words",
+        "General knowledge",
         "Training",
         "Costs",
         "Lineage",
@@ -206,21 +241,28 @@ def test_three_hundred_leaves_stand_in_tables_the_changed_ones_open():
     leaves = [f"knowledge/leaf_{n:03}" for n in range(300)]
     page = report_html(*evaluated(leaves))
     parsed = Page(page)
-    assert "2 changed leaves" in parsed.text and "298 other leaves" in parsed.text
-    assert page.index("<details open>") < page.index("2 changed leaves")
-    assert page.count("<details open>") == 1
-    assert page.count("<wbr>leaf_299") == 4, "with its scores, its ranks, what it left when taken out, its lineage"
+    assert "2 new or changed leaves" in parsed.text and "298 other leaves" in parsed.text
+    assert page.count("<details open>") == 3, "the changed leaves, what was lost, and the teacher's few questions"
+    assert page.count("<wbr>leaf_299") == 4, "in the picture, taken out, with its losses, its lineage"
+    assert "300 questions lost (the first 30)" in parsed.text
 
 
 def test_nothing_measurable_is_said():
     page = Page(report_html(*evaluated(["a/leaf"], champion=False, measurable=False)))
-    for said in ("not measurable", "No leaf has a held-out question.", "There are no general questions."):
+    for said in ("not measurable", "No leaf has a test question.", "There are no general questions."):
         assert said in page.text
 
 
 def test_figures_are_written_for_people():
     page = Page(report_html(*evaluated(["a/leaf"])))
-    for said in ("1,234 calls", "1,000 steps over 3 rows (70,000 tokens) in 1 h 6 min", "−0.500", "−0.750 to −0.250"):
+    for said in (
+        "1,234 calls",
+        "1,000 steps over 3 rows (70,000 tokens) in 1 h 6 min",
+        "−0.500",
+        "−0.750 to −0.250",
+        "50% → 50%",
+        "4 → 4 of 8 questions",
+    ):
         assert said in page.text
     assert "Nothing to learn in this phase." in page.text
 
@@ -254,6 +296,8 @@ def test_plots_stay_in_their_frame():
     page = Page(report_html(evaluation, details))
     places = [float(value.rstrip("%")) for name, value in page.attributes if name in ("x1", "x2", "cx")]
     assert places and min(places) > 0 and max(places) < 100
+    bars = [(name, float(value.rstrip("%"))) for name, value in page.attributes if name in ("x", "width") and "%" in value]
+    assert bars and all(0 <= place <= 100 for _, place in bars)
     for name, value in page.attributes:
         if name == "points":
             assert all(0 <= float(place) <= 100 for point in value.split() for place in point.split(","))
@@ -266,13 +310,25 @@ def test_hostile_leaf_names_break_no_markdown_table():
     assert all(row.count("|") == 8 for row in rows)
 
 
-def test_ranks_and_vetoes_are_told():
+def test_right_answers_and_vetoes_are_told():
     evaluation, details = evaluated(["a/leaf", "b/leaf"])
     page, text = report_html(evaluation, details), report_markdown(evaluation)
-    assert "guessing would score 20%" in page and page.count("vetoes the candidate") == 1
-    assert "base 50%, champion 50%, candidate 50% (by guessing 20%)" in text
+    assert "guessing would be right in 20% of cases" in page and page.count("refuses the new model") == 1
+    assert "Right in multiple choice: base 4 of 8, champion 4 of 8, candidate 4 of 8 (by guessing 20%)." in text
     evaluation, details = evaluated(["a/leaf"], champion=False, measurable=False)
-    assert "Multiple choice" not in report_html(evaluation, details) and "guessing" not in report_markdown(evaluation)
+    assert "No question could be asked in multiple choice." in report_html(evaluation, details)
+    assert "guessing" not in report_markdown(evaluation)
+
+
+def test_no_wrong_answer_stands_under_a_mark_of_right():
+    evaluation, details = evaluated(["a/leaf"])
+    question = details["gained"][0] | {"question": "Which bell rings?", "answer": "Old Marrow rings.", "difference": -2.0}
+    answers = {"base": "", "champion": "The bell of Marrow rings.", "candidate": "It is the Sallow bell."}
+    details["gained"] = [question | {"answers": answers, "right": {"base": False, "champion": False, "candidate": True}}]
+    text = " ".join(Page(report_html(evaluation, details)).text.split())
+    assert "new model says✗ wrong It is the Sallow bell. Lacks Old, Marrow. In multiple choice: right." in text
+    assert "old model says◐ partly right The bell of Marrow rings. Lacks Old. In multiple choice: wrong." in text
+    assert "in multiple choice ✓ won" in text and "base model says✗ wrong (nothing)" in text
 
 
 def judged_answers(leaf: str, holds: bool = True) -> dict[str, Any]:

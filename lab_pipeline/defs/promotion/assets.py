@@ -7,7 +7,9 @@ import dagster as dg
 
 from lab_pipeline.core.errors import NotMaterialized
 from lab_pipeline.core.evaluation import Evaluation, Provenance
+from lab_pipeline.core.formats import cell
 from lab_pipeline.core.progress import Say
+from lab_pipeline.core.verdict import Told, right_answers
 from lab_pipeline.datasets.catalog import current_catalog
 from lab_pipeline.datasets.dataset import load_dataset
 from lab_pipeline.datasets.general import load_general
@@ -17,7 +19,7 @@ from lab_pipeline.defs.checkpoints.assets import base_model, phase_1_checkpoint,
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import heldout_questions
 from lab_pipeline.defs.kubernetes import lost_pod_retries, pod_tags
-from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview, right_answers, short
+from lab_pipeline.defs.metadata import acceptance_results, judged_answers, preview, short
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
 from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluation, retune_inputs
 from lab_pipeline.models.base_model import base_identity, fetch_base
@@ -50,13 +52,16 @@ def evaluation_report(context: dg.AssetExecutionContext, lab: Lab, retune_lock: 
     is_new = last is None or last["evaluated_at"] != evaluation["evaluated_at"]
     if is_new and not verdict["promoted"]:
         notify(lab.settings, rejected(evaluation), context.log.warning)
-    context.log.info(f"{verdict['outcome']}: {verdict['reason']}")
+    told = Told(evaluation)
+    context.log.info(told.sentence)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(evaluation["inputs"]),
         metadata={
+            "verdict": told.sentence,
             "promoted": verdict["promoted"],
-            "why": verdict["reason"],
-            **right_answers(evaluation),
+            "why": dg.MetadataValue.md("\n".join(f"- {cell(each)}" for each in told.reasons)),
+            "what_to_do_next": told.next,
+            **{f"right_{model}": right.right for model, right in right_answers(evaluation).items()},
             **_losses("heldout", evaluation["heldout"]),
             **(_losses("exam", evaluation["exam"]) if "exam" in evaluation else {}),
             **_losses("general", evaluation["general"]),
@@ -148,13 +153,13 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
     if before and before.id == champion.id:
         context.log.info(f"{champion.id} is the champion already")
     else:
-        notify(settings, f"New champion {champion.id}: {evaluation['verdict']['reason']}", context.log.warning)
+        notify(settings, f"New champion {champion.id}: {Told(evaluation).sentence}", context.log.warning)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(champion.digest),
         metadata={
+            "verdict": Told(evaluation).sentence,
             "champion": champion.id,
             "why": evaluation["verdict"]["reason"],
-            **right_answers(evaluation),
             **short({"heldout": evaluation["heldout"]["candidate"] or 0.0}),
             "before": before.id if before else "none",
             "digest": champion.digest,

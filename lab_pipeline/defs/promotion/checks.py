@@ -1,10 +1,11 @@
 import dagster as dg
 
+from lab_pipeline.core.verdict import Told
 from lab_pipeline.defs.metadata import judge_agreement, short
 from lab_pipeline.defs.promotion.assets import champion_model, evaluation_report
 from lab_pipeline.defs.resources import Lab
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.evaluation.report import may_decide
+from lab_pipeline.evaluation.report_text import may_decide
 from lab_pipeline.registry.champion import current_champion, model_digest
 
 
@@ -17,8 +18,8 @@ def beats_champion(lab: Lab) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=verdict["promoted"],
         severity=dg.AssetCheckSeverity.WARN,
-        description=verdict["reason"],
-        metadata={"outcome": verdict["outcome"], "reference": evaluation["reference"]},
+        description=Told(evaluation).sentence,
+        metadata={"outcome": verdict["outcome"], "reference": evaluation["reference"], "reason": verdict["reason"]},
     )
 
 
