@@ -96,8 +96,8 @@ class Cluster:
     """False = pods stay pending."""
     denied: set[str] = field(default_factory=set)
     """Verbs that no account may use."""
-    refusing: bool = False
-    """True = the API server answers nothing but 500."""
+    away: bool = False
+    """True = the API server takes connections and drops them."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -125,7 +125,7 @@ class Cluster:
             "kubeconfig_file": str(self.kubeconfig),
             "env_vars": ["LAB_DEPLOYMENT=k8s"],
         }
-        return {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+        return {"module": "lab_pipeline.runtime.cluster_launcher", "class": "ClusterRunLauncher", "config": config}
 
     def create(self, job: dict[str, Any]) -> None:
         name = job["metadata"]["name"]
@@ -190,10 +190,11 @@ class _Api(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def parse_request(self) -> bool:
+        return not self.cluster.away and super().parse_request()
+
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.cluster.refusing:
-            return self.answer(500, {"message": "down"})
         if self.path.startswith("/apis/authorization.k8s.io/"):
             verb = job["spec"]["resourceAttributes"]["verb"]
             return self.answer(201, {**job, "status": {"allowed": verb not in self.cluster.denied}})
@@ -203,8 +204,6 @@ class _Api(BaseHTTPRequestHandler):
         self.answer(201, job)
 
     def do_GET(self) -> None:
-        if self.cluster.refusing:
-            return self.answer(500, {"message": "down"})
         url = urlsplit(self.path)
         asked = parse_qs(url.query)
         kind, *rest = url.path.split("/default/")[1].split("/")
@@ -222,8 +221,8 @@ class _Api(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         name = urlsplit(self.path).path.rpartition("/")[2]
-        if self.cluster.refusing or not any(pod.name == name for pod in self.cluster.ever):
-            return self.answer(500 if self.cluster.refusing else 404, {"message": "not found"})
+        if not any(pod.name == name for pod in self.cluster.ever):
+            return self.answer(404, {"message": "not found"})
         if name in self.cluster.pods:  # else it is being deleted: with its job, or with its owner
             self.cluster.delete(name)
         self.answer(200, {})

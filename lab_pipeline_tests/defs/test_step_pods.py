@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._daemon.monitoring import execute_run_monitoring_iteration
 from dagster_k8s.container_context import K8sContainerContext
 from filelock import FileLock, Timeout
 
@@ -217,9 +219,9 @@ def test_an_api_server_that_is_away_for_a_while_costs_nothing(clustered):
 
     def away() -> None:
         started(clustered)
-        clustered.cluster.refusing = True
+        clustered.cluster.away = True
         time.sleep(3)
-        clustered.cluster.refusing = False
+        clustered.cluster.away = False
         clustered.cluster.end(clustered.cluster.of_step("big")[0], signal.SIGKILL)
 
     meanwhile(away)
@@ -230,12 +232,32 @@ def test_an_api_server_that_is_away_for_a_while_costs_nothing(clustered):
 # --- the run's pod
 
 
-def launched(clustered: Clustered, job: Callable[[], Any]) -> dg.DagsterRun:
+def launched(clustered: Clustered, job: Callable[[], Any], **state: Any) -> dg.DagsterRun:
     """A run that the run launcher started in a pod, as the daemon does."""
     recon = dg.reconstructable(job)
-    run = clustered.instance.create_run_for_job(recon.get_definition(), job_code_origin=recon.get_python_origin())
+    run = clustered.instance.create_run_for_job(recon.get_definition(), job_code_origin=recon.get_python_origin(), **state)
     clustered.instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
     return run
+
+
+def monitored(clustered: Clustered, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    """The status of a run after the daemon has looked at it."""
+    context: Any = SimpleNamespace(instance=clustered.instance, create_request_context=lambda: None)
+    assert [error for error in execute_run_monitoring_iteration(context, logging.getLogger("daemon")) if error] == []
+    found = clustered.instance.get_run_by_id(run.run_id)
+    assert found
+    return found.status
+
+
+def test_a_run_is_lost_with_its_job_and_not_because_the_api_server_is_away(clustered):
+    clustered.cluster.nodes_free = False
+    run = launched(clustered, pod_jobs.small_steps, status=dg.DagsterRunStatus.STARTED)
+    clustered.cluster.away = True
+    assert monitored(clustered, run) == dg.DagsterRunStatus.STARTED
+    clustered.cluster.away = False
+    assert monitored(clustered, run) == dg.DagsterRunStatus.STARTED
+    clustered.cluster.delete(clustered.cluster.ever[-1].name)
+    assert monitored(clustered, run) == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.long
