@@ -66,7 +66,10 @@ class EndpointTeacherSettings(Section):
     model: str = Field(description="Model name on the server")
     api_key_env: str | None = Field(None, description="Name of the environment variable that holds the API key")
     concurrency: int = Field(
-        64, ge=1, le=1024, description="Maximum number of parallel requests; how many the server bears is found out"
+        64,
+        ge=1,
+        le=1024,
+        description="Maximum number of parallel requests, of all runs together; how many the server bears is found out",
     )
     requests_per_minute: float | None = Field(None, gt=0, description="Maximum rate of requests. none = unlimited")
     tokens_per_minute: float | None = Field(
