@@ -35,7 +35,7 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 BY_NAME = dict(documents())
-OWN = {name: found for name, found in BY_NAME.items() if "kueue" not in found["apiVersion"]}
+OWN = {name: found for name, found in BY_NAME.items() if not found["apiVersion"].startswith(("kueue", "trainer"))}
 """Those that Kubernetes itself defines."""
 
 
@@ -99,7 +99,7 @@ def test_a_pod_of_a_step_is_as_big_as_the_settings_say_and_not_as_its_run(pods):
 
 def test_the_network_policies_select_the_pods_of_steps(pods):
     steps = [name for name in OWN if OWN[name]["kind"] == "NetworkPolicy"]
-    assert len(steps) == 4
+    assert len(steps) == 5
     for step, job in pods.items():
         labels = job["spec"]["template"]["metadata"]["labels"]
         assert labels["app.kubernetes.io/component"] == "step_worker"
@@ -107,6 +107,21 @@ def test_the_network_policies_select_the_pods_of_steps(pods):
         assert labels["lab-pipeline/step"] == kinds.get(step, "training")
     (judged,) = OWN["network.yaml[1]"]["spec"]["podSelector"]["matchExpressions"]
     assert judged["key"] == "lab-pipeline/step" and judged["values"] == ["evaluation", "generation"]
+
+
+def test_the_runtime_of_a_training_on_several_nodes_is_valid_and_safe():
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="no kubeflow-trainer-api: pip install it")
+    runtime = BY_NAME["training-runtime.yaml[0]"]
+    assert models.TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    preflight, template = OWN["preflight-gpu.yaml[0]"], job["template"]["spec"]["template"]
+    (node,) = template["spec"]["containers"]
+    assert node["image"] == IMAGE and node["securityContext"] == container(preflight)["securityContext"]
+    assert template["spec"]["securityContext"] == pod(preflight)["securityContext"]
+    assert template["spec"]["volumes"][0] == LAB["volumes"][0] and template["metadata"]["labels"] in [
+        OWN[name]["spec"]["podSelector"].get("matchLabels") for name in OWN if OWN[name]["kind"] == "NetworkPolicy"
+    ]
+    assert runtime["metadata"]["name"] == KubernetesSettings().training.runtime
 
 
 def test_the_values_agree_with_the_manifests_and_the_settings():
