@@ -241,7 +241,16 @@ class Settings(Section):
     judge: TeacherSettings | None = Field(
         None, description="A separate judge model. none = the teacher judges. An endpoint also grades answers in evaluations"
     )
-    base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
+    base_model: str = Field(
+        PACKAGED,
+        description="'packaged', the folder of a local model, a Hugging Face Hub id, or a folder's address such as "
+        "s3://bucket/model@DIGEST, of which the digest may be left out",
+    )
+    publish: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9+]+://\S+$",
+        description="Address to which each champion is copied, e.g. s3://bucket/champions. none = champions stay in the home",
+    )
     chat_template: str | None = Field(
         None,
         min_length=1,

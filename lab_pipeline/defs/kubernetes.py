@@ -86,7 +86,7 @@ def lost_pod_retries(kind: Kind, settings: Settings = SETTINGS) -> dg.RetryPolic
     Only what is no error of the data is tried again, such as a lost or evicted pod (see `errors_as_failures`); the step goes on
     from what it had saved.
     """
-    if deployment() == "local" or not (pod_tags(kind, settings) or _on_several_nodes(kind, settings)):
+    if deployment() == "local" or not pod_tags(kind, settings):
         return None
     return dg.RetryPolicy(max_retries=settings.k8s.retries, delay=30, backoff=dg.Backoff.EXPONENTIAL)
 

