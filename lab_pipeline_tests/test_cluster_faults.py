@@ -43,6 +43,9 @@ from lab_pipeline_tests.lab import OPEN_GATE, TestLab, lab
 from lab_pipeline_tests.postgres import postgres
 from lab_pipeline_tests.runtime.test_survival import LONGER, unhurried
 
+BIG = ["knowledge_checkpoint", "skills_checkpoint", "evaluation_report"]
+OTHER = {**LONGER, "knowledge": {**LONGER["knowledge"], "learning_rate": 0.02}}
+
 
 @dataclass
 class Faulty:
@@ -96,7 +99,7 @@ def faulty(folder: Path, model: Path, patch: pytest.MonkeyPatch) -> Iterator[Fau
         cluster(folder, opened.home.dagster) as running,
         postgres() as storage,
     ):
-        (folder / "recipe.yaml").write_text(json.dumps(LONGER))
+        recipe(opened, LONGER)
         opened.set(gate=OPEN_GATE)
         opened.stub.reply = unhurried
         config = {"run_launcher": running.launcher(), "storage": storage}
@@ -104,6 +107,10 @@ def faulty(folder: Path, model: Path, patch: pytest.MonkeyPatch) -> Iterator[Fau
         patch.setenv("LAB_DEPLOYMENT", "k8s")
         with code_location(), dg.DagsterInstance.get() as instance:
             yield Faulty(opened, running, instance)
+
+
+def recipe(opened: TestLab, wanted: dict[str, Any]) -> None:
+    (opened.home.root.parent / "recipe.yaml").write_text(json.dumps(wanted))
 
 
 def candidates(home: Home) -> dict[str, str]:
@@ -152,36 +159,30 @@ def test_faults_cost_time_and_no_more_work_than_was_not_saved(tmp_path, tiny_mod
         assert len(all_lost.table) == 4 and [len(running.of_step(step)) for step in BIG] == [2, 2, 2]
 
         # the API server is away for 30 s, and the run's pod is killed, while another model trains
-        opened.set(seed=18)
-        with code_location():
-            run, pod = all_lost.start("retune")
-            wait_for("a saved state", all_lost.saved("knowledge"), 600, every=0.005)
-            step = running.of_step("knowledge_checkpoint")[-1]
-            running.away = True
-            time.sleep(30)
-            assert all_lost.status(run) == dg.DagsterRunStatus.STARTED
-            running.away = False
-            all_lost.table.append("API server away for 30 s: nothing")
-            wait_for("the next training", lambda: running.of_step("skills_checkpoint")[2:], 600, every=0.1)
-            step, lost = running.of_step("skills_checkpoint")[-1], time.monotonic()
-            running.end(pod, signal.SIGKILL)
-            assert not all_lost.finished(run, pod)
-            wait_for("the end of the step's pod", lambda: step.code is not None, 120)
-            seen = time.monotonic() - lost
-            all_lost.table.append(
-                f"run worker killed: run failed and its step's pod gone after {seen:.0f} s; a new run goes on"
-            )
-            assert all_lost.finished(*all_lost.start("retune"))
-            assert len(running.of_step("knowledge_checkpoint")) == 3  # what was trained was not trained again
+        recipe(opened, OTHER)
+        run, pod = all_lost.start("retune")
+        wait_for("a saved state", all_lost.saved("knowledge"), 600, every=0.005)
+        step = running.of_step("knowledge_checkpoint")[-1]
+        running.away = True
+        time.sleep(30)
+        assert all_lost.status(run) == dg.DagsterRunStatus.STARTED
+        running.away = False
+        all_lost.table.append("API server away for 30 s: nothing")
+        wait_for("the next training", lambda: running.of_step("skills_checkpoint")[2:], 600, every=0.1)
+        step, lost = running.of_step("skills_checkpoint")[-1], time.monotonic()
+        running.end(pod, signal.SIGKILL)
+        assert not all_lost.finished(run, pod)
+        wait_for("the end of the step's pod", lambda: step.code is not None, 120)
+        seen = time.monotonic() - lost
+        all_lost.table.append(f"run worker killed: run failed and its step's pod gone after {seen:.0f} s; a new run goes on")
+        assert all_lost.finished(*all_lost.start("retune"))
+        assert len(running.of_step("knowledge_checkpoint")) == 3  # what was trained was not trained again
         assert running.pods == {}  # no GPU is kept
 
         print("", *all_lost.table, sep="\n")
         monkeypatch.setenv("LAB_DEPLOYMENT", "local")
-        for seed in (17, 18):
-            opened.set(seed=seed)
-            shutil.copy(opened.home.settings_file, local.settings_file)
+        shutil.copy(opened.home.settings_file, local.settings_file)
+        for each in (LONGER, OTHER):
+            recipe(opened, each)
             retune(prepare(local.root, None), lambda text: None)
         assert candidates(opened.home) == candidates(local)
-
-
-BIG = ["knowledge_checkpoint", "skills_checkpoint", "evaluation_report"]
