@@ -52,7 +52,8 @@ class TrainJobClient(dg.PipesClient):
         assert isinstance(launcher, K8sRunLauncher)
         where = {**API, "namespace": launcher.job_namespace}
         injector = dg.PipesFileContextInjector(str(folder / "pipes-context.json"))
-        reader = dg.PipesFileMessageReader(str(folder / "pipes-messages.jsonl"))
+        # a cancelled training writes its last message after its job was deleted, so the file stays
+        reader = dg.PipesFileMessageReader(str(folder / "pipes-messages.jsonl"), cleanup_file=False)
         with dg.open_pipes_session(context, injector, reader, extras) as session:
             job = train_job(name, command, {**env, **session.get_bootstrap_env_vars()}, self._settings)
             job["metadata"]["ownerReferences"] = _this_pod(launcher.job_namespace)

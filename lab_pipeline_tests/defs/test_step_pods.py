@@ -259,12 +259,13 @@ def test_the_reason_of_a_training_that_failed_on_several_nodes_is_told(clustered
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_a_cancelled_run_deletes_its_train_job(clustered, tmp_path, tiny_model):
     spec = two_packs_a_step(tmp_path / "two", tiny_model, epochs=900)
     (clustered.home.root / "spec").write_text(f"{spec.output}/spec.json")
     run = launched(clustered, pod_jobs.train_on_several_nodes)
     saved = lambda: list((tmp_path / "two").glob("resume-*/checkpoint-*/complete.json"))  # noqa: E731
-    wait_for("a saved state", saved, 300, every=0.1)
+    wait_for("a saved state", saved, 600, every=0.1)
     assert clustered.instance.run_launcher.terminate(run.run_id)
     wait_for("the end of the run", lambda: clustered.instance.get_run_by_id(run.run_id).is_finished, 120)
     assert clustered.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
