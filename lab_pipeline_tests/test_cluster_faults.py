@@ -67,6 +67,10 @@ class Faulty:
         list(execute_run_monitoring_iteration(context, logging.getLogger("daemon")))
         return self.instance.get_run_by_id(run.run_id).status  # type: ignore[union-attr]
 
+    def reason(self, run: dg.DagsterRun) -> str:
+        """Why a run failed, in Dagster's words."""
+        return self.instance.get_run_by_id(run.run_id).tags["dagster/failure_reason"]  # type: ignore[union-attr]
+
     def finished(self, run: dg.DagsterRun, pod: Pod) -> bool:
         """Whether a run succeeded, after its end and the deletion of its job."""
         states = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
@@ -135,6 +139,7 @@ def test_faults_cost_time_and_no_more_work_than_was_not_saved(tmp_path, tiny_mod
         at_once, lost = stub.open, time.monotonic()
         running.end(pod, signal.SIGTERM, "Evicted")
         assert not all_lost.finished(run, pod)
+        assert all_lost.reason(run) == "UNEXPECTED_TERMINATION"  # which the daemon tries again
         seen = time.monotonic() - lost
         for start, end in spans:
             tags = {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
