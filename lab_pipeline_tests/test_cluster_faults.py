@@ -136,18 +136,18 @@ def test_faults_cost_time_and_no_more_work_than_was_not_saved(tmp_path, tiny_mod
         first = {ASSET_PARTITION_RANGE_START_TAG: spans[0][0], ASSET_PARTITION_RANGE_END_TAG: spans[0][1]}
         run, pod = all_lost.start("refresh_leaves", first)
         wait_for("teacher calls", lambda: len(stub.requests) >= 10, 300, every=0.005)
-        at_once, lost = stub.open, time.monotonic()
+        lost = time.monotonic()
         running.end(pod, signal.SIGTERM, "Evicted")
         assert not all_lost.finished(run, pod)
         assert all_lost.reason(run) == "UNEXPECTED_TERMINATION"  # which the daemon tries again
-        seen = time.monotonic() - lost
+        seen, in_flight = time.monotonic() - lost, stub.most_at_once
         for start, end in spans:
             tags = {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
             assert all_lost.finished(*all_lost.start("refresh_leaves", tags))
         asked = [json.dumps(each.body, sort_keys=True) for each in stub.requests]
         twice = len(asked) - len(set(asked))
         all_lost.table.append(f"evicted while generating: failed after {seen:.0f} s; {twice} of {len(asked)} calls made twice")
-        assert twice <= at_once
+        assert twice <= in_flight  # only calls whose replies had not come
 
         # pods are lost while training and merging
         def lose_steps() -> None:
