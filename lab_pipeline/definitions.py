@@ -12,7 +12,7 @@ from lab_pipeline.defs.datasets import assets as datasets
 from lab_pipeline.defs.datasets import checks as dataset_checks
 from lab_pipeline.defs.instructions import assets as instructions
 from lab_pipeline.defs.jobs import JOBS
-from lab_pipeline.defs.kubernetes import executor, seconds_to_save
+from lab_pipeline.defs.kubernetes import executor, trainer
 from lab_pipeline.defs.notifications import crashed_runs
 from lab_pipeline.defs.promotion import assets as promotion
 from lab_pipeline.defs.promotion import checks as promotion_checks
@@ -29,7 +29,7 @@ defs = dg.Definitions(
     resources={
         "lab": launchable_lab(default_home()),
         "retune_lock": RetuneLock(root=str(default_home()), held_by_run=deployment() == "k8s"),
-        "trainer": dg.PipesSubprocessClient(forward_termination=True, termination_timeout_seconds=seconds_to_save()),
+        "trainer": trainer(),
     },
     executor=executor(),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,12 +93,14 @@ class Cluster:
     pods: dict[str, Pod] = field(default_factory=dict)
     ever: list[Pod] = field(default_factory=list)
     """All pods there ever were, in order."""
+    train_jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Those of Kubeflow Trainer; each node is a pod."""
     nodes_free: bool = True
     """False = pods stay pending."""
     denied: set[str] = field(default_factory=set)
     """Verbs that no account may use."""
-    refusing: bool = False
-    """True = the API server answers nothing but 500."""
+    away: bool = False
+    """True = the API server takes connections and drops them."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -125,7 +128,7 @@ class Cluster:
             "kubeconfig_file": str(self.kubeconfig),
             "env_vars": ["LAB_DEPLOYMENT=k8s"],
         }
-        return {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+        return {"module": "lab_pipeline.runtime.cluster_launcher", "class": "ClusterRunLauncher", "config": config}
 
     def create(self, job: dict[str, Any]) -> None:
         name = job["metadata"]["name"]
@@ -160,9 +163,42 @@ class Cluster:
         """Delete a job with its pod, which is told to end, and what it owns."""
         pod = self.pods.pop(name)
         self.end(pod, signal.SIGTERM)
-        owned = [each.name for each in self.pods.values() if f"uid-{name}" in owners(each)]
-        for each in owned:
-            self.delete(each)
+        self.delete_owned(name)
+
+    def delete_owned(self, name: str) -> None:
+        for job in [each for each in self.train_jobs.values() if f"uid-{name}" in owners(each)]:
+            self.delete_train_job(job["metadata"]["name"])
+        for pod in [each for each in self.pods.values() if f"uid-{name}" in owners(each.job)]:
+            self.delete(pod.name)
+
+    def create_train_job(self, job: dict[str, Any]) -> None:
+        """Start torchrun on each node, with the variables that Kubeflow Trainer's torch plugin sets."""
+        name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
+        self.train_jobs[name] = job
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in range(trainer["numNodes"]):
+            torch = {"PET_NNODES": trainer["numNodes"], "PET_NPROC_PER_NODE": trainer["numProcPerNode"], "PET_NODE_RANK": rank}
+            torch |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
+            env = [*trainer["env"], *({"name": key, "value": str(value)} for key, value in torch.items())]
+            container = {"name": "node", "command": trainer["command"], "args": [], "env": env}
+            template = {"metadata": {"labels": {"node-of": name}}, "spec": {"containers": [container]}}
+            metadata = {"name": f"{name}-node-0-{rank}", "labels": {}, "ownerReferences": [{"uid": f"uid-{name}"}]}
+            self.create({"metadata": metadata, "spec": {"template": template}})
+
+    def of_train_job(self, name: str) -> list[Pod]:
+        return [pod for pod in self.ever if f"uid-{name}" in owners(pod.job)]
+
+    def as_train_job(self, name: str) -> dict[str, Any]:
+        phases = {pod.phase for pod in self.of_train_job(name)}
+        ended = "Failed" if "Failed" in phases else "Complete" if phases == {"Succeeded"} else None
+        condition = {"type": ended, "status": "True", "reason": "JobsEnded", "message": "as its jobs did"}
+        return {**self.train_jobs[name], "status": {"conditions": [condition] if ended else []}}
+
+    def delete_train_job(self, name: str) -> None:
+        del self.train_jobs[name]
+        self.delete_owned(name)
 
     def of_step(self, step: str) -> list[Pod]:
         """All pods there ever were for a step, in order."""
@@ -172,8 +208,8 @@ class Cluster:
         pod.created -= timedelta(minutes=minutes)
 
 
-def owners(pod: Pod) -> list[str]:
-    return [owner["uid"] for owner in pod.job["metadata"].get("ownerReferences") or []]
+def owners(job: dict[str, Any]) -> list[str]:
+    return [owner["uid"] for owner in job["metadata"].get("ownerReferences") or []]
 
 
 class _Api(BaseHTTPRequestHandler):
@@ -190,21 +226,23 @@ class _Api(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def parse_request(self) -> bool:
+        return not self.cluster.away and super().parse_request()
+
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.cluster.refusing:
-            return self.answer(500, {"message": "down"})
         if self.path.startswith("/apis/authorization.k8s.io/"):
             verb = job["spec"]["resourceAttributes"]["verb"]
             return self.answer(201, {**job, "status": {"allowed": verb not in self.cluster.denied}})
+        if job["kind"] == "TrainJob":
+            self.cluster.create_train_job(job)
+            return self.answer(201, job)
         if job["metadata"]["name"] in self.cluster.pods:
             return self.answer(409, {"message": "already exists"})
         self.cluster.create(job)
         self.answer(201, job)
 
     def do_GET(self) -> None:
-        if self.cluster.refusing:
-            return self.answer(500, {"message": "down"})
         url = urlsplit(self.path)
         asked = parse_qs(url.query)
         kind, *rest = url.path.split("/default/")[1].split("/")
@@ -213,6 +251,8 @@ class _Api(BaseHTTPRequestHandler):
             chosen = [pod for pod in self.cluster.pods.values() if pod.name == selector]
             render = Pod.as_pod if kind == "pods" else Pod.as_job
             return self.answer(200, {"items": [] if kind == "events" else [render(pod) for pod in chosen]})
+        if kind == "trainjobs" and rest[0] in self.cluster.train_jobs:
+            return self.answer(200, self.cluster.as_train_job(rest[0]))
         pod = self.cluster.pods.get(rest[0])
         if pod is None:
             return self.answer(404, {"message": "not found"})
@@ -222,8 +262,11 @@ class _Api(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         name = urlsplit(self.path).path.rpartition("/")[2]
-        if self.cluster.refusing or not any(pod.name == name for pod in self.cluster.ever):
-            return self.answer(500 if self.cluster.refusing else 404, {"message": "not found"})
+        if name in self.cluster.train_jobs:
+            self.cluster.delete_train_job(name)
+            return self.answer(200, {})
+        if not any(pod.name == name for pod in self.cluster.ever):
+            return self.answer(404, {"message": "not found"})
         if name in self.cluster.pods:  # else it is being deleted: with its job, or with its owner
             self.cluster.delete(name)
         self.answer(200, {})

@@ -16,6 +16,7 @@ from dagster._core.instance import InstanceRef
 
 from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.defs.jobs import RETUNE_TAG
+from lab_pipeline.runtime.cluster_launcher import ClusterRunLauncher
 from lab_pipeline.runtime.preflight import RIGHTS
 from lab_pipeline_tests.defs.test_kubernetes import container, pod, rendered
 
@@ -23,6 +24,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 VALUES = yaml.safe_load((DEPLOY / "values.yaml").read_text())
 (LAB,) = VALUES["dagster-user-deployments"]["deployments"]
+RUNS = VALUES["runLauncher"]["config"]["customRunLauncher"]["config"]
 IMAGE = f"{LAB['image']['repository']}:{LAB['image']['tag']}"
 
 
@@ -33,7 +35,7 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 BY_NAME = dict(documents())
-OWN = {name: found for name, found in BY_NAME.items() if "kueue" not in found["apiVersion"]}
+OWN = {name: found for name, found in BY_NAME.items() if not found["apiVersion"].startswith(("kueue", "trainer"))}
 """Those that Kubernetes itself defines."""
 
 
@@ -49,17 +51,14 @@ def test_a_manifest_is_valid(name):
 
 def launcher() -> dict[str, Any]:
     """What the chart makes of the values for the run launcher and, through the code server, for the pods of runs and steps."""
-    of_runs = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
-    snake = {"podSpecConfig": "pod_spec_config", "jobSpecConfig": "job_spec_config", "containerConfig": "container_config"}
     return {
-        "service_account_name": VALUES["global"]["serviceAccountName"],
+        **RUNS,
         "env_vars": [f"{each['name']}={each['value']}" for each in LAB["env"]],
         "env_secrets": [each["name"] for each in LAB["envSecrets"]],
         "resources": LAB["resources"],
         "volumes": LAB["volumes"],
         "volume_mounts": LAB["volumeMounts"],
-        "security_context": of_runs["securityContext"],
-        "run_k8s_config": {snake[name]: config for name, config in of_runs["runK8sConfig"].items()},
+        "load_incluster_config": False,
     }
 
 
@@ -100,7 +99,7 @@ def test_a_pod_of_a_step_is_as_big_as_the_settings_say_and_not_as_its_run(pods):
 
 def test_the_network_policies_select_the_pods_of_steps(pods):
     steps = [name for name in OWN if OWN[name]["kind"] == "NetworkPolicy"]
-    assert len(steps) == 4
+    assert len(steps) == 5
     for step, job in pods.items():
         labels = job["spec"]["template"]["metadata"]["labels"]
         assert labels["app.kubernetes.io/component"] == "step_worker"
@@ -110,8 +109,24 @@ def test_the_network_policies_select_the_pods_of_steps(pods):
     assert judged["key"] == "lab-pipeline/step" and judged["values"] == ["evaluation", "generation"]
 
 
+def test_the_runtime_of_a_training_on_several_nodes_is_valid_and_safe():
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="no kubeflow-trainer-api: pip install it")
+    runtime = BY_NAME["training-runtime.yaml[0]"]
+    assert models.TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    preflight, template = OWN["preflight-gpu.yaml[0]"], job["template"]["spec"]["template"]
+    (node,) = template["spec"]["containers"]
+    assert node["image"] == IMAGE and node["securityContext"] == container(preflight)["securityContext"]
+    assert template["spec"]["securityContext"] == pod(preflight)["securityContext"]
+    assert template["spec"]["volumes"][0] == LAB["volumes"][0] and template["metadata"]["labels"] in [
+        OWN[name]["spec"]["podSelector"].get("matchLabels") for name in OWN if OWN[name]["kind"] == "NetworkPolicy"
+    ]
+    assert runtime["metadata"]["name"] == KubernetesSettings().training.runtime
+
+
 def test_the_values_agree_with_the_manifests_and_the_settings():
     account = VALUES["global"]["serviceAccountName"]
+    assert RUNS["service_account_name"] == account
     names = {(found["kind"], found["metadata"]["name"]) for found in OWN.values()}
     assert {("ServiceAccount", account), ("Role", account), ("RoleBinding", account)} <= names
     assert ("PersistentVolumeClaim", "lab") in names and LAB["volumes"][0]["persistentVolumeClaim"] == {"claimName": "lab"}
@@ -123,7 +138,7 @@ def test_the_values_agree_with_the_manifests_and_the_settings():
     assert VALUES["dagsterDaemon"]["runMonitoring"]["cancelTimeoutSeconds"] > KubernetesSettings().save_seconds
     (limit,) = VALUES["concurrency"]["runs"]["tagConcurrencyLimits"]
     assert limit["key"] == RETUNE_TAG and "defaultLimit" not in VALUES["concurrency"]["pools"]
-    ttl = VALUES["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]["jobSpecConfig"]["ttlSecondsAfterFinished"]
+    ttl = RUNS["run_k8s_config"]["job_spec_config"]["ttl_seconds_after_finished"]
     assert ttl > 2 * VALUES["dagsterDaemon"]["runMonitoring"]["pollIntervalSeconds"]  # the run is seen to be lost before
 
 
@@ -167,5 +182,10 @@ def test_the_charts_dagster_yaml_loads(release, tmp_path, monkeypatch):
     (config,) = [each for each in release if each["kind"] == "ConfigMap" and "dagster.yaml" in (each.get("data") or {})]
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "secret")
     (tmp_path / "dagster.yaml").write_text(config["data"]["dagster.yaml"])
-    settings = InstanceRef.from_dir(str(tmp_path)).settings
+    reference = InstanceRef.from_dir(str(tmp_path))
+    settings = reference.settings
     assert settings["run_retries"]["max_retries"] == 3 and settings["run_monitoring"]["enabled"]
+    monkeypatch.setattr("kubernetes.config.load_incluster_config", lambda: None)
+    launcher = reference.run_launcher_data.rehydrate(as_type=ClusterRunLauncher)
+    secrets = {each["metadata"]["name"] for each in release if each["kind"] == "Secret"}
+    assert launcher.instance_config_map == config["metadata"]["name"] and launcher.postgres_password_secret in secrets

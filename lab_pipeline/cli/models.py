@@ -47,10 +47,14 @@ def rollback(
 
 def _announce(home: Home, champion: Champion, signed: Signed) -> None:
     from lab_pipeline.config.settings import load_settings
+    from lab_pipeline.registry.publish import publish
     from lab_pipeline.reports.notifications import moved_by_hand, notify
 
     typer.echo(f"Champion: {champion.model}")
-    notify(load_settings(home.settings_file), moved_by_hand(champion, signed), typer.echo)
+    settings = load_settings(home.settings_file)
+    if published := publish(settings, champion):
+        typer.echo(f"Published: {published}")
+    notify(settings, moved_by_hand(champion, signed), typer.echo)
 
 
 def lineage(

@@ -39,10 +39,17 @@ class PodSettings(Section):
     tolerations: list[Toleration] = Field([], description="Further taints to tolerate")
 
 
+class TrainingPodSettings(PodSettings):
+    """What the pods of a training ask for, each on a node of its own if there are several."""
+
+    nodes: int = Field(1, ge=1, le=64, description="Number of nodes, each with `gpus`. More than one needs Kubeflow Trainer")
+    runtime: LabelValue = Field("lab-training", description="TrainingRuntime of Kubeflow Trainer, for more than one node")
+
+
 class KubernetesSettings(Section):
     """The pods of steps that are too big for their run's pod. All other steps and checks run in the run's pod."""
 
-    training: PodSettings = Field(PodSettings(), description="knowledge_checkpoint and skills_checkpoint")
+    training: TrainingPodSettings = Field(TrainingPodSettings(), description="knowledge_checkpoint and skills_checkpoint")
     evaluation: PodSettings = Field(PodSettings(), description="evaluation_report")
     generation: PodSettings = Field(PodSettings(), description="Refreshes of leaves, if an embedded model teaches or judges")
     retries: int = Field(3, ge=0, le=20, description="How often such a step is tried again after its pod was lost")

@@ -68,7 +68,10 @@ class EndpointTeacherSettings(Section):
     model: str = Field(description="Model name on the server")
     api_key_env: str | None = Field(None, description="Name of the environment variable that holds the API key")
     concurrency: int = Field(
-        64, ge=1, le=1024, description="Maximum number of parallel requests; how many the server bears is found out"
+        64,
+        ge=1,
+        le=1024,
+        description="Maximum number of parallel requests, of all runs together; how many the server bears is found out",
     )
     requests_per_minute: float | None = Field(None, gt=0, description="Maximum rate of requests. none = unlimited")
     tokens_per_minute: float | None = Field(
@@ -240,7 +243,16 @@ class Settings(Section):
     judge: TeacherSettings | None = Field(
         None, description="A separate judge model. none = the teacher judges. An endpoint also grades answers in evaluations"
     )
-    base_model: str = Field(PACKAGED, description="'packaged', the folder of a local model, or a Hugging Face Hub id")
+    base_model: str = Field(
+        PACKAGED,
+        description="'packaged', the folder of a local model, a Hugging Face Hub id, or a folder's address such as "
+        "s3://bucket/model@DIGEST, of which the digest may be left out",
+    )
+    publish: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9+]+://\S+$",
+        description="Address to which each champion is copied, e.g. s3://bucket/champions. none = champions stay in the home",
+    )
     chat_template: str | None = Field(
         None,
         min_length=1,

@@ -93,6 +93,10 @@ class Home:
         """Return the path of the JSON file with the `Dialect` of a model behind an endpoint, stored or not."""
         return self.dialects / f"{digest(identity)}.json"
 
+    def slots(self, url: str) -> Path:
+        """Return the folder by whose locks all processes bound the requests that the server at this URL has at once."""
+        return self.root / "slots" / digest(url.rstrip("/"))
+
     def leaf_source(self, fingerprint: str) -> Path:
         """Return the path of the JSON file of the `FrozenLeaf` with this fingerprint, whether or not it is stored yet."""
         return self.root / "sources" / f"{fingerprint}.json"

@@ -14,6 +14,7 @@ first when Dagster moves, and use what has become public instead.
 - What `StepDelegatingExecutor` is made of, and `execute_plan_iterator`, by which a step runs in this process: dagster-k8s's
   executor is public, but cannot be told to keep small steps in the run's pod.
 - `raise_execution_interrupts`: so that a run which waits for a lock can be cancelled.
+- `DagsterExecutionInterruptedError`: how Dagster's handler of signals ends a step.
 - The tags of runs. A range of partitions can be requested by its two tags only, because `RunRequest` takes a single key.
 """
 # ruff: noqa: F401
@@ -24,7 +25,7 @@ first when Dagster moves, and use what has become public instead.
 import sqlalchemy.orm
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.errors import DagsterPipesExecutionError, raise_execution_interrupts
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterPipesExecutionError, raise_execution_interrupts
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator, execute_run
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.execution.context.system import PlanOrchestrationContext

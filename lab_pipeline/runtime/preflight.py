@@ -33,6 +33,7 @@ RIGHTS = {
     ("", "pods", ""): ("delete", "get", "list"),
     ("", "pods", "log"): ("get",),
     ("", "events", ""): ("list",),
+    ("trainer.kubeflow.org", "trainjobs", ""): ("create", "delete", "get"),
 }
 """What the service account must be allowed to do: verbs by API group, resource and subresource."""
 

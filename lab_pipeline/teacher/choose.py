@@ -46,4 +46,4 @@ def _load(home: Home, settings: TeacherSettings) -> Teacher:
         return EmbeddedTeacher(model.folder, model.identity, settings.batch_size)
     from lab_pipeline.teacher.endpoint import EndpointTeacher
 
-    return EndpointTeacher(settings, learned=home.dialect(endpoint_identity(settings)))
+    return EndpointTeacher(settings, home.dialect(endpoint_identity(settings)), home.slots(settings.url))

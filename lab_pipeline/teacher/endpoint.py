@@ -26,6 +26,7 @@ from lab_pipeline.core.storage import read_json, write_json
 from lab_pipeline.teacher.dialect import Dialect, endpoint_identity
 from lab_pipeline.teacher.pace import PerMinute, Turns
 from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request, TeacherError, token_count
+from lab_pipeline.teacher.slots import Slots
 
 _LEAST_MASS = 0.1
 """If all choices together have less probability than this at the first token, the reply's text is read instead."""
@@ -82,12 +83,13 @@ class EndpointTeacher:
 
     Args:
         learned: JSON file in which the dialect is remembered; None to learn it anew.
+        slots: Folder by which processes keep to `concurrency` together (see `Slots`); None counts this process's only.
 
     Raises:
         SettingsError: the environment variable that should hold the key is not set.
     """
 
-    def __init__(self, settings: EndpointTeacherSettings, learned: Path | None = None) -> None:
+    def __init__(self, settings: EndpointTeacherSettings, learned: Path | None = None, slots: Path | None = None) -> None:
         self.settings = settings
         self.identity = endpoint_identity(settings)
         self._learned = learned
@@ -100,7 +102,7 @@ class EndpointTeacher:
                 raise SettingsError(f"{self.identity}: api_key_env: the environment variable {settings.api_key_env} is not set")
             self._headers["Authorization"] = f"Bearer {key}"
         self._client: aiohttp.ClientSession | None = None
-        self._turns = Turns(settings.concurrency)
+        self._turns = Turns(settings.concurrency, Slots(slots, settings.concurrency) if slots else None)
         self._requests, self._tokens = PerMinute(settings.requests_per_minute), PerMinute(settings.tokens_per_minute)
         self._usual_tokens: dict[int, float] = {}
         """Mean number of tokens that replies to requests with this `max_tokens` have."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Hashable
 from statistics import fmean
+
+from lab_pipeline.teacher.slots import Slots
 
 _FIRST = 16
 """In-flight limit to begin with."""
@@ -18,6 +21,8 @@ _TELLING = 1.25
 """Least rise of the requests in flight, as a factor, whose gain is told from chance."""
 _REST = 10
 """Rounds after which a limit that did not pay is tried again: it may have been this process that was slow."""
+_POLL_SECONDS = 0.02
+"""Mean time between looks for a slot that another process has given back."""
 
 
 class InFlightLimit:
@@ -88,15 +93,17 @@ class InFlightLimit:
 
 
 class Turns:
-    """Lets requests through, up to the limit in flight, in the order of their texts.
+    """Lets requests through, up to the limit in flight and the slots that are free, in the order of their texts.
 
     After a request comes the next larger of the texts that wait, and after the largest the smallest. So requests that begin
     with the same instructions, examples and passage are sent together, whichever leaf or stage they come from, and the
     server's cache of prefixes still holds their beginning.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, slots: Slots | None = None) -> None:
         self.limit = InFlightLimit(most)
+        self._slots = slots
+        self._trying_again = False
         self._in_flight = 0
         self._last: tuple[str, ...] = ()
         self._waiting: list[tuple[tuple[str, ...], int, asyncio.Future[int]]] = []
@@ -121,15 +128,33 @@ class Turns:
 
     def give_back(self) -> None:
         self._in_flight -= 1
+        if self._slots:
+            self._slots.give_back()
+            if self._slots.wanted_by_others():
+                return self._try_again_soon()
         self._let_in()
 
     def _let_in(self) -> None:
         while self._waiting and self._in_flight < self.limit.now:
+            if self._slots and not self._slots.take():
+                return self._try_again_soon()
             texts, _, turn = self._waiting.pop(bisect_left(self._waiting, (self._last,)) % len(self._waiting))
-            if not turn.done():
-                self._in_flight += 1
-                self._last = texts
-                turn.set_result(self._in_flight)
+            if turn.done():
+                if self._slots:
+                    self._slots.give_back()
+                continue
+            self._in_flight += 1
+            self._last = texts
+            turn.set_result(self._in_flight)
+
+    def _try_again_soon(self) -> None:
+        if self._waiting and not self._trying_again:
+            self._trying_again = True
+            asyncio.get_running_loop().call_later(random.uniform(0, 2 * _POLL_SECONDS), self._try_again)
+
+    def _try_again(self) -> None:
+        self._trying_again = False
+        self._let_in()
 
 
 class PerMinute:

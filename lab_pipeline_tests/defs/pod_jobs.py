@@ -5,12 +5,17 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from dagster_k8s import k8s_job_executor
 
+from lab_pipeline.config.deployment import KubernetesSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import default_home
+from lab_pipeline.defs.checkpoints.assets import run_trainer
 from lab_pipeline.defs.kubernetes import pod_tags
 from lab_pipeline.defs.resources import RetuneLock, errors_as_failures
 from lab_pipeline.defs.step_pods import step_pods_executor
+from lab_pipeline.defs.train_job import TrainJobClient
+from lab_pipeline.runtime import run_worker
 
 
 def faults() -> Path:
@@ -50,3 +55,21 @@ def big(context: dg.OpExecutionContext) -> None:
 @dg.job(executor_def=step_pods_executor)
 def big_step():
     big()
+
+
+@dg.op
+def several_nodes(context: dg.OpExecutionContext) -> None:
+    settings = KubernetesSettings.model_validate({"training": {"nodes": 2, "gpus": 0}})
+    spec = Path(waypoint("spec").read_text())
+    with errors_as_failures():
+        run_trainer(context, TrainJobClient(settings, poll_seconds=0.5), spec)  # type: ignore[arg-type]
+
+
+@dg.job(executor_def=step_pods_executor)
+def train_on_several_nodes():
+    several_nodes()
+
+
+def every_step_in_a_pod() -> dg.JobDefinition:
+    """The retune as dagster-k8s's own executor runs it."""
+    return run_worker.retune().with_executor_def(k8s_job_executor)

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, write_skill
+from lab_pipeline_tests.webhook import webhook
 
 NAMES = """
 import importlib, json, os, sys
@@ -53,6 +54,57 @@ with dg.DagsterInstance.get() as instance:
     print(taxonomy_changes(context).skip_message)
 """
 
+TICKS = """
+import gc, json, sys
+from datetime import UTC, datetime
+
+import dagster as dg
+import psutil
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+from lab_pipeline.core.home import default_home
+from lab_pipeline.definitions import defs
+from lab_pipeline.defs.automation import nightly_retune, stale_leaves, taxonomy_changes, waiting_retunes
+from lab_pipeline.defs.notifications import crashed_runs
+from lab_pipeline.defs.resources import Lab
+
+ROUNDS = int(sys.argv[1])
+strangers = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("a stranger's"), "__repository__")
+home = str(default_home())
+
+
+@dg.job
+def snapshot_taxonomy():
+    pass
+
+
+with dg.DagsterInstance.get() as instance:
+    assert defs.resolve_job_def(taxonomy_changes.job_name).execute_in_process(instance=instance).success
+    repository, mib, cursor, asked = defs.get_repository_def(), [], None, []
+    for round in range(ROUNDS):
+        # the stranger has a job of our job's plain name, whose runs fail or never end, and partitions of its own
+        origin, started = RemoteJobOrigin(strangers, "snapshot_taxonomy"), dg.DagsterRunStatus.STARTED
+        run = instance.create_run_for_job(snapshot_taxonomy, remote_job_origin=origin, status=started)
+        if round % 2:
+            instance.report_run_failed(run, "the stranger's run failed")
+        instance.add_dynamic_partitions("leaves", [f"stranger-{round}"])
+        lab = Lab(root=home)
+        for sensor in (taxonomy_changes, stale_leaves, waiting_retunes):
+            said = sensor(dg.build_sensor_context(instance, resources={"lab": lab}))
+            asked.append([sensor.name, getattr(said, "skip_message", None) or "asks for runs"])
+        nightly_retune(dg.build_schedule_context(instance, scheduled_execution_time=datetime.now(UTC), resources={"lab": lab}))
+        context = dg.SensorEvaluationContext(
+            None, None, None, cursor, None, "__repository__", instance=instance, repository_def=repository,
+            resources={"lab": lab}, sensor_name=crashed_runs.name,
+            code_location_origin=RegisteredCodeLocationOrigin("lab_pipeline"),
+        )
+        cursor = crashed_runs.evaluate_tick(context).cursor
+        gc.collect()
+        mib.append(psutil.Process().memory_info().rss / 2**20)
+    partitions = {name: len(instance.get_dynamic_partitions(name)) for name in ("acme_leaves", "beta_leaves", "leaves")}
+print(json.dumps({"mib": mib, "asked": asked, "partitions": partitions}))
+"""
+
 
 def lab_home(folder: Path, lab: str | None, leaf: str | None = None) -> Path:
     taxonomy = folder / "taxonomy"
@@ -64,7 +116,7 @@ def lab_home(folder: Path, lab: str | None, leaf: str | None = None) -> Path:
     return folder
 
 
-def inside(script: str, *arguments: Path, **environment: str) -> str:
+def inside(script: str, *arguments: Path | str, **environment: str) -> str:
     environment = {**os.environ, "LAB_DEPLOYMENT": "", **environment}
     done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -106,3 +158,26 @@ def test_two_labs_on_one_instance_wait_for_none_of_the_others_runs_and_register_
         leaves = {lab: instance.get_dynamic_partitions(f"{lab}_leaves") for lab in ("acme", "beta")}
         assert leaves == {"acme": [FREEFORM], "beta": [GROUNDED]} and not instance.get_dynamic_partitions("leaves")
         assert all(instance.get_latest_materialization_event(dg.AssetKey([lab, "taxonomy_snapshot"])) for lab in leaves)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_day_of_ticks_beside_another_lab_and_a_stranger_costs_no_memory(tmp_path):
+    """Two hours and more at an interval of 30 s; the stranger starts 250 runs meanwhile, of which half never end."""
+    instance_home = tmp_path / "instance"
+    instance_home.mkdir()
+    with webhook() as hook:
+        for lab, leaf, rounds in (("beta", GROUNDED, "2"), ("acme", FREEFORM, "250")):
+            home = lab_home(tmp_path / lab, lab, leaf)
+            with (home / "settings.yaml").open("a") as file:
+                file.write("notifications: {webhook_env: LAB_TEST_WEBHOOK}\n")
+            variables = {"LAB_HOME": str(home), "DAGSTER_HOME": str(instance_home), "LAB_TEST_WEBHOOK": hook.url}
+            seen = json.loads(inside(TICKS, rounds, **variables))
+        assert hook.texts == []  # the stranger's failures are the stranger's to tell
+    assert {name for name, _ in seen["asked"]} == {
+        f"acme_{name}" for name in ("taxonomy_changes", "stale_leaves", "waiting_retunes")
+    }
+    assert all("has not changed since" in said for name, said in seen["asked"] if name == "acme_taxonomy_changes")
+    assert seen["partitions"] == {"acme_leaves": 1, "beta_leaves": 1, "leaves": 250}
+    print(f"memory after 50 rounds {seen['mib'][50]:.1f} MiB, after 250 {seen['mib'][-1]:.1f} MiB")
+    assert seen["mib"][-1] - seen["mib"][50] < 5

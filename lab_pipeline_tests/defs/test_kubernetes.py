@@ -24,10 +24,13 @@ from typer.testing import CliRunner
 
 from lab_pipeline.cli.app import app
 from lab_pipeline.config.deployment import KubernetesSettings
+from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.processes import python_module
 from lab_pipeline.defs.checkpoints.assets import run_trainer
-from lab_pipeline.defs.kubernetes import POD_TAG, executor
+from lab_pipeline.defs.kubernetes import POD_TAG, executor, lost_pod_retries
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
+from lab_pipeline.defs.train_job import train_job
 from lab_pipeline.runtime.run_worker import JOBS
 from lab_pipeline_tests.cluster import cluster
 from lab_pipeline_tests.code_location import code_location
@@ -145,6 +148,31 @@ def test_the_settings_choose_sizes_and_nodes_by_kind_of_step(tmp_path):
     assert "kueue.x-k8s.io/queue-name" not in evaluation["metadata"]["labels"]
 
 
+SEVERAL = {"training": {"nodes": 2, "gpus": 8, "node_selector": {"gpu": "h100"}}, "queue": "gpus"}
+
+
+def test_training_on_several_nodes_is_watched_by_the_runs_pod(tmp_path, monkeypatch):
+    assert rendered(tmp_path, teacher=ENDPOINT, k8s=SEVERAL).keys() == {"evaluation_report"}
+    settings = Settings(taxonomy={"path": "."}, k8s=SEVERAL)  # type: ignore[arg-type]
+    monkeypatch.setenv("LAB_DEPLOYMENT", "k8s")
+    assert lost_pod_retries("training", settings) is None  # or a cancelled run would train again
+
+
+def test_a_train_job_is_valid_and_asks_for_what_the_settings_say():
+    command = python_module("lab_pipeline.training", "/lab/spec.json")
+    job = train_job("lab-1", command, {"A": "b"}, KubernetesSettings.model_validate(SEVERAL))
+    spec, trainer = job["spec"], job["spec"]["trainer"]
+    assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 8)
+    assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "8"
+    assert trainer["command"] == ["torchrun", "-m", "lab_pipeline.training", "/lab/spec.json"]
+    models = pytest.importorskip("kubeflow_trainer_api.models", reason="no kubeflow-trainer-api: pip install it")
+    assert models.TrainerV1alpha1TrainJob.from_dict(job).to_dict() == job  # it keeps no field that it does not know
+    (patch,) = spec["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert node["template"]["spec"]["template"]["spec"]["nodeSelector"] == {"gpu": "h100"}
+
+
 def test_big_steps_are_tried_again_on_a_cluster_only(monkeypatch):
     def retried() -> dict[str, int]:
         with code_location() as module:
@@ -181,6 +209,8 @@ def test_a_training_that_was_told_to_end_is_tried_again_where_a_pod_can_be_repla
         {"trainings": {}},
         {"queue": "a/b"},
         {"save_seconds": 5},
+        {"training": {"nodes": 0}},
+        {"evaluation": {"nodes": 2}},
     ],
 )
 def test_what_is_no_pod_is_refused(wrong):

@@ -9,7 +9,8 @@ from filelock import FileLock
 from lab_pipeline.config.recipe import Strategy
 from lab_pipeline.config.settings import SettingsError
 from lab_pipeline.core.home import Home
-from lab_pipeline.defs.resources import Lab, RetuneLock, ThisRun, launchable_lab
+from lab_pipeline.defs.private_dagster import DagsterExecutionInterruptedError
+from lab_pipeline.defs.resources import Lab, RetuneLock, ThisRun, errors_as_failures, launchable_lab
 from lab_pipeline_tests.builders import settings_for
 
 
@@ -110,3 +111,11 @@ def test_one_run_at_a_time_holds_the_retune_lock(tmp_path):
         threading.Thread(target=end_soon).start()
         assert dg.materialize([late], resources={"retune_lock": RetuneLock(root=str(tmp_path))}, instance=instance).success
     assert held == ["other", "late"]
+
+
+def test_an_interruption_that_met_tasks_is_no_failure():
+    group = BaseExceptionGroup("tasks", [DagsterExecutionInterruptedError(), BaseExceptionGroup("more", [KeyboardInterrupt()])])
+    with pytest.raises(DagsterExecutionInterruptedError), errors_as_failures():
+        raise group
+    with pytest.raises(BaseExceptionGroup), errors_as_failures():
+        raise BaseExceptionGroup("tasks", [KeyboardInterrupt()])

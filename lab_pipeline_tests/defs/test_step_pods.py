@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._daemon.monitoring import execute_run_monitoring_iteration
 from dagster_k8s.container_context import K8sContainerContext
 from filelock import FileLock, Timeout
 
@@ -24,12 +26,14 @@ from lab_pipeline.defs import step_pods
 from lab_pipeline.defs.private_dagster import LaunchRunContext
 from lab_pipeline.defs.step_pods import pod_problem
 from lab_pipeline.runtime import run_worker
+from lab_pipeline.training.train import train
 from lab_pipeline_tests.builders import write_taxonomy
 from lab_pipeline_tests.cluster import Cluster, Pod, cluster
 from lab_pipeline_tests.code_location import code_location
 from lab_pipeline_tests.daemon import wait_for
 from lab_pipeline_tests.defs import pod_jobs
 from lab_pipeline_tests.lab import lab
+from lab_pipeline_tests.training.test_team import assert_same_adapter, two_packs_a_step
 
 
 @dataclass
@@ -217,9 +221,9 @@ def test_an_api_server_that_is_away_for_a_while_costs_nothing(clustered):
 
     def away() -> None:
         started(clustered)
-        clustered.cluster.refusing = True
+        clustered.cluster.away = True
         time.sleep(3)
-        clustered.cluster.refusing = False
+        clustered.cluster.away = False
         clustered.cluster.end(clustered.cluster.of_step("big")[0], signal.SIGKILL)
 
     meanwhile(away)
@@ -227,15 +231,78 @@ def test_an_api_server_that_is_away_for_a_while_costs_nothing(clustered):
     assert run.is_success and len(clustered.cluster.of_step("big")) == 2
 
 
+# --- training on several nodes
+
+
+@pytest.mark.long
+def test_two_nodes_train_the_adapter_that_one_process_trains(clustered, tmp_path, tiny_model):
+    one, two = (two_packs_a_step(tmp_path / name, tiny_model) for name in ("one", "two"))
+    (clustered.home.root / "spec").write_text(f"{two.output}/spec.json")
+    run = clustered.run(pod_jobs.train_on_several_nodes)
+    logs = [pod.log.read_text()[-2000:] for pod in clustered.cluster.ever]
+    assert run.is_success, logs
+    assert len(logs) == 2 and clustered.cluster.train_jobs == clustered.cluster.pods == {}
+    assert train(one, lambda text: None)
+    assert_same_adapter(tmp_path / "one", tmp_path / "two")
+    said = [entry.user_message for entry in clustered.instance.all_logs(run.run_id)]
+    assert any("12 rows in 3 packs" in each for each in said)  # the messages of the first node
+
+
+@pytest.mark.long
+def test_the_reason_of_a_training_that_failed_on_several_nodes_is_told(clustered, tmp_path, tiny_model):
+    spec = two_packs_a_step(tmp_path / "two", tiny_model)
+    Path(spec.dataset).unlink()
+    (clustered.home.root / "spec").write_text(f"{spec.output}/spec.json")
+    run = clustered.run(pod_jobs.train_on_several_nodes)
+    assert run.status == dg.DagsterRunStatus.FAILURE and Path(spec.dataset).name in " ".join(clustered.why(run))
+    assert clustered.cluster.train_jobs == clustered.cluster.pods == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_cancelled_run_deletes_its_train_job(clustered, tmp_path, tiny_model):
+    spec = two_packs_a_step(tmp_path / "two", tiny_model, epochs=900)
+    (clustered.home.root / "spec").write_text(f"{spec.output}/spec.json")
+    run = launched(clustered, pod_jobs.train_on_several_nodes)
+    saved = lambda: list((tmp_path / "two").glob("resume-*/checkpoint-*/complete.json"))  # noqa: E731
+    wait_for("a saved state", saved, 600, every=0.1)
+    assert clustered.instance.run_launcher.terminate(run.run_id)
+    wait_for("the end of the run", lambda: clustered.instance.get_run_by_id(run.run_id).is_finished, 120)
+    assert clustered.instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
+    assert clustered.cluster.train_jobs == clustered.cluster.pods == {}
+    nodes = [pod for pod in clustered.cluster.ever if "-node-0-" in pod.name]
+    wait_for("the end of both nodes", lambda: all(pod.code is not None for pod in nodes), 120)
+
+
 # --- the run's pod
 
 
-def launched(clustered: Clustered, job: Callable[[], Any]) -> dg.DagsterRun:
+def launched(clustered: Clustered, job: Callable[[], Any], **state: Any) -> dg.DagsterRun:
     """A run that the run launcher started in a pod, as the daemon does."""
     recon = dg.reconstructable(job)
-    run = clustered.instance.create_run_for_job(recon.get_definition(), job_code_origin=recon.get_python_origin())
+    run = clustered.instance.create_run_for_job(recon.get_definition(), job_code_origin=recon.get_python_origin(), **state)
     clustered.instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
     return run
+
+
+def monitored(clustered: Clustered, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    """The status of a run after the daemon has looked at it."""
+    context: Any = SimpleNamespace(instance=clustered.instance, create_request_context=lambda: None)
+    assert [error for error in execute_run_monitoring_iteration(context, logging.getLogger("daemon")) if error] == []
+    found = clustered.instance.get_run_by_id(run.run_id)
+    assert found
+    return found.status
+
+
+def test_a_run_is_lost_with_its_job_and_not_because_the_api_server_is_away(clustered):
+    clustered.cluster.nodes_free = False
+    run = launched(clustered, pod_jobs.small_steps, status=dg.DagsterRunStatus.STARTED)
+    clustered.cluster.away = True
+    assert monitored(clustered, run) == dg.DagsterRunStatus.STARTED
+    clustered.cluster.away = False
+    assert monitored(clustered, run) == dg.DagsterRunStatus.STARTED
+    clustered.cluster.delete(clustered.cluster.ever[-1].name)
+    assert monitored(clustered, run) == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lab_pipeline.config.settings import PACKAGED
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json
-from lab_pipeline.models.base_model import ModelError, fetch_model, model_identity, parameters
+from lab_pipeline.models.base_model import ModelError, fetch_model, hub_id, model_identity, parameters
 
 
 @pytest.fixture
@@ -74,6 +74,17 @@ def test_another_model_under_the_same_name_has_another_identity_and_digest(home,
     (own / "config.json").write_text((own / "config.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
     after = fetch_model(home, str(own))
     assert after.identity != before.identity and after.digest != before.digest
+
+
+def test_a_model_at_an_address_is_copied_once_and_checked_by_its_digest(home, own):
+    address = f"file://{own}"
+    base = fetch_model(home, f"{address}@{folder_digest(own)}")
+    assert base.digest == folder_digest(own) and base.folder.is_relative_to(home.models) and hub_id(base.identity) is None
+    own.rename(own.with_name("gone"))
+    assert fetch_model(home, base.identity) == base
+    own.with_name("gone").rename(own)
+    with pytest.raises(ModelError, match=f"base_model expects files of the digest {'0' * 20}, found {base.digest}"):
+        fetch_model(home, f"{address}@{'0' * 20}")
 
 
 def test_a_folder_without_safetensors_is_refused(home, own):

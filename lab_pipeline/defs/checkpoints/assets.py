@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.formats import number
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.processes import python_module
@@ -13,7 +13,7 @@ from lab_pipeline.datasets.general import load_general
 from lab_pipeline.datasets.staleness import require_current_mixing
 from lab_pipeline.defs.code_location import PREFIX, named
 from lab_pipeline.defs.datasets.assets import knowledge_dataset, skills_dataset
-from lab_pipeline.defs.kubernetes import in_own_pod, lost_pod_retries, pod_tags
+from lab_pipeline.defs.kubernetes import TrainJobFailed, in_own_pod, lost_pod_retries, pod_tags
 from lab_pipeline.defs.metadata import picture, short, texts
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.defs.resources import Lab, RetuneLock, errors_as_failures
@@ -22,7 +22,7 @@ from lab_pipeline.pages.links import link
 from lab_pipeline.registry.fitness import require_fitness
 from lab_pipeline.training.checkpoint import Checkpoint, load_checkpoint, pass_through, prepare_checkpoint
 from lab_pipeline.training.curve import curve_png
-from lab_pipeline.training.failure import INTERRUPTED, training_failure
+from lab_pipeline.training.failure import FAILED, INTERRUPTED, failure_file, training_failure
 from lab_pipeline.training.validation import GROUPS
 
 MALLOC = {
@@ -61,7 +61,7 @@ def base_model(lab: Lab) -> dg.MaterializeResult:
     retry_policy=lost_pod_retries("training"),
 )
 def knowledge_checkpoint(
-    context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
+    context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.ResourceParam[dg.PipesClient]
 ) -> dg.MaterializeResult:
     """Train phase 1: a QLoRA adapter that learns the documents.
 
@@ -82,7 +82,7 @@ def knowledge_checkpoint(
     retry_policy=lost_pod_retries("training"),
 )
 def skills_checkpoint(
-    context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.PipesSubprocessClient
+    context: dg.AssetExecutionContext, lab: Lab, retune_lock: RetuneLock, trainer: dg.ResourceParam[dg.PipesClient]
 ) -> dg.MaterializeResult:
     """Train phase 2: continue phase 1's adapter on the skills, with a replay of phase 1's rows.
 
@@ -105,9 +105,7 @@ def phase_1_checkpoint(home: Home, base: BaseModel, lab: Lab) -> Checkpoint:
     return found
 
 
-def _train(
-    context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesSubprocessClient, phase: Phase
-) -> dg.MaterializeResult:
+def _train(context: dg.AssetExecutionContext, lab: Lab, trainer: dg.PipesClient, phase: Phase) -> dg.MaterializeResult:
     with errors_as_failures():
         home, settings = lab.home, lab.settings
         base = fetch_base(home, settings)
@@ -130,10 +128,8 @@ def _train(
     return _described(lab, finished, steps)
 
 
-def run_trainer(
-    context: dg.AssetExecutionContext, trainer: dg.PipesSubprocessClient, spec: Path, tracking: str | None = None
-) -> None:
-    """Train as the file `spec` says, in a process that can be killed without the run's process, or in one for each GPU.
+def run_trainer(context: dg.AssetExecutionContext, trainer: dg.PipesClient, spec: Path, tracking: str | None = None) -> None:
+    """Train as the file `spec` says, in processes that can be killed without the run's process: one, or one for each GPU.
 
     Args:
         tracking: a tool to report each step to, see `Settings.tracking`.
@@ -147,8 +143,12 @@ def run_trainer(
         trainer.run(
             context=context,
             command=python_module("lab_pipeline.training", str(spec)),
-            env={**MALLOC, **os.environ, "PYTHONUNBUFFERED": "1", **tracked},
+            env={**{name: os.environ.get(name, value) for name, value in MALLOC.items()}, "PYTHONUNBUFFERED": "1", **tracked},
         )
+    except TrainJobFailed as error:
+        if failure_file(spec.parent).exists():
+            raise training_failure(spec.parent, FAILED) from error
+        raise LabError(f"{error}; run again to go on from the last saved step") from error
     except DagsterPipesExecutionError as error:
         exit_code = int(str(error).rpartition(" ")[2])  # Dagster gives it in the message only
         if exit_code == INTERRUPTED and in_own_pod():

@@ -26,6 +26,7 @@ from lab_pipeline.models.base_model import base_identity, fetch_base
 from lab_pipeline.pages.links import link
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import PromotionRefused, current_champion, promote
+from lab_pipeline.registry.publish import publish
 from lab_pipeline.reports.notifications import notify, rejected
 from lab_pipeline.taxonomy.snapshot import load_snapshot
 from lab_pipeline.training.checkpoint import prepare_checkpoint
@@ -154,11 +155,14 @@ def champion_model(context: dg.AssetExecutionContext, lab: Lab, retune_lock: Ret
         context.log.info(f"{champion.id} is the champion already")
     else:
         notify(settings, f"New champion {champion.id}: {Told(evaluation).sentence}", context.log.warning)
+    with errors_as_failures():
+        published = publish(settings, champion)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(champion.digest),
         metadata={
             "verdict": Told(evaluation).sentence,
             "champion": champion.id,
+            **({"published": published} if published else {}),
             "why": evaluation["verdict"]["reason"],
             **short({"heldout": evaluation["heldout"]["candidate"] or 0.0}),
             "before": before.id if before else "none",

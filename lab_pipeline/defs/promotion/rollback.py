@@ -5,6 +5,7 @@ from lab_pipeline.defs.code_location import asset_key, named
 from lab_pipeline.defs.resources import Lab, errors_as_failures
 from lab_pipeline.pages.links import link
 from lab_pipeline.registry import champion as registry
+from lab_pipeline.registry.publish import publish
 from lab_pipeline.reports.notifications import moved_by_hand, notify
 
 
@@ -22,6 +23,7 @@ def move_alias(context: dg.OpExecutionContext, config: Rollback, lab: Lab) -> No
     with errors_as_failures():
         signed = registry.Signed(config.author, config.reason)
         champion = registry.rollback(lab.home, signed, config.to)
+        publish(lab.settings, champion)
         notify(lab.settings, moved_by_hand(champion, signed), context.log.warning)
     context.log.info(f"the champion is {champion.id} again: {champion.model}")
     context.log_event(
