@@ -23,10 +23,10 @@ import json, sys, urllib.request, xllamacpp
 given = xllamacpp.CommonParams()
 given.model.path, given.hostnames, given.port = sys.argv[1], ["127.0.0.1"], 0
 given.n_parallel, given.n_ctx, given.cpuparams.n_threads = 1, 512, 1
-address = xllamacpp.Server(given).listening_address
+server = xllamacpp.Server(given)  # it ends with its last name
 for prompt in json.load(sys.stdin):
     body = json.dumps({"prompt": prompt, "n_predict": 8, "temperature": 0, "n_probs": 1}).encode()
-    request = urllib.request.Request(f"{address}/completion", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{server.listening_address}/completion", body, {"Content-Type": "application/json"})
     steps = json.load(urllib.request.urlopen(request))["completion_probabilities"]
     print(json.dumps([[step["id"], step["logprob"]] for step in steps]))
 """

@@ -35,6 +35,7 @@ def points(report: TrainingReport) -> dict[str, Points]:
     }
     for group in ("leaves", "general"):
         curves[f"eval_{group}"] = [(each["step"], each[group] or 0.0) for each in report.validation]
+    assert [step for step, _ in curves["loss"]] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in curves["eval_leaves"]] == [0, 3, 6]
     return curves
 
