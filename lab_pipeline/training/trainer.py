@@ -192,7 +192,8 @@ class Run:
     def track(self, numbers: Mapping[str, float]) -> None:
         """Hand numbers of the present step to the tool that the training is reported to, if there is one."""
         trainer = self.trainer
-        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, dict(numbers))
+        # not `on_log`, which takes the step for logged
+        trainer.callback_handler.call_event("on_log", trainer.args, trainer.state, trainer.control, logs=dict(numbers))
 
     def run(self) -> bool:
         """Train from the last saved state, or from the beginning; return True at the end, False if interrupted before it."""
