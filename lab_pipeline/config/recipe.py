@@ -80,9 +80,9 @@ class Recipe(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
-    parallel: Literal["ddp", "fsdp"] | None = Field(
+    parallel: Literal["ddp"] | None = Field(
         None,
-        description="ddp = each GPU holds the whole base model, as by default; fsdp = each keeps a part of its frozen weights",
+        description="Several GPUs hold the whole model each (ddp), as by default. There is no fsdp (docs/decisions)",
     )
     attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] | None = Field(
         None, description="none = as transformers chooses for the model"

@@ -48,8 +48,6 @@ class Validator(TrainerCallback):
     steps_per_epoch: int
     tolerance: float
     folder: Path
-    writes: bool = True
-    """Whether it keeps adapters; in a training by several processes, one does."""
     on_epoch: Callable[[EpochLoss], None] = lambda measured: None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **_: Any) -> None:
@@ -62,7 +60,7 @@ class Validator(TrainerCallback):
         if len(self.validation.rows) and state.global_step % self.steps_per_epoch == 0:
             self._record(state, self.validation.measure(model))
             epoch = state.global_step // self.steps_per_epoch
-            if self.writes and self.choice(state)["epoch"] == epoch:
+            if self.choice(state)["epoch"] == epoch:
                 save_adapter(model, self.adapter(epoch))
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:

@@ -1,8 +1,7 @@
 """Train in several processes, one for each GPU: start them with torchrun, and add up their gradients.
 
-Every process holds the whole adapter and takes the same steps. Of each step's packs it computes its share, and adds its
-gradients to the others'. So the number of processes changes how fast a step is, and nothing else. The frozen base model is
-whole in each process too, or each keeps a part of it.
+Every process holds the whole model and takes the same steps. Of each step's packs it computes its share, and adds its
+gradients to the others'. So the number of processes changes how fast a step is, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.training.failure import INTERRUPTED
@@ -29,8 +28,6 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    sharded: bool = False
-    """Whether each process keeps a part of the base model only. Then every pass through the model is a matter of all."""
 
     @property
     def leads(self) -> bool:
@@ -43,21 +40,6 @@ class Team:
             import torch.distributed
 
             torch.distributed.barrier()
-
-    def shard(self, model: Any) -> None:
-        """Leave this process, of each decoder layer, its part of the frozen weights; the others' are fetched for each pass.
-
-        What is trained stays whole, so that optimizer, saved states and adapters are as without sharding.
-        """
-        import torch
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
-        tuned = {parameter for parameter in model.parameters() if parameter.requires_grad}
-        for module in model.modules():
-            if type(module).__name__ in (model._no_split_modules or ()):
-                fully_shard(module, mesh=mesh, ignored_params=tuned)
 
     def add_up(self, parameters: Iterable[torch.nn.Parameter], numbers: torch.Tensor) -> torch.Tensor:
         """Set the gradients of the parameters to their sums over all processes, and return the sums of `numbers`.

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -109,9 +109,6 @@ def train(
         raise LabError(f"{spec.dataset}: none of {rows.counts.rows:,} rows to train on has an answer to learn")
     continued = Path(spec.continued) if spec.continued else None
     model = with_adapter(load_base(base, recipe), recipe.lora, continued, new_tokens(base))
-    team = replace(team, sharded=team.size > 1 and recipe.parallel == "fsdp")
-    if team.sharded:
-        team.shard(model)
     tokens = sum(rows.lengths)
     say(
         f"{spec.phase}: {rows.counts.rows:,} rows in {len(packs):,} packs, {tokens:,} tokens of which {rows.learned:,} carry "
@@ -125,7 +122,7 @@ def train(
             )
     resume = output / f"resume-{packs.digest}"  # so saved states of other packs are not resumed
     watched = Watched(team, interrupted, say, os.environ.get("LAB_TRACKING"))
-    held_out = ValidationSet(validation, validation.leaves, recipe.pack_tokens) if team.leads or team.sharded else NOTHING
+    held_out = ValidationSet(validation, validation.leaves, recipe.pack_tokens) if team.leads else NOTHING
     run = prepare_run(model, packs, recipe, phase, spec.seed, resume, watched, held_out)
     pace = Pace(
         Progress(f"{spec.phase} training steps", run.planned_steps, say, done=run.saved_step), tokens / run.steps_per_epoch

@@ -75,18 +75,16 @@ class PackedTrainer(Trainer):
 
     def _backward_in_parts(self, model: Any, packs: list[Pack]) -> torch.Tensor:
         step = self.state.global_step + 1
-        if self.most_tokens is None and not self.team.sharded:
+        if self.most_tokens is None:
             self.most_tokens = max(pack["labels"].shape[1] for pack in packs) // 2
             self.say(f"step {step}: out of memory; from here on, each pack is computed in parts, with the same result")
             model.zero_grad()
             torch.cuda.empty_cache()
             with suppress(torch.OutOfMemoryError):
                 return self._backward(model, packs)
-        parted = self.most_tokens is not None
-        ran_out = "memory ran out, although each pack was computed in parts" if parted else "memory ran out"
         raise LabError(
-            f"step {step}: {ran_out}; use a recipe with fewer pack_tokens, with gradient_checkpointing: true or with "
-            "quantization: nf4"
+            f"step {step}: memory ran out, although each pack was computed in parts; use a recipe with fewer pack_tokens, "
+            "with gradient_checkpointing: true or with quantization: nf4"
         )
 
     def _backward(self, model: Any, packs: list[Pack]) -> torch.Tensor:
@@ -97,17 +95,12 @@ class PackedTrainer(Trainer):
         """
         learned = sum(int((pack["labels"] != IGNORED).sum()) for pack in packs)
         total = torch.zeros((), device=self.args.device)
-        split = [parts(pack, self.most_tokens) for pack in packs]
         for number in range(self.team.rank, len(packs), self.team.size):
             torch.manual_seed(int(digest([self.args.seed, self.state.global_step, number])[:15], 16))
-            for part in split[number]:
+            for part in parts(packs[number], self.most_tokens):
                 loss = self.compute_loss(model, part, num_items_in_batch=learned)
                 self.accelerator.backward(loss)
                 total += loss.detach()
-        if self.team.sharded:
-            passes = [sum(map(len, split[rank :: self.team.size])) for rank in range(self.team.size)]
-            for _ in range(max(passes) - passes[self.team.rank]):  # the others' passes need this process's weights
-                self.accelerator.backward(self.compute_loss(model, split[-1][-1], num_items_in_batch=learned) * 0)
         return total
 
     def compute_loss(
@@ -260,7 +253,7 @@ def prepare_run(
     )
     per_epoch = -(-len(packs) // recipe.packs_per_step)
     watcher = Watcher()
-    validator = Validator(validation, phase.epochs, per_epoch, recipe.validation.general_tolerance, folder, team.leads)
+    validator = Validator(validation, phase.epochs, per_epoch, recipe.validation.general_tolerance, folder)
     trainer = PackedTrainer(
         team,
         watched.interrupted,

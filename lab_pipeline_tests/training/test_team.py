@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.training.checkpoint import load_checkpoint
 from lab_pipeline.training.failure import INTERRUPTED
@@ -25,23 +24,6 @@ ON_TWO_GPUS = [
     "import sys, torch; torch.cuda.device_count = lambda: 2\n"
     "from lab_pipeline.training.__main__ import main; sys.exit(main(sys.argv[1]))",
 ]
-TELLING_WHAT_IS_KEPT = """
-import sys
-from lab_pipeline.training import team
-from lab_pipeline.training.__main__ import main
-
-def frozen(model):
-    each = [each for name, each in model.named_parameters() if ".layers." in name and not each.requires_grad]
-    return sum((one.to_local() if hasattr(one, "to_local") else one).numel() for one in each)
-
-def shard(self, model):
-    whole = frozen(model)
-    sharded(self, model)
-    print(f"kept {frozen(model) / whole:.2f}", flush=True)
-
-sharded, team.Team.shard = team.Team.shard, shard
-sys.exit(main(sys.argv[1]))
-"""
 
 
 def started(command: list[str], spec: TrainingSpec) -> subprocess.Popen[str]:
@@ -114,26 +96,6 @@ def test_the_reason_of_a_failed_process_and_an_interruption_are_told_by_the_exit
         time.sleep(0.02)
     several.send_signal(signal.SIGTERM)
     assert several.wait(timeout=120) == INTERRUPTED
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_processes_that_each_keep_a_part_of_the_base_model_train_as_one_does(tiny_model, tmp_path, quantization):
-    rows = [*twelve_rows(), *rows_to_validate_on()]
-    wanted = two_packs_a_step(tmp_path / "spare", tiny_model).recipe | {"parallel": "fsdp", "quantization": quantization}
-    one, two = (training_spec(tmp_path / name, tiny_model, rows, Recipe.model_validate(wanted)) for name in ("one", "two"))
-    assert train(two, lambda text: None, asked_at(1)) is None
-    (tmp_path / "telling.py").write_text(TELLING_WHAT_IS_KEPT)
-    several = started([*TORCHRUN[:-2], str(tmp_path / "telling.py")], two)
-    alone = train(one, lambda text: None)
-    said, complained = several.communicate(timeout=500)
-    assert several.returncode == 0, complained
-    assert_same_adapter(tmp_path / "one", tmp_path / "two")
-    finished = load_checkpoint(tmp_path / "two")
-    assert alone and finished and finished.report.processes == 2 and finished.report.steps == 4
-    assert said.count("kept 0.50") == 2
-    measured, expected = ([each["leaves"] for each in report.validation] for report in (finished.report, alone))
-    assert measured == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
