@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lab_pipeline.cli import changes, models, pages, rows
+from lab_pipeline.cli import changes, models, pages, rows, shipping
 from lab_pipeline.cli.options import AsJson, HomeOption, open_home
 from lab_pipeline.cli.validate import validate
 from lab_pipeline.config.deployment import deployment
@@ -126,8 +126,9 @@ def ui(
 
 on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
 on_models = (models.promote, models.rollback, models.lineage, models.effect, models.gc, models.chat, models.compare)
+ships = (shipping.export_model,)
 plans = (models.estimate, models.train_plan)
-for command in (*on_rows, *plans, *on_models, changes.diff, changes.preview, pages.pages, validate):
+for command in (*on_rows, *plans, *on_models, *ships, changes.diff, changes.preview, pages.pages, validate):
     app.command()(command)
 
 

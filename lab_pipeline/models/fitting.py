@@ -21,7 +21,7 @@ from lab_pipeline.models.template import MARK, TemplateError, render
 _SHIPPED = Path(__file__).parent / "chat_templates"
 _NEW_TOKENS = "new_tokens.json"
 _MODEL = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
-_CARD = "README.md"
+_DOCUMENTS = ("README.md", "LICEN[CS]E*")
 
 _SYSTEM = {
     "merge": "{%- if messages[1:] and messages[1].role == 'user' -%}"
@@ -110,7 +110,7 @@ def write_fitted(source: Path, tokenizer: Any, added: Sequence[int], packing: bo
         model.save_pretrained(folder)
         write_json(folder / _NEW_TOKENS, list(added))
     tokenizer.save_pretrained(folder)
-    for file in (each for pattern in (_CARD, *(() if added else _MODEL)) for each in source.glob(pattern)):
+    for file in (each for pattern in (*_DOCUMENTS, *(() if added else _MODEL)) for each in source.glob(pattern)):
         link_or_copy(str(file.resolve()), str(folder / file.name))
     if not packing:
         config = read_json(folder / "config.json")

@@ -109,6 +109,23 @@ def current_champion(home: Home) -> Champion | None:
     return _champion(home, read_json(_alias(home))) if _alias(home).exists() else None
 
 
+def find_champion(home: Home, name: str) -> Champion:
+    """Return a champion by name: 'champion' for the present one, or the id of a present or past one.
+
+    Raises:
+        LabError: there is none of that name.
+    """
+    champion = current_champion(home)
+    if champion is None:
+        raise LabError("no champion yet: run `lab-pipeline retune` to make one")
+    if name in ("champion", champion.id):
+        return champion
+    known = {move["id"]: move for move in history(home)}
+    if name not in known:
+        raise LabError(f"{name}: no champion; there are: {', '.join(known)}")
+    return _champion(home, known[name])
+
+
 def champion_folder(home: Home, name: str) -> Path:
     """Return the path of a present or past champion's folder, which cleaning up may have removed; `name` is the champion's id.
 

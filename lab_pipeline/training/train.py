@@ -133,11 +133,18 @@ def train(
     pace = Pace(
         Progress(f"{spec.phase} training steps", run.planned_steps, say, done=run.saved_step), tokens / run.steps_per_epoch
     )
-    run.watcher.on_step = pace.step
-    run.validator.on_epoch = lambda measured: say(
-        f"{spec.phase} epoch {measured['epoch']} of {phase.epochs}: validation loss "
-        + ", ".join(f"{measured[group]:.3f} ({group})" for group in GROUPS if measured[group] is not None)
-    )
+
+    def on_step(log: dict[str, float]) -> None:
+        pace.step(log)
+        run.track({"tokens_per_second": pace.tokens_per_second or 0.0, "peak_memory_mib": peak_gpu_mib() or peak_rss_mib()})
+
+    def on_epoch(measured: EpochLoss) -> None:
+        losses = {group: loss for group in GROUPS if (loss := measured[group]) is not None}
+        shown = ", ".join(f"{loss:.3f} ({group})" for group, loss in losses.items())
+        say(f"{spec.phase} epoch {measured['epoch']} of {phase.epochs}: validation loss {shown}")
+        run.track({f"eval_{group}": loss for group, loss in losses.items()})
+
+    run.watcher.on_step, run.validator.on_epoch = on_step, on_epoch
     if not run.run():
         return None
     final = [point["loss"] for point in run.curve[-5:]]

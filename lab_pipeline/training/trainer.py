@@ -6,7 +6,7 @@ small model's memory and time (`benchmarks/training.py` compares both).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +188,12 @@ class Run:
     def saved_step(self) -> int:
         """Number of the last step with a complete saved state, from which `run` resumes; 0 if there is none."""
         return max((read_json(marker)["step"] for marker in self.folder.glob(f"checkpoint-*/{COMPLETE}")), default=0)
+
+    def track(self, numbers: Mapping[str, float]) -> None:
+        """Hand numbers of the present step to the tool that the training is reported to, if there is one."""
+        trainer = self.trainer
+        # not `on_log`, which takes the step for logged
+        trainer.callback_handler.call_event("on_log", trainer.args, trainer.state, trainer.control, logs=dict(numbers))
 
     def run(self) -> bool:
         """Train from the last saved state, or from the beginning; return True at the end, False if interrupted before it."""

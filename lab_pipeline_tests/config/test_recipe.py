@@ -76,6 +76,7 @@ def test_a_recipe_may_be_a_file_of_ones_own(own):
         (("knowledge",), "epoch", 3),
         (("lora",), "rank", 0),
         (("skills",), "phase_1_replay", 1.5),
+        ((), "parallel", "fsdp"),
         (("validation",), "share", 0.9),
         (("validation",), "general", -1),
         ((), "quantization", "int8"),

@@ -1,20 +1,101 @@
+"""A training is reported to the tools that teams have: here real ones, where their extras are installed."""
+
 from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lab_pipeline.training.train import train
-from lab_pipeline_tests.training.runs import recipe, training_spec, twelve_rows
+from lab_pipeline.training.train import TrainingReport, train
+from lab_pipeline_tests.training.runs import recipe, rows_to_validate_on, training_spec, twelve_rows
+
+Points = list[tuple[int, float]]
 
 
-def test_each_step_is_reported_to_the_tracking_tool(tiny_model, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow`")
-    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    monkeypatch.setenv("LAB_TRACKING", "mlflow")
-    report = train(training_spec(tmp_path / "run", tiny_model, twelve_rows(), recipe(epochs=2)), lambda text: None)
+def trained(tmp_path: Path, model: Path) -> TrainingReport:
+    rows = [*twelve_rows(), *rows_to_validate_on()]
+    report = train(training_spec(tmp_path / "run", model, rows, recipe(epochs=2)), lambda text: None)
     assert report
-    client = mlflow.MlflowClient(address)
+    return report
+
+
+def points(report: TrainingReport) -> dict[str, Points]:
+    """Each curve of the report by its name in transformers' reporters, as steps and values."""
+    curves: dict[str, Points] = {
+        name: [(int(point["step"]), point[name]) for point in report.curve] for name in ("loss", "learning_rate", "grad_norm")
+    }
+    for group in ("leaves", "general"):
+        curves[f"eval_{group}"] = [(each["step"], each[group] or 0.0) for each in report.validation]
+    assert [step for step, _ in curves["loss"]] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in curves["eval_leaves"]] == [0, 3, 6]
+    return curves
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    """Address of an MLflow server on this machine."""
+    pytest.importorskip("mlflow", reason="the extra `mlflow`")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stores = ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--artifacts-destination", str(tmp_path / "files")]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", *stores, "--host", "127.0.0.1", "--port", str(port)]
+    log = (tmp_path / "mlflow.log").open("wb")
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(
+        [*command, "--workers", "1"], env=environment, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
+    )
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 300
+    while True:
+        assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "mlflow.log").read_text()
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
+            break
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.5)
+    yield address
+    os.killpg(server.pid, signal.SIGKILL)  # its workers too
+    server.wait(timeout=60)
+    log.close()
+
+
+@pytest.mark.long
+def test_losses_and_held_out_curve_arrive_in_an_mlflow_server(tiny_model, tmp_path, monkeypatch, mlflow_server):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    monkeypatch.setenv("LAB_TRACKING", "mlflow")
+    report = trained(tmp_path, tiny_model)
+    client = mlflow.MlflowClient(mlflow_server)
     (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    for name in ("loss", "learning_rate", "grad_norm"):
-        seen = client.get_metric_history(run.info.run_id, name)
-        assert [(each.step, each.value) for each in seen] == [(point["step"], point[name]) for point in report.curve], name
+    for name, expected in points(report).items():
+        seen = sorted((each.step, each.value) for each in client.get_metric_history(run.info.run_id, name))
+        assert [step for step, _ in seen] == [step for step, _ in expected], name
+        assert [value for _, value in seen] == pytest.approx([value for _, value in expected]), name
+    assert {"tokens_per_second", "peak_memory_mib"} <= run.data.metrics.keys()
+
+
+@pytest.mark.long
+def test_losses_and_held_out_curve_arrive_in_tensorboard(tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard`")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    monkeypatch.setenv("LAB_TRACKING", "tensorboard")
+    report = trained(tmp_path, tiny_model)
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    for name, expected in points(report).items():
+        shown = f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
+        seen = [(each.step, each.value) for each in events.Scalars(shown)]
+        assert [step for step, _ in seen] == [step for step, _ in expected], name
+        assert [value for _, value in seen] == pytest.approx([value for _, value in expected]), name
