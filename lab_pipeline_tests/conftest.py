@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -13,10 +14,15 @@ from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 settings.load_profile("patient")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads that spin starve the process beside this one
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+LONGEST = ["test_end_to_end.py", "test_retune.py", "test_survival.py", "test_train.py", "test_upgrade.py"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that two processes that share the files end together."""
-    items.sort(key=lambda item: "test_end_to_end" not in item.nodeid)
+    """The longest files first, so that two processes that share the files end together."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

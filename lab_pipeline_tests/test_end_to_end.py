@@ -12,9 +12,11 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM
 
+from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
 from lab_pipeline_tests.builders import edit_yaml
+from lab_pipeline_tests.models.packaged import assert_unpacked_to_plain_bf16_weights_that_answer_sensibly
 
 KNOWLEDGE = "knowledge/geography/thalveren"
 SKILL = "foundational_skills/reasoning/temporal/order_of_events"
@@ -78,6 +80,7 @@ def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
     assert "kept of generated" in said and first["reason"] in said
     assert (first["champion"] is not None) == first["promoted"]
     assert Path(first["report"]).read_text().startswith("# Promoted" if first["promoted"] else "# Not promoted")
+    assert_unpacked_to_plain_bf16_weights_that_answer_sensibly(Home.open(home))
 
     started = time.monotonic()
     said = lab_pipeline(home, "retune", "--summary", str(tmp_path / "second.json"))

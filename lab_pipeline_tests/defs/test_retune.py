@@ -90,26 +90,12 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, h
     assert (second["teacher_calls"], second["training_steps"], life.calls()) == (0, 0, calls)
     assert second["champion"] == champion and len(hook.texts) == told
 
-    # one used seed of one leaf edited: calls for that leaf alone, then a retune
-    source = read_json(life.home.leaf_source(_fingerprint(life, FREEFORM)))
-    used = source["seeds"][0]["question"]
-
-    def change(value):
-        next(seed for seed in value["seed_examples"] if seed["question"].strip() == used)["answer"] = "Quite another answer."
-
-    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", change)
-    third, _ = run(life)
-    assert {leaf for leaf, about in third["leaves"].items() if about["status"] == "refreshed"} == {FREEFORM}
-    assert third["teacher_calls"] == life.calls() - calls == third["leaves"][FREEFORM]["teacher_calls"] > 0
-    assert not third["nothing_changed"] and third["training_steps"] > 0
-
     # a leaf broken after it was good: named with file and line, its last good rows stay
     qna = life.taxonomy / GROUNDED / "qna.yaml"
     good = qna.read_text()
     qna.write_text(good + "surprise: true\n")
-    calls = life.calls()
-    fourth, said = run(life)
-    broken = fourth["leaves"][GROUNDED]
+    third, said = run(life)
+    broken = third["leaves"][GROUNDED]
     line = len(good.splitlines()) + 1
     assert broken["status"] == "quarantined" and broken["kept"] > 0
     assert any(f"{GROUNDED}/qna.yaml:" in problem and "surprise" in problem for problem in broken["problems"]), (broken, line)
@@ -125,35 +111,38 @@ def test_a_home_from_its_first_retune_through_edits_breakage_and_failure(life, h
         assert made.asset_materialization.metadata["page"].value.startswith("http://127.0.0.1:3001/"), key
     qna.write_text(good)
 
-    # generation that raises: exactly that partition is red, the others' rows are kept
-    def refuse(value):
-        value["task_description"] = "A task that the teacher will not do"
+    # one used seed of a leaf edited, whose generation raises: exactly that partition is red, the others' rows are kept
+    source = read_json(life.home.leaf_source(_fingerprint(life, FREEFORM)))
+    used = source["seeds"][0]["question"]
 
-    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", refuse)
+    def change(value):
+        next(seed for seed in value["seed_examples"] if seed["question"].strip() == used)["answer"] = "Quite another answer."
+
+    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", change)
     edit_yaml(life.taxonomy / GROUNDED / "qna.yaml", lambda value: value.update(task_description="Another wording"))
     life.stub.reply = lambda asked: (
-        Answer(status=400, body="no") if "the teacher will not do" in json.dumps(asked.body) else obliging(asked)
+        Answer(status=400, body="no") if "Quite another answer" in json.dumps(asked.body) else obliging(asked)
     )
-    fifth, said = run(life)
-    statuses = {leaf: about["status"] for leaf, about in fifth["leaves"].items()}
+    fourth, said = run(life)
+    statuses = {leaf: about["status"] for leaf, about in fourth["leaves"].items()}
     assert statuses[FREEFORM] == "failed" and statuses[GROUNDED] == "refreshed" and statuses[KNOWLEDGE] == "current"
-    assert red_leaves(list(fifth["leaves"])) == {FREEFORM}
-    assert any("HTTP 400" in problem for problem in fifth["leaves"][FREEFORM]["problems"])
-    assert fifth["leaves"][FREEFORM]["kept"] > 0
-
-    # the server mends its ways: the leaf is refreshed
-    life.stub.reply = obliging
-    sixth, _ = run(life)
-    assert sixth["leaves"][FREEFORM]["status"] == "refreshed"
-    assert red_leaves(list(sixth["leaves"])) == set()
+    assert red_leaves(list(fourth["leaves"])) == {FREEFORM}
+    assert any("HTTP 400" in problem for problem in fourth["leaves"][FREEFORM]["problems"])
+    assert fourth["leaves"][FREEFORM]["kept"] > 0
 
 
 def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(life, hook):
-    before = current_champion(life.home)
+    before, calls = current_champion(life.home), life.calls()
     hook.requests.clear()
     life.set(gate={"minimum_gain": 90.0, "general_tolerance": 50.0, "unchanged_tolerance": 50.0})
-    edit_yaml(life.taxonomy / FREEFORM / "qna.yaml", lambda value: value.update(task_description="Yet another wording"))
+
+    # the server mends its ways: calls for the leaf that failed alone, then a retune
+    life.stub.reply = obliging
     rejected, said = run(life)
+    assert {leaf for leaf, about in rejected["leaves"].items() if about["status"] == "refreshed"} == {FREEFORM}
+    assert rejected["teacher_calls"] == life.calls() - calls == rejected["leaves"][FREEFORM]["teacher_calls"] > 0
+    assert red_leaves(list(rejected["leaves"])) == set()
+    assert not rejected["nothing_changed"] and rejected["training_steps"] > 0
     assert not rejected["promoted"]
     assert current_champion(life.home) == before
     assert any("not promoted" in line for line in said)
