@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
-from lab_pipeline.pages.overview import share_right
 from lab_pipeline.reports.lineage import evaluations
+from lab_pipeline.reports.models import share_right
 
 
 class LeafScores(TypedDict):

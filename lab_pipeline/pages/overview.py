@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.evaluation import ChoiceScore, Evaluation
+from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.evaluation.evaluate import last_evaluation
 from lab_pipeline.instructions.plan import plan_leaves
 from lab_pipeline.pages.render import render
 from lab_pipeline.registry.champion import current_champion, history
+from lab_pipeline.reports.models import share_right
 from lab_pipeline.reports.status import LeafSummary, leaf_summary
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
 from lab_pipeline.teacher.choose import teacher_identities
@@ -69,7 +70,3 @@ def right_answers(measured: Evaluation | dict[str, Any]) -> dict[str, str]:
     """Say for each model of an evaluation how many test questions it answers right in multiple choice, as '12 of 21'."""
     ranks = measured["heldout"].get("ranks") or {}  # evaluations of earlier releases have none
     return {model: share_right(score) for model, score in ranks.items() if score}
-
-
-def share_right(score: ChoiceScore) -> str:
-    return f"{round(score['accuracy'] * score['questions'])} of {score['questions']}"

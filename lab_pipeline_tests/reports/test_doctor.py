@@ -94,7 +94,13 @@ def test_everything_is_fine_with_the_defaults(home):
         ("custom data sets", {"mixing": {"skills": [{"path": "nowhere.jsonl"}]}}, "nowhere.jsonl: cannot be read"),
         ("flow for knowledge", {"flows": {"knowledge": "no_such_flow"}}, "no_such_flow"),
         ("flow for knowledge", {"flows": {"knowledge": "simple_freeform_skill"}}, "simple_freeform_skill"),
-        ("flow for a/branch", {"flows": {"leaves": {"a/branch": "no_such_flow"}}}, "no_such_flow"),
+        ("flow for knowledge/places", {"flows": {"leaves": {"knowledge/places": "no_such_flow"}}}, "no_such_flow"),
+        (
+            "leaves in the settings",
+            {"gate": {"allowed_regressions": ["knowledge/places"]}},
+            "no leaf knowledge/places; did",
+        ),
+        ("leaves in the settings", {"rows_wanted": {"leaves": {"knowledge/place": 9}}}, "did you mean knowledge/places"),
         ("base model", {"base_model": "."}, "no *.safetensors"),
         ("teacher", {"teacher": {"kind": "embedded", "model": "."}}, "no *.safetensors"),
     ],
@@ -154,6 +160,23 @@ def test_a_taxonomy_in_git_is_fine_if_its_ref_can_be_had(home):
     finding = examined(home, taxonomy={"path": "https://127.0.0.1:1/t.git"})["taxonomy"]
     assert not finding.passed and "https://127.0.0.1:1/t.git cannot be reached" in finding.message
     assert [path.name for path in home.iterdir()] == ["settings.yaml"]
+
+
+def test_a_wrong_deployment_is_found(home, monkeypatch):
+    monkeypatch.setenv("LAB_DEPLOYMENT", "k9s")
+    finding = examined(home)["deployment"]
+    assert not finding.passed and "expected 'local' or 'k8s', found 'k9s'" in finding.message
+
+
+def test_a_model_that_nobody_has_is_found(home):
+    finding = examined(home, base_model="nosuch/model")["base model"]
+    assert not finding.passed and "'nosuch/model' is neither 'packaged', nor a folder" in finding.message
+
+
+def test_a_home_of_another_taxonomy_is_found(home):
+    (home / "home.json").write_text('{"schema_version": 1, "taxonomy": "/elsewhere"}')
+    finding = examined(home)["taxonomy"]
+    assert not finding.passed and "belongs to /elsewhere" in finding.message
 
 
 def test_unreadable_settings_are_a_finding(home):
