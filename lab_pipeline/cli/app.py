@@ -3,36 +3,54 @@
 Commands on models and rows are in modules of their own. Each command imports what it needs inside, so that all start fast.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from lab_pipeline.cli import changes, models, pages, rows, shipping
 from lab_pipeline.cli.options import AsJson, HomeOption, open_home
+from lab_pipeline.cli.terminal import show, teller, word, working
 from lab_pipeline.cli.validate import validate
 from lab_pipeline.config.deployment import deployment
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.formats import number, printable
+from lab_pipeline.core.formats import duration
 from lab_pipeline.core.git import is_remote
 from lab_pipeline.core.home import default_home
 from lab_pipeline.core.machine import as_lab_error
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY, home_of, prepare
 
 app = typer.Typer(
-    help="Keep a language model in step with a taxonomy, by the LAB method.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+_RUN, _ROWS, _MODELS, _TAXONOMY = "Run", "Rows and leaves", "Models", "A taxonomy before it is committed"
 
 
-@app.command()
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lab-pipeline {version('lab-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    say_version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit")
+    ] = False,
+) -> None:
+    """Keep a language model in step with a taxonomy, by the LAB method."""
+
+
+@app.command(rich_help_panel=_RUN)
 def retune(
     taxonomy: Annotated[
         str | None, typer.Option(help="Folder, git repository or URL of the taxonomy; default: the home's, else the sample")
@@ -58,9 +76,7 @@ def retune(
     opened = prepare(root, taxonomy, ref)
     started = time.monotonic()
 
-    def say(text: str) -> None:
-        typer.echo(f"{time.monotonic() - started:6.0f} s  {text}")
-
+    say = teller(lambda: f"{duration(time.monotonic() - started):>10}  ")
     say(f"home: {opened.root}")
     from lab_pipeline.runtime.command import retune as run_retune
 
@@ -68,31 +84,48 @@ def retune(
     if summary:
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    typer.echo(summary_text(result))
+    from lab_pipeline.cli.summary import show_summary
+
+    show_summary(result)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN)
 def status(home: HomeOption = None, as_json: AsJson = False) -> None:
     """Show the status of the leaves, the scores of the last candidate, and the champion."""
     opened = open_home(home)
+    from lab_pipeline.cli.summary import show_summary
     from lab_pipeline.reports.status import status_report
 
-    report = status_report(opened)
-    typer.echo(json.dumps(report, indent=2) if as_json else summary_text(report))
+    with working("Reading the home"):
+        report = status_report(opened)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    show_summary(report)
+    if report["behind"]:
+        show(f"{len(report['behind'])} leaves are behind; `lab-pipeline retune` refreshes them.")
+    for name, message in report["wrong"].items():
+        _show_finding(name, message, passed=False)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN)
 def doctor(home: HomeOption = None) -> None:
     """Check everything that a run needs, and say how to fix what is missing. The exit code is 1 if anything is."""
     from lab_pipeline.reports.doctor import examine
 
-    findings = examine(home or default_home())
-    for finding in findings:
-        typer.echo(finding)
-    raise typer.Exit(0 if all(finding.passed for finding in findings) else 1)
+    all_passed = True
+    with working("Checking what a run needs"):
+        for finding in examine(home or default_home()):
+            all_passed &= finding.passed
+            _show_finding(finding.name, finding.message, finding.passed)
+    raise typer.Exit(0 if all_passed else 1)
 
 
-@app.command()
+def _show_finding(name: str, message: str, passed: bool) -> None:
+    show(Text.assemble(word("ok" if passed else "FIX"), "   " if passed else "  ", word(f"{name}: {message}")))
+
+
+@app.command(rich_help_panel=_RUN)
 def preflight(
     pods: Annotated[int, typer.Option(min=1, help="How many pods check together, by their JOB_COMPLETION_INDEX")] = 1,
 ) -> None:
@@ -102,11 +135,11 @@ def preflight(
     all_passed = True
     for finding in examine(default_home(), int(os.environ.get("JOB_COMPLETION_INDEX", "0")), pods):
         all_passed &= finding.passed
-        typer.echo(finding)
+        _show_finding(finding.name, finding.message, finding.passed)
     raise typer.Exit(0 if all_passed else 1)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN)
 def ui(
     home: HomeOption = None,
     port: Annotated[int, typer.Option(min=1, max=65534, help="Port on 127.0.0.1")] = 3000,
@@ -124,12 +157,24 @@ def ui(
     serve_ui(opened, load_settings(opened.settings_file).pages, port, pages_port or port + 1, typer.echo)
 
 
-on_rows = (rows.rejects, rows.rows, rows.review, rows.withdraw, rows.export_dataset)
-on_models = (models.promote, models.rollback, models.lineage, models.effect, models.gc, models.chat, models.compare)
-ships = (shipping.export_model,)
-plans = (models.estimate, models.train_plan)
-for command in (*on_rows, *plans, *on_models, *ships, changes.diff, changes.preview, pages.pages, validate):
-    app.command()(command)
+_COMMANDS = {
+    _ROWS: (rows.rows, rows.rejects, rows.review, rows.withdraw, rows.export_dataset, models.effect),
+    _MODELS: (
+        models.models,
+        models.chat,
+        models.compare,
+        models.promote,
+        models.rollback,
+        models.lineage,
+        models.gc,
+        shipping.export_model,
+    ),
+    _RUN: (models.estimate, models.train_plan, pages.pages),
+    _TAXONOMY: (validate, changes.diff, changes.preview),
+}
+for panel, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 def main() -> None:
@@ -137,55 +182,28 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("interrupted; finished work is kept, and the next retune goes on from here", err=True)
+        show("interrupted; finished work is kept, and the next retune goes on from here", stderr=True)
         sys.exit(130)
     except ModuleNotFoundError as error:
         if str(error.name).startswith("lab_pipeline"):
             raise
-        typer.echo(f"error: {error.name} is missing: pip install 'lab-pipeline[pipeline]' (validate needs less)", err=True)
+        _show_error(f"{error.name} is missing: pip install 'lab-pipeline[pipeline]' (validate needs less)")
         sys.exit(1)
     except Exception as error:
         fixable = as_lab_error(error)
         if fixable is None:
             raise
-        typer.echo(f"error: {fixable}", err=True)
+        _show_error(str(fixable))
         sys.exit(1)
+
+
+def _show_error(message: str) -> None:
+    show(Text.assemble(word("error"), ": ", word(message)), stderr=True)
 
 
 def _require_local() -> None:
     if deployment() == "k8s":
         raise LabError("LAB_DEPLOYMENT=k8s: jobs are launched in the cluster's Dagster UI; unset it to run on this machine")
-
-
-def summary_text(result: Mapping[str, Any]) -> str:
-    """Format the summary of a retune, or the status of a home, as text for a terminal."""
-    leaves = result["leaves"]
-    width = max((len(leaf) for leaf in leaves), default=0)
-    lines = ["", "leaf".ljust(width) + "  status       kept of generated  flow"]
-    for leaf, row in leaves.items():
-        kept = f"{row['kept']:>4} of {row['generated']}"
-        lines.append(f"{leaf.ljust(width)}  {row['status']:<11}  {kept:<17}  {row['flow'] or ''}".rstrip())
-        lines += [f"    {problem}" for problem in row["problems"]]
-    lines.append("")
-    if result.get("nothing_changed"):
-        lines.append("Nothing changed since the last evaluated candidate.")
-    heldout, general = result["heldout"], result["general"]
-    if heldout and heldout["questions"]:
-        low, high = heldout["interval"] or (float("-inf"), float("inf"))
-        lines += [
-            f"Held-out questions ({heldout['questions']}): base {heldout['base']:.3f}, candidate {heldout['candidate']:.3f} "
-            f"nats per answer token (difference {heldout['difference']:+.3f}, interval {low:+.3f} to {high:+.3f})",
-            f"General questions ({general['questions']}): "
-            f"base {number(general['base'])}, candidate {number(general['candidate'])}",
-        ]
-    if result["report"]:
-        lines.append(f"Report: {Path(result['report']).with_suffix('.html')}")
-    if result["champion"]:
-        lines.append(f"Champion: {result['champion']['folder']}")
-    lines.append(f"UI: make ui, or: lab-pipeline ui --home {result['home']}")
-    if result["verdict"]:
-        lines += ["", printable(f"What to do next: {result['next']}"), printable(result["verdict"])]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

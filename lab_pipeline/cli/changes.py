@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from lab_pipeline.cli.options import AsJson, HomeOption
+from lab_pipeline.cli.terminal import show, word, working
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.formats import printable
 from lab_pipeline.core.home import default_home
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def diff(base: Base, path: TaxonomyFolder = Path(), as_json: AsJson = False) -> 
         return
     for what in ("added", "modified", "removed"):
         for leaf in getattr(changes, what):
-            typer.echo(f"{what:<8}  {printable(leaf)}")
+            show(Text.assemble(word(what), " " * (10 - len(what)), word(leaf)))
 
 
 def preview(
@@ -44,7 +45,9 @@ def preview(
     from lab_pipeline.reports.preview import preview_text
 
     root = home or default_home()
-    typer.echo(preview_text(path.resolve(), changes, _settings(root, home is not None, path), sample))
+    with working("Asking the teacher for a sample" if sample else "Reading the changed leaves"):
+        text = preview_text(path.resolve(), changes, _settings(root, home is not None, path), sample)
+    typer.echo(text)
 
 
 def _changes(path: Path, base: str) -> Changes:

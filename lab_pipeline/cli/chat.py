@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.config.settings import load_settings
-from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.errors import LabError, NotMaterialized
+from lab_pipeline.core.formats import did_you_mean
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import Question
+from lab_pipeline.datasets.heldout_questions import load_heldout
 from lab_pipeline.evaluation.evaluate import last_evaluation
-from lab_pipeline.models.answers import decode_greedily, greedy_answers
+from lab_pipeline.models.answers import decode_greedily
 from lab_pipeline.models.base_model import fetch_base
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.registry.champion import champion_folder, current_champion, history
@@ -39,7 +40,7 @@ def find_model(home: Home, name: str) -> Path:
     folders |= {move["id"]: champion_folder(home, move["id"]) for move in history(home)}
     kept = [known for known, folder in folders.items() if folder.is_dir()]  # `lab-pipeline gc` removes some
     if name not in kept:
-        raise LabError(f"no model {name!r}; there are: {', '.join(['champion', 'base', *sorted(kept)])}")
+        raise LabError(f"no model {name!r}; {did_you_mean(name, ['champion', 'base', *kept])}")
     return folders[name]
 
 
@@ -135,17 +136,14 @@ def chat(conversation: Conversation) -> None:
             print(f"error: {error}")
 
 
-def compare(home: Home, question: str) -> dict[str, str]:
-    """Ask base model, champion and last candidate a question; return their answers by label, such as `champion ID`.
+def compared(home: Home) -> dict[str, str]:
+    """Return the names of base model, champion and last candidate, by label, such as `champion ID`.
 
     The last candidate is left out if it is the champion.
 
     Raises:
-        LabError: there is no model but the base model, or the weights of the last candidate were removed.
+        LabError: there is no model but the base model.
     """
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     champion, last = current_champion(home), last_evaluation(home)
     if not champion and not last:
         raise LabError("nothing to compare with the base model yet: run `lab-pipeline retune`, or use `chat --model base`")
@@ -154,6 +152,17 @@ def compare(home: Home, question: str) -> dict[str, str]:
         names[f"champion {champion.id}"] = "champion"
     if last and not (champion and champion.id == last["candidate"]):
         names[f"candidate {last['candidate']}"] = last["candidate"]
-    text = question.encode(errors="replace").decode()  # an argument may hold bytes that are no UTF-8
-    questions: list[Question] = [{"question": text, "answer": "", "context": None}]
-    return {label: greedy_answers(find_model(home, name), questions, _ANSWER_TOKENS)[0] for label, name in names.items()}
+    return names
+
+
+def reference_answer(home: Home, question: str) -> str | None:
+    """Return the reference answer to a question that people or the teacher wrote for tests; None to any other one."""
+    try:
+        asked = load_heldout(home)
+    except NotMaterialized:
+        return None
+    wanted = " ".join(question.casefold().split())
+    of_leaves = [*asked["leaves"].values(), *asked.get("exam", {}).values()]
+    answers = [(each["question"], each["answer"]) for questions in of_leaves for each in questions]
+    answers += [(each["question"], each["answer"]) for each in asked["general"]]
+    return next((answer for known, answer in answers if " ".join(known.casefold().split()) == wanted), None)

@@ -1,4 +1,4 @@
-"""Commands on models: promote, rollback, lineage, effect of a leaf, gc, estimate, train-plan, chat, compare."""
+"""Commands on models: models, promote, rollback, lineage, effect of a leaf, gc, estimate, train-plan, chat, compare."""
 
 from __future__ import annotations
 
@@ -7,17 +7,71 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
-from lab_pipeline.cli.options import AsJson, Author, HomeOption, Reason, open_home
+from lab_pipeline.cli.options import (
+    AsJson,
+    Author,
+    HomeOption,
+    LeafArgument,
+    ModelOption,
+    Reason,
+    complete_lineage,
+    complete_model,
+    open_home,
+)
+from lab_pipeline.cli.terminal import path, show, table, when, word, working
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.formats import number, printable
 from lab_pipeline.core.home import Home
 
 if TYPE_CHECKING:
-    from lab_pipeline.registry.champion import Champion, Signed
+    from lab_pipeline.registry.champion import Champion, Move, Signed
+
+
+def models(home: HomeOption = None, as_json: AsJson = False) -> None:
+    """List all evaluated models, the last one first, with verdict, scores and folder, and how the champion changed."""
+    opened = open_home(home)
+    from lab_pipeline.reports.models import known_models
+
+    found, moves = known_models(opened)
+    if as_json:
+        typer.echo(json.dumps({"models": found, "history": moves}, indent=2, ensure_ascii=False))
+        return
+    if not found and not moves:
+        show("No model yet: run `lab-pipeline retune` to make one.")
+        return
+    show(
+        table(
+            ["model", "standing", "evaluated", "verdict", "right", "loss", "general"],
+            [
+                (
+                    path(each["folder"], each["model"]) if each["folder"] else each["model"],
+                    each["standing"],
+                    when(each["evaluated_at"]),
+                    each["outcome"],
+                    each["right"],
+                    number(each["loss"]),
+                    number(each["general_loss"]),
+                )
+                for each in found
+            ],
+        ),
+        "",
+        *(path(each["folder"]) for each in found if each["folder"]),
+    )
+    if moves:
+        by = [(when(move["promoted_at"]), move["event"], move["id"], *_signed(move)) for move in moves]
+        show("", table(["champion since", "by", "model", "signed", "why"], by))
+
+
+def _signed(move: Move) -> tuple[str, str]:
+    """Return by whom and why the champion was changed; the gate's reason is its verdict, which stands with the model."""
+    return (move["author"], move["reason"]) if move["author"] else ("the gate", "by its verdict")
 
 
 def promote(
-    candidate: Annotated[str, typer.Argument(help="Id of an evaluated candidate")],
+    candidate: Annotated[str, typer.Argument(help="Id of an evaluated candidate", autocompletion=complete_model)],
     author: Author,
     reason: Reason,
     home: HomeOption = None,
@@ -28,13 +82,18 @@ def promote(
     from lab_pipeline.reports.lineage import evaluation_of
 
     signed = champion.Signed(author, reason)
-    _announce(opened, champion.promote(opened, evaluation_of(opened, candidate), signed), signed)
+    with working("Comparing the files with those that were measured"):
+        promoted = champion.promote(opened, evaluation_of(opened, candidate), signed)
+    _announce(opened, promoted, signed)
 
 
 def rollback(
     author: Author,
     reason: Reason,
-    to: Annotated[str | None, typer.Option(help="Id of an earlier champion; default: the one before the current one")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Id of an earlier champion; default: the one before the current one", autocompletion=complete_model),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Make an earlier champion the champion again. The model that it replaces is not promoted again by itself."""
@@ -42,7 +101,9 @@ def rollback(
     from lab_pipeline.registry import champion
 
     signed = champion.Signed(author, reason)
-    _announce(opened, champion.rollback(opened, signed, to), signed)
+    with working("Comparing the files with those that were measured"):
+        back = champion.rollback(opened, signed, to)
+    _announce(opened, back, signed)
 
 
 def _announce(home: Home, champion: Champion, signed: Signed) -> None:
@@ -50,7 +111,7 @@ def _announce(home: Home, champion: Champion, signed: Signed) -> None:
     from lab_pipeline.registry.publish import publish
     from lab_pipeline.reports.notifications import moved_by_hand, notify
 
-    typer.echo(f"Champion: {champion.model}")
+    show(Text.assemble("Champion: ", path(champion.model)))
     settings = load_settings(home.settings_file)
     if published := publish(settings, champion):
         typer.echo(f"Published: {published}")
@@ -58,7 +119,9 @@ def _announce(home: Home, champion: Champion, signed: Signed) -> None:
 
 
 def lineage(
-    what: Annotated[str, typer.Argument(help="'champion' or a model's id, a leaf's key, or 'row'")],
+    what: Annotated[
+        str, typer.Argument(help="'champion' or a model's id, a leaf's key, or 'row'", autocompletion=complete_lineage)
+    ],
     row: Annotated[str | None, typer.Argument(help="After 'row': the row's id, or its first characters")] = None,
     home: HomeOption = None,
     as_json: AsJson = False,
@@ -71,17 +134,18 @@ def lineage(
     if (what == "row") != (row is not None):
         raise LabError("expected one of: lineage champion, lineage MODEL_ID, lineage LEAF, lineage row ROW_ID")
     answer: Mapping[str, object]
-    if row is not None:
-        kind, answer = "row", reports.row_lineage(opened, row)
-    elif what.split("/")[0] in BRANCHES:
-        kind, answer = "leaf", reports.leaf_lineage(opened, what.rstrip("/"))
-    else:
-        kind, answer = "model", reports.model_lineage(opened, what)
+    with working("Searching the home"):
+        if row is not None:
+            kind, answer = "row", reports.row_lineage(opened, row)
+        elif what.split("/")[0] in BRANCHES:
+            kind, answer = "leaf", reports.leaf_lineage(opened, what.rstrip("/"))
+        else:
+            kind, answer = "model", reports.model_lineage(opened, what)
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False) if as_json else reports.as_text(kind, answer))
 
 
 def effect(
-    leaf: Annotated[str, typer.Argument(help="Key of a leaf, such as knowledge/places/islands")],
+    leaf: LeafArgument,
     home: HomeOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +153,8 @@ def effect(
     opened = open_home(home)
     from lab_pipeline.reports.effect import effect_text, leaf_effect
 
-    found = leaf_effect(opened, leaf.strip("/"))
+    with working("Comparing evaluations"):
+        found = leaf_effect(opened, leaf.strip("/"))
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else effect_text(found))
 
 
@@ -109,9 +174,9 @@ def gc(
     if delete:
         folders = clean_up(opened, keep)
     for folder in folders:
-        typer.echo(str(folder))
+        show(path(folder))
     size = f"{freed / 2**20:,.1f} MiB ({freed:,} bytes) in {len(folders)} folders"
-    typer.echo(f"Removed {size}." if delete else f"To be freed: {size}. Nothing was removed; add --delete.")
+    show(f"Removed {size}." if delete else f"To be freed: {size}. Nothing was removed; add --delete.")
 
 
 def estimate(home: HomeOption = None, as_json: AsJson = False) -> None:
@@ -120,7 +185,8 @@ def estimate(home: HomeOption = None, as_json: AsJson = False) -> None:
     from lab_pipeline.reports import estimate as reports
 
     opened = open_home(home)
-    expected = reports.estimate(opened, load_settings(opened.settings_file))
+    with working("Rehearsing the refresh of the stale leaves"):
+        expected = reports.estimate(opened, load_settings(opened.settings_file))
     typer.echo(json.dumps(reports.described(expected), indent=2) if as_json else reports.estimate_text(expected))
 
 
@@ -134,32 +200,39 @@ def train_plan(
 
     opened = open_home(home)
     settings = load_settings(opened.settings_file)
-    typer.echo(planned(opened, settings.model_copy(update={"recipe": recipe}) if recipe else settings))
+    with working("Counting the tokens of a sample"):
+        plan = planned(opened, settings.model_copy(update={"recipe": recipe}) if recipe else settings)
+    show(plan)
 
 
 def chat(
-    model: Annotated[str, typer.Option(help="'champion', 'base', or the id of a champion or candidate")] = "champion",
+    model: ModelOption = "champion",
     home: HomeOption = None,
 ) -> None:
     """Chat with a model. /exit or Ctrl-D ends the chat, Ctrl-C stops an answer. From a pipe, each line is a question."""
     opened = open_home(home)
     from lab_pipeline.cli import chat
 
-    chat.chat(chat.Conversation(chat.find_model(opened, model)))
+    with working(f"Loading {model}"):
+        conversation = chat.Conversation(chat.find_model(opened, model))
+    chat.chat(conversation)
 
 
 def compare(question: str, home: HomeOption = None) -> None:
-    """Ask base model, champion and last candidate the same question, and show their answers side by side."""
+    """Ask base model, champion and last candidate the same question. The answers are shown as they are written, with the
+    reference answer if it is a test question.
+    """
     opened = open_home(home)
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from lab_pipeline.cli import chat
 
-    answers = chat.compare(opened, question)
-    table = Table(expand=True)
-    for label in answers:
-        table.add_column(Text(label), ratio=1, overflow="fold")
-    table.add_row(*(Text(answer) for answer in answers.values()))
-    Console().print(table)
+    names = chat.compared(opened)
+    question = question.encode(errors="replace").decode()  # an argument may hold bytes that are no UTF-8
+    show(Text.assemble(("question: ", "bold"), word(question)))
+    if reference := chat.reference_answer(opened, question):
+        show(Text.assemble(("reference: ", "bold"), word(reference)))
+    for label, name in names.items():
+        with working(f"Loading {label}"):
+            conversation = chat.Conversation(chat.find_model(opened, name))
+        show("", Text(label, "bold"))
+        conversation.ask(question, lambda text: print(printable(text), end="", flush=True))
+        print()

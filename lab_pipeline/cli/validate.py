@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab_pipeline.cli.options import AsJson
+from lab_pipeline.cli.terminal import show, word, working
 from lab_pipeline.core.errors import LabError
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def validate(
     if as_json + github + sarif > 1:
         raise typer.BadParameter("give one of --json, --github and --sarif")
     root, below = _taxonomy_of(path.resolve())
-    readings = _readings(root, below, only=path.is_file())
-    exams = _exams(root, below, only=path.is_file())
+    with working("Reading the leaves"):
+        readings = _readings(root, below, only=path.is_file())
+        exams = _exams(root, below, only=path.is_file())
     if not readings and not exams:
         typer.echo(f"{path}: no qna.yaml here; give a taxonomy, the folder of a leaf, a qna.yaml or an exam.yaml", err=True)
         raise typer.Exit(2)
@@ -57,9 +59,13 @@ def validate(
     elif sarif:
         typer.echo(json.dumps(problem_formats.as_sarif(root, problems), indent=2, ensure_ascii=False))
     else:
-        line = problem_formats.as_annotation if github else problem_formats.as_line
         for problem in problems:
-            typer.echo(line(root, problem))
+            if github:
+                typer.echo(problem_formats.as_annotation(root, problem))
+            else:
+                line = word(problem_formats.as_line(root, problem))
+                line.highlight_words([f" {problem.severity}:"], word(problem.severity).style)
+                show(line)
         words = (("leaf", "leaves"), ("invalid file", "invalid files"), ("warning", "warnings"))
         counted = (f"{number} {forms[number != 1]}" for forms, number in zip(words, summary.values(), strict=False))
         typer.echo(f"{', '.join(counted)}; ilab refuses {summary['refused_by_ilab']}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,3 +32,25 @@ def number(value: float | None) -> str:
 def took(chosen: EpochChoice) -> str:
     """Say which epoch's adapter a training phase took, and why; without an epoch (nothing was trained), only why."""
     return f"Epoch {chosen['epoch']} of {chosen['of']} was taken: {chosen['why']}" if chosen["epoch"] else chosen["why"]
+
+
+def duration(seconds: float) -> str:
+    """Format a time as a person says it: '40 s', '23 min', '2 h 10 min', '3 days 4 h'."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} days {minutes % 1440 // 60} h"
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 10) -> str:
+    """End a message about an unknown name with the known names that are like it or end alike, else with some that exist."""
+    names = sorted(known)
+    ending = name.rsplit("/", 1)[-1]
+    if similar := get_close_matches(name, names, 3) or [each for each in names if ending and each.endswith(ending)][:3]:
+        return f"did you mean {' or '.join(similar)}?"
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return f"there are: {', '.join(names[:most]) or 'none yet'}{more}"

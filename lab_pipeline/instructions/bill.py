@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, TeacherSettings
+from lab_pipeline.core.formats import duration
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import append_line, read_json, read_lines, read_rows
 from lab_pipeline.instructions.judge_calibration import separation
@@ -65,7 +66,7 @@ class Bill:
         whole = self.total
         tokens = f"{whole.prompt_tokens:,} prompt and {whole.completion_tokens:,} completion tokens"
         money = f"{whole.money:,.2f} by the prices in the settings, " if whole.money else ""
-        time = "no time measured yet" if self.seconds is None else f"{max(self.seconds / 60, 0.1):,.1f} minutes"
+        time = "no time measured yet" if self.seconds is None else duration(self.seconds)
         return f"about {whole.calls:,} calls, {tokens}, {money}{time}"
 
 

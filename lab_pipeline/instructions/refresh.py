@@ -95,7 +95,7 @@ def refresh_leaves(
             except Exception as error:  # any other error is this leaf's outcome, and the others go on
                 if _refused(error):
                     raise
-                outcome = leaf.failed(f"{type(error).__name__}: {error}")
+                outcome = leaf.failed(str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
         outcomes.append(outcome)
         on_done(outcome)
 

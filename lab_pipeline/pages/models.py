@@ -19,18 +19,18 @@ from lab_pipeline.pages.comparison import (
 )
 from lab_pipeline.pages.guard import REPORT_POLICY
 from lab_pipeline.pages.render import render
-from lab_pipeline.registry.champion import champion_folder, current_champion, history
-from lab_pipeline.reports.lineage import evaluation_of
+from lab_pipeline.registry.champion import champion_folder, history
+from lab_pipeline.reports.lineage import evaluation_of, standings
 
 
 def models(request: Request) -> Response:
     """List all evaluated models, the last first, and offer to compare two."""
     home: Home = request.app.state.home
-    standings = _standings(home)
+    roles = standings(home)
     found = [
         {
             **evaluation,
-            "standing": standings.get(name, "candidate"),
+            "standing": roles.get(name, "candidate"),
             "right": right_answers(evaluation),
             "has_card": (champion_folder(home, name) / "README.md").exists(),
         }
@@ -48,7 +48,7 @@ def compare(request: Request) -> Response:
         request,
         "compare.html.jinja",
         both=[one, other],
-        standings=_standings(home),
+        standings=standings(home),
         whole=whole_scores(one, other),
         leaves=scores_by_leaf(one, other),
         answers=answers_of_both(home, *names),
@@ -61,7 +61,7 @@ def report(request: Request) -> Response:
     """Show the report of an evaluation in a frame, below the navigation."""
     home: Home = request.app.state.home
     evaluation = evaluation_of(home, request.query_params.get("id", ""))
-    return render(request, "report.html.jinja", evaluation=evaluation, standings=_standings(home))
+    return render(request, "report.html.jinja", evaluation=evaluation, standings=standings(home))
 
 
 def report_file(request: Request) -> Response:
@@ -85,8 +85,3 @@ def card(request: Request) -> Response:
     if not file.exists():
         raise LabError(f"{file}: the model's folder was cleaned up")
     return render(request, "card.html.jinja", name=name, text=file.read_text(encoding="utf-8"))
-
-
-def _standings(home: Home) -> dict[str, str]:
-    champion = current_champion(home)
-    return {move["id"]: "earlier champion" for move in history(home)} | ({champion.id: "champion"} if champion else {})

@@ -23,9 +23,10 @@ from lab_pipeline.pages.excerpts import excerpt_of
 from lab_pipeline.pages.guard import Form
 from lab_pipeline.pages.links import page
 from lab_pipeline.pages.render import render
-from lab_pipeline.pages.search import FoundRow, Query, find_row, find_rows, refreshed_leaves
-from lab_pipeline.reports.inspection import review_rows, stage_of
+from lab_pipeline.pages.thresholds import EXAMPLES, threshold_asked
+from lab_pipeline.reports.inspection import review_rows
 from lab_pipeline.reports.lineage import advice_of, users_of
+from lab_pipeline.reports.search import FoundRow, Query, find_row, find_rows, refreshed_leaves, stage_of
 from lab_pipeline.taxonomy.reviews import Decision, Review, review_of, reviews_in_force, row_text
 
 ROWS_ON_PAGE = 50
@@ -100,7 +101,7 @@ def review(request: Request, form: Form) -> Response:
 
 
 def rejects(request: Request) -> Response:
-    """Show how many rows each stage and rule rejected, over all leaves and by leaf."""
+    """Show how many rows each stage and rule rejected, over all leaves and by leaf, and what another threshold would change."""
     home: Home = request.app.state.home
     leaf = request.query_params.get("leaf", "").strip("/")
     states = [each for each in refreshed_leaves(home) if not leaf or f"{each.leaf}/".startswith(f"{leaf}/")]
@@ -120,7 +121,15 @@ def rejects(request: Request) -> Response:
     kept = sum(state.funnel["kept"] for state in states)
     least_kept = sorted(states, key=lambda state: state.funnel["kept"] / max(state.funnel["generated"], 1))[:20]
     return render(
-        request, "rejects.html.jinja", leaf=leaf, generated=generated, kept=kept, by_rule=by_rule, least_kept=least_kept
+        request,
+        "rejects.html.jinja",
+        leaf=leaf,
+        generated=generated,
+        kept=kept,
+        by_rule=by_rule,
+        least_kept=least_kept,
+        asked=threshold_asked(home, leaf, request.query_params),
+        examples=EXAMPLES,
     )
 
 

@@ -3,9 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
@@ -19,7 +18,10 @@ from lab_pipeline.config.settings import (
     load_settings,
 )
 from lab_pipeline.core.errors import LabError
+from lab_pipeline.core.formats import did_you_mean
+from lab_pipeline.core.git import is_remote
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.storage import read_json
 from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.datasets.general import load_general
 from lab_pipeline.evaluation.tasks import require_tasks
@@ -27,10 +29,11 @@ from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.models.base_model import ModelError, base_identity, model_identity
 from lab_pipeline.registry.fitness import require_fitness
+from lab_pipeline.reports.lineage import with_branches
 from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
 from lab_pipeline.taxonomy.leaf import Kind
-from lab_pipeline.taxonomy.snapshot import current_snapshot
+from lab_pipeline.taxonomy.snapshot import check_recipients, current_snapshot
 from lab_pipeline.taxonomy.source import find_tip, reads_git
 from lab_pipeline.teacher.dialect import endpoint_identity
 from lab_pipeline.teacher.trial import try_embedded, try_endpoint
@@ -48,38 +51,49 @@ class HealthCheck:
     passed: bool
     message: str
 
-    def __str__(self) -> str:
-        return f"{'ok ' if self.passed else 'FIX'}  {self.name}: {self.message}"
 
-
-def examine(home: Path) -> list[HealthCheck]:
+def examine(home: Path) -> Iterator[HealthCheck]:
     """Check the machine and a home, and if the home has settings, all that they name.
 
-    Return one finding for each thing checked. If the settings are wrong, this is a finding, and what they name is not checked.
+    Yield one finding for each thing checked. If the settings are wrong, this is a finding, and what they name is not checked.
     """
-    findings = [*_machine(), *_home(home)]
+    yield from _machine()
+    yield from _home(home)
     if not (home / "settings.yaml").exists():
-        return [*findings, HealthCheck("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")]
+        yield HealthCheck("settings", True, f"none yet; the first retune writes {home / 'settings.yaml'}")
+        return
     try:
         settings = load_settings(home / "settings.yaml")
     except LabError as error:
-        return [*findings, HealthCheck("settings", False, str(error))]
-    return [
-        *findings,
-        HealthCheck("settings", True, str(home / "settings.yaml")),
-        _tried("taxonomy", lambda: _taxonomy(Home(home), settings)),
-        _tried("base model", lambda: _base_model(Home(home), settings)),
-        _tried("recipe", lambda: _recipe(Home(home), settings)),
-        *(_flow(kind, default_flow(settings, kind), kind) for kind in get_args(Kind)),
-        *(_flow(leaf, name) for leaf, name in settings.flows.leaves.items()),
-        _tried("leaves that the settings name", lambda: _named_leaves(Home(home), settings)),
-        _tried("general questions", lambda: _general(settings)),
-        _tried("custom data sets", lambda: _custom(settings)),
-        _tried("measures", lambda: require_tasks(settings.measures)),
-        examine_model("teacher", settings.teacher, Home(home)),
-        *([examine_model("judge", settings.judge, Home(home))] if settings.judge else []),
-        _tried("notifications", lambda: _notifications(settings)),
-    ]
+        yield HealthCheck("settings", False, str(error))
+        return
+    yield HealthCheck("settings", True, str(home / "settings.yaml"))
+    yield from examine_settings(Home(home), settings, ask=True)
+    yield _tried("base model", lambda: _base_model(Home(home), settings))
+    yield examine_model("teacher", settings.teacher, Home(home))
+    if settings.judge:
+        yield examine_model("judge", settings.judge, Home(home))
+
+
+def examine_settings(home: Home, settings: Settings, ask: bool) -> Iterator[HealthCheck]:
+    """Check all for which a retune would be refused, as far as that shows without loading a model.
+
+    Args:
+        ask: Whether the server of a remote taxonomy is asked for its tip.
+    """
+    yield _tried("deployment", deployment)
+    if ask or not is_remote(settings.taxonomy.path):
+        yield _tried("taxonomy", lambda: _taxonomy(home, settings))
+    yield _tried("leaves in the settings", lambda: _named_leaves(home, settings))
+    yield _tried("recipe", lambda: _recipe(home, settings))
+    for kind in get_args(Kind):
+        yield _flow(kind, default_flow(settings, kind), kind)
+    for leaf, name in settings.flows.leaves.items():
+        yield _flow(leaf, name)
+    yield _tried("general questions", lambda: _general(settings))
+    yield _tried("custom data sets", lambda: _custom(settings))
+    yield _tried("measures", lambda: require_tasks(settings.measures))
+    yield _tried("notifications", lambda: _notifications(settings))
 
 
 def _tried(name: str, attempt: Callable[[], str]) -> HealthCheck:
@@ -104,7 +118,6 @@ def _machine() -> list[HealthCheck]:
     return [
         HealthCheck("Python", sys.version_info >= (3, 11), f"{python}; 3.11 or later is needed"),
         HealthCheck("git", git is not None, git or "not found; install git to read document repositories"),
-        _tried("LAB_DEPLOYMENT", deployment),
         *map(_package, ("torch", "transformers", "peft", "bitsandbytes", "dagster")),
         HealthCheck("memory", gib >= _MEMORY_GIB, f"{gib:.1f} GiB free; the shipped recipe needs about {_MEMORY_GIB}"),
     ]
@@ -128,6 +141,12 @@ def _home(home: Path) -> list[HealthCheck]:
 
 def _taxonomy(home: Home, settings: Settings) -> str:
     source = settings.taxonomy
+    marker = home.root / "home.json"
+    owner = read_json(marker).get("taxonomy", source.path) if marker.exists() else source.path
+    if owner != source.path:
+        raise LabError(f"this home belongs to {owner}, but taxonomy.path is {source.path}; give the other its own home")
+    if home.current_snapshot.exists():
+        check_recipients(current_snapshot(home), settings)
     if reads_git(settings):
         tip = find_tip(home, settings)
         return f"{source.path}, {tip.branch} at {tip.id[:12]}"
@@ -135,6 +154,33 @@ def _taxonomy(home: Home, settings: Settings) -> str:
     if not leaves:
         raise LabError(f"no leaf in {source.path}; check taxonomy.path")
     return f"{leaves} leaves in {source.path}"
+
+
+def _named_leaves(home: Home, settings: Settings) -> str:
+    """Check that the leaves and branches to which settings refer exist, as far as leaves are known."""
+    leaves = {row["leaf"] for row in current_snapshot(home).rows} if home.current_snapshot.exists() else set()
+    if not reads_git(settings):
+        leaves |= set(find_leaves(Path(settings.taxonomy.path)))
+    branches = with_branches(leaves)
+    named = [
+        *(("flows.leaves", key, branches) for key in settings.flows.leaves),
+        *(("rows_wanted.leaves", key, branches) for key in settings.rows_wanted.leaves),
+        *(("gate.allowed_regressions", key, leaves) for key in settings.gate.allowed_regressions),
+    ]
+    wrong = [
+        f"settings.yaml: {setting}: no leaf {key}; {did_you_mean(key, known)}"
+        for setting, key, known in named
+        if key not in known
+    ]
+    if wrong and leaves:
+        raise LabError("\n".join(wrong))
+    return f"{len(named)} named"
+
+
+def missing_keys(settings: Settings) -> list[str]:
+    """Return the names of the environment variables that should hold the keys of teacher and judge, but are not set."""
+    models = [each for each in (settings.teacher, settings.judge) if isinstance(each, EndpointTeacherSettings)]
+    return [each.api_key_env for each in models if each.api_key_env and not os.environ.get(each.api_key_env, "").strip()]
 
 
 def _base_model(home: Home, settings: Settings) -> str:
@@ -151,30 +197,6 @@ def _recipe(home: Home, settings: Settings) -> str:
 
 def _flow(purpose: str, name: str, kind: Kind | None = None) -> HealthCheck:
     return _tried(f"flow for {purpose}", lambda: f"{name}, version {load_flow(name, kind).file.version}")
-
-
-def _named_leaves(home: Home, settings: Settings) -> str:
-    if reads_git(settings) and not home.current_snapshot.exists():
-        return "not checked: the taxonomy is read from git by the first snapshot"
-    leaves = set(find_leaves(Path(settings.taxonomy.path))) if not reads_git(settings) else set()
-    if home.current_snapshot.exists():  # a leaf that was removed may still be in use
-        leaves |= {row["leaf"] for row in current_snapshot(home).rows}
-    above = {"/".join(parts[:depth]) for leaf in leaves if (parts := leaf.split("/")) for depth in range(1, len(parts) + 1)}
-    named: list[tuple[str, Collection[str], set[str]]] = [
-        ("flows.leaves", settings.flows.leaves, above),
-        ("rows_wanted.leaves", settings.rows_wanted.leaves, above),
-        ("gate.allowed_regressions", settings.gate.allowed_regressions, {*leaves, "general"}),
-    ]
-    wrong = [
-        f"settings.yaml: {setting}: expected the key of a leaf{' or branch' if known is above else ''}, found {key}"
-        + "".join(f"; did you mean {near}?" for near in get_close_matches(key, sorted(known), 1))
-        for setting, keys, known in named
-        for key in keys
-        if key not in known
-    ]
-    if wrong:
-        raise LabError("\n".join(wrong))
-    return f"{sum(len(keys) for _, keys, _ in named)}, all in the taxonomy"
 
 
 def _general(settings: Settings) -> str:

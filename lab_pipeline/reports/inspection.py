@@ -3,42 +3,102 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lab_pipeline.core.errors import LabError
-from lab_pipeline.core.formats import printable
+from lab_pipeline.core.formats import did_you_mean, printable
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CuratedRow, RejectedRow
 from lab_pipeline.core.storage import read_rows
-from lab_pipeline.curation.reviewed import BANNED
-from lab_pipeline.datasets.dataset import excluded_rows
-from lab_pipeline.instructions.plan import leaf_state
-from lab_pipeline.reports.lineage import advice_of, check_known
+from lab_pipeline.instructions.plan import LeafState, leaf_state
+from lab_pipeline.reports.lineage import advice_of, check_known, known_leaves, with_branches
+from lab_pipeline.reports.search import FoundRow, Query, match_rows, refreshed_leaves
 from lab_pipeline.taxonomy.reviews import Decision, Review, record_review, review_of, reviews_in_force, row_text
 from lab_pipeline.taxonomy.snapshot import current_snapshot
+
+
+def matching_leaves(home: Home, leaf: str) -> list[LeafState]:
+    """Return the last good refreshes of a leaf, of all leaves below a branch, or with '' of all leaves.
+
+    Raises:
+        LabError: no such leaf or branch is known, or none of its leaves was ever refreshed.
+    """
+    states = [state for state in refreshed_leaves(home) if not leaf or f"{state.leaf}/".startswith(f"{leaf}/")]
+    if not states:
+        known = with_branches(known_leaves(home))
+        if leaf and leaf not in known:
+            raise LabError(f"{leaf}: no such leaf or branch; {did_you_mean(leaf, known)}")
+        raise LabError(f"{leaf or home.root}: not refreshed yet, so it has no rows; run `lab-pipeline retune`")
+    return states
+
+
+def described_rejects(home: Home, query: Query, limit: int | None = None) -> dict[str, Any]:
+    """Describe the rows that curation rejected or the current data sets left out, each with its stage, rule and reason.
+
+    Beside these `rows` stand the `funnel` of the query's leaves, the rules that are off (`rules_off`), each with the reason,
+    the `shortfall` of leaves with fewer rows than wanted, under `excluded` the number of rows that data sets left out, by data
+    set and rule, and the `total` of rows that the query finds. The stage of a row that a data set left out is the name of the
+    data set.
+
+    Args:
+        query: its `leaf`, `rule`, `stage` and `text` count; '' as its leaf means all leaves.
+        limit: the most rows to describe; None means all.
+    """
+    states = matching_leaves(home, query.leaf)
+    funnel: Counter[str] = Counter()
+    for state in states:
+        funnel.update(state.funnel)
+    several = len(states) > 1
+    rules_off = {f"{state.leaf}: {rule}" if several else rule: why for state in states for rule, why in state.rules_off.items()}
+    short = [f"{state.leaf}: {state.shortfall}" if several else state.shortfall for state in states if state.shortfall]
+    left_out = match_rows(home, states, Query(status="left out"))
+    excluded = Counter(f"{each['stage']}: {each['rule']}" for each in left_out.read(range(left_out.total)))
+    found: list[FoundRow] = []
+    total = 0
+    for status in ("rejected", "left out"):
+        matches = match_rows(home, states, replace(query, status=status))
+        most = matches.total if limit is None else min(matches.total, limit - len(found))
+        found += matches.read(range(most))
+        total += matches.total
+    reviews = reviews_in_force(home, current_snapshot(home).reviews)
+    return {
+        "leaf": query.leaf,
+        "funnel": {**{stage: count for stage, count in funnel.items() if stage != "kept"}, "kept": funnel["kept"]},
+        "rules_off": rules_off,
+        "shortfall": "; ".join(short) or None,
+        "excluded": dict(excluded),
+        "rows": [{**described(each["row"], reviews), **_fate(each)} for each in found],
+        "total": total,
+    }
+
+
+def sampled_rows(home: Home, query: Query, size: int, seed: int) -> dict[str, Any]:
+    """Draw at most `size` of the kept rows that a query finds at random by `seed`; describe them in order, with the number
+    found."""
+    found = match_rows(home, matching_leaves(home, query.leaf), replace(query, status="left out" if query.rule else "kept"))
+    chosen = sorted(random.Random(seed).sample(range(found.total), min(size, found.total)))
+    reviews = reviews_in_force(home, current_snapshot(home).reviews)
+    rows = [{**described(each["row"], reviews), **(_fate(each) if each["stage"] else {})} for each in found.read(chosen)]
+    return {"leaf": query.leaf, "kept": found.total, "rows": rows}
+
+
+def _fate(found: FoundRow) -> dict[str, str]:
+    return {"stage": found["stage"], "rule": found["rule"], "reason": found["reason"]}
 
 
 @dataclass(frozen=True)
 class LeafRows:
     """The rows of a leaf's last successful refresh, and all reviews of the leaf's rows, the last one last."""
 
-    leaf: str
-    funnel: dict[str, int]
-    """Number of rows by stage."""
-    rules_off: dict[str, str]
-    """The rules of the flow that are off for the leaf, each with the reason."""
-    shortfall: str | None
-    """How many rows the leaf has, if fewer than wanted."""
     kept: list[CuratedRow]
     rejected: list[RejectedRow]
-    excluded: list[tuple[str, RejectedRow]]
-    """Kept rows that the current data sets left out, each with the name of the data set."""
-    reviews: list[Review]
+    reviews: dict[str, list[Review]]
+    """By leaf."""
 
     def review_of(self, row: CuratedRow) -> Review | None:
         """Return the review in force for a row, None if it has none."""
-        return review_of(self.reviews, row["id"], row_text(row))
+        return review_of(self.reviews.get(row["leaf"], []), row["id"], row_text(row))
 
 
 def leaf_rows(home: Home, leaf: str) -> LeafRows:
@@ -53,42 +113,7 @@ def leaf_rows(home: Home, leaf: str) -> LeafRows:
         raise LabError(f"{leaf}: not refreshed yet, so it has no rows; run `lab-pipeline retune`")
     kept: list[CuratedRow] = read_rows(home.leaf(leaf) / f"curated-{state.curated}.parquet")
     rejected: list[RejectedRow] = read_rows(home.leaf(leaf) / f"rejected-{state.curated}.parquet")
-    by_id = {row["id"]: row for row in kept}
-    excluded: list[tuple[str, RejectedRow]] = [
-        (stage, {**by_id[row["id"]], "rule": row["rule"], "reason": row["reason"]})
-        for stage, row in excluded_rows(home)
-        if row["leaf"] == leaf and row["id"] in by_id
-    ]
-    reviews = reviews_in_force(home, current_snapshot(home).reviews).get(leaf, [])
-    return LeafRows(leaf, state.funnel, state.rules_off, state.shortfall, kept, rejected, excluded, reviews)
-
-
-def described_rejects(rows: LeafRows) -> dict[str, Any]:
-    """Describe the rows that curation rejected or the current data sets left out, each with its stage, rule and reason.
-
-    Beside these `rows` stand the leaf's `funnel`, the rules that are off for it (`rules_off`), each with the reason, its
-    `shortfall` if it has fewer rows than wanted, and under `excluded` the number of rows that data sets left out, by data set
-    and rule. The stage of a row that a data set left out is the name of the data set.
-    """
-    described = [
-        {**_described(rows, row), "stage": stage, "rule": row["rule"], "reason": row["reason"]}
-        for stage, row in [*((stage_of(row["rule"]), row) for row in rows.rejected), *rows.excluded]
-    ]
-    excluded = Counter(f"{stage}: {row['rule']}" for stage, row in rows.excluded)
-    return {
-        "leaf": rows.leaf,
-        "funnel": rows.funnel,
-        "rules_off": rows.rules_off,
-        "shortfall": rows.shortfall,
-        "excluded": dict(excluded),
-        "rows": described,
-    }
-
-
-def sampled_rows(rows: LeafRows, size: int, seed: int) -> dict[str, Any]:
-    """Draw at most `size` of the kept rows at random by `seed`; describe them in the leaf's order, with the number kept."""
-    chosen = sorted(random.Random(seed).sample(range(len(rows.kept)), min(size, len(rows.kept))))
-    return {"leaf": rows.leaf, "kept": len(rows.kept), "rows": [_described(rows, rows.kept[index]) for index in chosen]}
+    return LeafRows(kept, rejected, reviews_in_force(home, current_snapshot(home).reviews))
 
 
 def review_rows(home: Home, leaf: str, decision: Decision, ids: Sequence[str], author: str, reason: str) -> list[Review]:
@@ -104,7 +129,7 @@ def review_rows(home: Home, leaf: str, decision: Decision, ids: Sequence[str], a
     rows = leaf_rows(home, leaf)
     known: dict[str, str | None] = {row["id"]: row_text(row) for row in (*rows.kept, *rows.rejected)}
     if decision == "undo":
-        known |= {review.row: review.text for review in rows.reviews}
+        known |= {review.row: review.text for review in rows.reviews.get(leaf, [])}
     found = [_only_one(beginning, known, leaf) for beginning in ids]
     incomplete = {row["id"]: row["fault"] for row in rows.rejected if row["fault"]}
     for row_id in found:
@@ -125,7 +150,7 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
     unreviewed = [(row, status) for row, status in statuses if not rows.review_of(row)]
     reviewed = 0
     for number, (row, status) in enumerate(unreviewed, 1):
-        say(printable(f"\n{number} of {len(unreviewed)}, {status}\n{row_block(_described(rows, row))}"))
+        say(printable(f"\n{number} of {len(unreviewed)}, {status}\n{row_block(described(row, rows.reviews))}"))
         answer = ""
         while answer not in ("b", "p", "n", "q"):
             answer = ask("[b]an, [p]in, [n]ext, [q]uit").strip().casefold()[:1]
@@ -143,48 +168,33 @@ def converse(home: Home, leaf: str, author: str, ask: Callable[[str], str], say:
     return reviewed
 
 
-def rejects_text(rejects: Mapping[str, Any]) -> str:
-    """Render the result of `described_rejects` for a terminal: the counts, the rules that are off, then each row."""
-    lines = [rejects["leaf"], *(f"{count:>8}  {stage}" for stage, count in rejects["funnel"].items())]
-    lines += [f"{'':>8}  {rejects['shortfall']}"] if rejects["shortfall"] else []
-    lines += [f"{count:>8}  of them left out of a data set, {where}" for where, count in rejects["excluded"].items()]
-    lines += [f"{'off':>8}  {rule}: {why}" for rule, why in rejects["rules_off"].items()]
-    for row in rejects["rows"]:
-        lines += ["", f"{row['stage']}, {row['rule']}: {row['reason']}", row_block(row)]
-    return printable("\n".join(lines))
-
-
-def rows_text(sample: Mapping[str, Any]) -> str:
-    """Render the result of `sampled_rows` for a terminal."""
-    blocks = [row_block(row) for row in sample["rows"]]
-    return printable("\n\n".join([f"{sample['leaf']}: {len(blocks)} of {sample['kept']} kept rows", *blocks]))
+def row_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    """Name what a terminal shows of a described row: id, texts, document, scores, advice and review."""
+    return {
+        "row": row["id"],
+        "context": row["context"] or "",
+        "question": row["question"] or "",
+        "answer": row["answer"] or "",
+        "written from": row["support"] or "",
+        "document": f"{row['document']}, commit {row['document_commit']}" if row["document"] else "",
+        "scores": ", ".join(f"{judge} {score}" for judge, score in row["scores"].items()),
+        "advice": "\n".join(row["advice"]),
+        "review": row["review"] or "",
+    }
 
 
 def row_block(row: Mapping[str, Any]) -> str:
-    """Render one described row for a terminal: id, texts, document, scores, advice and review, without those that are empty."""
-    texts = {"context": row["context"], "question": row["question"], "answer": row["answer"], "written from": row["support"]}
-    if row["document"]:
-        texts["document"] = f"{row['document']}, commit {row['document_commit']}"
-    if row["scores"]:
-        texts["scores"] = ", ".join(f"{judge} {score}" for judge, score in row["scores"].items())
-    texts["advice"] = "\n".join(row["advice"])
-    texts["review"] = row["review"]
-    lines = [f"{name:<13} {text}".replace("\n", "\n" + " " * 14) for name, text in texts.items() if text]
-    return "\n".join([f"row           {row['id']}", *lines])
+    """Render one described row as text, without what is empty."""
+    return "\n".join(f"{name:<13} {text}".replace("\n", "\n" + " " * 14) for name, text in row_facts(row).items() if text)
 
 
-def _described(rows: LeafRows, row: CuratedRow) -> dict[str, Any]:
-    review = rows.review_of(row)
+def described(row: CuratedRow, reviews: Mapping[str, Sequence[Review]]) -> dict[str, Any]:
+    """Describe a row: id, texts, document, scores by judge, advice and the review in force."""
+    review = review_of(reviews.get(row["leaf"], []), row["id"], row_text(row))
     shown = ("id", "context", "question", "answer", "support", "document", "document_commit")
     texts = {name: value for name, value in row.items() if name in shown}
-    scores = {each["judge"]: "unreadable" if each["score"] is None else round(each["score"], 3) for each in row["scores"]}
+    scores = {each["judge"]: "unreadable" if each["score"] is None else round(each["score"], 3) for each in row["scores"] or []}
     return {**texts, "scores": scores, "advice": advice_of(row), "review": str(review) if review else None}
-
-
-def stage_of(rule: str) -> str:
-    """Return the stage of the funnel at which a rule or a judge (`judge NAME`) rejects rows."""
-    stages = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
-    return stages.get(rule, "judged" if rule.startswith("judge ") else "curated")
 
 
 def _only_one(beginning: str, known: dict[str, str | None], leaf: str) -> str:

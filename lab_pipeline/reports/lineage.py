@@ -1,8 +1,7 @@
 """Answer lineage questions: what a model was trained on, which models were trained on a leaf, where a row comes from."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.evaluation import Evaluation
-from lab_pipeline.core.formats import printable
+from lab_pipeline.core.formats import did_you_mean, printable
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CatalogEntry, CuratedRow, FrozenLeaf, Passage, RejectedRow, TrainingRow
 from lab_pipeline.core.storage import read_json, read_rows
@@ -33,6 +32,12 @@ provenance of the row's table."""
 _MADE_BY = ("taxonomy_commit", "flow", "flow_version", "teacher")
 
 
+def standings(home: Home) -> dict[str, str]:
+    """Return 'champion' or 'earlier champion' for each model that is or was in use, by id."""
+    champion = current_champion(home)
+    return {move["id"]: "earlier champion" for move in history(home)} | ({champion.id: "champion"} if champion else {})
+
+
 def evaluation_of(home: Home, candidate: str) -> Evaluation:
     """Return the last evaluation of a candidate.
 
@@ -41,7 +46,7 @@ def evaluation_of(home: Home, candidate: str) -> Evaluation:
     """
     known = evaluations(home)
     if candidate not in known:
-        raise LabError(f"{candidate}: no candidate of this id was evaluated{_near(candidate, known)}")
+        raise LabError(f"{candidate}: no candidate of this id was evaluated; {did_you_mean(candidate, known)}")
     return known[candidate]
 
 
@@ -75,6 +80,11 @@ def known_leaves(home: Home) -> set[str]:
     return in_taxonomy | in_models | withdrawals(home).keys()
 
 
+def with_branches(leaves: Iterable[str]) -> set[str]:
+    """Return the keys of leaves and of all branches above them."""
+    return {leaf.rsplit("/", above)[0] for leaf in leaves for above in range(leaf.count("/") + 1)}
+
+
 def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
     """Return a leaf's key, by whom and why it is `withdrawn` (None if it is not), and the evaluated `models` trained on it.
 
@@ -85,8 +95,7 @@ def leaf_lineage(home: Home, leaf: str) -> dict[str, Any]:
         LabError: no such leaf is known; the message suggests similar names.
     """
     check_known(home, leaf)
-    champion = current_champion(home)
-    roles = {move["id"]: "earlier champion" for move in history(home)} | ({champion.id: "champion"} if champion else {})
+    roles = standings(home)
     models = [
         {
             "model": name,
@@ -320,13 +329,4 @@ def check_known(home: Home, leaf: str) -> None:
     """Raise a `LabError` that suggests leaves of similar names if `known_leaves` does not have this one."""
     known = known_leaves(home)
     if leaf not in known:
-        raise LabError(f"{leaf}: no such leaf{_near(leaf, known)}")
-
-
-def _near(name: str, known: Collection[str]) -> str:
-    """End an error message with similar names, else with names that end alike, else with some that exist."""
-    ending = name.rsplit("/", 1)[-1]
-    similar = get_close_matches(name, known, n=3) or sorted(each for each in known if each.endswith(ending))[:3]
-    if similar:
-        return f"; did you mean {' or '.join(similar)}?"
-    return f"; there are: {', '.join(sorted(known)[:10]) or 'none yet'}"
+        raise LabError(f"{leaf}: no such leaf; {did_you_mean(leaf, known)}")

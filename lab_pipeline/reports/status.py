@@ -16,6 +16,7 @@ from lab_pipeline.evaluation.evaluate import last_evaluation, nothing_changed, r
 from lab_pipeline.instructions.plan import LeafPlan, find_stale_leaves, leaf_failure, leaf_state, plan_leaves
 from lab_pipeline.models.base_model import base_identity
 from lab_pipeline.registry.champion import current_champion
+from lab_pipeline.reports.doctor import examine_settings, missing_keys
 from lab_pipeline.taxonomy.holdout import withheld_questions
 from lab_pipeline.taxonomy.snapshot import Snapshot, current_snapshot
 from lab_pipeline.taxonomy.withdrawals import withdrawals
@@ -151,6 +152,13 @@ def summary(
 
 
 def status_report(home: Home) -> dict[str, Any]:
-    """Return the `summary` of the home as it is now, as of a run that did nothing; `behind` lists the stale leaves."""
-    status = HomeStatus.of(home, load_settings(home.settings_file))
-    return {**summary(home, status, (), 0, {}, 0), "behind": status.stale}
+    """Return the `summary` of the home as it is now, as of a run that did nothing; `behind` lists the stale leaves, and `wrong`
+    says for what a retune would be refused, by what was checked."""
+    settings = load_settings(home.settings_file)
+    status = HomeStatus.of(home, settings)
+    findings = examine_settings(home, settings, ask=False)
+    wrong = {finding.name: finding.message for finding in findings if not finding.passed}
+    wrong |= {f"key {name}": "this environment variable is not set" for name in missing_keys(settings)}
+    if not status.trainable and not status.stale:
+        wrong["rows"] = "no leaf has a row to train on; the problems of the leaves say why"
+    return {**summary(home, status, (), 0, {}, 0), "behind": status.stale, "wrong": wrong}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from lab_pipeline.config.recipe import Recipe
 from lab_pipeline.config.settings import Settings
 from lab_pipeline.core.errors import NotMaterialized
+from lab_pipeline.core.formats import duration
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import gpus_gib
 from lab_pipeline.datasets.dataset import Dataset, Phase, load_dataset
@@ -62,7 +62,7 @@ def _phase_text(dataset: Dataset, base: BaseModel, recipe: Recipe, speed: float 
     packs = max(1, round(mean * dataset.rows / recipe.pack_tokens + 0.5))
     steps = -(-packs // recipe.packs_per_step) * phase.epochs
     tokens = mean * dataset.rows * phase.epochs
-    took = time.strftime("%-H h %M min", time.gmtime(tokens / speed)) if speed else "unknown, as nothing was trained so before"
+    took = duration(tokens / speed) if speed else "unknown, as nothing was trained so before"
     return (
         f"{dataset.phase}: {dataset.rows:,} rows of about {mean:,.0f} tokens in about {packs:,} packs, {phase.epochs} epochs: "
         f"about {steps:,} steps, {tokens:,.0f} tokens; time: {took}"

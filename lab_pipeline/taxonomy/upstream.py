@@ -105,12 +105,16 @@ def _findings(error: jsonschema.ValidationError, located: LocatedYaml) -> Iterat
             known = [*schema["properties"], *([] if path else ["version"])]
             for key in instance:
                 if key not in known:
-                    message = f"unknown key {_cut(repr(key))}; known are {', '.join(known)}"
+                    like = get_close_matches(str(key)[:100], [each for each in known if each not in instance], 1)
+                    hint = f"did you mean {like[0]}?" if like else f"known are {', '.join(known)}"
+                    message = f"unknown key {_cut(repr(key))}; {hint}"
                     yield Finding(located.place((*path, str(key))), "unknown-key", _at(path, message))
             return
         case "required":
             name = error.message.removesuffix(" is a required property")
             like = get_close_matches(name.strip("'"), [key for key in map(str, instance) if key not in schema["properties"]], 1)
+            if like and schema.get("unevaluatedProperties") is False:
+                return  # said of the unknown key already, at its line
             mend = f"rename {like[0]!r}" if like else "add it"
             rule, message = "schema-required", f"the key {name} is missing; {mend}"
         case "minItems":

@@ -124,7 +124,8 @@ class EndpointTeacher:
                     await asyncio.sleep(_pause(error, len(causes)))
                     causes.append(_cause(error))
         except _Retryable as error:
-            failed = TeacherError(f"{self.identity}: {error} (after {self.settings.retries + 1} tries)")
+            tries = f"{self.settings.retries + 1} tries" if self.settings.retries else "one try"
+            failed = TeacherError(f"{self.identity}: {error} (after {tries})")
             if isinstance(error.__cause__, aiohttp.ClientConnectorError) and not self._replied:
                 self._useless = failed  # nobody is there: more requests would only wait as long
             raise failed from None

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lab_pipeline.cli import chat as chat_module
 from lab_pipeline.cli.app import app
-from lab_pipeline.cli.chat import Conversation, chat, compare, find_model
+from lab_pipeline.cli.chat import Conversation, chat, compared, find_model
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import write_json
@@ -151,7 +151,7 @@ def test_models_are_found_by_the_names_that_people_use(home, tiny_model):
     with_candidate(home, "skills-2", tiny_model, champion=False)
     assert find_model(home, "champion") == find_model(home, "skills-1") == home.root / "candidates" / "skills-1" / "model"
     assert find_model(home, "skills-2").is_dir()
-    with pytest.raises(LabError, match="no model '../x'; there are: champion, base, skills-1, skills-2"):
+    with pytest.raises(LabError, match="no model '../x'; there are: base, champion, skills-1, skills-2"):
         find_model(home, "../x")
 
 
@@ -162,27 +162,31 @@ def test_an_earlier_champion_is_found_by_its_id_though_its_candidate_is_cleaned_
     clean_up(home)
     assert find_model(home, "one") == home.champions / "one"
     clean_up(home, keep=1)
-    with pytest.raises(LabError, match="no model 'one'; there are: champion, base, three, two"):
+    with pytest.raises(LabError, match="no model 'one'; there are: base, champion, three, two"):
         find_model(home, "one")
 
 
-def test_compare_asks_each_model_once(home, tiny_model, monkeypatch):
-    monkeypatch.setattr(chat_module, "greedy_answers", lambda folder, questions, tokens: [questions[0]["question"]])
+def test_base_model_champion_and_last_candidate_are_compared(home, tiny_model):
     with pytest.raises(LabError, match="nothing to compare"):
-        compare(home, "Who?")
+        compared(home)
     with_candidate(home, "skills-1", tiny_model, champion=True)
-    assert compare(home, "Who?") == {"base": "Who?", "champion skills-1": "Who?"}
+    assert compared(home) == {"base": "base", "champion skills-1": "champion"}
     with_candidate(home, "skills-2", tiny_model, champion=False)
-    assert list(compare(home, "caf\udce9")) == ["base", "champion skills-1", "candidate skills-2"]
+    assert compared(home) == {"base": "base", "champion skills-1": "champion", "candidate skills-2": "skills-2"}
 
 
-def test_the_command_line_shows_answers_side_by_side_as_they_are(home, tiny_model, monkeypatch):
+def test_answers_come_one_model_after_the_other_below_the_question_and_its_reference(home, tiny_model, monkeypatch):
     with_candidate(home, "skills-1", tiny_model, champion=True)
-    monkeypatch.setattr(chat_module, "greedy_answers", lambda folder, questions, tokens: ["[red]An answer[/red]"])
-    shown = CliRunner().invoke(app, ["compare", "Who?", "--home", str(home.root)])
+    asked = [{"id": "1", "question": "Who  made it?", "answer": "Anna \x1b[2J", "context": None}]
+    write_json(home.datasets / "heldout.json", {"leaves": {"a": asked}, "general": [], "withheld": [], "digest": "d"})
+    monkeypatch.setattr(chat_module, "Conversation", lambda folder: Parrot())
+    shown = CliRunner().invoke(app, ["compare", "who made it?", "--home", str(home.root)])
     assert shown.exit_code == 0, shown.output
-    assert shown.output.count("[red]An answer[/red]") == 2
-    assert any("base" in line and "champion" in line for line in shown.output.splitlines())
+    assert shown.output == (
+        "question: who made it?\nreference: Anna \\x1b[2J\n\nbase\nwho made it? \n\nchampion skills-1\nwho made it? \n"
+    )
+    shown = CliRunner().invoke(app, ["compare", "caf\udce9 [red]x[/red]", "--home", str(home.root)])
+    assert "reference" not in shown.output and shown.output.count("[red]x[/red]") == 3
 
 
 def test_the_command_line_answers_a_pipe(home, monkeypatch):

@@ -74,7 +74,7 @@ def test_a_leaf_that_fails_three_times_asks_for_attention_once_and_is_no_crash(o
         told.append(len(hook.texts))
         assert tick(failed, opened, instance).skip_message == "only leaves failed"
     assert told == [0, 0, 1, 1]
-    assert hook.texts[0].startswith(f"Failed 3 times and needs attention:\n- {FREEFORM}: TeacherError: ")
+    assert hook.texts[0].startswith(f"Failed 3 times and needs attention:\n- {FREEFORM}: ")
 
 
 def tick(failed: dg.ExecuteInProcessResult, opened: TestLab, instance: dg.DagsterInstance) -> dg.SkipReason | None:

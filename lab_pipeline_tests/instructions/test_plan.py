@@ -152,10 +152,10 @@ def test_the_backlog_says_what_is_due_what_waits_and_what_is_left_to_a_person(la
     lab.refresh()
     assert 190 < behind(0).waiting[GROUNDED] <= 200, "twice as long after the second failure"
     lab.refresh()
-    assert behind(10_000) == Backlog([], {}, {GROUNDED: "TeacherError: out of paper"})
-    assert "needs attention: TeacherError: out of paper" in str(behind(0))
+    assert behind(10_000) == Backlog([], {}, {GROUNDED: "out of paper"})
+    assert "needs attention: out of paper" in str(behind(0))
     edit_yaml(lab.flow / "flow.yaml", lambda file: file["start"].update(examples=2))
-    assert behind(0).left == {GROUNDED: "TeacherError: out of paper"}, "another leaf's flow"
+    assert behind(0).left == {GROUNDED: "out of paper"}, "another leaf's flow"
     lab.teacher.script = copying
     lab.refresh(GROUNDED)
     assert GROUNDED not in behind(0).due and behind(0).left == {}

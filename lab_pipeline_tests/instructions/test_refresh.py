@@ -99,7 +99,7 @@ def test_a_failing_leaf_stops_no_other_and_its_record_counts_the_attempts(lab: L
     assert find_stale_leaves(lab.home, lab.plans()) == [GROUNDED]
     assert leaf_state(lab.home, GROUNDED) is None
     failure = outcome.failures[GROUNDED]
-    assert (failure.error, failure.attempts, spent(failure).calls) == ("TeacherError: out of paper", 1, 0)
+    assert (failure.error, failure.attempts, spent(failure).calls) == ("out of paper", 1, 0)
     assert lab.refresh().failures[GROUNDED].attempts == 2
     recorded = leaf_failure(lab.home, lab.plans()[GROUNDED])
     assert recorded is not None
@@ -215,7 +215,7 @@ def test_a_budget_stops_cleanly_and_the_next_runs_go_on_from_there(lab: Lab) -> 
     made = [sum(lab.calls())]
     assert runs[0].failures
     for failure in runs[0].failures.values():
-        assert failure.error.startswith("BudgetSpent: the budget budgets.teacher_calls is spent")
+        assert failure.error.startswith("the budget budgets.teacher_calls is spent")
     while runs[-1].failures:
         assert len(runs) < 20
         runs.append(lab.refresh())

@@ -10,7 +10,8 @@ from lab_pipeline.config.settings import RowsWantedSettings
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.instructions.plan import LeafState, find_stale_leaves, leaf_state
 from lab_pipeline.reports.estimate import estimate
-from lab_pipeline.reports.inspection import described_rejects, leaf_rows, rejects_text
+from lab_pipeline.reports.inspection import described_rejects
+from lab_pipeline.reports.search import Query
 from lab_pipeline.reports.status import leaf_summary
 from lab_pipeline.teacher.protocol import NO_ANSWER, Reply, Request
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
@@ -54,7 +55,7 @@ def test_the_bound_on_rounds_ends_it_and_people_are_told(lab: Lab) -> None:
     assert leaf_state(lab.home, FREEFORM) == state
     status = leaf_summary(lab.home, lab.snapshot, lab.plans(), set())
     assert status[FREEFORM]["problems"] == [state.shortfall] and status[FREEFORM]["status"] == "current"
-    assert state.shortfall in rejects_text(described_rejects(leaf_rows(lab.home, FREEFORM)))
+    assert state.shortfall == described_rejects(lab.home, Query(leaf=FREEFORM))["shortfall"]
     assert find_stale_leaves(lab.home, lab.plans()) == [GROUNDED, KNOWLEDGE], "it is done"
 
 

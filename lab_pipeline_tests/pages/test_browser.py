@@ -25,9 +25,9 @@ from lab_pipeline.core.storage import write_json, write_text
 from lab_pipeline.pages.access import Access
 from lab_pipeline.pages.app import build_app
 from lab_pipeline.pages.links import page as path
-from lab_pipeline.pages.search import Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline.pages.server import listen
 from lab_pipeline.registry.champion import promote
+from lab_pipeline.reports.search import Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline.taxonomy.reviews import read_reviews
 from lab_pipeline_tests.browser import CHROMIUM, open_browser
 from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lab_pipeline.pages.access import Access
-from lab_pipeline.pages.search import Query, find_rows, refreshed_leaves
+from lab_pipeline.reports.search import Query, find_rows, refreshed_leaves
 from lab_pipeline_tests.builders import KNOWLEDGE
 from lab_pipeline_tests.datasets.filled import FilledHome
 from lab_pipeline_tests.pages.hostile import LEAF, SCRIPT, hostile_home

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab_pipeline.core.home import Home
-from lab_pipeline.pages.search import Query, find_rows, refreshed_leaves
-from lab_pipeline.reports.lineage import evaluations
+from lab_pipeline.evaluation.history import evaluations
+from lab_pipeline.reports.search import Query, find_rows, refreshed_leaves
 from lab_pipeline_tests import homes
 from lab_pipeline_tests.pages.visitor import Visitor
 

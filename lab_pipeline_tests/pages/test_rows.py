@@ -8,7 +8,7 @@ from lab_pipeline.core.rows import REJECTED_SCHEMA
 from lab_pipeline.core.storage import read_json, write_json, write_rows
 from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.pages.excerpts import excerpt_of
-from lab_pipeline.pages.search import Query, find_row, find_rows, refreshed_leaves
+from lab_pipeline.reports.search import Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline.taxonomy.reviews import read_reviews
 from lab_pipeline_tests.builders import GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.pages.visitor import Visitor
@@ -114,3 +114,14 @@ def test_rejects_are_counted_by_rule_and_lead_to_their_rows(visitor):
     assert text.index("duplicate curated 20 16.3 %") < text.index("asked_elsewhere curated 15 12.2 %")
     assert 'href="/rows?rule=duplicate&amp;status=rejected"' in visitor.html("rejects")
     assert "No row was rejected yet." in visitor.text("rejects", leaf=GROUNDED)
+
+
+def test_the_page_of_rejects_tells_what_another_threshold_would_change(visitor):
+    page = visitor.html("rejects", leaf=KNOWLEDGE)
+    assert '<option value="off_topic">off_topic (now 0.6)</option>' in page
+    told = visitor.text("rejects", leaf=KNOWLEDGE, threshold="off_topic", value="1")
+    assert re.search(
+        r"\d+ of \d+ rows would be kept; now \d+ are\. 0 more rows would be kept, \d+ would be rejected, in 1 leaf", told
+    )
+    refused = visitor.text("rejects", leaf=KNOWLEDGE, threshold="off_topic", value="<b>much</b>")
+    assert "off_topic: Input should be a valid number" in refused and "would be kept" not in refused

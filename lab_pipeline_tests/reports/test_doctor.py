@@ -14,10 +14,8 @@ from transformers import Lfm2Config
 from lab_pipeline.reports import doctor
 from lab_pipeline.reports.doctor import HealthCheck, examine
 from lab_pipeline_tests import templates
-from lab_pipeline_tests.builders import FREEFORM, KNOWLEDGE, as_yaml, write_taxonomy
+from lab_pipeline_tests.builders import as_yaml, write_taxonomy
 from lab_pipeline_tests.repositories import commit_files
-
-NAMED = "leaves that the settings name"
 
 
 @pytest.fixture
@@ -97,9 +95,12 @@ def test_everything_is_fine_with_the_defaults(home):
         ("flow for knowledge", {"flows": {"knowledge": "no_such_flow"}}, "no_such_flow"),
         ("flow for knowledge", {"flows": {"knowledge": "simple_freeform_skill"}}, "simple_freeform_skill"),
         ("flow for knowledge/places", {"flows": {"leaves": {"knowledge/places": "no_such_flow"}}}, "no_such_flow"),
-        (NAMED, {"gate": {"allowed_regressions": [KNOWLEDGE[:-1]]}}, f"found {KNOWLEDGE[:-1]}; did you mean {KNOWLEDGE}?"),
-        (NAMED, {"gate": {"allowed_regressions": ["knowledge"]}}, "expected the key of a leaf, found knowledge"),
-        (NAMED, {"rows_wanted": {"leaves": {"elsewhere": 9}}}, "rows_wanted.leaves: expected the key of a leaf or branch"),
+        (
+            "leaves in the settings",
+            {"gate": {"allowed_regressions": ["knowledge/places"]}},
+            "no leaf knowledge/places; did",
+        ),
+        ("leaves in the settings", {"rows_wanted": {"leaves": {"knowledge/place": 9}}}, "did you mean knowledge/places"),
         ("base model", {"base_model": "."}, "no *.safetensors"),
         ("base model", {"base_model": "nosuch/model"}, "model 'nosuch/model' is neither 'packaged', nor a folder"),
         ("teacher", {"teacher": {"kind": "embedded", "model": "."}}, "no *.safetensors"),
@@ -112,21 +113,6 @@ def test_a_wrong_setting_is_found_and_all_the_rest_is_still_examined(home, what,
     assert said in wrong[what].message
     assert wrong.keys() == fine.keys() | {what}
     assert all(wrong[other].passed for other in wrong.keys() - {what, "memory", "disk"})
-
-
-def test_a_flow_for_a_leaf_that_is_not_there_is_found(home):
-    wrong = examined(home, flows={"leaves": {"knowledge/island": "simple_knowledge"}})[NAMED]
-    assert not wrong.passed and "flows.leaves: expected the key of a leaf or branch, found knowledge/island" in wrong.message
-    branches = {"knowledge": "simple_knowledge", KNOWLEDGE: "simple_knowledge"}
-    named = examined(home, flows={"leaves": branches}, gate={"allowed_regressions": ["general", FREEFORM]})[NAMED]
-    assert (named.passed, named.message) == (True, "4, all in the taxonomy")
-
-
-def test_a_wrong_deployment_is_found(home, monkeypatch):
-    assert examined(home)["LAB_DEPLOYMENT"].message == "local"
-    monkeypatch.setenv("LAB_DEPLOYMENT", "kubernetes")
-    finding = examined(home)["LAB_DEPLOYMENT"]
-    assert not finding.passed and "expected 'local' or 'k8s', found 'kubernetes'" in finding.message
 
 
 def test_a_base_model_that_cannot_be_trained_is_found(home, tiny_model, tmp_path):
@@ -176,6 +162,23 @@ def test_a_taxonomy_in_git_is_fine_if_its_ref_can_be_had(home):
     finding = examined(home, taxonomy={"path": "https://127.0.0.1:1/t.git"})["taxonomy"]
     assert not finding.passed and "https://127.0.0.1:1/t.git cannot be reached" in finding.message
     assert [path.name for path in home.iterdir()] == ["settings.yaml"]
+
+
+def test_a_wrong_deployment_is_found(home, monkeypatch):
+    monkeypatch.setenv("LAB_DEPLOYMENT", "k9s")
+    finding = examined(home)["deployment"]
+    assert not finding.passed and "expected 'local' or 'k8s', found 'k9s'" in finding.message
+
+
+def test_a_model_that_nobody_has_is_found(home):
+    finding = examined(home, base_model="nosuch/model")["base model"]
+    assert not finding.passed and "'nosuch/model' is neither 'packaged', nor a folder" in finding.message
+
+
+def test_a_home_of_another_taxonomy_is_found(home):
+    (home / "home.json").write_text('{"schema_version": 1, "taxonomy": "/elsewhere"}')
+    finding = examined(home)["taxonomy"]
+    assert not finding.passed and "belongs to /elsewhere" in finding.message
 
 
 def test_unreadable_settings_are_a_finding(home):

@@ -101,7 +101,7 @@ def test_a_refresh_of_the_sample_takes_what_was_estimated_and_a_budget_of_half_s
     stub.requests.clear()
     first, _, unfinished = refresh(poor, limited)
     assert first.spent.money == pytest.approx(half, rel=0.01), "at it, but for what calls in flight cost more than those before"
-    stopped = "BudgetSpent: the budget budgets.teacher_money is spent; the next run goes on from here"
+    stopped = "the budget budgets.teacher_money is spent; the next run goes on from here"
     assert unfinished and {each.error for each in unfinished} == {stopped}
     rest = settings_for(SAMPLE_TAXONOMY, teacher=limited.teacher)
     left = estimate(poor, rest).total

@@ -254,7 +254,7 @@ def test_a_mistyped_key_and_a_missing_version_are_said_with_how_to_mend_them(tmp
     reading = edited(
         tmp_path, SKILL, lambda value: value["seed_examples"][0].update(anwser=value["seed_examples"][0].pop("answer"))
     )
-    assert [each for each in reading.problems if "the key 'answer' is missing; rename 'anwser'" in each.message]
+    assert [each.message for each in reading.problems] == ["seed_examples.0: unknown key 'anwser'; did you mean answer?"]
     reading = edited(tmp_path, KNOWLEDGE, lambda value: value.pop("version"))
     assert reading.problems[0].message.startswith("the key 'version' is missing; add 'version: 3'")
 

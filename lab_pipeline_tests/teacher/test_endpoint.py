@@ -145,7 +145,7 @@ def test_lasting_trouble_ends_after_the_retries() -> None:
 def test_an_answer_that_takes_too_long_is_an_error() -> None:
     with (
         StubEndpoint(lambda asked: Answer("late", seconds=0.5)) as stub,
-        pytest.raises(TeacherError, match=r"no reply within 0.1 s \(after 1 tries\)"),
+        pytest.raises(TeacherError, match=r"no reply within 0.1 s \(after one try\)"),
     ):
         ask(stub, request(), retries=0, timeout_seconds=0.1)
 

@@ -54,8 +54,8 @@ def test_what_the_journal_answers_moves_the_count_but_not_the_rate(tmp_path: Pat
     assert said == [
         "calls: 1 of 5 (done before)",
         "calls: 2 of 5 (done before)",
-        "calls: 3 of 5 (0.0/s, 60 s left)",
-        "calls: 4 of 5 (0.1/s, 20 s left)",
+        "calls: 3 of 5 (30 s each, about 60 s left)",
+        "calls: 4 of 5 (20 s each, about 20 s left)",
     ]
 
 

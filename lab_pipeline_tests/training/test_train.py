@@ -18,6 +18,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lab_pipeline.core.formats import duration
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import file_digest, folder_digest, read_json
 from lab_pipeline.datasets.dataset import Dataset
@@ -107,12 +108,13 @@ def test_progress_goes_on_from_the_resumed_step_at_the_rate_of_this_process(tiny
     spec = training_spec(tmp_path / "run", tiny_model, twelve_rows(), recipe(epochs=4))
     assert train(spec, said.append, asked_at(3)) is None
     assert [text.partition(", loss")[0] for text in said if "steps:" in text] == [
-        f"knowledge training steps: {step} of 12 (0.1/s, {10 * (12 - step)} s left)" for step in (1, 2, 3)
+        f"knowledge training steps: {step} of 12 (10 s each, about {duration(10 * (12 - step))} left)" for step in (1, 2, 3)
     ]
     said.clear()
     assert train(spec, said.append)
     assert [text.partition(", loss")[0] for text in said if "steps:" in text] == [
-        f"knowledge training steps: {step} of 12 (0.1/s, {10 * (12 - step)} s left)" for step in range(4, 13)
+        *(f"knowledge training steps: {step} of 12 (10 s each, about {10 * (12 - step)} s left)" for step in range(4, 12)),
+        "knowledge training steps: 12 of 12 (10 s each, took 2 min)",
     ]
 
 

@@ -103,7 +103,7 @@ def leaf_instructions(context: dg.AssetExecutionContext, lab: Lab) -> Iterator[d
         raise LeavesFailed(
             f"{len(failed)} of {len(leaves)} leaves failed; the others are done"
             if len(failed) < len(leaves)
-            else f"all {len(leaves)} leaves failed",
+            else f"All {len(leaves)} leaves failed",
             metadata={leaf: why[:1000] for leaf, why in failed.items()},
             allow_retries=False,
         )
@@ -122,8 +122,9 @@ class _Batch:
 
     def report(self, outcome: LeafState | LeafFailure) -> None:
         if isinstance(outcome, LeafFailure):
+            if all(outcome.error != earlier.error for earlier in self.failures):  # each reason is said once
+                self.context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
             self.failures.append(outcome)
-            self.context.log.error(f"{outcome.leaf}: failed (attempt {outcome.attempts}): {outcome.error}")
             return
         self.states.append(outcome)
         kept = f"kept {outcome.funnel['kept']} of {outcome.funnel['generated']} rows"

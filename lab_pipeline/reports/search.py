@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CuratedRow
+from lab_pipeline.curation.reviewed import BANNED
 from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.instructions.plan import LeafState, leaf_state, read_state
-from lab_pipeline.reports.inspection import stage_of
 
+_LEFT_OUT = "left out"
 _TEXTS = ("question", "answer", "context")
 _BATCH_ROWS = 1 << 15
 """Rows that are searched at once: a few MiB of text for each processor."""
@@ -37,7 +38,7 @@ class Query:
     leaf: str = ""
     """Key of a leaf, or of a branch for all leaves below it."""
     status: str = ""
-    """'kept' or 'rejected'."""
+    """'kept'; 'left out', for kept rows that a data set left out; or 'rejected'."""
     stage: str = ""
     """Stage at which rows were rejected, or the data set that left them out."""
     rule: str = ""
@@ -81,14 +82,43 @@ class LeftOut:
         return pa.array([row for row, (stage, rule, _) in fates if _fits(query, stage, rule)], pa.string())
 
 
+class _Table(NamedTuple):
+    path: Path
+    rows: int
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The rows that a query finds, leaf by leaf, the kept before the rejected; they are read when they are asked for."""
+
+    tables: Sequence[_Table]
+    numbers: Sequence[Numbers | range]
+    """Numbers of the rows found, by table."""
+    left_out: LeftOut
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.numbers))
+
+    def read(self, places: Sequence[int]) -> list[FoundRow]:
+        """Read the rows at some places, in ascending order, among all that were found."""
+        rows, before, wanted = [], 0, np.asarray(places, np.int64)
+        for table, numbers in zip(self.tables, self.numbers, strict=True):
+            here = wanted[(wanted >= before) & (wanted < before + len(numbers))] - before
+            if len(here):
+                rows += [_fate(row, self.left_out) for row in _read(table.path, np.asarray(numbers)[here])]
+            before += len(numbers)
+        return rows
+
+
 def refreshed_leaves(home: Home) -> list[LeafState]:
     """Return the last good refresh of every leaf that ever had one, by key."""
     states = [read_state(path) for path in home.root.glob("leaves/*/state.json")]
     return sorted(states, key=lambda state: state.leaf)
 
 
-def find_rows(home: Home, states: Iterable[LeafState], query: Query, offset: int = 0, count: int = 50) -> Found:
-    """Count the rows of refreshed leaves that a query finds, and read `count` of them from number `offset` on."""
+def match_rows(home: Home, states: Iterable[LeafState], query: Query) -> Matches:
+    """Find the rows of refreshed leaves that meet a query; of their files, only the columns that it asks about are read."""
     left_out = LeftOut({row["id"]: (stage, row["rule"], row["reason"]) for stage, row in excluded_rows(home)})
     tables = list(_tables(home, states, query))
     columns, processors = _columns(query), os.cpu_count() or 1
@@ -98,13 +128,13 @@ def find_rows(home: Home, states: Iterable[LeafState], query: Query, offset: int
             found: list[Numbers | range] = list(threads.map(lambda table: search.matches(table.path), tables))
     else:
         found = [range(table.rows) for table in tables]
-    rows: list[FoundRow] = []
-    skip = offset
-    for table, numbers in zip(tables, found, strict=True):
-        if len(rows) < count and skip < len(numbers):
-            rows += [_fate(row, left_out) for row in _read(table.path, numbers[skip : skip + count - len(rows)])]
-        skip = max(0, skip - len(numbers))
-    return Found(sum(map(len, found)), rows)
+    return Matches(tables, found, left_out)
+
+
+def find_rows(home: Home, states: Iterable[LeafState], query: Query, offset: int = 0, count: int = 50) -> Found:
+    """Count the rows of refreshed leaves that a query finds, and read `count` of them from number `offset` on."""
+    found = match_rows(home, states, query)
+    return Found(found.total, found.read(range(offset, max(offset, min(offset + count, found.total)))))
 
 
 def find_row(home: Home, leaf: str, row_id: str) -> FoundRow:
@@ -120,16 +150,11 @@ def find_row(home: Home, leaf: str, row_id: str) -> FoundRow:
     return found[0]
 
 
-class _Table(NamedTuple):
-    path: Path
-    rows: int
-
-
 def _tables(home: Home, states: Iterable[LeafState], query: Query) -> Iterator[_Table]:
     for state in states:
         if not query.leaf or f"{state.leaf}/".startswith(f"{query.leaf.rstrip('/')}/"):
             folder, kept = home.leaf(state.leaf), state.funnel["kept"]
-            if query.status in ("", "kept"):
+            if query.status in ("", "kept", _LEFT_OUT):
                 yield _Table(folder / f"curated-{state.curated}.parquet", kept)
             if query.status in ("", "rejected"):
                 yield _Table(folder / f"rejected-{state.curated}.parquet", state.funnel["generated"] - kept)
@@ -162,7 +187,7 @@ class _Search:
 
 def _columns(query: Query) -> set[str]:
     needed: set[str] = set(_TEXTS) if query.text else set()
-    if query.stage or query.rule:
+    if query.stage or query.rule or query.status == _LEFT_OUT:
         needed |= {"rule", "id"}
     if _asks_score(query):
         needed.add("scores")
@@ -177,7 +202,7 @@ def _mask(batch: pa.RecordBatch, query: Query, left_out: LeftOut) -> np.ndarray[
     masks = []
     if query.id:
         masks.append(pc.starts_with(batch["id"], query.id))
-    if query.stage or query.rule:
+    if query.stage or query.rule or query.status == _LEFT_OUT:
         masks.append(_of_fate(batch, query, left_out))
     if _asks_score(query):
         masks.append(_of_score(batch["scores"], query))
@@ -220,6 +245,12 @@ def _read(table: Path, numbers: Sequence[int] | Numbers) -> list[Any]:
             if before > wanted[-1]:
                 break
     return rows
+
+
+def stage_of(rule: str) -> str:
+    """Return the stage of the funnel at which a rule or a judge (`judge NAME`) rejects rows."""
+    stages = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
+    return stages.get(rule, "judged" if rule.startswith("judge ") else "curated")
 
 
 def _fate(row: Any, left_out: LeftOut) -> FoundRow:

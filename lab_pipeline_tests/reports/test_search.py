@@ -9,8 +9,8 @@ from lab_pipeline.core.rows import CURATED_SCHEMA
 from lab_pipeline.core.storage import read_rows, write_rows
 from lab_pipeline.datasets.mix import mix_knowledge
 from lab_pipeline.instructions.plan import leaf_state
-from lab_pipeline.pages import search
-from lab_pipeline.pages.search import Query, find_row, find_rows, refreshed_leaves
+from lab_pipeline.reports import search
+from lab_pipeline.reports.search import Query, find_row, find_rows, refreshed_leaves
 from lab_pipeline_tests.builders import FREEFORM, GROUNDED, KNOWLEDGE
 from lab_pipeline_tests.taxonomy.test_reviews import RECIPE
 
