@@ -222,7 +222,7 @@ class Told:
                 return f"it got worse at {_listed(each['leaf'] for each in verdict['leaves'] if each['veto'])}"
             case "not better" if not gain or gain["bound"] >= 0:
                 return "so small a gain may be chance" if self._won > 0 else "it shows no gain that chance does not explain"
-            case "not better" if -gain["difference"] < gain["minimum"]:
+            case "not better" if gain and -gain["difference"] < gain["minimum"]:
                 return "training the old one again might gain as much by luck"
             case "not better":
                 return "it is worse at the questions that people wrote"
