@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
-import uvloop
 from filelock import FileLock
 
 from lab_pipeline.config.settings import Settings
+from lab_pipeline.core import event_loop
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Progress, Say
 from lab_pipeline.core.rows import JUDGED_SCHEMA, CatalogEntry, CuratedRow, FrozenLeaf, HeldoutQuestion, JudgedRow
@@ -169,7 +169,7 @@ def write_exams(
     missing = [plan for plan in plans if not _rows_file(home, plan).exists()]
     failed: dict[str, str] = {}
     if missing:
-        uvloop.run(_write_all(home, missing, settings, teachers, say, failed))
+        event_loop.run(_write_all(home, missing, settings, teachers, say, failed))
     for plan in plans:
         stored = leaf_exam(home, plan.leaf["leaf"])
         current = stored and (stored["source"], stored["made_from"]) == (plan.source, plan.made_from)

@@ -10,7 +10,6 @@ least-squares fit of the score difference on the difference of log word counts, 
 `lab_pipeline.evaluation.gate.compare`: only the questions are a sample.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from typing import NamedTuple, NotRequired
 import numpy as np
 
 from lab_pipeline.config.settings import EndpointTeacherSettings, GateSettings, Settings, SettingsError
+from lab_pipeline.core import event_loop
 from lab_pipeline.core.evaluation import Evaluation, JudgedAnswers, JudgedMean, JudgedScores, KnownSeparation, LengthAdjusted
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Progress, Say
@@ -96,7 +96,7 @@ def judge_models(
         for number, (question, answer) in enumerate(zip(questions[leaf], answers, strict=True))
     ]
     try:
-        known, grades = asyncio.run(_ask(home, settings, endpoint, rows, say))
+        known, grades = event_loop.run(_ask(home, settings, endpoint, rows, say))
     except (TeacherError, SettingsError) as error:
         reason = f"the judge did not answer: {error}"
         say(reason)

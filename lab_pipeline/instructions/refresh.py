@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import uvloop
 from filelock import FileLock, Timeout
 
 from lab_pipeline.config.settings import Settings
+from lab_pipeline.core import event_loop
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import refusal
@@ -102,7 +102,7 @@ def refresh_leaves(
     async def refresh_all() -> None:
         await asyncio.gather(*map(refresh, plans))
 
-    uvloop.run(refresh_all())
+    event_loop.run(refresh_all())
     spent = total([calibrating.spent, *(each for outcome in outcomes for each in outcome.spent.values())])
     spent.seconds = time.monotonic() - started
     states = [outcome for outcome in outcomes if isinstance(outcome, LeafState)]
