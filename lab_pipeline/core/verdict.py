@@ -71,6 +71,11 @@ def times(difference: float) -> str:
     return f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}" if factor >= 0.95 else f"{factor:.2f}"
 
 
+def likelihood(difference: float) -> str:
+    """Say in words how likely each word of the right answers is, compared with before: 'as likely', '2.0 times as likely'."""
+    return "as likely" if times(difference) == "1.0" else f"{times(difference)} times as likely"
+
+
 def counted(number: int, one: str, more: str = "") -> str:
     return f"{number:,} {one if number == 1 else more or f'{one}s'}"
 
@@ -185,7 +190,8 @@ class Told:
         return self._right[0].right - self._right[1].right if self._right else 1
 
     @property
-    def _remembered(self) -> list[str]:
+    def remembered(self) -> list[str]:
+        """Leaves that were taken out, but of which the candidate still knows something."""
         return [each["leaf"] for each in self.evaluation.get("unlearned", []) if each["still_known"] > 0]
 
     @property
@@ -209,7 +215,7 @@ class Told:
         elif self._won <= 0:
             count = "fewer" if self._won < 0 else "no more"
             said += f", although it answers {count} of them right, because it finds the right answers likelier"
-        return f"{said}; but it still knows part of {_listed(self._remembered)}" if self._remembered else said
+        return f"{said}; but it still knows part of {_listed(self.remembered)}" if self.remembered else said
 
     def _because(self) -> str:
         verdict, gain = self.evaluation["verdict"], self.gain
@@ -240,7 +246,7 @@ class Told:
         back = "lab-pipeline rollback --author NAME --reason TEXT"
         if self._outcome == "unchanged":
             return "Nothing. The next change of the taxonomy starts a new try."
-        if self._remembered:
+        if self.remembered:
             look = "Look for other leaves or documents that say what was taken out, withdraw them too, and retune"
             return f"{look}. Meanwhile the new model replaces the old one."
         if self._won < 0:
@@ -323,7 +329,7 @@ class Told:
     def _lost_acceptance(self) -> list[str]:
         return [
             f"Asked “{_short(each['question'])}”, it answers “{_short(each['answers']['candidate'])}”, which fails: the answer "
-            f"{each['failures']['candidate']}."
+            f"{each['failures']['candidate']}. The answer of {self._old}, which passes: “{_short(each['answers'][self.role])}”."
             for each in lost_questions(self.evaluation.get("acceptance", []), self.role)[:_NAMED]
         ]
 
@@ -341,7 +347,7 @@ class Told:
         if before is None or now is None:
             return []
         asked = f"{counted(general['questions'], 'general question')} that no leaf teaches"
-        change = f"each word of the right answers gets {times(now - before)} times the probability of before"
+        change = f"each word of the right answers is {likelihood(now - before)} as before"
         forgotten = self._outcome == "forgetting"
         return [f"On {asked}, {change}: {'too much may be forgotten' if forgotten else 'general knowledge is kept'}."]
 

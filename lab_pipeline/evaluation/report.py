@@ -1,5 +1,6 @@
 """Render an evaluation for people, as one self-contained HTML file that loads nothing and runs nothing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from markupsafe import Markup
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.formats import number, took
 from lab_pipeline.core.storage import write_json, write_text
-from lab_pipeline.core.verdict import Told, counted, label, right_answers, times
+from lab_pipeline.core.verdict import Told, counted, label, likelihood, right_answers, times
 from lab_pipeline.evaluation import report_text
 from lab_pipeline.evaluation.details import QuestionResult, ReportDetails
 from lab_pipeline.evaluation.marking import mark_answer
@@ -81,7 +82,9 @@ def report_html(evaluation: Evaluation, details: ReportDetails, questions: Seque
         counted=counted,
         percent=lambda share: f"{share:.0%}",
         signed=_signed,
+        with_commands=_with_commands,
         times=times,
+        likelihood=likelihood,
         took=took,
         breakable=_breakable,
         duration=_duration,
@@ -94,6 +97,12 @@ def report_html(evaluation: Evaluation, details: ReportDetails, questions: Seque
         label=label,
         unlearning_sentence=unlearning_sentence,
     )
+
+
+def _with_commands(text: str) -> Markup:
+    """Escape a text, and set the commands in it apart as code."""
+    parts = re.split(r"(lab-pipeline(?: (?:skills|knowledge)-\w+| [a-z-]+| [A-Z]+)+)", text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def _leaf_row(

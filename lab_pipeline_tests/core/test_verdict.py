@@ -32,6 +32,8 @@ SENTENCES = {
     "not promoted, because it picks the right answer less often, by more than chance explains.",
     "judged worse": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is "
     "not promoted, because a judge finds its answers worse.",
+    "measure got worse": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is "
+    "not promoted, because it does worse in a test that your team lets decide.",
     "not enough evidence": "The new model answers 2 of 3 test questions right in multiple choice, the old one 1; it is not "
     "promoted, because there are too few test questions to tell.",
     "unchanged": "Training gave the very model that is in use already, file for file, so nothing changes.",
@@ -55,6 +57,7 @@ NEXT = {
     "acceptance lost": "The old model stays in use. Add seeds or documents that say what the question asks for",
     "answers got worse": "The old model stays in use. Read the lost questions below: the rows may teach a style",
     "judged worse": "The old model stays in use. Read the answers below, and decide whether the judge is right.",
+    "measure got worse": "The old model stays in use. Raise its tolerance under measures in settings.yaml",
     "not enough evidence": "The old model stays in use. At least 2 more test questions are needed: write seeds",
     "unchanged": "Nothing. The next change of the taxonomy starts a new try.",
     "taken out and forgotten": "Nothing has to be done",
@@ -90,7 +93,12 @@ def test_every_outcome_has_a_case():
         ),
         ("promoted though fewer right", "it may have learned their style, not their facts."),
         ("not enough evidence", "There are 3 test questions about what changed; 5 are needed, so 2 are missing."),
-        ("acceptance lost", "it answers “It is called Sallow Basin.”, which fails: the answer lacks 'Old Marrow'."),
+        (
+            "acceptance lost",
+            "it answers “It is called Sallow Basin.”, which fails: the answer lacks 'Old Marrow'. The answer of the old model, "
+            "which passes: “It is called Old Marrow.”.",
+        ),
+        ("measure got worse", "In the test arithmetic it scores 52.0%, the old model 61.0%."),
         ("acceptance lost", "Of 2 required questions (exam.yaml) it passes 1, the old model 2."),
         ("leaf got worse", f"{ORDER}, 0."),
         ("forgetting", "too much may be forgotten."),

@@ -20,6 +20,7 @@ from lab_pipeline.evaluation.choices import Rank, compare_choices
 from lab_pipeline.evaluation.details import QuestionResult, ReportDetails, question_results
 from lab_pipeline.evaluation.evaluate import GENERAL, _measure, _measure_leaves, _paired
 from lab_pipeline.evaluation.gate import Answers, decide, measure_gain
+from lab_pipeline.evaluation.tasks import surely_worse
 from lab_pipeline.training.train import TrainingReport
 
 Case = tuple[Evaluation, ReportDetails, list[QuestionResult]]
@@ -58,6 +59,7 @@ class Bench:
     """How much better than the base model the candidate is at a leaf that was taken out; None: none was."""
     identical: bool = False
     judged: tuple[float, float] | None = None
+    tasks: list[Any] = field(default_factory=list)
 
     @property
     def models(self) -> list[str]:
@@ -156,6 +158,7 @@ class Bench:
                 judged=cast(Any, tuple(judged["equal_length"]["interval"])) if judged else None,
                 choices=compare_choices(ranks, self.reference, POLICY),
                 lost=[label(each) for each in lost_questions(cast(Any, self.acceptance), self.reference)],
+                tasks=surely_worse(self.tasks),
             ),
             first=not self.champion,
         )
@@ -178,6 +181,7 @@ class Bench:
             "exam": nothing,
             "judged": judged,
             "acceptance": self.acceptance,
+            "measures": self.tasks,
             "unlearned": self.unlearned(),
             "general": _measure([GENERAL], scores, confidence),
             "leaves": [
@@ -268,6 +272,15 @@ SAYS_RIVERS = required(
     ("The Rhine.", "The Ouldrin.", "The Ouldrin."),
     ("lacks 'Ouldrin'", None, None),
 )
+TASK_LOST = {
+    "task": "arithmetic",
+    "metric": "acc",
+    "questions": 400,
+    "scores": {"base": 0.5, "champion": 0.61, "candidate": 0.52},
+    "difference": -0.09,
+    "interval": [-0.13, -0.05],
+    "tolerance": 0.02,
+}
 GAIN = dict(zip(LEAVES, (0.9, 0.8, 0.6, 0.5, 0.4), strict=True))
 WITHOUT_LOOM = {leaf: 0.0 for leaf in LEAVES if leaf != LOOM}
 
@@ -282,6 +295,7 @@ CASES = {
     "acceptance lost": Bench(GAIN, acceptance=[SAYS_BELL, SAYS_RIVERS]),
     "answers got worse": Bench(GAIN, knows=(3, 9, 2)),
     "judged worse": Bench(GAIN, judged=(0.7, 0.4)),
+    "measure got worse": Bench(GAIN, tasks=[TASK_LOST]),
     "not enough evidence": Bench({TOWN: 0.9}, knows=(3, 5, 7), changed=(TOWN,), questions=3),
     "unchanged": Bench(dict.fromkeys(LEAVES, 0.0), knows=(3, 5, 5), identical=True),
     "taken out and forgotten": Bench(WITHOUT_LOOM, knows=(3, 5, 6), changed=(), gone=0.1),

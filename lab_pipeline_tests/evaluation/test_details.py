@@ -8,7 +8,7 @@ import pytest
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import append_line, write_json
 from lab_pipeline.evaluation import details
-from lab_pipeline.evaluation.details import report_details
+from lab_pipeline.evaluation.details import question_results, report_details
 from lab_pipeline.evaluation.measured_model import MeasuredModel
 
 BASE, CHAMPION, CANDIDATE = 4.0, 3.0, [1.0, 2.0, 2.5, 3.0, 3.25, 3.5, 5.0]
@@ -33,8 +33,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def collected(home: Home, champion: bool = True, questions: int = 7) -> dict[str, Any]:
     """Details of an evaluation in which the questions of two leaves gained less and less, the last ones lost."""
     leaves = {
-        "a/leaf": [{"question": f"q{n}", "answer": "a", "context": None} for n in range(min(questions, 4))],
-        "b/leaf": [{"question": f"q{n}", "answer": "a", "context": None} for n in range(4, questions)],
+        "a/leaf": [{"id": f"i{n}", "question": f"q{n}", "answer": "a", "context": None} for n in range(min(questions, 4))],
+        "b/leaf": [{"id": f"i{n}", "question": f"q{n}", "answer": "a", "context": None} for n in range(4, questions)],
         "c/leaf": [],
     }
     general = [{"question": f"g{n}", "answer": "a", "category": ("sums", "places")[n % 2]} for n in range(4)]
@@ -45,10 +45,20 @@ def collected(home: Home, champion: bool = True, questions: int = 7) -> dict[str
     }
     if not champion:
         del scores["champion"]
-    evaluation = {"checkpoints": {phase: phase for phase in ("knowledge", "skills")}, "leaves": [{"leaf": "a/leaf"}]}
+    evaluation = {
+        "policy": {"confidence": 0.95},
+        "checkpoints": {phase: phase for phase in ("knowledge", "skills")},
+        "leaves": [{"leaf": "a/leaf"}],
+        "candidate": "new",
+        "evaluated_at": "2026-01-01",
+        "verdict": {"promoted": True, "outcome": "better"},
+        "heldout": {"candidate": 2.0},
+    }
     heldout = {"leaves": leaves, "general": general}
     models = {model: MeasuredModel(home.root / model, model) for model in scores}
-    return report_details(home, evaluation, heldout, scores, models, 0.95, lambda text: None)
+    ranks = {model: {leaf: [None] * len(asked) for leaf, asked in leaves.items()} for model in scores}
+    results = question_results(leaves, scores, ranks)
+    return report_details(home, evaluation, heldout, scores, results, models, lambda text: None)
 
 
 def test_the_questions_that_changed_most_are_asked_of_every_model(home):
@@ -57,12 +67,14 @@ def test_the_questions_that_changed_most_are_asked_of_every_model(home):
     assert [question["question"] for question in found["lost"]] == ["q6", "q5", "q4"]
     assert found["lost"][0] == {
         "leaf": "b/leaf",
+        "id": "i6",
         "question": "q6",
         "answer": "a",
         "context": None,
         "losses": {"base": 4.0, "champion": 3.0, "candidate": 5.0},
         "difference": 2.0,
         "answers": {model: f"{model}: q6" for model in ("base", "champion", "candidate")},
+        "right": dict.fromkeys(("base", "champion", "candidate")),
     }
 
 

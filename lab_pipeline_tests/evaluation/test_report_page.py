@@ -11,9 +11,8 @@ pytest.importorskip("playwright", reason="the browser tests need the package pla
 
 from playwright.sync_api import Browser
 
-from lab_pipeline.evaluation.report import report_html
 from lab_pipeline_tests.browser import CHROMIUM, open_browser
-from lab_pipeline_tests.evaluation.test_report import HOSTILE, evaluated, judged_answers
+from lab_pipeline_tests.evaluation.test_report import HOSTILE, evaluated, judged_answers, report_html
 
 pytestmark = [
     pytest.mark.long,
