@@ -30,7 +30,7 @@ from typing import Any
 
 import uvloop
 
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import is_document_instruction
 from lab_pipeline.core.storage import read_json

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from lab_pipeline.config.recipe import SHIPPED
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.flows.flow import SHIPPED as FLOWS
 from lab_pipeline_tests.builders import as_yaml, edit_yaml, word, write_skill
 from lab_pipeline_tests.lab import TestLab, lab, obliging

@@ -15,7 +15,8 @@ from typing import Any
 
 import dagster as dg
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, read_json, write_json

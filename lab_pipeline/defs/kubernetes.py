@@ -13,7 +13,8 @@ from typing import Any, Literal
 import dagster as dg
 
 from lab_pipeline.config.deployment import KubernetesSettings, PodSettings, deployment
-from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EmbeddedTeacherSettings
 from lab_pipeline.defs.code_location import SETTINGS
 from lab_pipeline.defs.private_dagster import DagsterPipesExecutionError
 from lab_pipeline.training.failure import LONGEST_STEP_SECONDS

@@ -20,7 +20,8 @@ from typing import NamedTuple, NotRequired
 
 import numpy as np
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, GateSettings, Settings, SettingsError
+from lab_pipeline.config.settings import GateSettings, Settings, SettingsError
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core import event_loop
 from lab_pipeline.core.evaluation import Evaluation, JudgedAnswers, JudgedMean, JudgedScores, KnownSeparation, LengthAdjusted
 from lab_pipeline.core.home import Home

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EmbeddedTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest
 from lab_pipeline.flows.flow import Flow, load_flow

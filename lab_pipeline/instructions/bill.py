@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, Settings, TeacherSettings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings, TeacherSettings
 from lab_pipeline.core.formats import duration
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import append_line, read_json, read_lines, read_rows

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lab_pipeline.config.settings import PACKAGED, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.remote import download, is_address

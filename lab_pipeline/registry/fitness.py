@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipeline.config.recipe import Lora, Recipe
-from lab_pipeline.config.settings import PACKAGED, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Turn, as_conversation

@@ -10,13 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from lab_pipeline.config.deployment import deployment
-from lab_pipeline.config.settings import (
-    EmbeddedTeacherSettings,
-    EndpointTeacherSettings,
-    Settings,
-    TeacherSettings,
-    load_settings,
-)
+from lab_pipeline.config.settings import Settings, load_settings
+from lab_pipeline.config.teachers import EmbeddedTeacherSettings, EndpointTeacherSettings, TeacherSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.formats import did_you_mean
 from lab_pipeline.core.git import is_remote

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lab_pipeline.config.settings import EmbeddedTeacherSettings, Settings, TeacherSettings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EmbeddedTeacherSettings, TeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.models.base_model import fetch_model, model_identity
 from lab_pipeline.teacher.dialect import endpoint_identity

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.teacher.protocol import Request
 
 _OTHER_LENGTH = "max_completion_tokens"

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
+from lab_pipeline.config.settings import SettingsError
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.storage import read_json, write_json
 from lab_pipeline.teacher.dialect import Dialect, endpoint_identity
 from lab_pipeline.teacher.pace import PerMinute, Turns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from lab_pipeline.config.settings import PACKAGED, EmbeddedTeacherSettings, EndpointTeacherSettings
+from lab_pipeline.config.teachers import PACKAGED, EmbeddedTeacherSettings, EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.models.base_model import tokenizer_folder
 from lab_pipeline.models.loader import load_tokenizer

@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab_pipeline.config.settings import (
-    EmbeddedTeacherSettings,
-    EndpointTeacherSettings,
-    Settings,
-    SettingsError,
-    TaxonomySettings,
-    initial_settings,
-    load_settings,
-)
+from lab_pipeline.config.settings import Settings, SettingsError, TaxonomySettings, initial_settings, load_settings
+from lab_pipeline.config.teachers import EmbeddedTeacherSettings, EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, ExamSettings, FlowSettings, MixingSettings, Settings
+from lab_pipeline.config.settings import ExamSettings, FlowSettings, MixingSettings, Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA
 from lab_pipeline.core.storage import read_json, read_lines, read_rows, write_rows

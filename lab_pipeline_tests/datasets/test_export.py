@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
 from lab_pipeline.cli import options
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.errors import LabError, NotMaterialized
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.dataset import Phase, load_dataset

@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json

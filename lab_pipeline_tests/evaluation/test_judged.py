@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, GateSettings, Settings, TaxonomySettings
+from lab_pipeline.config.settings import GateSettings, Settings, TaxonomySettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.evaluation import judged

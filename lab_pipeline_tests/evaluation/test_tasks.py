@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab_pipeline.config.measures import MeasuresSettings
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.evaluation import tasks

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.storage import read_rows
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.endpoint import EndpointTeacher

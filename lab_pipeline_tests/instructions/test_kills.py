@@ -16,7 +16,8 @@ from typing import Any, get_args
 
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, FlowSettings, Settings
+from lab_pipeline.config.settings import FlowSettings, Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core import storage
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.machine import as_lab_error

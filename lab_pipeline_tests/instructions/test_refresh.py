@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from lab_pipeline.config.settings import BudgetSettings, EndpointTeacherSettings
+from lab_pipeline.config.settings import BudgetSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.storage import read_json, read_rows, write_json
 from lab_pipeline.evaluation.details import _teacher_costs
 from lab_pipeline.instructions.plan import find_stale_leaves, leaf_failure, leaf_state

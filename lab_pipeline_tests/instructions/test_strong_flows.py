@@ -13,7 +13,8 @@ from typing import Any, get_args
 
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, FlowSettings, Settings
+from lab_pipeline.config.settings import FlowSettings, Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.flows.choose import default_flow

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json
 from lab_pipeline.models.base_model import fetch_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json
 from lab_pipeline.models.base_model import ModelError, fetch_model, hub_id, model_identity, parameters

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from lab_pipeline.config.settings import PACKAGED
+from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import digest, write_json, write_text
 from lab_pipeline.models.base_model import base_licence, hub_id, model_identity

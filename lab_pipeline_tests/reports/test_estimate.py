@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.config.settings import BudgetSettings, EndpointTeacherSettings, Settings
+from lab_pipeline.config.settings import BudgetSettings, Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import file_digest, read_lines
 from lab_pipeline.instructions.plan import LeafFailure, LeafState, plan_leaves

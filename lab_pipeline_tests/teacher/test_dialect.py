@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.teacher.dialect import Dialect, endpoint_identity
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.protocol import Message, Request

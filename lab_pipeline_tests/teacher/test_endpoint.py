@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, SettingsError
+from lab_pipeline.config.settings import SettingsError
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.protocol import Message, Reply, Request, TeacherError
 from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint, in_turn

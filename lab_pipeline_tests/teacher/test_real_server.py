@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.protocol import Message, Reply, Request
 from lab_pipeline.teacher.trial import try_endpoint

@@ -20,7 +20,7 @@ from lab_pipeline_tests.stub_endpoint import Answer, Asked, StubEndpoint
 ASKING = """
 import asyncio, sys
 from pathlib import Path
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.protocol import Message, Request
 

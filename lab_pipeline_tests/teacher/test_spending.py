@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from lab_pipeline.config.settings import EndpointTeacherSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.teacher.endpoint import EndpointTeacher
 from lab_pipeline.teacher.journal import JournaledTeacher, read_journal
 from lab_pipeline.teacher.protocol import Message, Request

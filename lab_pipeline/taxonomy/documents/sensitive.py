@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
-from lab_pipeline.config.settings import EndpointTeacherSettings, Settings
+from lab_pipeline.config.settings import Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.taxonomy.documents.blocks import collapsed
 from lab_pipeline.taxonomy.documents.reading import Document
 from lab_pipeline.taxonomy.problem import Problem

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipeline.config.settings import DocumentSettings, EndpointTeacherSettings
+from lab_pipeline.config.settings import DocumentSettings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Passage
 from lab_pipeline.core.storage import read_json

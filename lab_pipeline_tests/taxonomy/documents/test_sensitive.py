@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.config.settings import DocumentSettings, EndpointTeacherSettings, Settings
+from lab_pipeline.config.settings import DocumentSettings, Settings
+from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import PROJECT, Home
 from lab_pipeline.taxonomy.documents.blocks import Block
