@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import settings
 
-from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home
+from lab_pipeline_tests.datasets.filled import FilledHome, copied, filled_home, half_good_home
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 settings.load_profile("patient")
@@ -72,6 +72,12 @@ def hostile_folder(tmp_path: Path) -> Path:
     (folder / "torch" / "__init__.py").write_text("raise RuntimeError('not the torch you want')\n")
     (folder / "yaml.py").write_text("raise RuntimeError('not the yaml you want')\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
+    """A home with kept and rejected rows; not to be changed."""
+    return half_good_home(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
     edit_yaml(flow / "flow.yaml", lambda value: value["start"].update(repeats=1))
     recipe = tmp_path / "recipe.yaml"
     shutil.copy(RECIPES / "smollm2_135m_cpu.yaml", recipe)
-    edit_yaml(recipe, lambda value: (value["knowledge"].update(epochs=3), value["skills"].update(epochs=1)))
+    edit_yaml(recipe, lambda value: (value["knowledge"].update(epochs=1), value["skills"].update(epochs=1)))
     home.mkdir()
     (home / "settings.yaml").write_text(
         yaml.safe_dump({"taxonomy": {"path": str(taxonomy)}, "flows": {"freeform_skill": str(flow)}, "recipe": str(recipe)})

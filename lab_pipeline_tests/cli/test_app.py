@@ -85,7 +85,8 @@ def test_the_summary_says_each_problem_once_and_the_verdict_with_all_scores(caps
         "heldout": {**measured, "ranks": {"candidate": score, "champion": None, "base": {**score, "accuracy": 8 / 21}}},
         "general": {**measured, "questions": 150},
         "promoted": True,
-        "reason": "it is better",
+        "verdict": "It answers more; it is promoted.",
+        "next": "Nothing has to be done.",
         "report": "/h/e/report.md",
         "champion": {"folder": "/h/champions/x"},
     }
@@ -93,6 +94,7 @@ def test_the_summary_says_each_problem_once_and_the_verdict_with_all_scores(caps
     shown = capsys.readouterr().out
     assert shown.count(down) == 1 and f"All 2 leaves: {down}" in shown
     assert "a/two: qna.yaml:3: seeds are missing" in shown
-    assert "Promoted: it is better" in shown and "candidate 12 of 21, base 8 of 21" in shown
+    assert "It answers more; it is promoted." in shown and "Nothing has to be done." in shown
+    assert "candidate 12 of 21, base 8 of 21" in shown
     assert "candidate 3.100, champion 3.302, base 4.568" in shown
     assert "/h/e/report.html" in shown and "/h/champions/x" in shown

@@ -144,7 +144,7 @@ def test_a_question_longer_than_the_context_is_refused_and_forgotten(conversatio
 
 
 def test_models_are_found_by_the_names_that_people_use(home, tiny_model):
-    assert find_model(home, "base") == tiny_model
+    assert find_model(home, "base").resolve() == tiny_model
     with pytest.raises(LabError, match="no champion yet: run `lab-pipeline retune`"):
         find_model(home, "champion")
     with_candidate(home, "skills-1", tiny_model, champion=True)

@@ -161,7 +161,7 @@ def test_an_evaluation_is_stored_and_returned_again(bench):
     found = read_json(Path(evaluation["report"]).with_name("details.json"))
     page = Path(evaluation["report"]).with_suffix(".html").read_text(encoding="utf-8")
     assert page == report_html(evaluation, found, read_json(Path(evaluation["report"]).with_name("questions.json")))
-    assert [each["candidate"] for each in found["history"]] == ["better"] and evaluation["policy"]["minimum_questions"]
+    assert "better" in [each["candidate"] for each in found["history"]] and evaluation["policy"]["minimum_questions"]
     assert {row["name"] for row in found["general"]} == {"places"}
     assert len(found["gained"]) == len(found["lost"]) == 3
     assert bench.evaluate("better") == evaluation

@@ -5,14 +5,8 @@ from pathlib import Path
 import pytest
 
 from lab_pipeline.config.settings import initial_settings
-from lab_pipeline_tests.datasets.filled import FilledHome, copied, half_good_home
+from lab_pipeline_tests.datasets.filled import FilledHome, copied
 from lab_pipeline_tests.pages.visitor import Visitor
-
-
-@pytest.fixture(scope="session")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
-    """A home with kept and rejected rows; not to be changed."""
-    return half_good_home(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture

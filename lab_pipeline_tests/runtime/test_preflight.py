@@ -88,7 +88,10 @@ def test_pools_get_a_limit_and_keep_the_one_they_have(opened):
 def test_missing_rights_are_named(opened):
     assert findings(opened)["rights"].passed
     opened[1].denied = {"delete"}
-    assert "may not: delete jobs, delete pods; apply deploy/kubernetes/access.yaml" in findings(opened)["rights"].message
+    assert (
+        "may not: delete jobs, delete pods, delete trainjobs; apply deploy/kubernetes/access.yaml"
+        in findings(opened)["rights"].message
+    )
 
 
 def test_a_gpu_is_wanted_only_where_the_settings_ask_for_one(opened, monkeypatch):
