@@ -263,11 +263,14 @@ def load_settings(path: Path) -> Settings:
     Raises:
         SettingsError: The file is missing, unreadable or not YAML, a key is unknown, missing or wrong, or the taxonomy is not
             the home's. An address written as in `home.json` is the home's, so a home may be moved together with its taxonomy.
+            Earlier releases stored an absolute path there whatever the settings said; with a relative one in the settings and
+            nothing left at the absolute one, both were moved.
     """
     settings = read_settings(path)
     marker, named = path.parent / "home.json", settings.taxonomy.path
     owner = read_json(marker).get("taxonomy", named) if marker.exists() else named
-    if owner != named and taxonomy_address(owner, path.parent) != taxonomy_address(named, path.parent):
+    moved = not is_remote(owner) and not Path(named).is_absolute() and Path(owner).is_absolute() and not Path(owner).exists()
+    if owner != named and not moved and taxonomy_address(owner, path.parent) != taxonomy_address(named, path.parent):
         raise SettingsError(
             f"{another_taxonomy(path.parent, owner, named)}, or correct taxonomy.path in {path}; if it was moved, write the "
             f"new place into {marker}"

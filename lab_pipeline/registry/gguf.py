@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
+from lab_pipeline.core.processes import python_module
 from lab_pipeline.core.storage import written_whole
 
 PINNED = "llama-cpp-python==0.3.36"
@@ -71,7 +72,7 @@ def _downloaded(folder: Path) -> Path:
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{PINNED} --hash={_HASH}\n", encoding="utf-8")
     name = PINNED.partition("==")[0]
-    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name]
+    command = python_module("pip", "download", "--quiet", "--no-deps", "--no-binary", name)
     ended = subprocess.run([*command, "--requirement", str(wanted), "--dest", str(folder)], capture_output=True, text=True)
     archive = next(folder.glob("*.tar.gz"), None)
     if ended.returncode or archive is None:

@@ -36,6 +36,8 @@ _LINT_MENDS = {
     "key-duplicates": "remove one of the two",
 }
 _TOO_FEW = {"seed_examples": "too-few-seeds", "questions_and_answers": "too-few-questions", "patterns": "too-few-patterns"}
+_GUESSED = 20
+"""Number of unknown keys of a mapping for which a similar known one is looked for."""
 _TYPES = {"string": "a text", "array": "a list", "object": "a mapping of keys", "integer": "a whole number"}
 
 
@@ -103,12 +105,12 @@ def _findings(error: jsonschema.ValidationError, located: LocatedYaml) -> Iterat
     match error.validator:
         case "unevaluatedProperties":
             known = [*schema["properties"], *([] if path else ["version"])]
-            for key in instance:
-                if key not in known:
-                    like = get_close_matches(str(key)[:100], [each for each in known if each not in instance], 1)
-                    hint = f"did you mean {like[0]}?" if like else f"known are {', '.join(known)}"
-                    message = f"unknown key {_cut(repr(key))}; {hint}"
-                    yield Finding(located.place((*path, str(key))), "unknown-key", _at(path, message))
+            free, unknown = [key for key in known if key not in instance], [key for key in instance if key not in known]
+            for number, key in enumerate(unknown):
+                like = get_close_matches(str(key)[:100], free, 1) if number < _GUESSED else []
+                hint = f"did you mean {like[0]}?" if like else f"known are {', '.join(known)}"
+                message = f"unknown key {_cut(repr(key))}; {hint}"
+                yield Finding(located.place((*path, str(key))), "unknown-key", _at(path, message))
             return
         case "required":
             name = error.message.removesuffix(" is a required property")

@@ -32,6 +32,7 @@ def said(folder: Path, text: str) -> list[str]:
 def test_a_home_keeps_its_taxonomy_wherever_both_are_moved(tmp_path, owner):
     home = Home.open(tmp_path / "home")
     path = written(home.root, "taxonomy: {path: ../taxonomy}")
+    (tmp_path / "taxonomy").mkdir()
     home.claim(owner.format(folder=tmp_path))
     assert load_settings(path).taxonomy.path == str(tmp_path / "taxonomy")
     moved = shutil.copytree(home.root, tmp_path / "elsewhere" / "home") / "settings.yaml"
@@ -40,6 +41,8 @@ def test_a_home_keeps_its_taxonomy_wherever_both_are_moved(tmp_path, owner):
     else:  # as earlier releases claimed homes
         with pytest.raises(SettingsError, match=rf"belongs to the taxonomy {tmp_path}/taxonomy, not ../taxonomy; .*home.json"):
             load_settings(moved)
+        (tmp_path / "taxonomy").rmdir()  # so it was moved as well
+        assert load_settings(moved).taxonomy.path == str(tmp_path / "elsewhere" / "taxonomy")
 
 
 def test_only_the_taxonomy_is_required(tmp_path):

@@ -69,9 +69,13 @@ def test_a_signal_ends_the_work_and_then_its_handler_runs(work) -> None:
 
 
 def test_ctrl_c_ends_the_work() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     send_soon(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        run(idle())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(idle())
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -80,7 +80,7 @@ def test_calls_about_known_rows_that_a_budget_cut_short_are_kept(lab: Lab) -> No
     edit_yaml(lab.flow / "flow.yaml", lambda file: file["judges"][0].update(gates=True))
     known = len(known_verdicts(lab.plans()[KNOWLEDGE].flow))
     lab.settings = lab.settings.model_copy(update={"budgets": BudgetSettings(teacher_calls=5)})
-    assert "BudgetSpent" in lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].error
+    assert "budgets.teacher_calls is spent" in lab.refresh(KNOWLEDGE).failures[KNOWLEDGE].error
     assert lab.calls() == (0, 5)
     lab.settings = lab.settings.model_copy(update={"budgets": BudgetSettings()})
     lab.refresh(KNOWLEDGE)

@@ -41,7 +41,7 @@ def fetched(home: Home, model: Path, **settings: Any) -> Path:
 
 
 def test_a_model_that_fits_is_used_where_it_is(home, tiny_model):
-    assert fetched(home, tiny_model) == tiny_model
+    assert fetched(home, tiny_model).resolve() == tiny_model
     assert base_identity(settings_for(home.root, base_model=str(tiny_model))) == model_identity(str(tiny_model))
 
 

@@ -92,7 +92,9 @@ def test_the_overview_begins_with_the_model_in_use(visitor, promoted):
     assert text.startswith("The model in use is skills-2") and "It answers 3 of 4 test questions right" in text
     rejected = evaluation(promoted.home, "skills-3", reference="skills-2", promoted=False)
     write_json(promoted.home.evaluations / "last.json", {**rejected, "inputs": "i"})
-    assert "The last candidate, skills-3, was not promoted Not better: the numbers say so." in visitor.text("")
+    text = visitor.text("")
+    assert "The last candidate, skills-3, was not promoted" in text and "What to do next." in text
+    assert "; it is not promoted, because so small a gain may be chance." in text
 
 
 def test_quality_checks_show_what_failed_first(visitor, promoted):

@@ -175,7 +175,7 @@ def test_a_leaf_of_thousands_of_seeds_or_keys_is_read_in_seconds(leaves):
     assert check_leaf(
         KNOWLEDGE, leaves[KNOWLEDGE].replace("  - question", f"  - x: y\n{keys}    question", 1).encode(), "x"
     ).usable
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 20  # 10 on a slow machine; hours if it were quadratic
 
 
 PLAIN_EDITS = {
