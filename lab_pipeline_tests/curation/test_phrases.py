@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import pytest
 import yaml
@@ -23,11 +24,17 @@ def test_phrases_stand_under_known_languages_and_use_known_definitions(kind: str
     assert not re.search(r"\{[A-Z_]+\}", pattern.pattern)
 
 
+@cache
+def _texts(kind: str) -> st.SearchStrategy[str]:
+    """Texts with phrases of a kind."""
+    return st.from_regex(re.compile(compiled(kind)[0].pattern, re.MULTILINE), alphabet=st.sampled_from(ALPHABET))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "triggers" in WRITTEN[kind]])
 @given(st.data())
 def test_no_phrase_lacks_a_trigger_of_its_kind(kind: str, data: st.DataObject) -> None:
     pattern, _ = compiled(kind)
-    text = data.draw(st.from_regex(re.compile(pattern.pattern, re.MULTILINE), alphabet=st.sampled_from(ALPHABET)))
+    text = data.draw(_texts(kind))
     assert (find(kind, text) is None) == (pattern.search(text) is None)
 
 
