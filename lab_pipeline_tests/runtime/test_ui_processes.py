@@ -69,9 +69,10 @@ def answers(port: int) -> bool:
         return False
 
 
-def ignore_sigint() -> None:
-    """What a shell does for the commands that a script starts in the background."""
+def as_in_the_background() -> None:
+    """What a shell does for the commands that a script starts in the background; these tests may run under nohup."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def ignore_sigint() -> None:
 def test_all_that_the_ui_started_ends_with_it(home, pages, end):
     ui_port, pages_port = free_port(), free_port()
     command = [sys.executable, "-c", UI, str(home.root), str(ui_port), str(pages_port), pages]
-    ui = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore_sigint)
+    ui = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_the_background)
     try:
         assert ui.stdout
         said = [ui.stdout.readline() for _ in range(3)]
