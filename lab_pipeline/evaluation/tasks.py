@@ -19,6 +19,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Say
 from lab_pipeline.core.storage import file_digest
 from lab_pipeline.evaluation.measured_model import MeasuredModel, measure_once
+from lab_pipeline.models.loader import compute_dtype, this_device
 
 EXTRA = "measures.tasks needs lm-eval: pip install 'lab-pipeline[lm-eval]'"
 
@@ -114,7 +115,6 @@ def _files(folder: str | None) -> list[tuple[str, str]]:
 def _run(model_folder: Path, task: str, settings: MeasuresSettings) -> TaskScores:
     """Run one task or group; of several metrics, the first one that the task names counts."""
     import datasets
-    import torch
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -122,11 +122,11 @@ def _run(model_folder: Path, task: str, settings: MeasuresSettings) -> TaskScore
     try:
         found: Any = simple_evaluate(
             model="hf",
-            model_args={"pretrained": str(model_folder), "dtype": "bfloat16"},
+            model_args={"pretrained": str(model_folder), "dtype": str(compute_dtype(this_device())).removeprefix("torch.")},
             tasks=[task],
             task_manager=TaskManager(include_path=settings.folder),
             limit=settings.questions,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=this_device(),
             bootstrap_iters=0,
             log_samples=True,
         )

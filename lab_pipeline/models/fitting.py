@@ -105,7 +105,7 @@ def write_fitted(source: Path, tokenizer: Any, added: Sequence[int], packing: bo
     """
     folder.mkdir()
     if added:
-        model = load_model(source, "cpu")
+        model = load_model(source, "cpu", as_stored=True)
         _add_rows(model, added)
         model.save_pretrained(folder)
         write_json(folder / _NEW_TOKENS, list(added))

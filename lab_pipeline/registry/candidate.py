@@ -42,7 +42,8 @@ def merge_candidate(home: Home, base: BaseModel, checkpoint: Checkpoint, say: Sa
         shutil.rmtree(folder / "model", ignore_errors=True)
         kept = None
         with written_whole(folder / "model") as scratch:
-            model = load_model(base.folder, "cpu")  # not on a GPU: the merged weights must not depend on the machine
+            # not on a GPU: the merged weights must not depend on the machine
+            model = load_model(base.folder, "cpu", as_stored=True)
             if checkpoint.adapter:
                 model, kept = _merge(model, checkpoint.adapter)
             tokenizer = load_tokenizer(base.folder)

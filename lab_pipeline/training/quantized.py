@@ -8,21 +8,24 @@ from typing import Any
 
 from lab_pipeline.config.recipe import Lora, Recipe
 from lab_pipeline.models.attention import ROWS_APART, register_rows_apart
-from lab_pipeline.models.loader import load_model
+from lab_pipeline.models.loader import compute_dtype, load_model, this_device
 
 _MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Architectures whose kernels read the weights of some layers past peft, which therefore refuses adapters on those."""
 
 
 def load_base(folder: Path, recipe: Recipe) -> Any:
-    """Load the base model from a folder, in NF4 or bf16 as the recipe says, onto the GPU if there is one."""
+    """Load the base model from a folder, in NF4 or as it is, as the recipe says, onto the GPU if there is one."""
     import torch
     from transformers import BitsAndBytesConfig
 
     quantization = None
     if recipe.quantization == "nf4":
         quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype(this_device()),
         )
     attention: str | None = recipe.attn_implementation
     if attention is None and not torch.cuda.is_available():
@@ -49,6 +52,8 @@ def keep_gradients_right(model: Any) -> None:
 def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Sequence[int] = ()) -> Any:
     """Return the model with a trainable LoRA adapter on all linear layers, in the dtype that `lora` says.
 
+    Where bf16 is slow (see `compute_dtype`), the adapter is in float32.
+
     The adapter is the one in the folder `continued`, which keeps its rank, alpha and dropout, or a fresh one if that is None.
     A fresh one also trains the embeddings of `new_tokens`, as input and output, and those of no other token.
     """
@@ -69,7 +74,7 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
     )
     model.name_or_path = model.config.name_or_path = ""  # peft would write this machine's folder into every saved adapter
     adapted: Any = PeftModel.from_pretrained(model, continued, is_trainable=True) if continued else get_peft_model(model, fresh)
-    dtype = torch.float32 if lora.dtype == "float32" else torch.bfloat16
+    dtype = torch.float32 if lora.dtype == "float32" else compute_dtype(model.device.type)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)

@@ -56,7 +56,7 @@ def nf4() -> Any:
     return recipe(quantization="nf4")
 
 
-def test_an_evaluation_in_the_middle_of_a_training_leaves_the_gradients_right(tiny_model: Path, nf4: Any):
+def test_an_evaluation_in_the_middle_of_a_training_leaves_the_gradients_right(tiny_model: Path, nf4: Any, in_bf16: None):
     reference = gradients(adapted(dequantized(load_base(tiny_model, nf4))))
     model = adapted(load_base(tiny_model, nf4))
     tokens = TOKENS[0].tolist()
@@ -74,14 +74,22 @@ def test_no_quantized_layer_may_be_repacked(tiny_model, nf4):
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
 
 
-def test_a_recipe_without_quantization_loads_plain_bf16(tiny_model):
+def test_a_recipe_without_quantization_loads_plain_bf16(tiny_model, in_bf16):
     model = load_base(tiny_model, recipe(quantization="none"))
     assert not any(isinstance(module, Linear4bit) for module in model.modules())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
+def test_where_bf16_is_slow_all_is_computed_in_float32(tiny_model, monkeypatch):
+    for module in ("models.loader", "training.quantized"):
+        monkeypatch.setattr(f"lab_pipeline.{module}.compute_dtype", lambda device: torch.float32)
+    model = with_adapter(load_base(tiny_model, recipe(quantization="nf4")), LORA, None)
+    assert {each.compute_dtype for each in model.modules() if isinstance(each, Linear4bit)} == {torch.float32}
+    assert {each.dtype for each in model.parameters() if each.requires_grad} == {torch.float32}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_only_the_adapter_is_trainable_in_the_recipes_type(tiny_model, dtype):
+def test_only_the_adapter_is_trainable_in_the_recipes_type(tiny_model, dtype, in_bf16):
     model = with_adapter(load_base(tiny_model, recipe()), Lora(rank=4, alpha=8, dtype=dtype), None)
     trainable = {name: parameter.dtype for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert all("lora_" in name for name in trainable)

@@ -44,7 +44,7 @@ def test_an_option_trains_and_changes_the_result(tiny_model, tmp_path, option: d
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_small_steps_are_lost_in_bf16_and_not_in_float32(tiny_model, tmp_path):
+def test_small_steps_are_lost_in_bf16_and_not_in_float32(tiny_model, tmp_path, in_bf16):
     """At 1e-6, the end of a cosine, AdamW's steps are below half the distance between neighbouring bf16 weights."""
     moved = {}
     for dtype in ("float32", "bfloat16"):
