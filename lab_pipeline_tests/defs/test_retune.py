@@ -169,9 +169,10 @@ def test_a_rejected_candidate_moves_no_alias_even_if_promotion_is_started_alone(
     with dg.DagsterInstance.get() as instance:
         report = instance.get_latest_materialization_event(dg.AssetKey("evaluation_report")).asset_materialization.metadata
         (kept, *_) = instance.fetch_observations(dg.AssetKey("champion_model"), limit=2).records
-    read_first = ["promoted", "why", "right_answers_before", "right_answers_after", "right_answers_of", "heldout_base"]
+    read_first = ["verdict", "promoted", "why", "what_to_do_next", "right_base"]
     assert list(report)[: len(read_first)] == read_first
-    assert report["why"].value == rejected["reason"] and len(str(report["heldout_base"].value)) <= 6
+    assert report["verdict"].value == rejected["verdict"] and report["what_to_do_next"].value == rejected["next"]
+    assert len(str(report["heldout_base"].value)) <= 6
     assert rejected["reason"] in kept.asset_observation.description
     assert kept.asset_observation.metadata["promoted"].value is False
 
