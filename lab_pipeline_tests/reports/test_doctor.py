@@ -175,9 +175,11 @@ def test_a_model_that_nobody_has_is_found(home):
 
 
 def test_a_home_of_another_taxonomy_is_found(home):
-    (home / "home.json").write_text('{"schema_version": 1, "taxonomy": "/elsewhere"}')
+    other = home.parent / "elsewhere"
+    other.mkdir()
+    (home / "home.json").write_text(json.dumps({"schema_version": 1, "taxonomy": str(other)}))
     finding = examined(home)["settings"]
-    assert not finding.passed and "belongs to the taxonomy /elsewhere, not ../taxonomy" in finding.message
+    assert not finding.passed and f"belongs to the taxonomy {other}, not ../taxonomy" in finding.message
 
 
 def test_unreadable_settings_are_a_finding(home):
