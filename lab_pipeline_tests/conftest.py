@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -90,3 +91,21 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
 def lab(untouched: FilledHome, tmp_path: Path) -> FilledHome:
     """The module's `untouched` home once more, to be changed at will."""
     return copied(untouched, tmp_path)
+
+
+@pytest.fixture
+def run(lab: FilledHome, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a command on the lab's home, and return what it prints."""
+    from typer.testing import CliRunner
+
+    from lab_pipeline.cli import app, options
+
+    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: lab.home)
+
+    def ran(*words: str) -> str:
+        done = CliRunner().invoke(app.app, [*words, "--home", str(lab.home.root)])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    return ran

@@ -9,12 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lab_pipeline.cli import app as cli
-from lab_pipeline.cli import options
 from lab_pipeline.cli.summary import show_summary
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.registry.champion import Signed, promote, rollback
 from lab_pipeline_tests.builders import GROUNDED, KNOWLEDGE
-from lab_pipeline_tests.datasets.filled import FilledHome
 from lab_pipeline_tests.registry.promotions import evaluation
 
 
@@ -43,19 +41,6 @@ def test_a_shell_completes_leaves_and_models_of_the_home_and_is_silent_without_o
     assert "--grep" in completed("rejects", "--g")
     monkeypatch.setenv("LAB_HOME", str(tmp_path / "none"))
     assert completed("rows", "knowledge/") == []
-
-
-@pytest.fixture
-def run(lab: FilledHome, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: lab.home)
-
-    def ran(*words: str) -> str:
-        done = CliRunner().invoke(cli.app, [*words, "--home", str(lab.home.root)])
-        if done.exception and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.output
-
-    return ran
 
 
 def test_models_are_listed_with_standing_scores_folder_and_who_moved_the_champion(lab, run):

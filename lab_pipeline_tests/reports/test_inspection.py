@@ -5,10 +5,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from lab_pipeline.cli import app as cli
-from lab_pipeline.cli import options
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.rows import CURATED_SCHEMA, REJECTED_SCHEMA
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
@@ -33,20 +30,6 @@ from lab_pipeline_tests.taxonomy.test_reviews import RECIPE
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> FilledHome:
     return half_good_home(tmp_path_factory.mktemp("filled"))
-
-
-@pytest.fixture
-def run(lab: FilledHome, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command on the lab's home, and return what it prints."""
-    monkeypatch.setattr(options, "prepare", lambda root, taxonomy: lab.home)
-
-    def ran(*words: str) -> str:
-        done = CliRunner().invoke(cli.app, [*words, "--home", str(lab.home.root)])
-        if done.exception and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.output
-
-    return ran
 
 
 def test_rejects_begin_with_counts_that_add_up_and_show_each_row_with_stage_rule_and_text(lab, run):
