@@ -18,7 +18,7 @@ settings.load_profile("patient")
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads that spin starve the process beside this one
     os.environ["OMP_NUM_THREADS"] = "1"
 
-LONGEST = ["test_end_to_end.py", "test_retune.py", "test_survival.py", "test_train.py", "test_upgrade.py"]
+LONGEST = ["test_end_to_end.py", "test_retune.py", "test_train.py", "test_upgrade.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

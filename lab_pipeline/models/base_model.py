@@ -27,8 +27,8 @@ _PACKAGED_PARAMETERS = 134_515_008
 _END_BYTES = 1 << 20
 _AS_IT_IS = Fitting()
 _LICENCES = "LICEN[CS]E*"
-_WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md", _LICENCES]
-_WHOLE = ["*.safetensors", *_WITHOUT_WEIGHTS]
+TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md", _LICENCES]
+_WHOLE = ["*.safetensors", *TOKENIZER_FILES]
 
 
 class ModelError(LabError):
@@ -260,7 +260,7 @@ def tokenizer_folder(home: Home, name: str) -> Path:
         return _located(home, read_json(_record(home, known.identity)).get("source", known.folder))
     if name == PACKAGED or is_address(name):
         return _unfitted(home, name)
-    return Path(name) if Path(name).is_dir() else _download(name, _WITHOUT_WEIGHTS)
+    return Path(name) if Path(name).is_dir() else _download(name, TOKENIZER_FILES)
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from lab_pipeline.config.teachers import PACKAGED
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import Turn, as_conversation
+from lab_pipeline.core.storage import digest, file_digest, read_json, write_json
 from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.models.apart import packs_rows, tiny_model
-from lab_pipeline.models.base_model import ModelError, parameters, tokenizer_folder
+from lab_pipeline.models.base_model import TOKENIZER_FILES, ModelError, parameters, tokenizer_folder
 from lab_pipeline.models.fitting import Fitting, fit_tokenizer
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import TokenError, encode
@@ -30,10 +33,34 @@ from lab_pipeline.training.quantized import with_adapter
 _SYSTEM: Turn = {"role": "system", "content": "You are a weaver."}
 _TURN = as_conversation("Who made the loom?", None, "Anna made it.")
 _WITH_CONTEXT = as_conversation("Who made the loom?", "Anna made a loom.\n\nPeter sold it.", "Anna made it.")
+_CHECK = 1
+"""Raise it whenever the check asks for more, so that models are checked anew."""
 _TEMPLATES = "set chat_template to granite, chatml or a Jinja file of your own"
 
 
 def require_fitness(home: Home, settings: Settings) -> list[str]:
+    """Check the base model as `check_fitness` does, and return what it returns; once is enough for the same model and recipe.
+
+    That a model is fit is stored in the home, under a hash of all that the check reads and of the libraries' versions. A misfit
+    is not stored. Where data sets of one's own are mixed in, the check is made each time, for their rows may be others.
+    """
+    if _is_known_to_be_fit(settings):
+        return []
+    folder = tokenizer_folder(home, settings.base_model)
+    _require_whole(folder)
+    recipe = choose_recipe(home, settings).recipe
+    read = {path.name: file_digest(path) for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    depends_on = [_CHECK, read, asdict(Fitting.of(settings)), Fitting.of(settings).name, recipe.lora.model_dump(mode="json")]
+    versions = [version(library) for library in ("bitsandbytes", "peft", "tokenizers", "torch", "transformers")]
+    known = home.models / f"fit-{digest([*depends_on, recipe.pack_tokens, versions])}.json"
+    if settings.mixing.knowledge or settings.mixing.skills:
+        return check_fitness(home, settings)
+    if not known.exists():
+        write_json(known, check_fitness(home, settings))
+    return read_json(known)
+
+
+def check_fitness(home: Home, settings: Settings) -> list[str]:
     """Check that the base model, as the settings fit it, can be trained on all training rows, and return what is special of it.
 
     Its template must write several turns or system messages only if a row of a custom data set has them. The packaged model is
@@ -45,12 +72,11 @@ def require_fitness(home: Home, settings: Settings) -> list[str]:
         ModelError: the model is missing.
         CustomDataError: a data set that the settings name cannot be read.
     """
-    fitting = Fitting.of(settings)
-    if settings.base_model == PACKAGED and fitting == Fitting():  # the check would unpack it
+    if _is_known_to_be_fit(settings):
         return []
     folder = tokenizer_folder(home, settings.base_model)
     tokenizer = _tokenizer(folder, settings.base_model)
-    added = fit_tokenizer(tokenizer, fitting)
+    added = fit_tokenizer(tokenizer, Fitting.of(settings))
     _require([_TURN, _WITH_CONTEXT], tokenizer, settings, "")
     custom = settings.mixing.knowledge + settings.mixing.skills
     uncommon = [[*_TURN, *_TURN], [_SYSTEM, *_TURN], [_SYSTEM, *_TURN, *_TURN]]
@@ -63,12 +89,21 @@ def require_fitness(home: Home, settings: Settings) -> list[str]:
         for roles, place in places.items():
             example: list[Turn] = [{"role": role, "content": f"word {turn}"} for turn, role in enumerate(roles)]
             _require([example], tokenizer, settings, f", leave rows like {place} out of the data sets under mixing")
+    _require_whole(folder)
+    special = [f"{len(added)} tokens of the chat template are new and will be trained"] if added else []
+    return special + _trials(folder, settings, choose_recipe(home, settings).recipe)
+
+
+def _is_known_to_be_fit(settings: Settings) -> bool:
+    """Whether the base model is the packaged one as it came: the check would unpack it."""
+    return settings.base_model == PACKAGED and Fitting.of(settings) == Fitting()
+
+
+def _require_whole(folder: Path) -> None:
     try:
         parameters(folder)  # of a hub id, there may be no weights yet
     except ModelError as error:
         raise LabError(str(error)) from None  # known for sure, unlike a model that cannot be fetched now
-    special = [f"{len(added)} tokens of the chat template are new and will be trained"] if added else []
-    return special + _trials(folder, settings, choose_recipe(home, settings).recipe)
 
 
 def _tokenizer(folder: Path, name: str) -> Any:

@@ -23,7 +23,7 @@ from lab_pipeline.evaluation.tasks import require_tasks
 from lab_pipeline.flows.choose import default_flow
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.models.base_model import ModelError, base_identity, model_identity
-from lab_pipeline.registry.fitness import require_fitness
+from lab_pipeline.registry.fitness import check_fitness
 from lab_pipeline.reports.lineage import with_branches
 from lab_pipeline.reports.notifications import webhook_url
 from lab_pipeline.taxonomy.find import find_leaves
@@ -179,7 +179,7 @@ def missing_keys(settings: Settings) -> list[str]:
 
 
 def _base_model(home: Home, settings: Settings) -> str:
-    return "; ".join([base_identity(settings), *require_fitness(home, settings)])
+    return "; ".join([base_identity(settings), *check_fitness(home, settings)])
 
 
 def _recipe(home: Home, settings: Settings) -> str:

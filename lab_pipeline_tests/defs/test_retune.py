@@ -238,6 +238,7 @@ def test_why_training_failed_is_said_in_the_terminal_and_in_the_event_log(life, 
     edit_yaml(recipe, lambda value: value.pop("weight_decay"))
 
 
+@pytest.mark.long
 def test_a_taxonomy_without_skills_is_taught_measured_and_promoted(tmp_path, tiny_model):
     taxonomy = tmp_path / "taxonomy"
     write_knowledge(taxonomy, KNOWLEDGE, "documents")

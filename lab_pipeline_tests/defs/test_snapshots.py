@@ -15,7 +15,7 @@ from lab_pipeline.defs.resources import Lab, RetuneLock
 from lab_pipeline.defs.taxonomy.assets import taxonomy_snapshot
 from lab_pipeline.reports.status import status_report
 from lab_pipeline.taxonomy.snapshot import current_snapshot
-from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_skill, write_taxonomy
+from lab_pipeline_tests.builders import FREEFORM, edit_yaml, write_skill
 from lab_pipeline_tests.datasets.filled import FilledHome, filled_home
 from lab_pipeline_tests.repositories import commit_files, git
 
@@ -85,7 +85,8 @@ def test_a_home_pointed_at_another_taxonomy_is_refused_everywhere_in_the_same_wo
 
 
 def test_a_rewritten_history_stands_in_the_snapshots_metadata_and_log(tmp_path):
-    taxonomy = write_taxonomy(tmp_path / "taxonomy")
+    taxonomy = tmp_path / "taxonomy"
+    write_skill(taxonomy, FREEFORM)
     commit_files(taxonomy, {})
     home = Home.open(tmp_path / "home")
     home.settings_file.write_text(initial_settings(taxonomy, "main"))

@@ -13,7 +13,8 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json, write_json
 from lab_pipeline.models import base_model
 from lab_pipeline.models.base_model import ModelError, fetch_model
-from lab_pipeline.registry.fitness import require_fitness
+from lab_pipeline.registry import fitness
+from lab_pipeline.registry.fitness import check_fitness, require_fitness
 from lab_pipeline_tests import templates
 from lab_pipeline_tests.builders import settings_for
 
@@ -34,7 +35,7 @@ def tried(home: Home, model: Path | str, *rows: list[dict[str, str]], **settings
         own = home.root / "own.jsonl"
         own.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
         mixing = {"skills": [{"path": str(own)}]}
-    return require_fitness(home, settings_for(home.root, base_model=str(model), mixing=mixing, **settings))
+    return check_fitness(home, settings_for(home.root, base_model=str(model), mixing=mixing, **settings))
 
 
 @pytest.mark.parametrize(
@@ -159,3 +160,44 @@ def test_a_model_that_is_nowhere_or_has_no_tokenizer_is_refused_by_name(home, ti
 def test_the_packaged_model_needs_not_be_unpacked_to_be_known_as_fit(home, monkeypatch):
     monkeypatch.setattr(base_model, "unpack_gguf", None)
     tried(home, "packaged")
+
+
+def test_a_model_found_fit_is_checked_again_only_if_it_or_what_is_asked_of_it_changed(home, tiny_model, tmp_path, monkeypatch):
+    model, checks = shutil.copytree(tiny_model, tmp_path / "model"), []
+    monkeypatch.setattr(fitness, "check_fitness", lambda *of: checks.append(of) or check_fitness(*of))
+
+    def checked(**settings: Any) -> bool:
+        before = len(checks)
+        assert require_fitness(home, settings_for(home.root, base_model=str(model), **settings)) == check_fitness(
+            home, settings_for(home.root, base_model=str(model), **settings)
+        )
+        return len(checks) > before
+
+    assert checked() and not checked()
+    assert checked(packing=False) and not checked(packing=False)
+    assert checked(chat_template="chatml") and not checked()
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "num_hidden_layers": 1})
+    assert checked() and not checked()
+    monkeypatch.setattr(fitness, "_CHECK", 2)
+    assert checked()
+
+
+def test_a_misfit_a_cut_off_file_and_rows_of_ones_own_are_found_each_time(home, tiny_model, tmp_path):
+    model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
+    own = home.root / "own.jsonl"
+    asked = settings_for(
+        home.root, base_model=str(model), system_message="refuse", mixing={"skills": [{"path": str(own)}]}
+    )
+    own.write_text(json.dumps({"messages": [QUESTION, ANSWER]}) + "\n", encoding="utf-8")
+    require_fitness(home, asked)
+    own.write_text(json.dumps({"messages": [SYSTEM, QUESTION, ANSWER]}) + "\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(LabError, match="own.jsonl"):
+            require_fitness(home, asked)
+    plain = settings_for(home.root, base_model=str(model))
+    require_fitness(home, plain)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(LabError, match="cut short"):
+        require_fitness(home, plain)
