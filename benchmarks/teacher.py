@@ -11,7 +11,8 @@ Asks a stub server in a process of its own, 50 ms a call, 64 in flight:
 
     python -P benchmarks/teacher.py [--openai-python PYTHON]
 
-`--calls 1000 --many 10000` is the short form.
+`--calls 1000 --many 10000` is the short form. `--seconds` sets another time of a call, as for a machine on which the package
+`openai` takes several times the processor time of that in `benchmarks/README.md`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ from lab_pipeline.teacher.journal import JournaledTeacher
 from lab_pipeline.teacher.protocol import Message, Request
 from lab_pipeline_tests.builders import GROUNDED, KNOWLEDGE, settings_for, word, write_knowledge, write_skill
 
-SECONDS = 0.05
 AT_ONCE = 64
 CONVERSATION = [
     {"role": "system", "content": "You write exercises for people who learn about rivers. " * 20},
@@ -71,26 +71,26 @@ asyncio.run(main())
 """
 
 
-def measure(calls: int, many: int, openai_python: str | None) -> dict[str, Any]:
-    """Return the figures of `calls` calls, and of `many` calls for memory; `openai_python` has the package `openai`."""
-    found = _in_child("rate", calls)
+def measure(calls: int, seconds: float, many: int, openai_python: str | None) -> dict[str, Any]:
+    """Return the figures of `calls` calls of `seconds` each, and of `many` calls for memory; `openai_python` has `openai`."""
+    found = _in_child("rate", calls, seconds)
     if openai_python:
-        with stub(SECONDS) as (url, _):
+        with stub(seconds) as (url, _):
             command = [openai_python, "-c", OPENAI, url, str(calls), str(AT_ONCE), json.dumps(CONVERSATION)]
             wall, cpu = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        found["openai_rate_of_ideal"] = round(calls * SECONDS / AT_ONCE / wall, 3)
+        found["openai_rate_of_ideal"] = round(calls * seconds / AT_ONCE / wall, 3)
         found["openai_cpu_ms"] = round(1000 * cpu / calls, 3)
         found["cpu_vs_openai"] = round(found["cpu_ms"] / found["openai_cpu_ms"], 3)
     else:
         print("cpu_vs_openai: left out; --openai-python names a Python that has the package openai", file=sys.stderr)
-    found |= _in_child("memory", many)
-    overheads = {kind: _in_child(kind, calls) for kind in ("knowledge", "grounded_skill")}
+    found |= _in_child("memory", many, 0)
+    overheads = {kind: _in_child(kind, calls, seconds) for kind in ("knowledge", "grounded_skill")}
     return {**found, "flow_overhead": max(each["overhead"] for each in overheads.values()), "flows": overheads}
 
 
-def _in_child(what: str, calls: int) -> dict[str, Any]:
+def _in_child(what: str, calls: int, seconds: float) -> dict[str, Any]:
     """Measure in a process of its own, so that its processor time and memory are those of the calls."""
-    command = [sys.executable, "-P", __file__, what, "--calls", str(calls)]
+    command = [sys.executable, "-P", __file__, what, "--calls", str(calls), "--seconds", str(seconds)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
@@ -125,15 +125,15 @@ async def ask(teacher: EndpointTeacher, journal: Path, calls: int) -> int:
     return journaled.recalled
 
 
-def rate(calls: int) -> dict[str, Any]:
-    """Calls of 50 ms with 64 in flight, journal included, from the first one on."""
-    with stub(SECONDS) as (url, server), tempfile.TemporaryDirectory() as folder:
+def rate(calls: int, seconds: float) -> dict[str, Any]:
+    """Calls with 64 in flight, journal included, from the first one on."""
+    with stub(seconds) as (url, server), tempfile.TemporaryDirectory() as folder:
         started, used = time.perf_counter(), time.process_time()
         uvloop.run(ask(endpoint(url), Path(folder), calls))
         wall, cpu = time.perf_counter() - started, time.process_time() - used
     return {
         "calls": calls,
-        "rate_of_ideal": round(calls * SECONDS / AT_ONCE / wall, 3),
+        "rate_of_ideal": round(calls * seconds / AT_ONCE / wall, 3),
         "cpu_ms": round(1000 * cpu / calls, 3),
         "stub_cpu_ms": server["cpu_ms"],
     }
@@ -148,9 +148,9 @@ def memory(calls: int) -> dict[str, Any]:
     return {"memory_calls": calls, "mib_100k_calls": mib}
 
 
-def flow(kind: str, calls: int) -> dict[str, Any]:
+def flow(kind: str, calls: int, seconds: float) -> dict[str, Any]:
     """Wall time in which one leaf's rows are generated and judged by its strong flow, over the least that it can take."""
-    with stub(SECONDS) as (url, server), tempfile.TemporaryDirectory() as folder:
+    with stub(seconds) as (url, server), tempfile.TemporaryDirectory() as folder:
         source, wanted = _leaf(kind, Path(folder), calls), load_flow(kind)
         teacher = endpoint(url)
         journaled = [JournaledTeacher(teacher, Path(folder) / "journal") for _ in range(2)]
@@ -165,7 +165,7 @@ def flow(kind: str, calls: int) -> dict[str, Any]:
         made = uvloop.run(rows())
         wall, cpu = time.perf_counter() - started, time.process_time() - used
     chain = bool(wanted.file.augmentations) + len(wanted.file.stages) + len({judge.before for judge in wanted.file.judges})
-    least = SECONDS * max(server["requests"] / AT_ONCE, chain)
+    least = seconds * max(server["requests"] / AT_ONCE, chain)
     return {
         "rows": made,
         "calls": server["requests"],
@@ -198,8 +198,10 @@ CHILDREN = ("rate", "memory", "knowledge", "grounded_skill")
 """What is measured in a process of its own."""
 
 
-def child(what: str, calls: int) -> dict[str, Any]:
-    return {"rate": rate, "memory": memory}[what](calls) if what in ("rate", "memory") else flow(what, calls)
+def child(what: str, calls: int, seconds: float) -> dict[str, Any]:
+    if what == "memory":
+        return memory(calls)
+    return rate(calls, seconds) if what == "rate" else flow(what, calls, seconds)
 
 
 if __name__ == "__main__":
@@ -207,7 +209,11 @@ if __name__ == "__main__":
     parser.add_argument("child", nargs="?", choices=CHILDREN, help=argparse.SUPPRESS)
     parser.add_argument("--openai-python", help="a Python that has the package openai")
     parser.add_argument("--calls", type=int, default=5000)
+    parser.add_argument("--seconds", type=float, default=0.05, help="time of a call")
     parser.add_argument("--many", type=int, default=100_000, help="calls of which memory is measured")
     given = parser.parse_args()
-    figures = child(given.child, given.calls) if given.child else measure(given.calls, given.many, given.openai_python)
+    if given.child:
+        figures = child(given.child, given.calls, given.seconds)
+    else:
+        figures = measure(given.calls, given.seconds, given.many, given.openai_python)
     print(json.dumps(figures))
