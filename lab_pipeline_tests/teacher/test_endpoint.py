@@ -381,7 +381,7 @@ def test_a_server_of_few_slots_is_not_asked_beyond_them_for_long() -> None:
 
 
 def test_latency_that_holds_lets_requests_in_flight_grow_to_the_setting() -> None:
-    """The server takes far longer than this machine adds to a call, however busy it is: what is added would be latency that rises."""
+    """A call takes far longer than a busy machine adds to it: what it adds would count as latency that rises."""
     with StubEndpoint(lambda asked: Answer("yes", seconds=0.2)) as stub:
         ask(stub, *(request(str(number)) for number in range(400)), concurrency=32)
         assert stub.most_at_once == 32
