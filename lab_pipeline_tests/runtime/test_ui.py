@@ -90,7 +90,7 @@ def test_one_leaf_is_materialized_by_clicking(ui, life):
     ui.choose_partition(KNOWLEDGE)
     ui.launch("Launch 1 run", ends="Success")
     ui.open(f"/assets/curated_instructions?view=partitions&partition={KNOWLEDGE}")
-    ui.shows("Materialized (1)", "Missing (2)", "teacher_calls", "simple_knowledge", "kept_share")
+    ui.shows("Materialized (1)", "Missing (2)", "simple_knowledge", "kept_share")
     funnel = ui.page.locator("table table").filter(has_text="stage").last
     rows = dict(line.split("\t") for line in funnel.inner_text().splitlines()[1:])
     funnel.scroll_into_view_if_needed()
@@ -192,7 +192,7 @@ def test_links_lead_from_the_graph_to_rows_checks_and_reports(ui):
     """By links alone: from an asset to its page, from there to a row and its passage, to the checks and to the report."""
     ui.open("/assets/evaluation_report")
     follow(ui, "/report?id=")
-    ui.shows("Model card")
+    ui.shows("Report alone")
     expect(ui.page.frame_locator("iframe.report").locator("h1")).to_be_visible()
     ui.open("/assets/knowledge_dataset?view=checks&checkDetail=no_markup_leaks_into_answers")
     follow(ui, "/quality")
@@ -213,7 +213,7 @@ def follow(ui, path):
 
 def test_the_launchpad_refuses_a_wrong_value(ui):
     said = ui.launchpad_errors("retune", "resources:\n  lab:\n    config:\n      this_run:\n        seed: many")
-    ui.shows("The one seed from which all random choices derive; at least 0")
+    ui.shows("Random seed of all random choices; at least 0")
     ui.picture("launchpad")
     assert "this_run:seed" in said and '"many"' in said and "Int" in said
 
