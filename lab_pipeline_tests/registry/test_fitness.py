@@ -186,9 +186,7 @@ def test_a_model_found_fit_is_checked_again_only_if_it_or_what_is_asked_of_it_ch
 def test_a_misfit_a_cut_off_file_and_rows_of_ones_own_are_found_each_time(home, tiny_model, tmp_path):
     model = templates.with_template(tiny_model, tmp_path / "model", templates.NO_SYSTEM)
     own = home.root / "own.jsonl"
-    asked = settings_for(
-        home.root, base_model=str(model), system_message="refuse", mixing={"skills": [{"path": str(own)}]}
-    )
+    asked = settings_for(home.root, base_model=str(model), system_message="refuse", mixing={"skills": [{"path": str(own)}]})
     own.write_text(json.dumps({"messages": [QUESTION, ANSWER]}) + "\n", encoding="utf-8")
     require_fitness(home, asked)
     own.write_text(json.dumps({"messages": [SYSTEM, QUESTION, ANSWER]}) + "\n", encoding="utf-8")
