@@ -44,20 +44,22 @@ def require_fitness(home: Home, settings: Settings) -> list[str]:
     That a model is fit is stored in the home, under a hash of all that the check reads and of the libraries' versions. A misfit
     is not stored. Where data sets of one's own are mixed in, the check is made each time, for their rows may be others.
     """
-    if _is_known_to_be_fit(settings):
-        return []
+    if settings.mixing.knowledge or settings.mixing.skills or _is_known_to_be_fit(settings):
+        return check_fitness(home, settings)
     folder = tokenizer_folder(home, settings.base_model)
     _require_whole(folder)
-    recipe = choose_recipe(home, settings).recipe
-    read = {path.name: file_digest(path) for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
-    depends_on = [_CHECK, read, asdict(Fitting.of(settings)), Fitting.of(settings).name, recipe.lora.model_dump(mode="json")]
-    versions = [version(library) for library in ("bitsandbytes", "peft", "tokenizers", "torch", "transformers")]
-    known = home.models / f"fit-{digest([*depends_on, recipe.pack_tokens, versions])}.json"
-    if settings.mixing.knowledge or settings.mixing.skills:
-        return check_fitness(home, settings)
+    known = home.models / f"fit-{_hash_of_what_is_read(folder, settings, choose_recipe(home, settings).recipe)}.json"
     if not known.exists():
         write_json(known, check_fitness(home, settings))
     return read_json(known)
+
+
+def _hash_of_what_is_read(folder: Path, settings: Settings, recipe: Recipe) -> str:
+    files = {path.name: file_digest(path) for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    fitting = Fitting.of(settings)
+    versions = [version(library) for library in ("bitsandbytes", "peft", "tokenizers", "torch", "transformers")]
+    asked = [asdict(fitting), fitting.name, recipe.lora.model_dump(mode="json"), recipe.pack_tokens]  # name: a template's hash
+    return digest([_CHECK, files, asked, versions])
 
 
 def check_fitness(home: Home, settings: Settings) -> list[str]:
