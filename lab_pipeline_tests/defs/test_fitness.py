@@ -117,9 +117,7 @@ def test_no_call_is_made_with_a_template_that_is_not_there(opened, instance):
 def test_the_base_model_is_not_fetched_if_it_cannot_be_trained(opened, tiny_model, tmp_path):
     opened.set(base_model=str(bare(tiny_model, tmp_path / "bare")))
     lab = Lab(root=str(opened.home.root))
-    # Loading definitions asks the instance that was entered last, which must still be there, whatever earlier tests entered.
-    with dg.DagsterInstance.ephemeral() as entered:
-        assert not dg.materialize([base_model], resources={"lab": lab}, instance=entered, raise_on_error=False).success
+    assert not dg.materialize([base_model], resources={"lab": lab}, raise_on_error=False).success
     assert not opened.home.models.exists()
 
 
