@@ -72,7 +72,10 @@ asyncio.run(main())
 
 
 def measure(calls: int, seconds: float, many: int, openai_python: str | None) -> dict[str, Any]:
-    """Return the figures of `calls` calls of `seconds` each, and of `many` calls for memory; `openai_python` has `openai`."""
+    """Return the figures of `calls` calls of `seconds` each, and of `many` calls for memory.
+
+    `openai_python` is a Python that has the package `openai`.
+    """
     found = _in_child("rate", calls, seconds)
     if openai_python:
         with stub(seconds) as (url, _):

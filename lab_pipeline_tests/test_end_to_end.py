@@ -57,9 +57,8 @@ def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
     edit_yaml(flow / "flow.yaml", lambda value: value["start"].update(repeats=1))
     recipe = tmp_path / "recipe.yaml"
     shutil.copy(RECIPES / "smollm2_135m_cpu.yaml", recipe)
-    phase, unmeasured = {"epochs": 1}, {"share": 0.0, "general": 0}
-    edit_yaml(recipe, lambda value: [value[part].update(phase) for part in ("knowledge", "skills")])
-    edit_yaml(recipe, lambda value: value.update(validation=unmeasured))
+    edit_yaml(recipe, lambda value: (value["knowledge"].update(epochs=1), value["skills"].update(epochs=1)))
+    edit_yaml(recipe, lambda value: value.update(validation={"share": 0.0, "general": 0}))
     home.mkdir()
     settings = {"taxonomy": {"path": str(taxonomy)}, "flows": {"freeform_skill": str(flow)}, "recipe": str(recipe)}
     (home / "settings.yaml").write_text(yaml.safe_dump({**settings, "exam": {"most": 0}}))

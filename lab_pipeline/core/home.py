@@ -42,7 +42,7 @@ class Home:
         self.heldout_ledger = root / "heldout" / "ledger.jsonl"
         self.datasets = root / "datasets"
         self.models = root / "models"
-        """Base models, each converted once, in folders named by hash; and which models were found fit to be trained."""
+        """Base models, each converted once, in folders named by hash, and a JSON file for each check that found a model fit."""
         self.checkpoints = root / "checkpoints"
         self.evaluations = root / "evaluations"
         self.champions = root / "champions"

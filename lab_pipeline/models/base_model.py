@@ -27,8 +27,9 @@ _PACKAGED_PARAMETERS = 134_515_008
 _END_BYTES = 1 << 20
 _AS_IT_IS = Fitting()
 _LICENCES = "LICEN[CS]E*"
-TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "README.md", _LICENCES]
-_WHOLE = ["*.safetensors", *TOKENIZER_FILES]
+WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt", "README.md", _LICENCES]
+"""Patterns that match all files of a model but its weights."""
+_WHOLE = ["*.safetensors", *WITHOUT_WEIGHTS]
 
 
 class ModelError(LabError):
@@ -260,7 +261,7 @@ def tokenizer_folder(home: Home, name: str) -> Path:
         return _located(home, read_json(_record(home, known.identity)).get("source", known.folder))
     if name == PACKAGED or is_address(name):
         return _unfitted(home, name)
-    return Path(name) if Path(name).is_dir() else _download(name, TOKENIZER_FILES)
+    return Path(name) if Path(name).is_dir() else _download(name, WITHOUT_WEIGHTS)
 
 
 def _fetched(home: Home, identity: str) -> BaseModel | None:

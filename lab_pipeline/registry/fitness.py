@@ -22,7 +22,7 @@ from lab_pipeline.core.rows import Turn, as_conversation
 from lab_pipeline.core.storage import digest, file_digest, read_json, write_json
 from lab_pipeline.datasets.custom import custom_rows
 from lab_pipeline.models.apart import packs_rows, tiny_model
-from lab_pipeline.models.base_model import TOKENIZER_FILES, ModelError, parameters, tokenizer_folder
+from lab_pipeline.models.base_model import WITHOUT_WEIGHTS, ModelError, parameters, tokenizer_folder
 from lab_pipeline.models.fitting import Fitting, fit_tokenizer
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import TokenError, encode
@@ -34,15 +34,18 @@ _SYSTEM: Turn = {"role": "system", "content": "You are a weaver."}
 _TURN = as_conversation("Who made the loom?", None, "Anna made it.")
 _WITH_CONTEXT = as_conversation("Who made the loom?", "Anna made a loom.\n\nPeter sold it.", "Anna made it.")
 _CHECK = 1
-"""Raise it whenever the check asks for more, so that models are checked anew."""
+"""Version of the check. Raise it when the check asks for more, so that models that were found fit are checked again."""
 _TEMPLATES = "set chat_template to granite, chatml or a Jinja file of your own"
 
 
 def require_fitness(home: Home, settings: Settings) -> list[str]:
-    """Check the base model as `check_fitness` does, and return what it returns; once is enough for the same model and recipe.
+    """Check the base model as `check_fitness` does, but only once for the same model and recipe, and return what it returns.
 
-    That a model is fit is stored in the home, under a hash of all that the check reads and of the libraries' versions. A misfit
-    is not stored. Where data sets of one's own are mixed in, the check is made each time, for their rows may be others.
+    The result for a model that is fit is stored in the home, under a hash of all that the check reads and of the libraries'
+    versions. A misfit is not stored. If the settings mix in custom data sets, whose rows may have changed, each call checks.
+
+    Raises:
+        LabError, ModelError, CustomDataError: as `check_fitness`.
     """
     if settings.mixing.knowledge or settings.mixing.skills or _is_known_to_be_fit(settings):
         return check_fitness(home, settings)
@@ -55,7 +58,7 @@ def require_fitness(home: Home, settings: Settings) -> list[str]:
 
 
 def _hash_of_what_is_read(folder: Path, settings: Settings, recipe: Recipe) -> str:
-    files = {path.name: file_digest(path) for pattern in TOKENIZER_FILES for path in folder.glob(pattern)}
+    files = {path.name: file_digest(path) for pattern in WITHOUT_WEIGHTS for path in folder.glob(pattern)}
     fitting = Fitting.of(settings)
     versions = [version(library) for library in ("bitsandbytes", "peft", "tokenizers", "torch", "transformers")]
     asked = [asdict(fitting), fitting.name, recipe.lora.model_dump(mode="json"), recipe.pack_tokens]  # name: a template's hash
@@ -97,7 +100,7 @@ def check_fitness(home: Home, settings: Settings) -> list[str]:
 
 
 def _is_known_to_be_fit(settings: Settings) -> bool:
-    """Whether the base model is the packaged one as it came: the check would unpack it."""
+    """Tell whether the base model is the packaged one, unchanged. It is known to be fit, and a check would unpack it."""
     return settings.base_model == PACKAGED and Fitting.of(settings) == Fitting()
 
 

@@ -28,7 +28,7 @@ _BATCH_ROWS = 1 << 15
 """Rows that are searched at once: a few MiB of text for each processor."""
 _PAGE_BATCH_ROWS = 1 << 10
 _FOOTERS_KEPT = 4096
-"""Footers of files that are kept from one search to the next, 45 KB each: reading them is half of what a filter takes."""
+"""Number of Parquet footers, about 45 KB each, that are kept for the next search: a file is then opened in half the time."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -193,6 +193,7 @@ def _opened(table: Path) -> pq.ParquetFile:
 
 @lru_cache(_FOOTERS_KEPT)
 def _footer(table: Path, changed: int) -> pq.FileMetaData:
+    """Read a file's footer; `changed`, when the file was last written, is only a part of the cache's key."""
     return pq.read_metadata(table)
 
 

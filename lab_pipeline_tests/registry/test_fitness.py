@@ -167,10 +167,8 @@ def test_a_model_found_fit_is_checked_again_only_if_it_or_what_is_asked_of_it_ch
     monkeypatch.setattr(fitness, "check_fitness", lambda *of: checks.append(of) or check_fitness(*of))
 
     def checked(**settings: Any) -> bool:
-        before = len(checks)
-        assert require_fitness(home, settings_for(home.root, base_model=str(model), **settings)) == check_fitness(
-            home, settings_for(home.root, base_model=str(model), **settings)
-        )
+        before, asked = len(checks), settings_for(home.root, base_model=str(model), **settings)
+        assert require_fitness(home, asked) == check_fitness(home, asked)
         return len(checks) > before
 
     assert checked() and not checked()

@@ -100,6 +100,14 @@ def test_scores_are_those_of_one_judge_or_of_any(lab):
     assert found(judge="a", least=0.3, most=0.7) == []
 
 
+def test_a_table_that_is_written_anew_is_searched_as_it_is_now(lab):
+    table = lab.home.leaf(FREEFORM) / f"curated-{leaf_state(lab.home, FREEFORM).curated}.parquet"
+    first, *others = read_rows(table)
+    assert ids(lab.home, text="quite unheard of") == []
+    write_rows(table, [*others, {**first, "answer": "Quite unheard of, and long enough. " * 40}], CURATED_SCHEMA)
+    assert ids(lab.home, text="quite unheard of") == [first["id"]]
+
+
 def test_what_a_data_set_left_out_is_found_with_its_reason(lab):
     row = find_rows(lab.home, refreshed_leaves(lab.home), Query(leaf=KNOWLEDGE, status="kept")).rows[0]["row"]
     asked = [{"id": "g", "category": "places", "question": row["question"], "answer": "-"}]

@@ -200,19 +200,22 @@ def kill_worker(root: int) -> bool:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_killed_while_it_trains_and_the_outcome_is_that_of_an_undisturbed_run(tmp_path, tiny_model):
-    """The short form of thirty kills; those of a refresh and of a promotion are short in `test_kills` and `test_champion`."""
+def test_killed_twice_and_the_outcome_is_that_of_an_undisturbed_run(tmp_path, tiny_model):
     taxonomy = write_taxonomy(tmp_path / "taxonomy")
     with survivor(tmp_path / "disturbed", taxonomy, tiny_model) as life:
         one = Survivor(life, random.Random(7))
-        process = one.start()
-        assert one.at("training", process.pid) and kill_worker(process.pid)
-        process.wait(timeout=60)
-        assert_sound(one.home)
-        calls = life.calls()
+        for phase, kill in (("generation", kill_tree), ("training", kill_worker)):
+            process = one.start()
+            assert one.at(phase, process.pid), phase
+            assert kill(process.pid)
+            process.wait(timeout=60)
+            assert_sound(one.home)
         one.finish()
         assert_at_rest(one.home)
-        assert current_champion(one.home) and life.calls() == calls
+        assert current_champion(one.home)
+        calls = life.calls()
+        one.finish()
+        assert life.calls() == calls
         disturbed = outcome(one.home)
     with survivor(tmp_path / "undisturbed", taxonomy, tiny_model) as life:
         Survivor(life, random.Random()).finish()
