@@ -59,6 +59,8 @@ def score(model_folder: Path, number: int) -> dict[str, Any]:
     def noting(*arguments: Any, **options: Any) -> Any:
         nonlocal loaded
         model = load(*arguments, **options)
+        for weights in model.parameters():
+            weights.sum()  # they are mapped from the file, and come into memory when they are first read
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         loaded = resident()
         return model

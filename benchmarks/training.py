@@ -1,11 +1,12 @@
 """How fast is a training step, and what memory does it take, compared with trl's SFTTrainer and with an older build?
 
-Trains the packaged model's NF4 QLoRA of rank 16 on the general replay set, as the pipeline does: the shipped recipe, in a
-process of its own. The older build is a checkout that trains on the same spec; trl trains as shipped (batches of 8, gradient
-checkpointing) in an environment of its own. All alternate in one run. Rates are real tokens, prompts included, for each second
-of steps: for the pipeline the difference between a long and a short training, so that loading does not count.
+Trains the packaged model's NF4 QLoRA of rank 16 as the pipeline does, with the shipped recipe, in a process of its own. The
+rows are seed examples of TAXONOMY, questions after their contexts, of up to a pack's length; `--rows` of them are drawn. The
+older build is a checkout that trains on the same spec; trl trains as shipped (batches of 8, gradient checkpointing) in an
+environment of its own. All alternate in one run. Rates are real tokens, prompts included, for each second of steps: for the
+pipeline the difference between a long and a short training, so that loading does not count.
 
-    python -P benchmarks/training.py MODEL_FOLDER [--before CHECKOUT] [--trl-python PYTHON] [--rows 128] [--repeats 2]
+    python -P benchmarks/training.py MODEL_FOLDER TAXONOMY [--before CHECKOUT] [--trl-python PYTHON] [--rows 128] [--repeats 2]
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -21,18 +23,27 @@ from pathlib import Path
 
 import yaml
 
-from lab_pipeline.config.recipe import SHIPPED
-from lab_pipeline.core.rows import TRAINING_SCHEMA
+from lab_pipeline.config.recipe import SHIPPED, load_recipe
+from lab_pipeline.core.rows import TRAINING_SCHEMA, TrainingRow, as_conversation
 from lab_pipeline.core.storage import read_json, write_json, write_rows
-from lab_pipeline.datasets.general import load_general
-from lab_pipeline.datasets.rows import general_row
+from lab_pipeline.datasets.rows import custom_row
 from lab_pipeline.defs.checkpoints.assets import MALLOC
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import TokenRow, encode
+from lab_pipeline.taxonomy.leaf import read_leaf
 
 HERE = Path(__file__).parents[1]
+RECIPE = "smollm2_135m_cpu"
 SHORT, LONG = 1, 3
 """Numbers of epochs whose difference in time is that of the steps."""
+
+
+def seed_rows(taxonomy: Path) -> list[TrainingRow]:
+    """The seed examples of a taxonomy's leaves as training rows."""
+    keys = sorted(str(file.parent.relative_to(taxonomy)) for file in taxonomy.rglob("qna.yaml"))
+    leaves = [leaf for key in keys if (leaf := read_leaf(taxonomy, key).leaf)]
+    seeds = [(leaf.key, seed) for leaf in leaves for seed in leaf.seeds]
+    return [custom_row(as_conversation(seed.question, seed.context, seed.answer), False, {}, key) for key, seed in seeds]
 
 
 def measured(command: list[str], environment: dict[str, str]) -> tuple[str, float]:
@@ -51,7 +62,7 @@ def by_pipeline(checkout: Path, model: Path, dataset: Path, tokens: int) -> tupl
     seconds, peak = {}, 0.0
     for epochs in (SHORT, LONG):
         output = Path(tempfile.mkdtemp())
-        recipe = yaml.safe_load((SHIPPED / "smollm2_135m_cpu.yaml").read_text(encoding="utf-8"))
+        recipe = yaml.safe_load((SHIPPED / f"{RECIPE}.yaml").read_text(encoding="utf-8"))
         recipe.pop("fits")  # unknown to older builds
         recipe["knowledge"]["epochs"] = epochs
         spec = {"phase": "knowledge", "base_model": str(model), "dataset": str(dataset), "continued": None, "seed": 17}
@@ -73,16 +84,20 @@ def by_trl(python: str, model: Path, rows: list[TokenRow], tokens: int) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
+    parser.add_argument("taxonomy", type=Path)
     parser.add_argument("--before", type=Path, help="a checkout of an older build")
     parser.add_argument("--trl-python", help="the Python of an environment with trl")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=2)
     wanted = parser.parse_args()
-    rows = [general_row(question) for question in load_general(None).replay[: wanted.rows]]
+    tokenizer = load_tokenizer(wanted.model)
+    most = load_recipe(RECIPE).pack_tokens
+    known = [(row, encode(row, tokenizer)) for row in seed_rows(wanted.taxonomy)]
+    fitting = [(row, tokens) for row, tokens in known if len(tokens.tokens) <= most]
+    drawn = random.Random(17).sample(fitting, min(wanted.rows, len(fitting)))
+    rows, encoded = [row for row, _ in drawn], [tokens for _, tokens in drawn]
     dataset = Path(tempfile.mkdtemp()) / "rows.parquet"
     write_rows(dataset, rows, TRAINING_SCHEMA)
-    tokenizer = load_tokenizer(wanted.model)
-    encoded = [encode(row, tokenizer) for row in rows]
     tokens = sum(len(row.tokens) for row in encoded)
     found: dict[str, list[tuple[float, float]]] = {"product": [], "before": [], "trl": []}
     for _ in range(wanted.repeats):
@@ -93,7 +108,7 @@ def main() -> None:
             found["trl"].append(by_trl(wanted.trl_python, wanted.model, encoded, tokens))
     rates = {name: statistics.mean(rate for rate, _ in runs) for name, runs in found.items() if runs}
     peaks = {name: max(peak for _, peak in runs) for name, runs in found.items() if runs}
-    report: dict[str, object] = {"rows": len(rows), "tokens": tokens}
+    report: dict[str, object] = {"rows": len(rows), "tokens": tokens, "longest": max(len(row.tokens) for row in encoded)}
     report |= {f"{name}_tokens_per_s": round(rate, 1) for name, rate in rates.items()}
     report |= {f"{name}_peak_mib": round(peak) for name, peak in peaks.items()}
     if "trl" in rates:

@@ -91,7 +91,7 @@ def memory_text(model: Path, recipe: Recipe) -> str:
     Weights: 4.127 bits for each parameter of a linear layer in NF4 with double quantization (QLoRA, arXiv 2305.14314, section
     3), else 16. Adapter: weights, gradients and two moments, which are of 8 bits on a GPU. Activations: 34 bytes for each
     token, layer and hidden unit (arXiv 2205.05198, equation 1, without attention scores), or with gradient checkpointing 2, and
-    34 in one layer. Logits: 10 bytes for each token, as if all carried loss.
+    34 in one layer. Logits: 4 bytes for each token and word of the vocabulary (see `summed_loss`), as if all carried loss.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -111,7 +111,7 @@ def memory_text(model: Path, recipe: Recipe) -> str:
         "weights": in_linear * (4.127 / 8 if recipe.quantization == "nf4" else 2) + others * 2,
         "adapter and optimizer": adapter * (2 * size + moments),
         "activations": recipe.pack_tokens * config.hidden_size * per_unit,
-        "logits": recipe.pack_tokens * config.vocab_size * 10,
+        "logits": recipe.pack_tokens * config.vocab_size * 4,
     }
     named = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in parts.items())
     return f"memory: about {sum(parts.values()) / 2**30:.1f} GiB beside what Python and CUDA take ({named}); an estimate"

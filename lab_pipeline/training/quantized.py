@@ -33,6 +33,10 @@ def load_base(folder: Path, recipe: Recipe) -> Any:
         attention = ROWS_APART
     model = load_model(folder, quantization=quantization, attention=attention)
     keep_gradients_right(model)
+    if model.device.type == "cpu":
+        for parameter in model.parameters():
+            if parameter.dtype.is_floating_point:
+                parameter.data = parameter.data.clone()  # else it keeps the file, of which it is a part, in memory
     return model
 
 
@@ -60,6 +64,8 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    from lab_pipeline.training.lora import add_in_place
+
     embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
     names = [name for name, module in model.named_modules() if any(module is each for each in embeddings)]
     fresh = LoraConfig(
@@ -83,4 +89,6 @@ def with_adapter(model: Any, lora: Lora, continued: Path | None, new_tokens: Seq
         # peft keeps sets, whose order would differ in each saved file
         config.target_modules = sorted(config.target_modules)
         config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
+    if model.device.type == "cpu":
+        add_in_place(adapted)
     return adapted

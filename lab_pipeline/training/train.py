@@ -20,7 +20,7 @@ from lab_pipeline.models.fitting import new_tokens
 from lab_pipeline.models.loader import load_tokenizer
 from lab_pipeline.models.packing import pack
 from lab_pipeline.training.failure import Interrupted
-from lab_pipeline.training.pace import Pace, machine, peak_gpu_mib, peak_rss_mib
+from lab_pipeline.training.pace import Pace, machine, operations_per_token, peak_gpu_mib, peak_operations, peak_rss_mib
 from lab_pipeline.training.team import ALONE, Team
 from lab_pipeline.training.token_file import Packs, TokenFile, token_file, write_token_file
 from lab_pipeline.training.validation import GROUPS, NOTHING, EpochLoss, ValidationSet
@@ -67,6 +67,8 @@ class TrainingReport:
     """Time in the last training process; a resumed training also took time before."""
     tokens_per_second: float | None = None
     """In the last training process, or processes together, validation included."""
+    mfu: float | None = None
+    """Model FLOPs utilization, from 0 to 1 (see `Pace.mfu`); None where it is unknown."""
     processes: int = 1
     peak_rss_mib: int = 0
     peak_gpu_mib: int | None = None
@@ -131,12 +133,16 @@ def train(
     held_out = ValidationSet(validation, validation.leaves, recipe.pack_tokens) if team.leads else NOTHING
     run = prepare_run(model, packs, recipe, phase, spec.seed, resume, watched, held_out)
     pace = Pace(
-        Progress(f"{spec.phase} training steps", run.planned_steps, say, done=run.saved_step), tokens / run.steps_per_epoch
+        Progress(f"{spec.phase} training steps", run.planned_steps, say, done=run.saved_step),
+        tokens / run.steps_per_epoch,
+        operations_per_token(base, model),
+        peak_operations(team.size),
     )
 
     def on_step(log: dict[str, float]) -> None:
         pace.step(log)
-        run.track({"tokens_per_second": pace.tokens_per_second or 0.0, "peak_memory_mib": peak_gpu_mib() or peak_rss_mib()})
+        measured = {"tokens_per_second": pace.tokens_per_second, "mfu": pace.mfu, "peak_memory_mib": peak_gpu_mib() or peak_rss_mib()}
+        run.track({name: value for name, value in measured.items() if value is not None})
 
     def on_epoch(measured: EpochLoss) -> None:
         losses = {group: loss for group in GROUPS if (loss := measured[group]) is not None}
@@ -158,6 +164,7 @@ def train(
         final_loss=sum(final) / len(final) if final else None,
         seconds=round(time.monotonic() - started, 1),
         tokens_per_second=pace.tokens_per_second,
+        mfu=pace.mfu,
         processes=team.size,
         peak_rss_mib=peak_rss_mib(),
         peak_gpu_mib=peak_gpu_mib(),

@@ -23,6 +23,7 @@ from lab_pipeline.core.storage import digest, read_json
 from lab_pipeline.models.apart import packs_rows
 from lab_pipeline.models.packing import IGNORED
 from lab_pipeline.training.callbacks import COMPLETE, Validator, Watcher
+from lab_pipeline.training.loss import summed_loss
 from lab_pipeline.training.team import ALONE, Team
 from lab_pipeline.training.validation import NOTHING, ValidationSet
 
@@ -116,8 +117,8 @@ class PackedTrainer(Trainer):
         outputs = model(
             input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], logits_to_keep=positions, use_cache=False
         )
-        summed = torch.nn.functional.cross_entropy(outputs.logits[0].float(), labels[positions + 1], reduction="sum")
-        return summed / (num_items_in_batch if num_items_in_batch is not None else len(positions))
+        divisor = num_items_in_batch if num_items_in_batch is not None else len(positions)
+        return summed_loss(outputs.logits[0], labels[positions + 1], divisor)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # transformers would look for token ids in the batch, and warn

@@ -83,6 +83,16 @@ def test_a_text_is_taken_as_it_stands(home):
     assert ids(home, text="?") and not ids(home, text=".*\\bananas") and not ids(home, text="%")
 
 
+def test_case_matters_in_no_alphabet(lab):
+    table = lab.home.leaf(FREEFORM) / f"curated-{leaf_state(lab.home, FREEFORM).curated}.parquet"
+    first, second, *others = read_rows(table)
+    write_rows(table, [{**first, "answer": "Eine ÜBUNG, und Ёлка."}, {**second, "answer": "A DRILL."}, *others], CURATED_SCHEMA)
+    assert ids(lab.home, text="eine Übung, und ёЛКА") == [first["id"]]
+    assert ids(lab.home, text="a Drill.") == [second["id"]]
+    write_rows(table, [{**second, "answer": "A DRILL."}, *others], CURATED_SCHEMA)  # not a letter that is not ASCII
+    assert ids(lab.home, text="a Drill.") == [second["id"]] and ids(lab.home, text="ÜBUNG") == []
+
+
 def test_scores_are_those_of_one_judge_or_of_any(lab):
     table = lab.home.leaf(FREEFORM) / f"curated-{leaf_state(lab.home, FREEFORM).curated}.parquet"
     rows = read_rows(table)

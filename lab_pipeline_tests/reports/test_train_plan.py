@@ -29,7 +29,7 @@ def test_memory_counts_weights_adapter_activations_and_logits(tiny_model):
     """Two layers of 36,864 parameters in linear layers, 64 wide; 49,152 tokens in embeddings and head, which are not tied."""
     text = memory_text(tiny_model, load_recipe("lab_phased"))
     weights = 2 * 36_864 * 4.127 / 8 + 2 * 49_152 * 64 * 2
-    logits = 4096 * 49_152 * 10
+    logits = 4096 * 49_152 * 4
     assert f"weights {weights / 2**30:.1f}," in text and f"logits {logits / 2**30:.1f})" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +101,28 @@ def test_losses_and_held_out_curve_arrive_in_tensorboard(tiny_model, tmp_path, m
         seen = [(each.step, each.value) for each in events.Scalars(shown)]
         assert [step for step, _ in seen] == [step for step, _ in expected], name
         assert [value for _, value in seen] == pytest.approx([value for _, value in expected]), name
+
+
+@pytest.mark.long
+def test_losses_and_held_out_curve_arrive_in_wandb(tiny_model, tmp_path, monkeypatch):
+    """In its offline mode, in which it writes what it would send to a file; that file is read by its own reader."""
+    pytest.importorskip("wandb", reason="the extra `wandb`")
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "LAB_TRACKING": "wandb"}.items():
+        monkeypatch.setenv(name, value)
+    report = trained(tmp_path, tiny_model)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    store, seen = DataStore(), defaultdict[str, Points](list)
+    store.open_for_scan(str(file))
+    while data := store.scan_data():
+        record = Record.FromString(data)
+        if record.HasField("history"):
+            numbers = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+            for name in numbers:
+                seen[name].append((numbers.get("train/global_step", -1), numbers[name]))
+    for name, expected in points(report).items():
+        shown = f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
+        assert [step for step, _ in seen[shown]] == [step for step, _ in expected], name
+        assert [value for _, value in seen[shown]] == pytest.approx([value for _, value in expected]), name

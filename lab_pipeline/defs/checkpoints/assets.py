@@ -174,7 +174,7 @@ def _described(lab: Lab, checkpoint: Checkpoint, steps: int) -> dg.MaterializeRe
         "meta": dg.MetadataValue.json(dict(checkpoint.meta)),
     }
     if report.curve:
-        measured = {"tokens_per_second": report.tokens_per_second, "peak_gpu_mib": report.peak_gpu_mib}
+        measured = {"tokens_per_second": report.tokens_per_second, "mfu": report.mfu, "peak_gpu_mib": report.peak_gpu_mib}
         validation = [{**each, **{group: number(each[group]) for group in GROUPS}} for each in report.validation]
         metadata |= {
             "final_loss": report.final_loss,
