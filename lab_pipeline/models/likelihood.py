@@ -19,7 +19,7 @@ _PACK_TOKENS = 1024
 """Number of tokens that pass together; larger packs take more memory, and on a CPU no less time."""
 _MOST_SHARING = 4096
 """Number of tokens up to which rows after one long beginning pass together: the mask grows with its square."""
-_MOST_LEARNED = 512
+_MOST_LEARNED = 256
 """Number of tokens with a loss that pass together: their logits take the memory."""
 _LOGITS = 32
 """Number of tokens whose logits are turned to float32 together."""

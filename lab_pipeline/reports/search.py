@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -13,22 +12,30 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
-from lab_pipeline.core.rows import CuratedRow
+from lab_pipeline.core.rows import REJECTED_SCHEMA, CuratedRow
 from lab_pipeline.curation.reviewed import BANNED
 from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.instructions.plan import LeafState, leaf_state, read_state
 
 _LEFT_OUT = "left out"
+_STAGES = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
+"""The stage of rules that are no rules of the flow's curation."""
+_JUDGE = "judge "
 _TEXTS = ("question", "answer", "context")
 _BATCH_ROWS = 1 << 15
 """Rows that are searched at once: a few MiB of text for each processor."""
 _PAGE_BATCH_ROWS = 1 << 10
 _FOOTERS_KEPT = 4096
 """Number of Parquet footers, about 45 KB each, that are kept for the next search: a file is then opened in half the time."""
+_DISK = fs.LocalFileSystem()
+_FORMAT = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
+"""Reading ahead within a file takes a third more time on a local disk."""
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -123,13 +130,11 @@ def match_rows(home: Home, states: Iterable[LeafState], query: Query) -> Matches
     """Find the rows of refreshed leaves that meet a query; of their files, only the columns that it asks about are read."""
     left_out = LeftOut({row["id"]: (stage, row["rule"], row["reason"]) for stage, row in excluded_rows(home)})
     tables = list(_tables(home, states, query))
-    columns, processors = _columns(query), os.cpu_count() or 1
-    if columns:
-        with ThreadPoolExecutor(processors) as threads:  # Arrow works outside the interpreter's lock
-            search = _Search(query, columns, left_out, use_threads=len(tables) < processors)
-            found: list[Numbers | range] = list(threads.map(lambda table: search.matches(table.path), tables))
+    condition = _condition(query, left_out)
+    if condition is None and not _asks_score(query):
+        found: Sequence[Numbers | range] = [range(table.rows) for table in tables]
     else:
-        found = [range(table.rows) for table in tables]
+        found = _search(tables, query, condition)
     return Matches(tables, found, left_out)
 
 
@@ -166,79 +171,62 @@ def _fits(query: Query, stage: str, rule: str) -> bool:
     return query.stage in ("", stage) and query.rule in ("", rule)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """Searches one file after another."""
+def _search(tables: Sequence[_Table], query: Query, condition: ds.Expression | None) -> list[Numbers]:
+    """Return the numbers of the rows that a query finds in each table.
 
-    query: Query
-    columns: set[str]
-    left_out: LeftOut
-    use_threads: bool
-    """Whether a file's columns are read side by side, which costs more than it brings where files are."""
-
-    def matches(self, table: Path) -> Numbers:
-        """Return the numbers of the rows of a file that the query finds."""
-        found, before = [np.array([], np.int64)], 0
-        with _opened(table) as file:
-            names = set(file.schema_arrow.names)
-            columns = sorted(column for column in self.columns if column.partition(".")[0] in names)
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns, use_threads=self.use_threads):
-                found.append(np.flatnonzero(_mask(batch, self.query, self.left_out)) + before)
-                before += len(batch)
-        return np.concatenate(found)
-
-
-def _opened(table: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(table, pre_buffer=False, metadata=_footer(table, table.stat().st_mtime_ns))
+    Arrow reads the files and tests the condition, a batch of rows at a time, in threads of its own.
+    """
+    columns = {"found": ds.scalar(True) if condition is None else condition}
+    if _asks_score(query):
+        columns["scores"] = ds.field("scores")
+    fragments = [_fragment(table.path, table.path.stat().st_mtime_ns) for table in tables]
+    place = {str(table.path): number for number, table in enumerate(tables)}
+    found: list[list[Numbers]] = [[] for _ in tables]
+    before = [0] * len(tables)
+    dataset = ds.FileSystemDataset(fragments, REJECTED_SCHEMA, _FORMAT, _DISK)
+    for part in dataset.scanner(columns, batch_size=_BATCH_ROWS).scan_batches():
+        table, batch = place[part.fragment.path], part.record_batch
+        mask = pc.fill_null(batch["found"], False)
+        if "scores" in columns:
+            mask = pc.and_(mask, _of_score(batch["scores"], query))
+        found[table].append(np.flatnonzero(mask.to_numpy(zero_copy_only=False)) + before[table])
+        before[table] += len(batch)
+    return [np.concatenate([np.array([], np.int64), *numbers]) for numbers in found]
 
 
 @lru_cache(_FOOTERS_KEPT)
-def _footer(table: Path, changed: int) -> pq.FileMetaData:
-    """Read a file's footer; `changed`, when the file was last written, is only a part of the cache's key."""
-    return pq.read_metadata(table)
-
-
-def _columns(query: Query) -> set[str]:
-    """Return the paths of the columns that a query asks about, by the names that Parquet gives to a list's parts."""
-    needed: set[str] = set(_TEXTS) if query.text else set()
-    if query.stage or query.rule or query.status == _LEFT_OUT:
-        needed |= {"rule", "id"}
-    if _asks_score(query):
-        needed.add("scores.list.element.score")
-    if query.judge:
-        needed.add("scores.list.element.judge")
-    return needed | ({"id"} if query.id else set())
+def _fragment(table: Path, changed: int) -> ds.Fragment:
+    """Return a file that keeps its footer once it was read; `changed`, when it was last written, is only a part of the key."""
+    return _FORMAT.make_fragment(str(table), _DISK)
 
 
 def _asks_score(query: Query) -> bool:
     return bool(query.judge) or query.least is not None or query.most is not None
 
 
-def _mask(batch: pa.RecordBatch, query: Query, left_out: LeftOut) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    masks = []
+def _condition(query: Query, left_out: LeftOut) -> ds.Expression | None:
+    """Return what rows must meet, but for scores; None if they need not meet anything."""
+    conditions = []
     if query.id:
-        masks.append(pc.starts_with(batch["id"], query.id))
+        conditions.append(pc.starts_with(ds.field("id"), query.id))
     if query.stage or query.rule or query.status == _LEFT_OUT:
-        masks.append(_of_fate(batch, query, left_out))
-    if _asks_score(query):
-        masks.append(_of_score(batch["scores"], query))
+        conditions.append(ds.field("id").isin(left_out.ids(query)) | _of_fate(query))
     if query.text:
-        wanted = query.text.lower()
-        texts = [batch[name] for name in _TEXTS if batch[name].null_count < len(batch)]
-        masks.append(reduce(pc.or_kleene, (pc.match_substring(_lower(text), wanted) for text in texts)))
-    return pc.fill_null(reduce(pc.and_kleene, masks), False).to_numpy(zero_copy_only=False)
+        texts = (pc.utf8_lower(ds.field(name)) for name in _TEXTS)
+        conditions.append(reduce(operator.or_, (pc.match_substring(text, query.text.lower()) for text in texts)))
+    return reduce(operator.and_, conditions) if conditions else None
 
 
-def _lower(texts: pa.Array) -> pa.Array:
-    """Return texts in lower case; Arrow's function for ASCII alone is several times as fast."""
-    return pc.ascii_lower(texts) if pc.all(pc.string_is_ascii(texts)).as_py() else pc.utf8_lower(texts)
-
-
-def _of_fate(batch: pa.RecordBatch, query: Query, left_out: LeftOut) -> pa.Array:
-    if "rule" not in batch.schema.names:  # kept rows, of which a data set may have left some out
-        return pc.is_in(batch["id"], left_out.ids(query))
-    wanted = [rule for rule in batch["rule"].unique().to_pylist() if _fits(query, stage_of(rule), rule)]
-    return pc.is_in(batch["rule"], pa.array(wanted, pa.string()))
+def _of_fate(query: Query) -> ds.Expression:
+    """Tell of rejected rows whether rule and stage are those of the query; of kept rows, which have no rule, it says null."""
+    rule = ds.field("rule")
+    wanted = rule == query.rule if query.rule else rule.is_valid()
+    if not query.stage:
+        return wanted
+    judged = pc.starts_with(rule, _JUDGE)
+    of_stage = {stage: rule.isin([each for each, of in _STAGES.items() if of == stage]) for stage in _STAGES.values()}
+    of_stage |= {"judged": judged, "curated": ~(judged | rule.isin(list(_STAGES)))}
+    return wanted & of_stage.get(query.stage, ds.scalar(False))
 
 
 def _of_score(scores: pa.ListArray, query: Query) -> pa.Array:
@@ -258,7 +246,7 @@ def _of_score(scores: pa.ListArray, query: Query) -> pa.Array:
 def _read(table: Path, numbers: Sequence[int] | Numbers) -> list[Any]:
     """Read some rows of a file, given by their ascending numbers, without what stands behind them."""
     rows, before, wanted = [], 0, np.asarray(numbers)
-    with _opened(table) as file:
+    with pq.ParquetFile(table, pre_buffer=False) as file:
         for batch in file.iter_batches(_PAGE_BATCH_ROWS):
             inside = wanted[(wanted >= before) & (wanted < before + len(batch))] - before
             rows += batch.take(pa.array(inside)).to_pylist()
@@ -270,8 +258,7 @@ def _read(table: Path, numbers: Sequence[int] | Numbers) -> list[Any]:
 
 def stage_of(rule: str) -> str:
     """Return the stage of the funnel at which a rule or a judge (`judge NAME`) rejects rows."""
-    stages = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
-    return stages.get(rule, "judged" if rule.startswith("judge ") else "curated")
+    return _STAGES.get(rule, "judged" if rule.startswith(_JUDGE) else "curated")
 
 
 def _fate(row: Any, left_out: LeftOut) -> FoundRow:

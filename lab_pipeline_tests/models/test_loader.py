@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -33,3 +35,13 @@ def test_a_models_values_do_not_depend_on_the_dtype_computed_in(tiny_model, monk
         assert all(torch.equal(value, stored[name].to(dtype)) for name, value in loaded.items())
     monkeypatch.setattr(loader, "compute_dtype", lambda device: torch.float32)
     assert load_model(tiny_model, "cpu", as_stored=True).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("set_by_hand", "expected"), [(None, "64"), ("1024", "1024")])
+def test_few_compiled_products_are_kept_unless_a_user_says_otherwise(tiny_model, monkeypatch, set_by_hand, expected):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, set_by_hand or "")
+    if set_by_hand is None:
+        monkeypatch.delenv(name)
+    load_model(tiny_model)
+    assert os.environ[name] == expected
