@@ -141,7 +141,11 @@ def train(
 
     def on_step(log: dict[str, float]) -> None:
         pace.step(log)
-        measured = {"tokens_per_second": pace.tokens_per_second, "mfu": pace.mfu, "peak_memory_mib": peak_gpu_mib() or peak_rss_mib()}
+        measured = {
+            "tokens_per_second": pace.tokens_per_second,
+            "mfu": pace.mfu,
+            "peak_memory_mib": peak_gpu_mib() or peak_rss_mib(),
+        }
         run.track({name: value for name, value in measured.items() if value is not None})
 
     def on_epoch(measured: EpochLoss) -> None:
