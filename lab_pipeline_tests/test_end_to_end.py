@@ -128,7 +128,7 @@ def test_a_copied_home_works_when_its_original_is_gone(tmp_path):
     adapter = read_json(copy / "champions" / champions[1] / "adapters" / "skills" / "adapter_config.json")
     assert adapter["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-    edit_yaml(taxonomy / SKILL / "qna.yaml", lambda value: value["seed_examples"].pop())
+    edit_yaml(taxonomy / SKILL / "qna.yaml", lambda value: value.update(task_description="Tell what happened first."))
     lab_pipeline(copy, "retune", "--summary", str(tmp_path / "summary.json"))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {leaf for leaf, row in summary["leaves"].items() if row["status"] == "refreshed"} == {SKILL}
