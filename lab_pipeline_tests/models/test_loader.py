@@ -37,9 +37,9 @@ def test_a_models_values_do_not_depend_on_the_dtype_computed_in(tiny_model, monk
     assert load_model(tiny_model, "cpu", as_stored=True).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"])
 @pytest.mark.parametrize(("set_by_hand", "expected"), [(None, "64"), ("1024", "1024")])
-def test_few_compiled_products_are_kept_unless_a_user_says_otherwise(tiny_model, monkeypatch, set_by_hand, expected):
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+def test_few_compiled_products_are_kept_unless_a_user_says_otherwise(tiny_model, monkeypatch, name, set_by_hand, expected):
     monkeypatch.setenv(name, set_by_hand or "")
     if set_by_hand is None:
         monkeypatch.delenv(name)
