@@ -28,7 +28,6 @@ def _attend(
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any, position_ids: Any = None, **options: Any
 ) -> tuple[Any, None]:
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     starts = [] if position_ids is None else (position_ids[0] == 0).nonzero().flatten().tolist()
@@ -42,8 +41,7 @@ def _attend(
         parts = query[:, :, row], key[:, :, row], value[:, :, row], attention_mask[:, :, row, row]
         if plain and end - start <= _SHORT_ROW:
             outputs.append(_attend_plainly(*parts, scaling))
-            continue
-        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        else:
             outputs.append(sdpa_attention_forward(module, *parts, **options)[0])
     return torch.cat(outputs, dim=1), None
 

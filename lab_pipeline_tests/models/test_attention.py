@@ -21,6 +21,15 @@ MODELS = {
 }
 
 
+def test_attention_with_dropout_is_left_to_torch():
+    register_rows_apart()
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE, attention_dropout=0.5)).train()
+    model.set_attn_implementation(ROWS_APART)
+    tokens, positions = torch.ones(1, 10, dtype=torch.long), torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]])
+    one, other = (model(input_ids=tokens, position_ids=positions, use_cache=False).logits for _ in range(2))
+    assert one.isfinite().all() and not torch.equal(one, other)
+
+
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("lengths", [[30, 1, 12, 530], [40]])
 def test_rows_apart_gives_the_losses_and_gradients_of_sdpa(kind, lengths):
