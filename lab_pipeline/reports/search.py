@@ -25,7 +25,7 @@ from lab_pipeline.instructions.plan import LeafState, leaf_state, read_state
 
 _LEFT_OUT = "left out"
 _STAGES = {BANNED: "review", "no_reply": "generated", "incomplete": "generated"}
-"""The stage of rules that are no rules of the flow's curation."""
+"""The stages of the rules that stand in no flow; all other rules reject at `curated`, and judges at `judged`."""
 _JUDGE = "judge "
 _TEXTS = ("question", "answer", "context")
 _BATCH_ROWS = 1 << 15
@@ -196,7 +196,7 @@ def _search(tables: Sequence[_Table], query: Query, condition: ds.Expression | N
 
 @lru_cache(_FOOTERS_KEPT)
 def _fragment(table: Path, changed: int) -> ds.Fragment:
-    """Return a file that keeps its footer once it was read; `changed`, when it was last written, is only a part of the key."""
+    """Return a table's file, whose footer is read once; `changed`, its time of writing, is only a part of the cache's key."""
     return _FORMAT.make_fragment(str(table), _DISK)
 
 

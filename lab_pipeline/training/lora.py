@@ -38,7 +38,7 @@ class _Add(torch.autograd.Function):
 
 
 def add_in_place(model: Any) -> None:
-    """Let the layers of a model with an adapter add LoRA's product in place, where it is plain LoRA without dropout."""
+    """Let the layers of a model with an adapter add LoRA's product in place; leave dropout and variants of LoRA to peft."""
     for module in model.modules():
         if isinstance(module, LoraLayer) and _is_plain(module):
             layer: Any = module
