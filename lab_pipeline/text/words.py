@@ -31,9 +31,8 @@ _VOWEL_SIGNS = re.compile(r"[\u0591-\u05c7\u064b-\u0652]")
 """Hebrew and Arabic vowel signs, which most texts leave out."""
 _WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
 _TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|(?:[^\W\d_{SPACELESS}]|[{_MARKS}])+")
-_ENDING = re.compile(r"(?<=\w\w\w)(?:(?:ing|ed|er|or|e)s?|s)$")
-_DOUBLED = re.compile(r"(?<=\w\w([bdgmnprt]))\1$")
-"""A doubled consonant that is left when an ending is stripped, as in 'slipping'."""
+_AGENT = re.compile(r"(?<=\w\w\w)[eo]r$")
+"""The ending of an English agent noun, which Snowball's algorithm keeps: 'founder' and 'founded' share a stem."""
 _CAPITALS = "".join(filter(str.isupper, map(chr, range(0x10000))))
 _LETTER = r"\w\u0300-\u036f"
 """Characters of a word; an accent may be a separate character."""
@@ -70,7 +69,7 @@ def all_words(text: str) -> list[str]:
 def content_words(text: str, language: str | None = "English") -> list[str]:
     """Return the lower-case stems of all words but `STOP_WORDS`, and all numbers, in the order of the text, with repeats.
 
-    Stems are those of Snowball's algorithm for the language, for English of a simpler one; other languages keep whole words.
+    Stems are those of Snowball's algorithm for the language; languages that it does not know keep whole words.
     """
     return list(_content_words(text, language))
 
@@ -93,20 +92,13 @@ def stems(chunk: str, language: str | None = "English") -> tuple[str, ...]:
     """Return the `content_words` of a chunk between spaces; cached, because most texts repeat chunks of earlier texts."""
     bare = re.sub(r"['’]s\b", "", unpointed(chunk))
     words = [word for word in _TOKEN.findall(bare) if word not in STOP_WORDS]
-    if language == "English":
-        return tuple(map(_stem, words))
     algorithm = str(language).lower()
-    return tuple(_snowball(algorithm).stemWords(words)) if algorithm in _SNOWBALL else tuple(words)
+    found = _snowball(algorithm).stemWords(words) if algorithm in _SNOWBALL else words
+    return tuple(_AGENT.sub("", stem) for stem in found) if language == "English" else tuple(found)
 
 
 _SNOWBALL = frozenset(Stemmer.algorithms())
 _snowball = cache(Stemmer.Stemmer)
-
-
-def _stem(word: str) -> str:
-    """Strip a common English ending. This joins 'inventor' and 'invent', which Snowball's algorithm keeps apart."""
-    stem = _ENDING.sub("", word)
-    return _DOUBLED.sub("", stem) if stem != word else word
 
 
 NUMBER_WORDS = {
