@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from lab_pipeline.config.recipe import ValidationRecipe, load_recipe
+from lab_pipeline.config.recipe import ValidationRecipe
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CURATED_SCHEMA
@@ -32,6 +32,7 @@ from lab_pipeline.instructions.plan import leaf_state
 from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
+from lab_pipeline.training.choice import choose_recipe
 from lab_pipeline_tests.phases import trained
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -43,7 +44,7 @@ def say(text: str) -> None:
 
 def main(home: Home, epochs: int) -> None:
     settings = load_settings(home.settings_file)
-    recipe = load_recipe(settings.recipe)
+    recipe = choose_recipe(home, settings).recipe
     phase = recipe.knowledge.model_copy(update={"epochs": epochs})
     recipe = recipe.model_copy(update={"knowledge": phase, "validation": ValidationRecipe(share=0, general=0)})
     base, general, heldout, catalog = (

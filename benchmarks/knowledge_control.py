@@ -13,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.catalog import Catalog, current_catalog
@@ -23,6 +22,7 @@ from lab_pipeline.datasets.mix import mix_knowledge
 from lab_pipeline.models.base_model import fetch_model
 from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
+from lab_pipeline.training.choice import choose_recipe
 from lab_pipeline_tests.phases import trained
 
 
@@ -32,7 +32,7 @@ def say(text: str) -> None:
 
 def main(home: Home) -> None:
     settings = load_settings(home.settings_file)
-    recipe = load_recipe(settings.recipe)
+    recipe = choose_recipe(home, settings).recipe
     general = load_general(settings.general)
     base = fetch_model(home, settings.base_model)
     catalog, heldout = current_catalog(home), load_heldout(home)

@@ -30,7 +30,6 @@ import pytest
 import yaml
 from scipy.stats import beta
 
-from lab_pipeline.config.recipe import load_recipe
 from lab_pipeline.config.settings import load_settings
 from lab_pipeline.core.home import Home
 from lab_pipeline.datasets.dataset import load_dataset
@@ -42,6 +41,7 @@ from lab_pipeline.models.likelihood import answer_losses
 from lab_pipeline.registry.candidate import merge_candidate
 from lab_pipeline.registry.champion import current_champion
 from lab_pipeline.runtime.command import retune
+from lab_pipeline.training.choice import choose_recipe
 from lab_pipeline_tests.invented import quick_recipe, region
 from lab_pipeline_tests.phases import trained
 
@@ -119,7 +119,7 @@ def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2
 def _models(home: Home, retrains: int):
     """Losses by leaf of the champion, then of each retrain."""
     settings = load_settings(home.settings_file)
-    recipe, base, heldout = load_recipe(settings.recipe), fetch_base(home, settings), load_heldout(home)
+    recipe, base, heldout = choose_recipe(home, settings).recipe, fetch_base(home, settings), load_heldout(home)
     champion = current_champion(home)
     assert champion
     yield _losses(champion.model, heldout)

@@ -120,7 +120,7 @@ def train(
     tokens = sum(rows.lengths)
     say(
         f"{spec.phase}: {rows.counts.rows:,} rows in {len(packs):,} packs, {tokens:,} tokens of which {rows.learned:,} carry "
-        f"loss, {phase.epochs} epochs on {machine(team.size)}; {len(validation):,} validation rows"
+        f"loss, {phase.epochs} epoch{'' if phase.epochs == 1 else 's'} on {machine(team.size)}; {len(validation):,} validation rows"
     )
     for part, counts in (("training", rows.counts), ("validation", validation.counts)):
         if counts.cut or counts.unlearnable:
