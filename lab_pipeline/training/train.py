@@ -118,9 +118,10 @@ def train(
     continued = Path(spec.continued) if spec.continued else None
     model = with_adapter(load_base(base, recipe), recipe.lora, continued, new_tokens(base))
     tokens = sum(rows.lengths)
+    epochs = "1 epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
     say(
         f"{spec.phase}: {rows.counts.rows:,} rows in {len(packs):,} packs, {tokens:,} tokens of which {rows.learned:,} carry "
-        f"loss, {phase.epochs} epoch{'' if phase.epochs == 1 else 's'} on {machine(team.size)}; {len(validation):,} validation rows"
+        f"loss, {epochs} on {machine(team.size)}; {len(validation):,} validation rows"
     )
     for part, counts in (("training", rows.counts), ("validation", validation.counts)):
         if counts.cut or counts.unlearnable:
