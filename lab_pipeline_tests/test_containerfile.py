@@ -21,7 +21,7 @@ import pytest
 from lab_pipeline_tests.builders import write_taxonomy
 
 PROJECT = Path(__file__).parents[1]
-PYTHON = "ca-certificates,python3,python3-venv"
+PACKAGES = "ca-certificates,python3,python3-venv"
 NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip")
 MOUNT = """
 root=$1; shift
@@ -31,7 +31,7 @@ for place in /dev "$@"; do
 done
 mount -t proc proc "$root/proc"
 """
-READ_ONLY = """
+AS_A_POD = """
 mount --rbind "$root" "$root"
 mount -o remount,ro,bind "$root"
 mount -t tmpfs tmpfs "$root/tmp"
@@ -44,6 +44,8 @@ exec chroot --userspec "$AS_USER" "$root" /bin/sh -c 'cd "$IN_FOLDER" && exec /b
 
 @dataclass
 class Image:
+    """A root file system, and how commands run in it."""
+
     root: Path
     variables: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
     folder: str = "/"
@@ -54,15 +56,16 @@ class Image:
         """Where a path of the image, relative to its working directory, lies on this machine."""
         return self.root / str(Path(self.folder, path)).lstrip("/")
 
-    def run(self, command: str, then: str = "", volume: Path | None = None) -> str:
-        """Run a command as RUN does or, after `then`, as a pod does; return what it printed."""
+    def run(self, command: str, volume: Path | None = None) -> str:
+        """Run a command as RUN does or, with a volume (at /mnt), as a pod does: on a read-only root. Return what it printed."""
         settings = {
             name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.lower().endswith("_proxy")
         }
         places = [place for place in (*NETWORK, *local_indexes()) if Path(place).exists()]
         own = {"AS_USER": self.user, "IN_FOLDER": self.folder, "COMMAND": command, "VOLUME": str(volume)}
+        script = MOUNT + (AS_A_POD if volume else "") + CHROOT
         done = subprocess.run(
-            ["unshare", "--mount", "--pid", "--fork", "bash", "-euc", MOUNT + then + CHROOT, "bash", str(self.root), *places],
+            ["unshare", "--mount", "--pid", "--fork", "bash", "-euc", script, "bash", str(self.root), *places],
             env={**settings, **self.variables, **own},
             capture_output=True,
             text=True,
@@ -129,7 +132,7 @@ def test_every_command_of_the_containerfile_runs_in_a_clean_debian(tmp_path):
     containerfile = PROJECT / "deploy" / "Containerfile"
     (suite,) = set(re.findall(r"^FROM \S+-slim-(\w+)", containerfile.read_text(), re.MULTILINE))
     base = tmp_path / "base"
-    subprocess.run(["debootstrap", "--variant=minbase", f"--include={PYTHON}", suite, base], check=True, capture_output=True)
+    subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, base], check=True, capture_output=True)
     (base / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     context = tmp_path / "context"
     tracked = subprocess.run(["git", "-C", PROJECT, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
@@ -144,6 +147,6 @@ def test_every_command_of_the_containerfile_runs_in_a_clean_debian(tmp_path):
     (home / "settings.yaml").write_text("taxonomy: {path: /mnt/taxonomy}\n")
     subprocess.run(["chown", "-R", image.user, home.parent], check=True)
     image.variables["LAB_HOME"] = "/mnt/home"
-    said = image.run(" ".join(image.command), READ_ONLY, home.parent)
+    said = image.run(" ".join(image.command), home.parent)
     print(said)
     assert "base model: " in said and all(line.startswith("ok ") for line in said.splitlines())
