@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lab_pipeline.text.questions import asked_kinds, calculation, exchanged, question_stems, question_words
-from lab_pipeline.text.words import numbers, unpointed
+from lab_pipeline.text.words import numbers
 
 SAME_QUESTION = 0.8
 """Minimum Jaccard similarity of content words of two questions that count as the same; they also must not `differ`, nor have
@@ -38,7 +38,7 @@ def may_repeat(prompt: str, known: Iterable[str]) -> list[str]:
     """
     words = question_words(prompt)
     least = SAME_QUESTION * len(words) - 1e-9
-    return [question for question in known if sum(word in unpointed(question) for word in words) >= least]
+    return [question for question in known if len(words & question_words(question)) >= least]
 
 
 class LeakDetector:

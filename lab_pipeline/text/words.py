@@ -82,15 +82,10 @@ def _content_words(text: str, language: str | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def unpointed(text: str) -> str:
-    """Return a text in folded case without Hebrew and Arabic vowel signs; each of its `content_words` stands in it as it is."""
-    return _VOWEL_SIGNS.sub("", text.casefold())
-
-
 @lru_cache(maxsize=1 << 16)
 def stems(chunk: str, language: str | None = "English") -> tuple[str, ...]:
     """Return the `content_words` of a chunk between spaces; cached, because most texts repeat chunks of earlier texts."""
-    bare = re.sub(r"['’]s\b", "", unpointed(chunk))
+    bare = re.sub(r"['’]s\b", "", _VOWEL_SIGNS.sub("", chunk.casefold()))
     words = [word for word in _TOKEN.findall(bare) if word not in STOP_WORDS]
     algorithm = str(language).lower()
     found = _snowball(algorithm).stemWords(words) if algorithm in _SNOWBALL else words
