@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from lab_pipeline.core.home import PROJECT
 from lab_pipeline_tests.builders import write_taxonomy
 
-PROJECT = Path(__file__).parents[1]
 PACKAGES = "ca-certificates,python3,python3-venv"
 NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip")
 MOUNT = """

@@ -32,7 +32,7 @@ _VOWEL_SIGNS = re.compile(r"[\u0591-\u05c7\u064b-\u0652]")
 _WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
 _TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|(?:[^\W\d_{SPACELESS}]|[{_MARKS}])+")
 _AGENT = re.compile(r"(?<=\w\w\w)[eo]r$")
-"""The ending of an English agent noun, which Snowball's algorithm keeps: 'founder' and 'founded' share a stem."""
+"""The endings of English agent nouns. Snowball's algorithm keeps them, so 'founder' and 'founded' share a stem only without."""
 _CAPITALS = "".join(filter(str.isupper, map(chr, range(0x10000))))
 _LETTER = r"\w\u0300-\u036f"
 """Characters of a word; an accent may be a separate character."""

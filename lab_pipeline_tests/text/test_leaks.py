@@ -161,7 +161,10 @@ def test_leaks_among_many_texts_are_those_of_each(known, asked):
 
 
 PIECES = st.sampled_from(  # each with something that stems, folded case or tokens might change
-    "who what Harsk Harsk's slipping slips loom looms 1,000 C++ straße STRASSE שָׁלוֹם مُدَرِّس 港口 é don't ; jetty jetties".split()
+    (
+        "who what Harsk Harsk's slipping slips the loom looms 1,000 C++ straße STRASSE שָׁלוֹם مُدَرِّس 港口 é don't - ; inventor "
+        "jetty jetties"
+    ).split()
 )
 ASKED = st.lists(PIECES, max_size=8).map(" ".join)
 
