@@ -15,11 +15,11 @@ from lab_pipeline.models.beginnings import lay_out, shared_length
 from lab_pipeline.models.loader import load_model, load_tokenizer
 from lab_pipeline.models.packing import IGNORED, Conversation, TokenRow, encode_answers
 
-_PACK_TOKENS = 1024
-"""Number of tokens that pass together; larger packs take more memory, and on a CPU no less time."""
+_PACK_TOKENS = 512
+"""Number of tokens that pass together; twice as many take more memory, and on a CPU no less time."""
 _MOST_SHARING = 4096
 """Number of tokens up to which rows after one long beginning pass together: the mask grows with its square."""
-_MOST_LEARNED = 256
+_MOST_LEARNED = 128
 """Number of tokens with a loss that pass together: their logits take the memory."""
 _LOGITS = 32
 """Number of tokens whose logits are turned to float32 together."""
