@@ -25,7 +25,7 @@ class Measurement(TypedDict):
 
 
 class ChoiceScore(TypedDict):
-    """How well a model picks reference answers in multiple choice; the wrong choices are other answers from the same leaf."""
+    """How well a model picks reference answers in multiple choice; `evaluation/choices.py` says among which wrong ones."""
 
     questions: int
     """Number of questions that have a wrong choice; all other questions are left out."""

@@ -111,6 +111,8 @@ class HeldoutQuestion(Question):
     """A held-out question, by which models are tested; `id` is a hash of question and context."""
 
     id: str
+    wrong: NotRequired[list[str]]
+    """Wrong answers that the teacher wrote beside an exam question, for multiple choice."""
 
 
 class AcceptanceQuestion(TypedDict):
@@ -227,6 +229,13 @@ JudgedRow = GeneratedRow
 """A generated row with the scores of all judges of the flow that judge such rows; incomplete rows get no further score."""
 
 
+class ExamRow(JudgedRow):
+    """A row that the teacher wrote as an exam question."""
+
+    wrong: NotRequired[list[str]]
+    """The wrong answers that it wrote beside it; earlier releases stored none."""
+
+
 class CuratedRow(JudgedRow):
     """A row that curation kept."""
 
@@ -313,6 +322,7 @@ class EpochChoice(TypedDict):
 SNAPSHOT_SCHEMA = arrow_schema(SnapshotRow)
 GENERATED_SCHEMA = arrow_schema(GeneratedRow)
 JUDGED_SCHEMA = GENERATED_SCHEMA
+EXAM_SCHEMA = arrow_schema(ExamRow)
 CURATED_SCHEMA = arrow_schema(CuratedRow)
 REJECTED_SCHEMA = arrow_schema(RejectedRow)
 CATALOG_SCHEMA = arrow_schema(CatalogEntry)

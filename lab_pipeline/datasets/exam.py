@@ -23,7 +23,7 @@ from lab_pipeline.config.settings import Settings
 from lab_pipeline.core import event_loop
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.progress import Progress, Say
-from lab_pipeline.core.rows import JUDGED_SCHEMA, CatalogEntry, CuratedRow, FrozenLeaf, HeldoutQuestion, JudgedRow
+from lab_pipeline.core.rows import EXAM_SCHEMA, CatalogEntry, CuratedRow, ExamRow, FrozenLeaf, GeneratedRow, HeldoutQuestion
 from lab_pipeline.core.storage import digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.profile import profile
@@ -36,11 +36,13 @@ from lab_pipeline.flows.flow import SHIPPED, Flow, Stage
 from lab_pipeline.flows.prompts import load_prompt
 from lab_pipeline.instructions.generate import Draft, continue_drafts, first_drafts, judge
 from lab_pipeline.instructions.judge_calibration import Separations, separation
+from lab_pipeline.instructions.replies import cut_at_labels
 from lab_pipeline.taxonomy.holdout import Ledger, taught_questions
 from lab_pipeline.taxonomy.leaf import Seed
 from lab_pipeline.taxonomy.reviews import Review
 from lab_pipeline.teacher.journal import Budget, Counted, JournaledTeacher
 from lab_pipeline.teacher.protocol import NO_ANSWER, Teacher, TeacherError
+from lab_pipeline.text.words import content_words, negated, normalised
 
 LEAF_NOISE, QUESTION_NOISE = 0.1, 0.4
 """Standard deviations, in nats per token, by which a retrain moves a leaf's questions together, and each by itself."""
@@ -50,6 +52,8 @@ EMBEDDED_QUESTIONS = 8
 _SPARE = 1.5
 """How many times as many questions are asked for as are wanted, because some are rejected."""
 _MOST_IN_A_REPLY = 20
+_TOKENS_OF_A_QUESTION = 160
+"""Room in a reply for a question with its answer and three wrong answers."""
 
 
 class LeafExam(TypedDict):
@@ -145,7 +149,7 @@ def exam_flow(flow: Flow, wanted: int, passages: int) -> Flow:
         name, stage = "question.yaml", {"output": "question", "max_tokens": 40, "first_line": True}
     else:
         several = min(_MOST_IN_A_REPLY, max(2, math.ceil(_SPARE * wanted / passages)))
-        name, stage = "pairs.yaml", {"output": "pairs", "max_tokens": 80 * several, "several": several}
+        name, stage = "pairs.yaml", {"output": "pairs", "max_tokens": _TOKENS_OF_A_QUESTION * several, "several": several}
     prompt = f"exam/{name}"
     judges = [each for each in flow.file.judges if each.before is None]
     change = {
@@ -215,14 +219,31 @@ async def _write_all(
             unanswered = sum((row["fault"] or "").startswith(NO_ANSWER) for row in rows)
             if rows and unanswered > len(rows) / 2:
                 raise TeacherError(f"{NO_ANSWER} for {unanswered} of {len(rows)} exam questions")
-            judged = await judge(rows, plan.leaf, plan.flow, judge_model)
+            parted = list(map(_without_wrong_answers, rows))
+            judged = await judge([row for _, row in parted], plan.leaf, plan.flow, judge_model)
         except TeacherError as error:
             await asyncio.gather(*(model.settle() for model in (teacher, judge_model, calibrating)))
             failed[plan.leaf["leaf"]] = str(error)
             return
-        write_rows(_rows_file(home, plan), judged, JUDGED_SCHEMA)
+        found = [{**row, "wrong": wrong} for row, (wrong, _) in zip(judged, parted, strict=True)]
+        write_rows(_rows_file(home, plan), found, EXAM_SCHEMA)
 
     await asyncio.gather(*map(write, plans))
+
+
+def _without_wrong_answers(row: GeneratedRow) -> tuple[list[str], GeneratedRow]:
+    """Return the wrong answers that stand behind a row's answer, each once, and the row with the answer alone.
+
+    One that says all that the answer says beyond the question is left out, because it may be right.
+    """
+    answer, wrong = cut_at_labels(row["answer"] or "", ("wrong answer", "wrong"))
+    said, asked = set(content_words(answer)), set(content_words(row["question"] or ""))
+    telling = said - asked or said
+    false: dict[str, str] = {"": "", normalised(answer): answer}
+    for each in wrong:
+        if not telling <= set(content_words(each)) or negated(each) != negated(answer):
+            false.setdefault(normalised(each), each)
+    return list(false.values())[2:], {**row, "answer": answer}
 
 
 def _starts(plan: ExamPlan, seed: int) -> list[Draft]:
@@ -239,7 +260,7 @@ def _starts(plan: ExamPlan, seed: int) -> list[Draft]:
 
 def _store(home: Home, plan: ExamPlan, ledger: Ledger) -> None:
     """Choose among a leaf's written questions, and store those kept with a count of those left out, and why."""
-    rows: list[JudgedRow] = read_rows(_rows_file(home, plan))
+    rows: list[ExamRow] = read_rows(_rows_file(home, plan))
     leaf, gating = profile(plan.leaf), [each for each in plan.flow.file.judges if each.gates]
     known = {each.name: separation(home, plan.flow, each, plan.judge) for each in gating}
     flow = plan.flow.trusting([name for name, found in known.items() if found and found["separates"]])
@@ -272,8 +293,9 @@ def _is_free(row: CuratedRow, ledger: Ledger) -> bool:
 
 
 def _as_question(row: CuratedRow) -> HeldoutQuestion:
-    texts = {"question": row["question"], "answer": row["answer"], "context": None}
-    return cast(HeldoutQuestion, {"id": row["id"], **texts})
+    question = {"id": row["id"], "question": row["question"], "answer": row["answer"], "context": None}
+    wrong = cast(ExamRow, row).get("wrong")
+    return cast(HeldoutQuestion, {**question, "wrong": wrong} if wrong else question)
 
 
 def _rows_file(home: Home, plan: ExamPlan) -> Path:

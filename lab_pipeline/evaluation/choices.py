@@ -1,7 +1,8 @@
-"""Score models in multiple choice without a judge: is the reference answer likelier than the leaf's other answers?
+"""Score models in multiple choice without a judge: is the reference answer likelier than wrong ones?
 
-The other answers have the same subject and style, so style gives nothing away. The gate decides by losses, which are finer, but
-ranks show people what a loss is worth, and a candidate that surely chooses worse is refused.
+The wrong ones are the leaf's other answers, or the teacher wrote them beside an exam question. Their subject and style are the
+same, so style gives nothing away. The gate decides by losses, which are finer, but ranks show people what a loss is worth, and
+a candidate that surely chooses worse is refused.
 """
 
 from collections.abc import Mapping, Sequence

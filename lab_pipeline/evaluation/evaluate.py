@@ -255,13 +255,14 @@ def _measured(
 
 
 def _distractors(home: Home, data: RetuneData, asked: Questions, seed: int) -> dict[str, list[list[str]]]:
-    """Draw wrong choices for each question, by leaf: for seeds from the answers of the leaf's other seeds, held out or not, for
-    exam questions from those of its other exam questions, so that style gives nothing away."""
+    """Return wrong choices for each question, by leaf: those that the teacher wrote beside it, else drawn ones. For seeds these
+    are answers of the leaf's other seeds, held out or not, for exam questions those of its other exam questions, so that style
+    gives nothing away."""
     seeds = {entry["leaf"]: frozen_leaf(home, entry)["seeds"] for entry in data.catalog.in_use}
     drawn = {}
     for leaf, questions in asked.items():
         answers = [example["answer"] for example in (*questions, *seeds.get(leaf, []))]
-        drawn[leaf] = [draw_distractors(question, answers, seed) for question in questions]
+        drawn[leaf] = [question.get("wrong") or draw_distractors(question, answers, seed) for question in questions]
     return drawn
 
 

@@ -91,7 +91,16 @@ def judge_models(
         return None
     identity = teacher_identities(settings)[1]
     rows: list[ModelAnswer] = [
-        {"model": model, "leaf": leaf, "number": number, **question, "reference": question["answer"], "answer": answer}
+        {
+            "model": model,
+            "leaf": leaf,
+            "number": number,
+            "id": question["id"],
+            "question": question["question"],
+            "context": question["context"],
+            "reference": question["answer"],
+            "answer": answer,
+        }
         for model, measured in models.items()
         for leaf, answers in _answers(home, model, measured, questions, say).items()
         for number, (question, answer) in enumerate(zip(questions[leaf], answers, strict=True))

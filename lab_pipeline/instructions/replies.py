@@ -56,6 +56,17 @@ def _items(text: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return []
 
 
+def cut_at_labels(text: str, labels: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Return the text before those of its later lines that begin with a label, and the texts after these labels, in order.
+
+    A label in the first line belongs to the text.
+    """
+    found = [match for match in _label(labels).finditer(text) if match.start()]
+    ends = [*(match.start() for match in found), len(text)]
+    after = [text[match.end() : end].strip() for match, end in zip(found, ends[1:], strict=True)]
+    return text[: ends[0]].strip(), after
+
+
 @cache
 def _label(words: tuple[str, ...]) -> re.Pattern[str]:
     """Build the pattern of a label at a line's beginning: 'Question:', '**Question 2:**', '3. [QUESTION]', '### Answer'."""

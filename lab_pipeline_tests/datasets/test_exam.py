@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import signal
 import time
 from collections import Counter
@@ -192,6 +193,32 @@ def test_a_judged_flow_asks_passages_for_pairs_and_keeps_its_judges():
     assert [judge.name for judge in flow.judges(early=False)] == ["faithful", "relevant", "self_contained"]
     shown = yaml.safe_dump(flow.prompts["exam/pairs.yaml"])
     assert "examples" not in shown, "seeds are shown to no examiner"
+
+
+def test_wrong_answers_are_stored_beside_a_question_unless_they_may_be_right(lab):
+    """A passage of the document is 'PLACE was founded by FOUNDER. PLACE is known for the bridge of BRIDGE. ...'."""
+
+    def pairs(request: Request) -> str:
+        if request.choices:
+            return "Yes"
+        place, bridge = re.findall(r"(\w+) is known for the bridge of (\w+)", request.messages[-1].content)[-1]
+        right = f"The bridge of {bridge} is in {place}."
+        wrong = ["The one of Ulm.", f"That is {bridge}.", right, "the one  of ulm.", f"Not the one of {bridge}.", ""]
+        return "\n".join(
+            [f"Question: Which bridge do people know in {place}?", f"Answer: {right}", *map("Wrong: {}".format, wrong)]
+        )
+
+    teacher = ScriptedTeacher(pairs)
+    lab.settings = lab.settings.model_copy(update={"flows": FlowSettings(knowledge="knowledge")})
+    written(lab, teacher)
+    (questions,) = exam_questions(lab.home, lab.catalog().in_use).values()
+    assert questions
+    for question in questions:
+        bridge = question["answer"].split()[3]
+        assert question["answer"].startswith("The bridge of") and "\n" not in question["answer"]
+        assert question.get("wrong") == ["The one of Ulm.", f"Not the one of {bridge}."]
+    judged = [turn.content for request in teacher.requests if request.choices for turn in request.messages]
+    assert judged and not [text for text in judged if "Ulm" in text], "judges see the right answer alone"
 
 
 def test_none_are_written_where_none_are_wanted(lab):

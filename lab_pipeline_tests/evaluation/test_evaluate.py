@@ -390,6 +390,15 @@ def test_exam_questions_count_with_the_peoples_and_are_told_apart(bench):
     assert "the base model before training" in report.read_text()
 
 
+def test_the_teachers_wrong_answers_are_the_choices_of_its_questions(bench):
+    written(bench.filled, ScriptedTeacher(examining), most=6)
+    path = bench.home.leaf(KNOWLEDGE) / "exam.json"
+    exam = read_json(path)
+    write_json(path, {**exam, "questions": [{**each, "wrong": ["Ulm.", "Aix."]} for each in exam["questions"]]})
+    evaluation = bench.evaluate("better")
+    assert evaluation["exam"]["ranks"]["candidate"]["by_guessing"] == pytest.approx(1 / 3)
+
+
 def test_a_judge_that_does_not_separate_known_rows_refuses_nobody(bench, monkeypatch):
     judged_by({}, monkeypatch)
     with StubEndpoint(lambda asked: "Wrong" if "\nbetter\n" in asked.last else "Right") as stub:

@@ -177,8 +177,10 @@ def test_a_judge_decides_only_while_it_holds_and_with_enough_answers() -> None:
 
 
 QUESTIONS = {
-    "a/leaf": [{"question": f"Number {number}?", "answer": "It is so.", "context": None} for number in range(6)],
-    "b/leaf": [{"question": "And this?", "answer": "It is so.", "context": "A letter."}],
+    "a/leaf": [
+        {"id": str(number), "question": f"Number {number}?", "answer": "It is so.", "context": None} for number in range(6)
+    ],
+    "b/leaf": [{"id": "b", "question": "And this?", "answer": "It is so.", "context": "A letter."}],
     "c/leaf": [],
 }
 

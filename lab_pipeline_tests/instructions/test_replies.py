@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab_pipeline.flows.flow import Stage
-from lab_pipeline.instructions.replies import read_reply
+from lab_pipeline.instructions.replies import cut_at_labels, read_reply
 from lab_pipeline.teacher.protocol import Reply
 
 PAIRS = Stage(output="pairs", prompt="p", max_tokens=9)
@@ -104,3 +104,18 @@ def test_no_reply_is_ever_dropped_and_no_item_is_whole_by_accident(parts: list[s
         assert items
         assert all(set(columns) == set(stage.columns) and all(columns.values()) for columns, fault in items if not fault)
         assert not cut_off or items[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after"),
+    [
+        ("In 1904.\nWrong: In 1905.\nWrong: In 1940.", "In 1904.", ["In 1905.", "In 1940."]),
+        ("In 1904.\n\n**Wrong answer 1:** In 1905.\n- Wrong answer 2:\nIn 1940.", "In 1904.", ["In 1905.", "In 1940."]),
+        ("In 1904, which is not wrong: it is right.", "In 1904, which is not wrong: it is right.", []),
+        ("Wrong: the lever is up.", "Wrong: the lever is up.", []),
+        ("In 1904.\nWrong:", "In 1904.", [""]),
+        ("", "", []),
+    ],
+)
+def test_text_is_cut_at_the_labels_of_its_later_lines(text, before, after):
+    assert cut_at_labels(text, ("wrong answer", "wrong")) == (before, after)
