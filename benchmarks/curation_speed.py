@@ -28,10 +28,8 @@ from lab_pipeline_tests.curation.planted import planted
 try:
     from lab_pipeline.curation.curate import Curation
     from lab_pipeline.curation.profile import profile
-    from lab_pipeline.curation.rules import rules_of
     def split(rows, source, flow):
-        leaf = profile(source)
-        return Curation(leaf, rules_of(leaf, flow), flow).split(rows)
+        return Curation(profile(source), flow).split(rows)
 except ImportError:
     from lab_pipeline.curation.curate import curate as split
 with tempfile.TemporaryDirectory() as folder:

@@ -134,7 +134,7 @@ def measure_bad(flows: dict[str, Flow]) -> tuple[dict[str, str], Counter[str]]:
             if row["leaf"] == leaf and row["planted"] != "duplicate":
                 verdicts[row["id"]] = _broken(row, known, rules)
         repeats = [row for row in bad if row["leaf"] == leaf and row["planted"] == "duplicate"]
-        _, rejected = Curation(known, rules, flow).split([*(row for row in good if row["leaf"] == leaf), *repeats])
+        _, rejected = Curation(known, flow).split([*(row for row in good if row["leaf"] == leaf), *repeats])
         for row in rejected:
             if row["id"] in {repeat["id"] for repeat in repeats}:
                 verdicts[row["id"]].add(row["rule"])

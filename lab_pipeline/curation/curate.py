@@ -3,44 +3,73 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lab_pipeline.core.rows import CuratedRow, JudgedRow, RejectedRow
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.curation.profile import Profile
-from lab_pipeline.curation.rules import LeafRules
+from lab_pipeline.curation.rules import LeafRules, rules_of
 from lab_pipeline.flows.flow import Flow, Judge
+from lab_pipeline.taxonomy.reviews import Review, review_of, row_text
+from lab_pipeline.text.words import content_words
+
+BANNED = "banned"
+"""The rule under which the funnel counts rows that people banned."""
+
+Curated = tuple[list[CuratedRow], list[RejectedRow]]
 
 
 @dataclass(frozen=True)
 class Curation:
-    """How the rows of one leaf are curated: by its flow's judges and by those of the flow's rules that hold for the leaf."""
+    """How the rows of one leaf are curated: by its flow's judges, by those of the flow's rules that hold for the leaf, and by
+    people's reviews, which overrule both."""
 
     leaf: Profile
-    rules: LeafRules
     flow: Flow
+    reviews: Sequence[Review] = ()
 
-    def split(self, rows: Sequence[JudgedRow]) -> tuple[list[CuratedRow], list[RejectedRow]]:
+    @cached_property
+    def rules(self) -> LeafRules:
+        return rules_of(self.leaf, self.flow)
+
+    def split(self, rows: Sequence[JudgedRow]) -> Curated:
         """Split the rows into (kept, rejected). Every row is in one of the two, in the order of `rows`.
 
-        A row is rejected by a gating judge, by a rule, or as `duplicate` of an earlier row that was kept; it gets the columns
-        `rule` and `reason`. All rows get the column `advice`.
+        A row is rejected by a gating judge, by a rule, or as `duplicate` of a row that is kept; it gets the columns `rule` and
+        `reason`. All rows get the column `advice`. Banned rows are rejected, and so are rows that ask and answer the same as a
+        banned row, since people saw only one of them. Pinned rows are kept if they are complete, and of rows that ask the same,
+        the pinned one. Checks on whole data sets hold for pinned rows too.
         """
+        reviewed = {row["id"]: review for row in rows if (review := review_of(self.reviews, row["id"], row_text(row)))}
+        banned = {row["id"]: row for row in rows if row["id"] in reviewed and reviewed[row["id"]].decision == "ban"}
+        pinned = {row["id"] for row in rows if row["id"] in reviewed.keys() - banned.keys() and not row["fault"]}
+        repeats_go = any(rule.rule == "duplicate" for rule in self.rules.on)
+        bans, earlier = Duplicates(), Duplicates()
+        for each in banned.values():
+            if not each["fault"]:
+                bans.add(each)
         kept: list[CuratedRow] = []
         rejected: list[RejectedRow] = []
-        earlier = Duplicates()
-        repeats_go = any(rule.rule == "duplicate" for rule in self.rules.on)
-        for judged in rows:
+        for judged in sorted(rows, key=lambda row: row["id"] not in pinned):  # so that others repeat the pinned row
             rejection, advice = self._verdict(judged)
             row: CuratedRow = {**judged, "advice": advice}
-            if rejection is None and repeats_go and (repeated := earlier.find(row)):
-                rejection = "duplicate", f"asks the same as row {repeated}"
+            if row["id"] in pinned:
+                rejection = None
+            elif row["id"] in banned:
+                rejection = BANNED, str(reviewed[row["id"]])
+            elif rejection is None and (same := bans.find(row)) and _answer(row) == _answer(banned[same]):
+                rejection = BANNED, f"says the same as row {same}, {reviewed[same]}"
+            elif rejection is None and (same := earlier.find(row)):
+                rejection = "duplicate", f"asks the same as row {same}"
             if rejection:
                 rule, reason = rejection
                 rejected.append({**row, "rule": rule, "reason": reason})
             else:
-                earlier.add(row)
                 kept.append(row)
-        return kept, rejected
+                if repeats_go or row["id"] in pinned:
+                    earlier.add(row)
+        place = {row["id"]: number for number, row in enumerate(rows)}
+        return sorted(kept, key=lambda row: place[row["id"]]), sorted(rejected, key=lambda row: place[row["id"]])
 
     def _verdict(self, row: JudgedRow) -> tuple[tuple[str, str] | None, list[str]]:
         """Return the (rule, reason) of the first judge or rule that rejects a row, None if all pass, and the rules' advice."""
@@ -49,6 +78,10 @@ class Curation:
             return rejection, []
         rejection, advice = self.rules.broken(row, self.leaf)
         return rejection or _rejection_by_judge(row, self.flow.judges(early=False)), advice
+
+
+def _answer(row: JudgedRow) -> list[str]:
+    return content_words(row["answer"])
 
 
 def _rejection_by_judge(row: JudgedRow, judges: Sequence[Judge]) -> tuple[str, str] | None:

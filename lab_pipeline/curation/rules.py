@@ -1,39 +1,19 @@
 """Choose the rules that hold for a leaf: those of its flow, in their order, that its own seeds keep."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import cast
+from typing import cast, get_args
 
 from lab_pipeline.core.rows import JudgedRow, SeedExample
 from lab_pipeline.curation import support, wording
 from lab_pipeline.curation.duplicates import Duplicates
 from lab_pipeline.curation.profile import Profile, Reason, Row
-from lab_pipeline.flows.flow import Flow, Rule
+from lab_pipeline.flows.flow import Flow, Rule, RuleName
 
-CHECKS: Mapping[str, Callable[[Row, Profile, Rule], Reason]] = MappingProxyType(
-    {
-        check.__name__: check
-        for check in (
-            wording.no_reply,
-            wording.incomplete,
-            wording.length,
-            wording.leaked_tag,
-            wording.refusal,
-            wording.points_at_source,
-            wording.no_question,
-            wording.unfinished,
-            wording.no_end_mark,
-            wording.repetitive,
-            support.other_language,
-            support.unsupported_fact,
-            support.unsupported_answer,
-            support.asked_elsewhere,
-            support.off_topic,
-        )
-    }
-)
+CHECKS: dict[str, Callable[[Row, Profile, Rule], Reason]] = {
+    name: check for module in (wording, support) for name, check in vars(module).items() if name in get_args(RuleName)
+}
 """The rules of flows by name. Each returns why it rejects a row, or None. `duplicate` is not here: it needs the rows before."""
 
 _HABIT = 0.2

@@ -27,8 +27,6 @@ from lab_pipeline.core.rows import EXAM_SCHEMA, CatalogEntry, CuratedRow, ExamRo
 from lab_pipeline.core.storage import digest, read_json, read_rows, write_json, write_rows
 from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.reviewed import curate_reviewed
-from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.datasets.catalog import frozen_leaf
 from lab_pipeline.flows.choose import flows_of_leaves
@@ -264,7 +262,7 @@ def _store(home: Home, plan: ExamPlan, ledger: Ledger) -> None:
     leaf, gating = profile(plan.leaf), [each for each in plan.flow.file.judges if each.gates]
     known = {each.name: separation(home, plan.flow, each, plan.judge) for each in gating}
     flow = plan.flow.trusting([name for name, found in known.items() if found and found["separates"]])
-    kept, rejected = curate_reviewed(rows, plan.reviews, Curation(leaf, rules_of(leaf, flow), flow).split)
+    kept, rejected = Curation(leaf, flow, plan.reviews).split(rows)
     left_out = Counter(row["rule"] for row in rejected)
     questions: list[HeldoutQuestion] = []
     for row in sorted(kept, key=lambda row: digest(row["id"])):

@@ -21,10 +21,8 @@ from lab_pipeline.core.rows import (
     JudgedRow,
 )
 from lab_pipeline.core.storage import read_json, read_rows, write_json, write_rows
-from lab_pipeline.curation.curate import Curation, funnel
+from lab_pipeline.curation.curate import Curated, Curation, funnel
 from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.reviewed import Curated, curate_reviewed
-from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.curation.wording import no_reply
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import generate, judge
@@ -117,13 +115,13 @@ class LeafRefresh:
             write_rows(self.path("rejected"), dropped, REJECTED_SCHEMA)
             write_rows(self.path("curated"), kept, CURATED_SCHEMA)
         counts = funnel(len(rows), len(read_rows(self.path("curated"))), read_rows(self.path("rejected")))
-        return counts, await self._in_thread(lambda: rules_of(self.profile, flow).off)
+        return counts, await self._in_thread(lambda: self._curation(flow).rules.off)
 
     async def _curated(self, rows: Sequence[JudgedRow], flow: Flow) -> Curated:
-        def split() -> Curated:
-            return curate_reviewed(rows, self.plan.reviews, Curation(self.profile, rules_of(self.profile, flow), flow).split)
+        return await self._in_thread(lambda: self._curation(flow).split(rows))
 
-        return await self._in_thread(split)
+    def _curation(self, flow: Flow) -> Curation:
+        return Curation(self.profile, flow, self.plan.reviews)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Curate in a thread, so that calls of other leaves go on meanwhile."""

@@ -18,7 +18,6 @@ from lab_pipeline.core.rows import CuratedRow, FrozenLeaf, SnapshotRow
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.flows.choose import flows_of_leaves
 from lab_pipeline.flows.flow import Flow
 from lab_pipeline.instructions.generate import continue_drafts, first_drafts, judge
@@ -152,8 +151,7 @@ async def _sampled_rows(source: FrozenLeaf, flow: Flow, models: Models, seed: in
     drafts = spread(first_drafts(source, flow, seed), count)
     generated = spread(await continue_drafts(drafts, flow, teacher, judge_model, seed, taxonomy_commit=""), count)
     judged = await judge(generated, source, flow, judge_model)
-    leaf = profile(source)
-    kept, rejected = Curation(leaf, rules_of(leaf, flow), flow).split(judged)
+    kept, rejected = Curation(profile(source), flow).split(judged)
     verdicts: list[tuple[CuratedRow, str]] = [(row, "kept") for row in kept]
     verdicts += [(row, f"rejected by {code(row['rule'])}: {code(row['reason'])}") for row in rejected]
     place = {row["id"]: number for number, row in enumerate(judged)}

@@ -19,7 +19,7 @@ from pyarrow import fs
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import REJECTED_SCHEMA, CuratedRow
-from lab_pipeline.curation.reviewed import BANNED
+from lab_pipeline.curation.curate import BANNED
 from lab_pipeline.datasets.dataset import excluded_rows
 from lab_pipeline.instructions.plan import LeafState, leaf_state, read_state
 

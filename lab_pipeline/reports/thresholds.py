@@ -19,10 +19,8 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.rows import CuratedRow, FrozenLeaf, JudgedRow, RejectedRow
 from lab_pipeline.core.storage import read_json, read_rows
 from lab_pipeline.core.validation import validation_problems
-from lab_pipeline.curation.curate import Curation
+from lab_pipeline.curation.curate import BANNED, Curated, Curation
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.reviewed import BANNED, Curated, curate_reviewed
-from lab_pipeline.curation.rules import rules_of
 from lab_pipeline.flows.flow import Flow, Judge, Rule
 from lab_pipeline.instructions.judge_calibration import separation
 from lab_pipeline.instructions.plan import LeafPlan, LeafState, plan_leaves
@@ -151,8 +149,7 @@ def _count(home: Home, settings: Settings, state: LeafState, plan: LeafPlan, cha
     leaf, judge_model = profile(source), teacher_identities(settings)[1]
 
     def curated(flow: Flow, rows: list[JudgedRow]) -> Curated:
-        flow = _trusting(home, flow, judge_model)
-        return curate_reviewed(rows, plan.reviews, Curation(leaf, rules_of(leaf, flow), flow).split)
+        return Curation(leaf, _trusting(home, flow, judge_model), plan.reviews).split(rows)
 
     rows: list[JudgedRow] = read_rows(home.leaf(state.leaf) / f"judged-{state.judged}.parquet")
     if state.curated == plan.curated:

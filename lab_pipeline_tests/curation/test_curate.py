@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ from lab_pipeline.core.rows import CURATED_SCHEMA, REJECTED_SCHEMA
 from lab_pipeline.core.storage import write_rows
 from lab_pipeline.curation.curate import Curation, funnel
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import LeafRules
-from lab_pipeline.curation.rules import rules_of as rules_of_leaf
 from lab_pipeline.flows.flow import SHIPPED, Flow, Rule, load_flow
 from lab_pipeline_tests.builders import edit_yaml
 
@@ -73,8 +72,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Flow:
 
 
 def curate(rows: list[dict[str, Any]], source: dict[str, Any], flow: Flow) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    leaf = profile(source)
-    return Curation(leaf, rules_of_leaf(leaf, flow), flow).split(rows)
+    return Curation(profile(source), flow).split(rows)
 
 
 def rules_of(rows: list[dict[str, Any]], flow: Flow = FLOW) -> dict[str, str]:
@@ -215,16 +213,14 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
 
 
 def test_advice_is_kept_with_the_row_and_rejects_nothing() -> None:
-    leaf = profile(SOURCE)
+    advising = replace(FLOW, file=FLOW.file.model_copy(update={"rules": (Rule(rule="unsupported_fact", advises=True),)}))
     wrong = row("wrong", answer="The city of Harsk was founded by Pellira Donsk in 1834.")
-    kept, rejected = Curation(leaf, LeafRules((Rule(rule="unsupported_fact", advises=True),), {}), FLOW).split(
-        [wrong, row("right", "Osmerel")]
-    )
+    kept, rejected = curate([wrong, row("right", "Osmerel")], SOURCE, advising)
     assert rejected == []
     assert [each["advice"] for each in kept] == [["unsupported_fact: the number 1834 is not in the source"], []]
 
 
 def test_a_rule_that_the_seeds_break_is_off_and_says_why() -> None:
     seeds = [{"question": f"Who is {name}", "answer": f"I cannot answer that, {name}.", "context": PLACES} for name in "ABC"]
-    off = rules_of_leaf(profile({**SOURCE, "seeds": seeds}), FLOW).off
+    off = Curation(profile({**SOURCE, "seeds": seeds}), FLOW).rules.off
     assert off["refusal"] == off["no_question"] == "3 of 3 seed examples break it"

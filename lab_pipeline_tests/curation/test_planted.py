@@ -13,7 +13,7 @@ from lab_pipeline.core.rows import as_prompt
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import LeafRules, rules_of
+from lab_pipeline.curation.rules import LeafRules
 from lab_pipeline.datasets.heldout_questions import heldout_prompts
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -51,7 +51,7 @@ def judge(ground: Ground, good: list[dict[str, Any]], bad: list[dict[str, Any]])
     for leaf, source in ground.sources.items():
         rows = [row for row in [*good, *bad] if row["leaf"] == leaf]
         flow, known = load_flow(f"simple_{source['kind']}", source["kind"]), profile(source)
-        kept, rejected = Curation(known, rules_of(known, flow), flow).split(rows)
+        kept, rejected = Curation(known, flow).split(rows)
         found |= {row["id"]: (row, row["rule"]) for row in rejected}
         for row in kept:
             asked = as_prompt(row["question"], row["context"])[0]["content"]

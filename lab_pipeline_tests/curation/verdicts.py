@@ -15,7 +15,7 @@ from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import Curation
 from lab_pipeline.curation.profile import profile
-from lab_pipeline.curation.rules import CHECKS, rules_of
+from lab_pipeline.curation.rules import CHECKS
 from lab_pipeline.curation.version import CURATION_VERSION
 from lab_pipeline.flows.flow import load_flow
 from lab_pipeline.taxonomy.snapshot import take_snapshot
@@ -40,7 +40,7 @@ def judged(rows: list[dict[str, Any]], sources: dict[str, dict[str, Any]]) -> li
     for leaf, source in sources.items():
         for flow in (f"simple_{source['kind']}", source["kind"]):
             known, loaded = profile(source), load_flow(flow, source["kind"])
-            split = Curation(known, rules_of(known, loaded), loaded).split
+            split = Curation(known, loaded).split
             kept, rejected = split([row for row in rows if row["leaf"] == leaf])
             verdicts |= {(row["id"], flow.partition("_")[0]): "kept" for row in kept}
             verdicts |= {(row["id"], flow.partition("_")[0]): row["rule"] for row in rejected}

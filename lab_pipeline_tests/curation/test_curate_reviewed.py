@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab_pipeline.core.storage import digest
-from lab_pipeline.curation import reviewed
+from lab_pipeline.curation.curate import Curation
+from lab_pipeline.curation.profile import profile
 from lab_pipeline.taxonomy.reviews import Decision, Review, row_text
-from lab_pipeline_tests.curation.test_curate import FLOW, SOURCE, curate, row
+from lab_pipeline_tests.curation.test_curate import FLOW, SOURCE, row
 
 
 def review(of: dict[str, Any], decision: Decision) -> Review:
@@ -18,12 +19,7 @@ def review(of: dict[str, Any], decision: Decision) -> Review:
 
 
 def curate_reviewed(rows: list[dict[str, Any]], reviews: list[Review]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    return reviewed.curate_reviewed(rows, reviews, lambda some: curate(some, SOURCE, FLOW))
-
-
-def test_without_reviews_it_is_curate():
-    rows = [row("a"), row("b", fault="answer empty")]
-    assert curate_reviewed(rows, []) == curate(rows, SOURCE, FLOW)
+    return Curation(profile(SOURCE), FLOW, reviews).split(rows)  # type: ignore[arg-type]
 
 
 def test_a_banned_row_goes_and_the_next_with_its_question_takes_its_place():
