@@ -30,7 +30,7 @@ from typing import Any
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
 from lab_pipeline.curation.curate import Curation
-from lab_pipeline.curation.duplicates import Duplicates
+from lab_pipeline.curation.duplicates import Duplicates, asked_question
 from lab_pipeline.curation.profile import Profile, profile
 from lab_pipeline.curation.rules import CHECKS, LeafRules, rules_of, seed_as_row
 from lab_pipeline.flows.flow import Flow, load_flow
@@ -99,12 +99,13 @@ def measure_good(source: Row, flow: Flow, rows: Counter[str], alone: Counter[str
         rows[source["kind"]] += 1
         alone.update(rule.rule for rule in rules.on if rule.rule in CHECKS and CHECKS[rule.rule](row, others, rule))
         rejection, _ = rules.broken(row, others)
-        repeated = repeats_go and repeats.find(row)
+        question = asked_question(row)
+        repeated = repeats_go and repeats.find(question)
         alone["duplicate"] += bool(repeated)
         if rejection or repeated:
             lost[source["kind"], rejection[0] if rejection else "duplicate"] += 1
         else:
-            repeats.add(row)
+            repeats.add(question)
 
 
 def measure_bad(flows: dict[str, Flow]) -> tuple[dict[str, str], Counter[str]]:

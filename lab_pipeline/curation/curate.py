@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab_pipeline.core.rows import CuratedRow, JudgedRow, RejectedRow
-from lab_pipeline.curation.duplicates import Duplicates
+from lab_pipeline.curation.duplicates import Duplicates, asked_question
 from lab_pipeline.curation.profile import Profile
 from lab_pipeline.curation.rules import LeafRules, rules_of
 from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.taxonomy.reviews import Review, review_of, row_text
-from lab_pipeline.text.words import content_words
 
 BANNED = "banned"
 """The rule under which the funnel counts rows that people banned."""
@@ -21,8 +20,7 @@ Curated = tuple[list[CuratedRow], list[RejectedRow]]
 
 @dataclass(frozen=True)
 class Curation:
-    """How the rows of one leaf are curated: by its flow's judges, by those of the flow's rules that hold for the leaf, and by
-    people's reviews, which overrule both."""
+    """How one leaf's rows are curated: by its flow's judges and rules, and by people's reviews, which overrule both."""
 
     leaf: Profile
     flow: Flow
@@ -41,13 +39,13 @@ class Curation:
         the pinned one. Checks on whole data sets hold for pinned rows too.
         """
         reviewed = {row["id"]: review for row in rows if (review := review_of(self.reviews, row["id"], row_text(row)))}
-        banned = {row["id"]: row for row in rows if row["id"] in reviewed and reviewed[row["id"]].decision == "ban"}
-        pinned = {row["id"] for row in rows if row["id"] in reviewed.keys() - banned.keys() and not row["fault"]}
+        banned = {row for row, review in reviewed.items() if review.decision == "ban"}
+        pinned = {row["id"] for row in rows if row["id"] in reviewed.keys() - banned and not row["fault"]}
         repeats_go = any(rule.rule == "duplicate" for rule in self.rules.on)
         bans, earlier = Duplicates(), Duplicates()
-        for each in banned.values():
-            if not each["fault"]:
-                bans.add(each)
+        for each in rows:
+            if each["id"] in banned and not each["fault"]:
+                bans.add(asked_question(each))
         kept: list[CuratedRow] = []
         rejected: list[RejectedRow] = []
         for judged in sorted(rows, key=lambda row: row["id"] not in pinned):  # so that others repeat the pinned row
@@ -57,17 +55,19 @@ class Curation:
                 rejection = None
             elif row["id"] in banned:
                 rejection = BANNED, str(reviewed[row["id"]])
-            elif rejection is None and (same := bans.find(row)) and _answer(row) == _answer(banned[same]):
-                rejection = BANNED, f"says the same as row {same}, {reviewed[same]}"
-            elif rejection is None and (same := earlier.find(row)):
-                rejection = "duplicate", f"asks the same as row {same}"
+            question = None if rejection else asked_question(row)
+            if question and row["id"] not in pinned:
+                if (same := bans.find(question)) and same.answer == question.answer:
+                    rejection = BANNED, f"says the same as row {same.id}, {reviewed[same.id]}"
+                elif same := earlier.find(question):
+                    rejection = "duplicate", f"asks the same as row {same.id}"
             if rejection:
                 rule, reason = rejection
                 rejected.append({**row, "rule": rule, "reason": reason})
-            else:
-                kept.append(row)
-                if repeats_go or row["id"] in pinned:
-                    earlier.add(row)
+                continue
+            kept.append(row)
+            if question and (repeats_go or row["id"] in pinned):
+                earlier.add(question)
         place = {row["id"]: number for number, row in enumerate(rows)}
         return sorted(kept, key=lambda row: place[row["id"]]), sorted(rejected, key=lambda row: place[row["id"]])
 
@@ -78,10 +78,6 @@ class Curation:
             return rejection, []
         rejection, advice = self.rules.broken(row, self.leaf)
         return rejection or _rejection_by_judge(row, self.flow.judges(early=False)), advice
-
-
-def _answer(row: JudgedRow) -> list[str]:
-    return content_words(row["answer"])
 
 
 def _rejection_by_judge(row: JudgedRow, judges: Sequence[Judge]) -> tuple[str, str] | None:

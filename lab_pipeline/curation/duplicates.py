@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from lab_pipeline.core.rows import JudgedRow
 from lab_pipeline.text.leaks import differ, jaccard
@@ -18,15 +17,20 @@ _SPECIFIC = re.compile(r"(?<!\w)['\"‘“`].+?['\"’”`](?!\w)|\bletters? \w\
 
 
 @dataclass(frozen=True)
-class _Question:
+class AskedQuestion:
+    """What decides whether a row asks the same as another one."""
+
     id: str
     text: str
     words: frozenset[str]
     in_names: frozenset[str]
+    answer: Hashable
+    specific: Hashable
+    """What the same questions share: context, numbers, negation, quoted words and letters."""
 
 
 class Duplicates:
-    """Remembers rows, and finds the remembered row that a new row repeats.
+    """Remembers questions, and finds the remembered question that a new one repeats.
 
     With different answers, two questions are the same if they have the same content words, and none changed places ('from Harsk
     to Osmerel', 'from Osmerel to Harsk'). With the same answer, it is enough that the Jaccard similarity of their content words
@@ -35,37 +39,29 @@ class Duplicates:
     """
 
     def __init__(self) -> None:
-        self._with_words: dict[Hashable, list[_Question]] = defaultdict(list)
-        self._with_answer: dict[Hashable, list[_Question]] = defaultdict(list)
+        self._with_words: dict[Hashable, list[AskedQuestion]] = defaultdict(list)
+        self._with_answer: dict[Hashable, list[AskedQuestion]] = defaultdict(list)
 
-    def add(self, row: JudgedRow) -> None:
-        worded, answered, question = _keys(row)
-        self._with_words[worded].append(question)
-        self._with_answer[answered].append(question)
+    def add(self, question: AskedQuestion) -> None:
+        self._with_words[question.words, question.specific].append(question)
+        self._with_answer[question.answer, question.specific].append(question)
 
-    def find(self, row: JudgedRow) -> str | None:
-        """Return the id of the remembered row that this row repeats, None if there is none."""
-        worded, answered, new = _keys(row)
-        for known in self._with_words.get(worded, ()):
+    def find(self, new: AskedQuestion) -> AskedQuestion | None:
+        """Return the remembered question that a question repeats, None if there is none."""
+        for known in self._with_words.get((new.words, new.specific), ()):
             if not differ(new.text, known.text) and not exchanged(new.text, known.text):
-                return known.id
-        for known in self._with_answer.get(answered, ()):
+                return known
+        for known in self._with_answer.get((new.answer, new.specific), ()):
             other_name = (new.words ^ known.words) & (new.in_names | known.in_names)
             if jaccard(new.words, known.words) >= SAME_ANSWER and not other_name and not differ(new.text, known.text):
-                return known.id
+                return known
         return None
 
 
-def _keys(row: JudgedRow) -> tuple[Hashable, Hashable, _Question]:
-    return _keys_of(row["id"], normalised(row["context"] or ""), row["question"], row["answer"])
-
-
-@lru_cache(8)
-def _keys_of(row_id: str, context: str, text: str, answer_text: str) -> tuple[Hashable, Hashable, _Question]:
-    """Return the key that a row shares with rows of the same words, the key of the same answer, and the row's question."""
-    specific = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text))
-    same = context, frozenset(numbers(text)), negated(text), specific
-    words = question_words(text)
-    answer = tuple(content_words(answer_text)) or normalised(answer_text)
+def asked_question(row: JudgedRow) -> AskedQuestion:
+    """Return the question of a complete row."""
+    text, answer = row["question"], row["answer"]
+    quoted = frozenset(found.group().casefold() for found in _SPECIFIC.finditer(text))
+    specific = normalised(row["context"] or ""), numbers(text), negated(text), quoted
     in_names = frozenset(word for name in names(text) for word in content_words(name))
-    return (words, *same), (answer, *same), _Question(row_id, text, words, in_names)
+    return AskedQuestion(row["id"], text, question_words(text), in_names, content_words(answer) or normalised(answer), specific)

@@ -73,11 +73,6 @@ class Profile:
         return scripts("\n".join(self._texts)) | (self.rest.scripts if self.rest else set())
 
     @cached_property
-    def subject(self) -> frozenset[str]:
-        """Stems of the content words of task, domain and outline, whose names answers may use even if their source does not."""
-        return frozenset(self.stems(f"{self.source['task']} {self.source['domain']} {self.source['outline']}"))
-
-    @cached_property
     def topics(self) -> frozenset[str]:
         """Stems of the content words of its texts."""
         return frozenset(self.stems("\n".join(self._texts))).union(self.rest.topics if self.rest else ())
@@ -118,20 +113,20 @@ class Profile:
         return min(_ENOUGH_SIMILARITY, *((len(self.seeds) * each - 1) / others for each in found))  # less the seed itself
 
     @cached_property
+    def sentences(self) -> set[str]:
+        """The sentences of its passages."""
+        return {each for passage in self.source["passages"] for each in passage_sentences(passage, self.language)}
+
+    @cached_property
     def sentences_with(self) -> dict[str, set[str]]:
-        """The sentences of its passages, by each stem that they have."""
+        """Its sentences by each stem that they have."""
         found: dict[str, set[str]] = defaultdict(set)
-        for text in {each for passage in self.source["passages"] for each in passage_sentences(passage, self.language)}:
+        for text in self.sentences:
             for stem in self.stems(text):
                 found[stem].add(text)
         return found
 
-    @cached_property
-    def sentence_count(self) -> int:
-        """Number of different sentences in its passages."""
-        return len(set().union(*self.sentences_with.values()))
-
-    def stems(self, text: str) -> list[str]:
+    def stems(self, text: str) -> tuple[str, ...]:
         """Return the stems of a text's content words by the rules of the leaf's language."""
         return content_words(text, self.language or "English")
 

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from lab_pipeline.core.rows import JudgedRow, SeedExample
 from lab_pipeline.curation import support, wording
-from lab_pipeline.curation.duplicates import Duplicates
+from lab_pipeline.curation.duplicates import Duplicates, asked_question
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.flows.flow import Flow, Rule, RuleName
 
@@ -16,6 +16,8 @@ CHECKS: dict[str, Callable[[Row, Profile, Rule], Reason]] = {
 }
 """The rules of flows by name. Each returns why it rejects a row, or None. `duplicate` is not here: it needs the rows before."""
 
+_FAULTS = (Rule(rule="no_reply"), Rule(rule="incomplete"))
+"""The rules for rows that lack a text. They hold for every leaf, even if its seeds have answers without a letter: `[]`."""
 _HABIT = 0.2
 """If at least this share of a leaf's seeds breaks a rule, the rule is off for that leaf: one of upstream's minimum of five."""
 _SEEDS = 20
@@ -30,10 +32,9 @@ class LeafRules:
     off: dict[str, str]
 
     def broken(self, row: Row, leaf: Profile) -> tuple[tuple[str, str] | None, list[str]]:
-        """Return the (rule, reason) of the first rule that rejects a row, None if none does, and the advice of rules that only
-        advise."""
+        """Return (rule, reason) of the first rule that rejects a row, or None, and what the rules that only advise find."""
         advice: list[str] = []
-        for rule in self.on:
+        for rule in _FAULTS if row["fault"] else self.on:
             if rule.rule in CHECKS and (reason := CHECKS[rule.rule](row, leaf, rule)):
                 if not rule.advises:
                     return (rule.rule, reason), advice
@@ -64,8 +65,8 @@ def rules_of(leaf: Profile, flow: Flow) -> LeafRules:
         row = seed_as_row(seed, place, leaf.source["kind"])
         others = leaf.without(place)
         broken.update(rule.rule for rule in flow.file.rules if rule.rule in CHECKS and CHECKS[rule.rule](row, others, rule))
-        broken["duplicate"] += earlier.find(row) is not None
-        earlier.add(row)
+        broken["duplicate"] += earlier.find(asked_question(row)) is not None
+        earlier.add(asked_question(row))
     off = {
         rule: f"{count} of {len(seeds)} seed examples break it"
         for rule, count in broken.items()

@@ -11,17 +11,13 @@ from functools import lru_cache
 from lab_pipeline.curation.profile import Profile, Reason, Row, similarity
 from lab_pipeline.flows.flow import Rule
 from lab_pipeline.text.language import languages, scripts, telling_words
-from lab_pipeline.text.words import NUMBER_WORDS, affirmed, content_words, names, numbers
+from lab_pipeline.text.words import NUMBER_WORDS, numbers
 
 _LANGUAGE_FLOOR = 0.001
-"""A text is in another language if the leaf's language has a lower probability than this. The floor is low because detectors
-are seldom sure of short texts."""
-_LANGUAGE_WORDS = 3
-"""Apply the language test only to texts with at least this many words."""
-_KNOWN_WORDS = 0.5
-"""Apply the language test only to texts of whose words the leaf knows at most this share: detectors misread its jargon."""
-_UNKNOWN_FLOOR = 1e-5
-_UNKNOWN_LETTERS = 10
+"""Below this probability of the leaf's language, a text is in another. It is low: detectors are seldom sure of short texts."""
+_LANGUAGE_WORDS, _KNOWN_WORDS = 3, 0.5
+"""Texts have a language from that many words on, if the leaf knows at most this share of them: detectors misread its jargon."""
+_UNKNOWN_FLOOR, _UNKNOWN_LETTERS = 1e-5, 10
 """A text is also in another language if it has two or more words that the leaf does not know, with at least this many letters
 together, and their probability in the leaf's language is below `_UNKNOWN_FLOOR`: 'gibt zwei' has 3e-6 in English, 'gluteus
 maximus' 3e-5."""
@@ -33,13 +29,9 @@ beside another sentence of their leaf 99.7 % (99.9 %, 97 %)."""
 _WRITTEN_OUT = 2
 """Languages other than those of `NUMBER_WORDS` may write out a number of up to this many digits, which cannot be compared."""
 
-_DISSIMILAR = 0.5
-_DISSIMILAR_AND_UNKNOWN = 0.8
-_UNKNOWN_QUESTION = 0.15
-_ENOUGH_SEEDS = 3
-"""A skill row is off topic if its similarity to the seeds is below `_DISSIMILAR` times `Profile.least_similarity`, or below
-`_DISSIMILAR_AND_UNKNOWN` times if the leaf's texts have less than `_UNKNOWN_QUESTION` of the question's content words. Fewer
-than `_ENOUGH_SEEDS` seeds show too little. `benchmarks/rules.py` measures what this loses and finds."""
+_DISSIMILAR, _ENOUGH_SEEDS = 0.7, 3
+"""A skill row is off topic if its similarity to the seeds is below `_DISSIMILAR` times `Profile.least_similarity`. Fewer than
+`_ENOUGH_SEEDS` seeds show too little. `benchmarks/rules.py` measures what this loses and finds."""
 
 
 @lru_cache(1 << 16)
@@ -71,70 +63,24 @@ def other_language(row: Row, leaf: Profile, rule: Rule) -> Reason:
     return None
 
 
-def share(text: str, known: frozenset[str] | set[str], leaf: Profile) -> float:
-    """Return the share of the text's content words whose stems are known, from 0 to 1; 1.0 for a text without content words."""
-    words = leaf.stems(text)
-    return sum(word in known for word in words) / len(words) if words else 1.0
-
-
-def _given(text: str, leaf: Profile) -> set[str]:
-    return set(leaf.stems(text)) | numbers(text, leaf.language)
-
-
-def unsupported_fact(row: Row, leaf: Profile, rule: Rule) -> Reason:
-    """Reject answers with a number or proper name that is neither in the source nor in the question; names may also be in the
-    leaf's description.
-
-    Rows without a source pass, and grounded skills may count and add up (`_totals`). German names are not checked, because all
-    German nouns have capitals.
-    """
+def unsupported_number(row: Row, leaf: Profile, rule: Rule) -> Reason:
+    """Reject answers with a number that is neither in the source nor in the question. Rows without a source pass."""
     if not row["support"]:
         return None
-    if row["kind"] == "grounded_skill" and "\n" in row["answer"]:  # tables, lists and code are made of other words
-        return None
-    source = f"{row['support']} {row['question']}"
     given = numbers(row["support"], leaf.language) | numbers(row["question"], leaf.language)
-    unknown = {
-        number
-        for number in numbers(row["answer"], leaf.language) - given
-        if leaf.language in (*NUMBER_WORDS, None) or len(number) > _WRITTEN_OUT
-    }
-    if row["kind"] == "grounded_skill":
-        unknown -= _totals(given)
-    if unknown:
-        return f"the number {min(unknown)} is not in the source"
-    if leaf.language != "German" and (found := [name for name in names(row["answer"]) if not name.isupper()]):
-        known = set(re.findall(r"\w+", source.casefold())) | set(content_words(source)) | leaf.subject
-        capitals = {name.casefold() for name in re.findall(r"[^\W\d_]{3,}", source) if name[0].isupper()}
-        for name in found:
-            for part in re.findall(r"[^\W\d]{2,}", name.casefold()):
-                if part not in known and not set(content_words(part)) <= known and not _is_form(part, capitals):
-                    return f"the name {name!r} is not in the source"
-    return None
-
-
-def _totals(given: frozenset[str]) -> set[str]:
-    """Return what a grounded skill may compute: counts up to ten, the sum of all numbers, sums and differences of any two."""
-    values = [float(number) for number in sorted(given) if re.fullmatch(r"\d+(?:\.\d+)?", number)][:50]
-    results = {*range(11), sum(values), *(one + sign * other for one in values for other in values for sign in (1, -1))}
-    return {f"{result:g}" for result in results}
-
-
-def _is_form(name: str, capitals: set[str]) -> bool:
-    """Tell whether a capitalised word of the source begins as the name does, for half of it: 'Chinese' beside 'China'."""
-    stem = name[: max(3, (len(name) + 1) // 2)]
-    return any(word.startswith(stem) for word in capitals)
+    readable = leaf.language in (*NUMBER_WORDS, None)
+    unknown = [each for each in numbers(row["answer"], leaf.language) - given if readable or len(each) > _WRITTEN_OUT]
+    return f"the number {min(unknown)} is not in the source" if unknown else None
 
 
 def unsupported_answer(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject answers of two or more content words, too small a share of which is in their source or, in skills, their question.
 
-    In knowledge, words of the question do not count; in skills, negations do not: 'None' may be said of any source.
+    In knowledge, words of the question do not count.
     """
-    answer = row["answer"] if row["kind"] == "knowledge" else affirmed(row["answer"])
     asked = set(leaf.stems(row["question"]))
-    words = [word for word in leaf.stems(answer) if row["kind"] != "knowledge" or word not in asked]
-    known = _given(row["support"] or "", leaf) | asked
+    words = [word for word in leaf.stems(row["answer"]) if row["kind"] != "knowledge" or word not in asked]
+    known = {*leaf.stems(row["support"] or ""), *numbers(row["support"] or "", leaf.language), *asked}
     found = sum(word in known for word in words) / len(words) if len(words) > 1 else 1.0
     return None if found >= (rule.minimum or 0) else f"{found:.0%} of the answer's words are supported"
 
@@ -157,7 +103,7 @@ def asked_elsewhere(row: Row, leaf: Profile, rule: Rule) -> Reason:
     fits: dict[str, float] = defaultdict(float)
     for stem in sorted(asked & leaf.sentences_with.keys()):  # the order of a sum may decide in its last digit
         for text in leaf.sentences_with[stem]:
-            fits[text] += math.log(1 + leaf.sentence_count / len(leaf.sentences_with[stem]))
+            fits[text] += math.log(1 + len(leaf.sentences) / len(leaf.sentences_with[stem]))
     best = max(sorted(fits), key=fits.__getitem__, default="")
     elsewhere = row["support"] in fits and fits[best] > _ELSEWHERE * fits[row["support"]]
     return f"the question fits {best!r} better" if elsewhere else None
@@ -165,15 +111,13 @@ def asked_elsewhere(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 def off_topic(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject knowledge rows with too small a share of content words from the leaf's texts, and skill rows that are too unlike
-    the leaf's seeds (see `_UNKNOWN_QUESTION`)."""
+    the leaf's seeds (see `_DISSIMILAR`)."""
     if row["kind"] == "knowledge":
         question = "" if row["context"] else row["question"]  # document instructions are worded by the flow
-        known = share(f"{question} {row['answer']}", leaf.topics, leaf)
+        words = leaf.stems(f"{question} {row['answer']}")
+        known = sum(word in leaf.topics for word in words) / len(words) if words else 1.0
         return None if known >= (rule.minimum or 0) else f"{known:.0%} of the words are the leaf's"
-    if len(leaf.seeds) < _ENOUGH_SEEDS:
-        return None
     found = similarity(f"{row['question']} {row['answer']}", leaf.style)
-    unknown = share(row["question"], leaf.topics, leaf) < _UNKNOWN_QUESTION
-    if found >= leaf.least_similarity * (_DISSIMILAR_AND_UNKNOWN if unknown else _DISSIMILAR):
+    if len(leaf.seeds) < _ENOUGH_SEEDS or found >= _DISSIMILAR * leaf.least_similarity:
         return None
     return f"unlike the leaf's seeds: similarity {found:.3f}, of the least similar seed {leaf.least_similarity:.3f}"

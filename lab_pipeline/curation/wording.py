@@ -6,7 +6,7 @@ from lab_pipeline.curation.phrases import find, find_all
 from lab_pipeline.curation.profile import Profile, Reason, Row
 from lab_pipeline.flows.flow import Rule
 from lab_pipeline.teacher.protocol import NO_ANSWER
-from lab_pipeline.text.words import SPACELESS, all_words, content_words, ends, is_asked
+from lab_pipeline.text.words import all_words, content_words, ends, is_asked
 
 _SENTENCE_WORDS = 6
 """An answer with fewer words may be a phrase, which needs no end mark."""
@@ -16,6 +16,8 @@ _LAST = 40
 """Number of characters at the end of a text in which its last words are looked for."""
 _ITEM = re.compile(r"\s*(?:[\d*|+•-]|\w\))")
 """The beginning of a list item or of a row of a table."""
+_LISTED = re.compile(r"\w, *\w+, *(?!and$|or$)\w+$", re.IGNORECASE)
+"""The end of a list of single words, the last of which may be any: 'happy, hippos, have'."""
 _ECHO = 6
 """An answer that is a question, and ends in the same six words as the row's question, only repeats it."""
 _QUOTED = 3
@@ -23,10 +25,7 @@ _QUOTED = 3
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"))
 _TAIL, _LOOPS = 16, 3
 """A text ends in a loop if it ends in a run, found by its last sixteen characters, that stands there three times in a row."""
-_CHARACTERS_IN_WORD = 2
-"""Scripts without spaces take about two characters where others take a word; each counts as a word in `all_words`."""
 _IMPERATIVE = re.compile(r"\W*(?:describe|explain|give|identify|list|name|provide|show|state|tell|write)\b", re.IGNORECASE)
-_UNSPACED = re.compile(f"[{SPACELESS}]")
 
 
 def no_reply(row: Row, leaf: Profile, rule: Rule) -> Reason:
@@ -42,13 +41,11 @@ def incomplete(row: Row, leaf: Profile, rule: Rule) -> Reason:
 
 def length(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows with a question or answer whose number of words is outside the range that spans the rule's bounds and the
-    seeds' lengths. In scripts without spaces, two characters count as a word."""
+    seeds' lengths. In scripts without spaces, two characters count as a word (`all_words`)."""
     for column, text, bounds in (("question", row["question"], rule.question), ("answer", row["answer"], rule.answer)):
         words = len(all_words(text))
         shortest, longest = leaf.lengths[column]
         least, most = bounds or (0, words)
-        if _UNSPACED.search(text):
-            most *= _CHARACTERS_IN_WORD
         if not min(least, shortest) <= words <= max(most, longest):
             return f"{column} has {words} words, not {min(least, shortest)} to {max(most, longest)}"
     return None
@@ -107,7 +104,7 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
     """Reject rows whose question or answer ends in a word or mark after which something must follow, or leaves a bracket open;
     and answers that end in half a word, or where their source goes on."""
     for column, text in (("question", row["question"]), ("answer", row["answer"])):
-        found = find("open_end", _last_line(text)[-_LAST:])
+        found = None if _LISTED.search(text) else find("open_end", _last_line(text)[-_LAST:])
         end = found.group().strip() if found else ""
         if end.islower() or (end and column == "answer" and not end.isalpha()):
             return f"{column} ends in {end!r}"
@@ -115,7 +112,7 @@ def unfinished(row: Row, leaf: Profile, rule: Rule) -> Reason:
             if text.count(opening) > text.count(closing):
                 return f"{column} leaves {opening!r} open"
     line = _last_line(row["answer"])
-    if ends(line) or _ITEM.match(line):
+    if ends(line) or _ITEM.match(line) or _LISTED.search(line):
         return None
     words = line.casefold().split()
     before, last = ["", *re.findall(r"\w+", line.casefold())][-2:]

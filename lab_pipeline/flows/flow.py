@@ -120,7 +120,7 @@ RuleName = Literal[
     "no_end_mark",
     "repetitive",
     "other_language",
-    "unsupported_fact",
+    "unsupported_number",
     "unsupported_answer",
     "asked_elsewhere",
     "off_topic",

@@ -44,11 +44,12 @@ def _is_neutral(word: str, named: set[str]) -> bool:
 
 @lru_cache(1 << 16)
 def _bare(word: str) -> tuple[str, bool]:
-    """Return a word without marks around it, and whether it tells no language: code, a figure, a letter, or a quoted word."""
+    """Return a word without marks around it, and whether it tells no language: code, symbols, figures, a letter, quoted."""
     bare = re.sub(r"^\W+|\W+$|['’]s$", "", word)
     quoted = word[:1] in "'\"‘“«`" and len(bare) < len(word) - 1
+    symbols = bool(re.search(r"[\u2190-\u2bff]", word))  # an emoticon is no word of the script that its marks are from
     letter = len(bare) == 1 and bare.isascii()
-    return bare, not bare or quoted or letter or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w|[a-z][A-Z]", bare))
+    return bare, not bare or quoted or symbols or letter or bool(re.search(r"[\d_/\\=(){}\[\]<>]|\w[.:]\w|[a-z][A-Z]", bare))
 
 
 @cache

@@ -1,7 +1,6 @@
-"""Extract the words, numbers, names, negations and formulas of a text that rules and the leak detector compare.
+"""Extract the words, numbers, names and negations of a text that rules and the leak detector compare.
 
-The heuristics are simple and fast, and work in any language. Number words and function words are known in English only;
-those of other languages count as content words.
+The heuristics are simple and fast. Function words of other languages than English count as content words.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import Stemmer
 from text_to_num import alpha2digit
 
 SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff"
-"""Character ranges of scripts without spaces between words; each of their characters counts as a word."""
+"""Character ranges of scripts without spaces between words, in which a word takes about two characters."""
 
 QUESTION_MARKS = "?？﹖؟⸮\u037e՞፧⁇⁈⁉‽⳺⳻꘏꛷"
 """Question marks of all scripts; \\u037e is the Greek one, which is mostly typed as a semicolon: see `is_asked`."""
@@ -24,12 +23,17 @@ STOP_WORDS = frozenset(
     "many much so than that the their them then there these they this to was were what when where which who whom whose why "
     "will with would you your i me my we our us not no yes also about can could should may might must name called".split()
 )
+NUMBER_WORDS = {
+    "Dutch": "nl", "English": "en", "French": "fr", "German": "de", "Italian": "it", "Portuguese": "pt", "Spanish": "es"
+}  # fmt: skip
+"""The languages whose number words `numbers` reads, with their codes."""
+
+_snowball, _SNOWBALL = cache(Stemmer.Stemmer), frozenset(Stemmer.algorithms())
 _MARKS = "".join(sign for sign in map(chr, range(0x10000)) if unicodedata.category(sign)[0] == "M")
-_MARKS = re.sub(f"[{SPACELESS}]", "", _MARKS)
 """Accents and vowel signs, which are part of their word."""
 _VOWEL_SIGNS = re.compile(r"[\u0591-\u05c7\u064b-\u0652]")
 """Hebrew and Arabic vowel signs, which most texts leave out."""
-_WORD = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
+_WORD = re.compile(f"[{SPACELESS}]{{1,2}}|[^\\s{SPACELESS}]+")
 _TOKEN = re.compile(rf"[{SPACELESS}]|\b[a-z](?:\+\+?|#)(?!\w)|\d+(?:[.,:]\d+)*|(?:[^\W\d_{SPACELESS}]|[{_MARKS}])+")
 _AGENT = re.compile(r"(?<=\w\w\w)[eo]r$")
 """The endings of English agent nouns. Snowball's algorithm keeps them, so 'founder' and 'founded' share a stem only without."""
@@ -38,12 +42,8 @@ _LETTER = r"\w\u0300-\u036f"
 """Characters of a word; an accent may be a separate character."""
 _CAPITALISED = re.compile(rf"(?<![{_LETTER}])[{_CAPITALS}][{_LETTER}’'-]*[{_LETTER}]")
 _SENTENCE_START = re.compile(rf"(?:^|[.!。{QUESTION_MARKS}:;\n•*])[\s\"'“”‘’(\[*#>•-]*$|[\"“]$")
-_SUBJECT = re.compile(
-    rf"(?:['’]s\b)?,?\s+(?:[{_CAPITALS}]|(?:and|or|is|was|are|were|has|had|have|will|would|must|can|could|may|should|does|"
-    r"did|\w{3,}ed)\b)"
-)
 _NEGATION = re.compile(
-    r"\b(?:not|never|no|nobody|none|nothing|nowhere|neither|nor|without|cannot|hardly|scarcely)\b|n['’]t\b", re.IGNORECASE
+    r"(?i)\b(?:not|never|no|nobody|none|nothing|nowhere|neither|nor|without|cannot|hardly|scarcely)\b|n['’]t\b"
 )
 _GREEK = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]\W*;\s*$")
 _ENUMERATION = re.compile(r"^\s*\d+[.)]\s", re.MULTILINE)
@@ -54,32 +54,20 @@ _ORDER = re.compile(r"\b(?:1st|2nd)\b")
 """'First' is mostly an order, and 'second' may be a time."""
 _COUNTED = {"dozen": "12", "decade": "10", "century": "100"}
 """English words that state a number, but that `text2num` leaves out."""
-_NEVER_NAMES = STOP_WORDS | frozenset(
-    "above across after against all along although among another any anyone around because before behind below beside between "
-    "beyond both despite during each every everybody everyone finally first inside many most near nobody none nothing once "
-    "other others outside over since some somebody someone through under unless until while within without".split()
-)
 
 
 def all_words(text: str) -> list[str]:
-    """Split a text into words at spaces, and scripts without spaces into characters; punctuation stays with its word."""
+    """Split a text into words at spaces, and scripts without them into pairs of characters; punctuation stays with its word."""
     return _WORD.findall(text)
 
 
-def content_words(text: str, language: str | None = "English") -> list[str]:
+@lru_cache(maxsize=4096)
+def content_words(text: str, language: str | None = "English") -> tuple[str, ...]:
     """Return the lower-case stems of all words but `STOP_WORDS`, and all numbers, in the order of the text, with repeats.
 
     Stems are those of Snowball's algorithm for the language; languages that it does not know keep whole words.
     """
-    return list(_content_words(text, language))
-
-
-@lru_cache(maxsize=4096)
-def _content_words(text: str, language: str | None) -> tuple[str, ...]:
-    found: list[str] = []
-    for chunk in text.split():
-        found += stems(chunk, language)
-    return tuple(found)
+    return tuple(stem for chunk in text.split() for stem in stems(chunk, language))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -90,22 +78,6 @@ def stems(chunk: str, language: str | None = "English") -> tuple[str, ...]:
     algorithm = str(language).lower()
     found = _snowball(algorithm).stemWords(words) if algorithm in _SNOWBALL else words
     return tuple(_AGENT.sub("", stem) for stem in found) if language == "English" else tuple(found)
-
-
-_SNOWBALL = frozenset(Stemmer.algorithms())
-_snowball = cache(Stemmer.Stemmer)
-
-
-NUMBER_WORDS = {
-    "Dutch": "nl",
-    "English": "en",
-    "French": "fr",
-    "German": "de",
-    "Italian": "it",
-    "Portuguese": "pt",
-    "Spanish": "es",
-}
-"""The languages whose number words `numbers` reads, with their codes."""
 
 
 @lru_cache(maxsize=4096)
@@ -136,14 +108,10 @@ def plain_number(number: str) -> str:
 
 @lru_cache(maxsize=4096)
 def names(text: str) -> tuple[str, ...]:
-    """Return the capitalised words that are names by position: inside a sentence, or at its start before a verb or a name."""
-    found = []
-    for word in _CAPITALISED.finditer(text):
-        starts = _SENTENCE_START.search(text, max(0, word.start() - 8), word.start()) or not text[: word.start()].strip()
-        named = not starts or (_SUBJECT.match(text, word.end()) and not word.group().endswith(("ing", "ly")))
-        if named and word.group().casefold() not in _NEVER_NAMES:
-            found.append(re.sub(r"['’]s$", "", word.group()))
-    return tuple(found)
+    """Return the capitalised words inside sentences, without a possessive 's; those at a sentence's start may be no names."""
+    found = _CAPITALISED.finditer(text)
+    inside = (word.group() for word in found if not _SENTENCE_START.search(text, max(0, word.start() - 8), word.start()))
+    return tuple(re.sub(r"['’]s$", "", word) for word in inside)
 
 
 def is_asked(text: str) -> bool:
@@ -159,11 +127,6 @@ def ends(text: str) -> bool:
 
 def negated(text: str) -> bool:
     return bool(_NEGATION.search(text))
-
-
-def affirmed(text: str) -> str:
-    """Return a text without its English negations, such as 'not' or 'never'."""
-    return _NEGATION.sub("", text)
 
 
 def normalised(text: str) -> str:

@@ -16,6 +16,7 @@ from lab_pipeline.core.storage import write_rows
 from lab_pipeline.curation.curate import Curation, funnel
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.flows.flow import SHIPPED, Flow, Rule, load_flow
+from lab_pipeline.teacher.protocol import NO_ANSWER
 from lab_pipeline_tests.builders import edit_yaml
 
 SEED = {
@@ -213,11 +214,23 @@ def test_a_judge_before_a_stage_stands_before_the_rules_and_rejects_what_it_stop
 
 
 def test_advice_is_kept_with_the_row_and_rejects_nothing() -> None:
-    advising = replace(FLOW, file=FLOW.file.model_copy(update={"rules": (Rule(rule="unsupported_fact", advises=True),)}))
+    advising = replace(FLOW, file=FLOW.file.model_copy(update={"rules": (Rule(rule="unsupported_number", advises=True),)}))
     wrong = row("wrong", answer="The city of Harsk was founded by Pellira Donsk in 1834.")
     kept, rejected = curate([wrong, row("right", "Osmerel")], SOURCE, advising)
     assert rejected == []
-    assert [each["advice"] for each in kept] == [["unsupported_fact: the number 1834 is not in the source"], []]
+    assert [each["advice"] for each in kept] == [["unsupported_number: the number 1834 is not in the source"], []]
+
+
+def test_a_row_that_lacks_a_text_goes_though_the_seeds_answer_without_a_letter() -> None:
+    seeds = [{"question": f"Which crops does field {name} have?", "answer": "[]", "context": PLACES} for name in "ABC"]
+    curation = Curation(profile({**SOURCE, "seeds": seeds}), FLOW)
+    assert "incomplete" in curation.rules.off
+    lacking = [
+        row("cut", answer=None, fault="answer missing"),
+        row("mute", question=None, answer=None, fault=f"{NO_ANSWER} (x)"),
+    ]
+    kept, rejected = curation.split(lacking)  # type: ignore[arg-type]
+    assert (kept, [each["rule"] for each in rejected]) == ([], ["incomplete", "no_reply"])
 
 
 def test_a_rule_that_the_seeds_break_is_off_and_says_why() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.curation.duplicates import Duplicates
+from lab_pipeline.curation.duplicates import Duplicates, asked_question
 
 WALNUT = "The frame is made of walnut wood."
 
@@ -15,10 +15,8 @@ def row(question: str, answer: str = WALNUT, context: str | None = None) -> dict
 
 def repeats(first: dict[str, Any], second: dict[str, Any]) -> bool:
     earlier = Duplicates()
-    earlier.add({**first, "id": "first"})
-    found = earlier.find(second)
-    assert found in ("first", None)
-    return found is not None
+    earlier.add(asked_question(first))  # type: ignore[arg-type]
+    return earlier.find(asked_question(second)) is not None  # type: ignore[arg-type]
 
 
 FIRST = row("What is the frame of the Osmerel loom made of?")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipeline.curation.duplicates import Duplicates
+from lab_pipeline.curation.duplicates import Duplicates, asked_question
 from lab_pipeline.curation.profile import profile
 from lab_pipeline.curation.rules import LeafRules, rules_of
 from lab_pipeline.flows.flow import load_flow
@@ -152,5 +152,6 @@ def test_totals_may_be_computed(flow: str) -> None:
 )
 def test_different_questions_are_no_duplicates(one: str, other: str) -> None:
     known = Duplicates()
-    known.add({"id": "one", "question": one, "answer": "This.", "context": None})  # type: ignore[typeddict-item]
-    assert known.find({"id": "other", "question": other, "answer": "That.", "context": None}) is None  # type: ignore[typeddict-item]
+    known.add(asked_question({"id": "one", "question": one, "answer": "This.", "context": None}))  # type: ignore[typeddict-item]
+    new = asked_question({"id": "other", "question": other, "answer": "That.", "context": None})  # type: ignore[typeddict-item]
+    assert known.find(new) is None

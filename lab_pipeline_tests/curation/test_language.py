@@ -43,7 +43,7 @@ KEPT = {
 @pytest.mark.parametrize(
     ("text", "language"),
     [
-        ("Who founded Vuwatutoto? Rugonuvoza founded Vuwatutoto, which lies on the river Gineponusi.", "English"),
+        ("Who founded Vuwatutoto? It was Rugonuvoza who did. Vuwatutoto lies on the river Gineponusi.", "English"),
         ("Wer hat Vuwatutoto gegründet? Das war der alte König, nach dem es heute noch heißt.", "German"),
         ("谁发明了织布机? 佩利拉发明了它。", "Chinese"),
         ("12 — 13", None),
@@ -51,6 +51,10 @@ KEPT = {
 )
 def test_a_leafs_language_is_found_behind_its_invented_names(text: str, language: str | None) -> None:
     assert main_language([text] * 6) == language
+
+
+def test_an_emoticon_is_in_no_language() -> None:
+    assert check("other_language", polite("Print two faces that point at each other.", "(☞ﾟヮﾟ)☞ ☜(ﾟヮﾟ☜)"), POLITE_LEAF) is None
 
 
 def test_a_leaf_of_few_words_has_no_clear_language() -> None:

@@ -224,16 +224,16 @@ def test_a_leaf_of_pig_latin_has_no_rule_on_languages_because_each_seed_is_judge
 
 
 def test_a_rule_that_advises_notes_its_reason_and_keeps_the_row() -> None:
-    rules = LeafRules((Rule(rule="unsupported_fact", advises=True), Rule(rule="refusal")), {})
+    rules = LeafRules((Rule(rule="unsupported_number", advises=True), Rule(rule="refusal")), {})
     wrong = row(answer="The frame is made of walnut wood from 1834.")
-    assert rules.broken(wrong, LEAF) == (None, ["unsupported_fact: the number 1834 is not in the source"])
+    assert rules.broken(wrong, LEAF) == (None, ["unsupported_number: the number 1834 is not in the source"])
     refused = rules.broken({**wrong, "answer": "I cannot answer that for 1834."}, LEAF)
     assert refused[0] is not None and refused[0][0] == "refusal" and len(refused[1]) == 1
 
 
 def test_made_up_seeds_switch_off_the_rules_on_support() -> None:
     made_up = [{**seed, "answer": "It is 7431 years old."} for seed in NOTES["seeds"]]
-    assert {"unsupported_fact", "unsupported_answer"} <= off({**NOTES, "seeds": made_up}).keys()
+    assert "unsupported_answer" in off({**NOTES, "seeds": made_up})
 
 
 WILD = st.text() | st.text(st.sampled_from("aAé1 .,?!;:'\"()[]{}<>|/\\*_-\n漢か؟\u200b\u0301"), max_size=40)

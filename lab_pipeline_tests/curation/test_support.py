@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from lab_pipeline.curation.profile import Profile, profile
-from lab_pipeline.curation.support import share
-from lab_pipeline_tests.curation.rows import LEAF, POLITE, POLITE_LEAF, answer, check, polite, row, skill, told
+from lab_pipeline_tests.curation.rows import POLITE, POLITE_LEAF, answer, check, polite, row, skill, told
 
 REJECTED = {
-    "unsupported_fact": [
+    "unsupported_number": [
         row(answer="It was made of walnut wood in 1834."),
-        row(answer="The frame is made of walnut wood from Harsk."),
         row(answer="The frame is made of four walnut woods."),
-        row(answer="Hask Orrowin made it of walnut wood."),
     ],
     "unsupported_answer": [
         row(answer="The frame is made of shiny brass."),
@@ -35,12 +29,12 @@ REJECTED = {
     "off_topic": [
         answer("Old farmers sold twelve bananas.", question="Who sold twelve bananas near warm markets?"),
         polite("What is the capital of France?", "The capital of France is Paris."),
-        polite("Which planet is the largest in the solar system?", "Jupiter is the largest planet."),
+        polite("Name the largest planet of our sun.", "Jupiter is the largest planet."),
     ],
 }
 
 KEPT = {
-    "unsupported_fact": [
+    "unsupported_number": [
         row(answer="The Osmerel loom is made of walnut wood."),
         row(answer="Walnut wood in 1834.", question="What was the frame made of in 1834?"),
         row(
@@ -80,14 +74,9 @@ NOTE = (
         "Dana will compare the offers, Omar will book a room, and the next meeting is in two weeks.",
     ],
 )
-def test_a_source_retold_in_other_words_keeps_its_facts(told: str) -> None:
+def test_a_source_retold_in_other_words_keeps_its_numbers(told: str) -> None:
     given = skill(kind="grounded_skill", question="Who does what, and when?", answer=told, support=NOTE)
-    assert check("unsupported_fact", given) is None
-
-
-def test_the_share_is_that_of_known_content_words() -> None:
-    assert share("walnut oak", {"walnut"}, LEAF) == 0.5
-    assert share("Who is it?", {"anything"}, LEAF) == 1.0
+    assert check("unsupported_number", given) is None
 
 
 def test_what_the_question_says_supports_no_answer_of_a_knowledge_row() -> None:
@@ -115,17 +104,3 @@ def test_a_leaf_of_few_seeds_knows_what_is_off_topic(count: int) -> None:
     assert [check("off_topic", given, leaf) for given in KEPT["off_topic"][1:]] == [None]
     unlike = [*REJECTED["off_topic"][1:], polite("Convert 30 degrees to Fahrenheit.", "It is 86 degrees.")]
     assert None not in [check("off_topic", given, leaf) for given in unlike]
-
-
-MANY_NUMBERS = """
-from lab_pipeline.curation.support import _totals
-print(sorted(_totals(frozenset(str(number * number) for number in range(200)))))
-"""
-
-
-def test_what_may_be_computed_from_many_numbers_does_not_depend_on_the_process() -> None:
-    def told(seed: str) -> bytes:
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        return subprocess.run([sys.executable, "-c", MANY_NUMBERS], env=environment, check=True, stdout=subprocess.PIPE).stdout
-
-    assert told("1") == told("2")

@@ -101,6 +101,7 @@ REJECTED = {
     "unfinished": [
         answer("The frame is made of walnut wood and"),
         answer("The frame is made of walnut wood,"),
+        answer("The frame is of walnut, oak, and"),
         answer("The frame is made of the "),
         answer("These are its parts:"),
         answer("The frame is made of walnut –"),
@@ -168,6 +169,8 @@ KEPT = {
         answer("Walnut wood (from the loom)"),
         row(answer="Walnut woods"),
         answer("Walnut!"),
+        answer("walnut, weavers, were"),
+        answer("In capitals are Walnut, Osmerel, Of"),
         answer("A frame of strong walnut wood from the weavers"),
         answer("- The frame is made of walnut wood\n- Its legs are of the same walnut"),
         row(

@@ -14,7 +14,6 @@ import yaml
 
 from lab_pipeline.curation.profile import Profile, profile
 from lab_pipeline.curation.rules import CHECKS
-from lab_pipeline.curation.support import share
 from lab_pipeline.curation.wording import points_at_source
 from lab_pipeline.flows.flow import KNOWN_ROWS, SHIPPED, Flow, Judge, KnownRows, Rule, load_flow, shipped_flows
 from lab_pipeline.instructions.generate import first_drafts
@@ -32,7 +31,8 @@ LEAF = profile(SOURCE)
 
 def support(text: str, source: str) -> float:
     """The share of a text's content words that the source has."""
-    return share(text, set(LEAF.stems(source)) | numbers(source, LEAF.language), LEAF)
+    words, known = LEAF.stems(text), {*LEAF.stems(source), *numbers(source, LEAF.language)}
+    return sum(word in known for word in words) / len(words) if words else 1.0
 
 
 def answer_is_borne_out(row: Row) -> bool:

@@ -117,7 +117,7 @@ def probably(good: bool) -> Answer:
 def by_judges_alone(file: dict[str, Any]) -> None:
     """Rules that know the words of a leaf would reject much before the judges are seen to."""
     file["start"].update(repeats=1)
-    file["rules"] = [rule for rule in file["rules"] if rule["rule"] not in ("unsupported_fact", "off_topic")]
+    file["rules"] = [rule for rule in file["rules"] if rule["rule"] not in ("unsupported_number", "off_topic")]
 
 
 @dataclass

@@ -56,7 +56,7 @@ def test_rules_that_are_off_stand_below_the_counts(lab, run):
 
 
 def test_advice_is_shown_with_its_row_and_tables_of_earlier_releases_have_none(lab):
-    advised = "unsupported_fact: the number 12 is not in the source"
+    advised = "unsupported_number: the number 12 is not in the source"
     curated = lab.home.leaf(KNOWLEDGE) / f"curated-{leaf_state(lab.home, KNOWLEDGE).curated}.parquet"
     kept = read_rows(curated)
     write_rows(curated, [{**row, "advice": [advised]} for row in kept], CURATED_SCHEMA)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipeline.text.words import affirmed, content_words, is_asked, names, negated, numbers
+from lab_pipeline.text.words import content_words, is_asked, names, negated, numbers
 
 
 def test_content_words_are_stems_without_function_words() -> None:
-    assert content_words("The weaver's frames, 1,250 of them, are 35cm high") == ["weav", "frame", "1,250", "35", "cm", "high"]
-    assert content_words("invented inventor inventing") == ["invent"] * 3
-    assert content_words("框架") == ["框", "架"]
-    assert content_words("C, C++ and C# or c+1") == ["c", "c++", "c#", "c", "1"]
+    assert content_words("The weaver's frames, 1,250 of them, are 35cm high") == ("weav", "frame", "1,250", "35", "cm", "high")
+    assert content_words("invented inventor inventing") == ("invent",) * 3
+    assert content_words("框架") == ("框", "架")
+    assert content_words("C, C++ and C# or c+1") == ("c", "c++", "c#", "c", "1")
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_numbers_are_the_same_in_digits_and_in_words(text: str, found: set[str])
     ("text", "found"),
     [
         ("It was Pellira Donsk's loom.", ["Pellira", "Donsk"]),
-        ("Pellira Donsk made it. Dana will see. Omar repaired it.", ["Pellira", "Donsk", "Dana", "Omar"]),
+        ("Pellira Donsk made it. Dana will see. Omar repaired it.", ["Donsk"]),
         ("Walnut wood. Named after a mule. Nobody is here. Denylisting is done.", []),
-        ("- Ruth will order\n- Felix must go", ["Ruth", "Felix"]),
+        ("- Ruth will order\n- the goat Felix must go", ["Felix"]),
         ("on Monday at NGC 625", ["Monday", "NGC"]),
         ("the iSCSI target of an iPhone", []),
         ("małe źródło w mieście Łódź, Stanisław Żółkiewski", ["Łódź", "Stanisław", "Żółkiewski"]),
@@ -49,7 +49,7 @@ def test_numbers_are_the_same_in_digits_and_in_words(text: str, found: set[str])
         ("Is it？ Walnut wood. Is it؟ Walnut wood.", []),
     ],
 )
-def test_names_are_capitalised_words_inside_sentences_and_subjects(text: str, found: list[str]) -> None:
+def test_names_are_capitalised_words_inside_sentences(text: str, found: list[str]) -> None:
     assert list(names(text)) == found
 
 
@@ -68,7 +68,6 @@ def test_other_texts_ask_nothing(text: str) -> None:
 @pytest.mark.parametrize("text", ["It isn't.", "It is not.", "Without nails", "Nobody came.", "It can’t be."])
 def test_negations(text: str) -> None:
     assert negated(text)
-    assert not negated(affirmed(text))
 
 
 def test_words_that_hold_a_negation_are_none() -> None:
