@@ -62,10 +62,12 @@ def main(retrains: int = 8, knowledge: int = 3, skills: int = 2, epochs: int = 2
         summary = retune(opened.home, say)
         if not summary["promoted"]:
             raise SystemExit(f"the first model was not promoted, so there is nothing to compare with: {summary['reason']}")
-        measured = list(_models(opened.home, retrains))
         policy = load_settings(opened.home.settings_file).gate
-    if scores := os.environ.get("LAB_SCORES"):
-        Path(scores).write_text(json.dumps(measured), encoding="utf-8")
+        measured = []
+        for losses in _models(opened.home, retrains):
+            measured.append(losses)
+            if scores := os.environ.get("LAB_SCORES"):  # after each, so that hours of training outlive an interruption
+                Path(scores).write_text(json.dumps(measured), encoding="utf-8")
     leaves = [leaf for leaf in measured[0] if leaf != GENERAL]
     outcomes = {}
     shifts = []

@@ -101,8 +101,14 @@ def test_what_was_learned_at_the_price_of_all_else_is_rejected(life):
 
 
 def test_a_lost_acceptance_question_rejects_by_name(life):
-    asked = [{"name": "capital of France", "question": "What is the capital of France?", "any_of": ["Paris"]}]
-    (life.taxonomy / "exam.yaml").write_text(yaml.safe_dump(asked))
+    asked = {
+        "days of a week": ("How many days are there in a week?", ["7", "seven"]),
+        "opposite of hot": ("What is the opposite of hot?", ["cold"]),
+        "frozen water": ("What is frozen water called?", ["ice"]),
+    }
+    required = [{"name": name, "question": text, "any_of": right} for name, (text, right) in asked.items()]
+    (life.taxonomy / "exam.yaml").write_text(yaml.safe_dump(required))
     found = run(life)
     assert found["verdict"]["outcome"] == "acceptance lost", found["verdict"]["reason"]
-    assert "capital of France" in found["verdict"]["reason"]
+    lost = [each["name"] for each in found["acceptance"] if each["failures"]["candidate"] and not each["failures"]["champion"]]
+    assert lost and all(name in found["verdict"]["reason"] for name in lost), "by name"

@@ -247,6 +247,8 @@ class EvaluatedModel(Provenance):
     exam: NotRequired[HeldoutMeasurement]
     """Likewise `heldout`, on the questions that the teacher wrote; earlier releases stored none."""
     general: Measurement
+    unlearned: NotRequired[list[Unlearned]]
+    """One for each leaf with questions that the champion was trained on and the candidate was not; earlier releases: none."""
     evaluated_at: str
 
 
@@ -264,8 +266,6 @@ class Evaluation(EvaluatedModel):
     """None if the settings name no judge that grades answers."""
     policy: NotRequired[Mapping[str, Any]]
     """The settings' section `gate` by which it was decided; earlier releases stored none."""
-    unlearned: NotRequired[list[Unlearned]]
-    """One for each leaf with questions that the champion was trained on and the candidate was not; earlier releases: none."""
     measures: NotRequired[list[TaskMeasure]]
     """One for each task of lm-eval that the settings name; earlier releases stored none."""
     acceptance: NotRequired[list[AcceptanceResult]]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lab_pipeline.core.evaluation import AcceptanceResult, Evaluation
+from lab_pipeline.core.evaluation import AcceptanceResult, Evaluation, Unlearned
 
 _NAMED = 3
 _NAME_LENGTH = 90
@@ -68,16 +68,30 @@ def times(difference: float) -> str:
     factor = math.exp(-max(-20.0, min(20.0, difference)))
     if factor >= 1000:
         return "more than 1,000"
-    return f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}" if factor >= 0.95 else f"{factor:.2f}"
+    return f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}" if factor >= 1.05 else f"{factor:.2f}"
 
 
 def likelihood(difference: float) -> str:
     """Say in words how likely each word of the right answers is, compared with before: 'as likely', '2.0 times as likely'."""
-    return "as likely" if times(difference) == "1.0" else f"{times(difference)} times as likely"
+    return "as likely" if times(difference) == "1.00" else f"{times(difference)} times as likely"
 
 
 def counted(number: int, one: str, more: str = "") -> str:
     return f"{number:,} {one if number == 1 else more or f'{one}s'}"
+
+
+def what_is_left(found: Unlearned) -> str:
+    """Say what a model still knows of a leaf that was taken out."""
+    if found["interval"] is None:
+        return "One question alone cannot tell whether it was forgotten"
+    if found["still_known"] > 0:
+        return f"Warning: the new model still has {found['still_known']:.0%} of what the old one had learned of it"
+    low, high = (times(end) for end in reversed(found["interval"]))
+    now, before = (times(found[model] - found["base"]) for model in ("candidate", "champion"))
+    return (
+        f"No sign is left that chance does not explain: its right answers are {now} times as likely as with the base model, "
+        f"which never learned it ({low} to {high} times once chance is allowed for); with the old model it was {before} times"
+    )
 
 
 @dataclass(frozen=True)
@@ -211,10 +225,12 @@ class Told:
         said = "it is promoted"
         if self._outcome == "no worse":
             gone = [each["leaf"] for each in self.evaluation.get("unlearned", [])]
-            said += f", because {_listed(gone) if gone else 'leaves'} had to go and the rest is known as before"
-        elif self._won <= 0:
+            said += f", because {_listed(gone) if gone else 'leaves'} had to go and nothing else got worse by more than is tolerated"
+        elif self.gain:
             count = "fewer" if self._won < 0 else "no more"
-            said += f", although it answers {count} of them right, because it finds the right answers likelier"
+            although = f", although it answers {count} of them right" if self._won <= 0 else ""
+            known = f"each word of the right answers {times(self.gain['difference'])} times as likely"
+            said += f"{although}, because it finds {known}"
         return f"{said}; but it still knows part of {_listed(self.remembered)}" if self.remembered else said
 
     def _because(self) -> str:
@@ -278,7 +294,7 @@ class Told:
             f"that {self._old} gives it {chance}."
         ]
         if self._outcome == "not better" and gain["bound"] >= 0:
-            said.append("1.0 would be no change, so chance is not ruled out.")
+            said.append("1 would be no change, so chance is not ruled out.")
         elif self._outcome == "not better" and -gain["difference"] < gain["minimum"]:
             said.append(f"At least {times(-gain['minimum'])} times is asked for, because training again may give less by luck.")
         seen = f"{times(-gain['detectable'])} times or more in 8 of 10 cases"
@@ -359,16 +375,8 @@ class Told:
         return [f"There {'is' if self._questions == 1 else 'are'} {asked} about {about}{needed}."]
 
     def _unlearned(self) -> list[str]:
-        said = []
-        for each in self.evaluation.get("unlearned", []):
-            if each["interval"] is None:
-                what = "with one question, nobody can tell whether it is forgotten"
-            elif each["still_known"] > 0:
-                what = f"Warning: the new model still has {each['still_known']:.0%} of what the old one had learned of it"
-            else:
-                what = "forgotten; the new model knows no more of it than the base model, which never learned it"
-            said.append(f"Taken out: {_short(each['leaf'])}. {what[:1].upper()}{what[1:]}.")
-        return said
+        gone = self.evaluation.get("unlearned", [])
+        return [f"Taken out: {_short(each['leaf'])}. {what_is_left(each)}." for each in gone]
 
 
 def _listed(names: Iterable[str]) -> str:

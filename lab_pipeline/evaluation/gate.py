@@ -184,7 +184,9 @@ def decide(
             return verdict(False, "leaf got worse", veto)
         remaining = others.questions if others else 0
         if remaining >= policy.minimum_questions:
-            return verdict(True, "no worse", "no leaf had to get better, and no remaining leaf got worse")
+            return verdict(
+                True, "no worse", "no leaf had to get better, and no remaining leaf got worse by more than is tolerated"
+            )
         few = f"the remaining leaves have {remaining} held-out questions, and {policy.minimum_questions} are needed to tell"
         if not general:
             return verdict(False, "not enough evidence", f"{few}; there are no general questions either")

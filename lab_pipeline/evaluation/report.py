@@ -12,12 +12,11 @@ from markupsafe import Markup
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.formats import number, took
 from lab_pipeline.core.storage import write_json, write_text
-from lab_pipeline.core.verdict import Told, counted, label, likelihood, right_answers, times
+from lab_pipeline.core.verdict import Told, counted, label, likelihood, right_answers, times, what_is_left
 from lab_pipeline.evaluation import report_text
 from lab_pipeline.evaluation.details import QuestionResult, ReportDetails
 from lab_pipeline.evaluation.marking import mark_answer
 from lab_pipeline.evaluation.pictures import Axis, can_draw, curve, outcomes
-from lab_pipeline.evaluation.unlearning import unlearning_sentence
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -95,7 +94,7 @@ def report_html(evaluation: Evaluation, details: ReportDetails, questions: Seque
         agreement=report_text.agreement_sentences,
         may_decide=report_text.may_decide,
         label=label,
-        unlearning_sentence=unlearning_sentence,
+        what_is_left=what_is_left,
     )
 
 

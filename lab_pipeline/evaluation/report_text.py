@@ -14,8 +14,7 @@ from lab_pipeline.core.evaluation import (
     TaskMeasure,
 )
 from lab_pipeline.core.formats import cell, number, took
-from lab_pipeline.core.verdict import Told, label, right_answers
-from lab_pipeline.evaluation.unlearning import unlearning_sentence
+from lab_pipeline.core.verdict import Told, label, right_answers, what_is_left
 
 
 def report_markdown(evaluation: Evaluation) -> str:
@@ -50,7 +49,7 @@ def report_markdown(evaluation: Evaluation) -> str:
         *_judged(evaluation["judged"]),
         *_acceptance(evaluation["acceptance"]),
         *_measures(evaluation.get("measures", [])),
-        *[f"- taken out: {_code(each['leaf'])}: {unlearning_sentence(each)}." for each in evaluation["unlearned"]],
+        *[f"- taken out: {_code(each['leaf'])}: {what_is_left(each)}." for each in evaluation["unlearned"]],
         f"The gate's own words: {cell(evaluation['verdict']['outcome'])}: {cell(evaluation['verdict']['reason'])}.",
         f"Changed leaves: {', '.join(_code(leaf) for leaf in evaluation['changed']) or 'none'}.",
         f"Evaluated at {evaluation['evaluated_at']}.",

@@ -81,12 +81,3 @@ def measure_unlearning(
             }
         )
     return found
-
-
-def unlearning_sentence(found: Unlearned) -> str:
-    """Say what a model still knows of a leaf that was taken out."""
-    if found["interval"] is None:
-        return "one question alone cannot tell whether it was forgotten"
-    if found["still_known"] > 0:
-        return f"warning: the new model still has {found['still_known']:.0%} of what the model before it had learned"
-    return "the new model is within noise of the base model: forgotten"

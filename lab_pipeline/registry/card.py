@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from lab_pipeline.core.formats import cell, number, took
-from lab_pipeline.core.verdict import right_answers
+from lab_pipeline.core.verdict import right_answers, what_is_left
 from lab_pipeline.registry.lineage import Lineage
 from lab_pipeline.taxonomy.attribution import is_non_commercial
 from lab_pipeline.taxonomy.withdrawals import Withdrawal
@@ -44,6 +44,7 @@ def model_card(lineage: Lineage, withdrawn: Mapping[str, Withdrawal]) -> str:
         withdrawn=affected,
         non_commercial=non_commercial,
         right=right_answers(lineage),
+        what_is_left=what_is_left,
         right_of=lambda leaf: right_answers(lineage, leaf),
         **lineage,
     )

@@ -9,8 +9,8 @@ from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.evaluation import Evaluation
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
+from lab_pipeline.core.verdict import what_is_left
 from lab_pipeline.evaluation.details import QuestionResult
-from lab_pipeline.evaluation.unlearning import unlearning_sentence
 
 
 class LeafEffect(TypedDict):
@@ -66,7 +66,7 @@ def leaf_effect(home: Home, leaf: str) -> LeafEffect:
         "as_before": sum(
             each["right"]["candidate"] is not None and each["right"]["candidate"] == each["right"][reference] for each in asked
         ),
-        "taken_out": unlearning_sentence(gone[-1]) if gone and leaf not in evaluations[-1][1]["catalog"] else None,
+        "taken_out": what_is_left(gone[-1]) if gone and leaf not in evaluations[-1][1]["catalog"] else None,
     }
 
 

@@ -24,6 +24,7 @@ STORED = {
     """,
     "GENERATED_SCHEMA": GENERATED,
     "JUDGED_SCHEMA": GENERATED,
+    "EXAM_SCHEMA": f"{GENERATED}, wrong: list<item: string>",
     "CURATED_SCHEMA": CURATED,
     "REJECTED_SCHEMA": f"{CURATED}, rule: string, reason: string",
     "CATALOG_SCHEMA": """

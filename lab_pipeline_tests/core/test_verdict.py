@@ -12,11 +12,13 @@ from lab_pipeline.evaluation.report_text import report_markdown
 from lab_pipeline_tests.evaluation.cases import CASES, LOOM, ORDER, case
 
 SENTENCES = {
-    "promoted": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is promoted.",
+    "promoted": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is promoted, "
+    "because it finds each word of the right answers 2.0 times as likely.",
     "promoted though fewer right": "The new model answers 15 of 30 test questions right in multiple choice, the old one 18; "
-    "it is promoted, although it answers fewer of them right, because it finds the right answers likelier.",
+    "it is promoted, although it answers fewer of them right, because it finds each word of the right answers 2.0 times as "
+    "likely.",
     "first model": "The new model answers 8 of 12 test questions right in multiple choice, the base model before "
-    "training 4; it is promoted.",
+    "training 4; it is promoted, because it finds each word of the right answers 2.9 times as likely.",
     "not better": "The new model answers 18 of 30 test questions right in multiple choice, the old one 16; it is "
     "not promoted, because so small a gain may be chance.",
     "leaf got worse": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is "
@@ -38,9 +40,9 @@ SENTENCES = {
     "promoted, because there are too few test questions to tell.",
     "unchanged": "Training gave the very model that is in use already, file for file, so nothing changes.",
     "taken out and forgotten": "The new model answers 15 of 24 test questions right in multiple choice, the old one 14; "
-    "it is promoted, because “knowledge/crafts/osmerel_loom” had to go and the rest is known as before.",
+    "it is promoted, because “knowledge/crafts/osmerel_loom” had to go and nothing else got worse by more than is tolerated.",
     "taken out and still known": "The new model answers 15 of 24 test questions right in multiple choice, the old one 14; "
-    "it is promoted, because “knowledge/crafts/osmerel_loom” had to go and the rest is known as before; "
+    "it is promoted, because “knowledge/crafts/osmerel_loom” had to go and nothing else got worse by more than is tolerated; "
     "but it still knows part of “knowledge/crafts/osmerel_loom”.",
 }
 NEXT = {
@@ -103,7 +105,7 @@ def test_every_outcome_has_a_case():
         ("leaf got worse", f"{ORDER}, 0."),
         ("forgetting", "too much may be forgotten."),
         ("judged worse", "A judge gives its answers 0.40 of 1, those of the old model 0.70."),
-        ("taken out and forgotten", f"Taken out: {LOOM}. Forgotten; the new model knows no more of it than the base model"),
+        ("taken out and forgotten", f"Taken out: {LOOM}. No sign is left that chance does not explain: its right answers are "),
         ("taken out and still known", "Warning: the new model still has 50% of what the old one had learned of it."),
     ],
 )
@@ -141,5 +143,5 @@ def test_right_answers_count_peoples_and_the_teachers_questions():
 
 
 def test_a_change_in_nats_is_told_as_times_as_likely():
-    told = {-0.693: "2.0", 0.0: "1.0", 0.5: "0.61", -3.0: "20", -40.0: "more than 1,000", float("nan"): "an unknown number of"}
+    told = {-0.693: "2.0", 0.0: "1.00", 0.5: "0.61", -3.0: "20", -40.0: "more than 1,000", float("nan"): "an unknown number of"}
     assert {change: times(change) for change in told} == told

@@ -16,6 +16,7 @@ from lab_pipeline.config.teachers import EndpointTeacherSettings
 from lab_pipeline.core.errors import LabError
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import folder_digest, read_json, write_json
+from lab_pipeline.core.verdict import what_is_left
 from lab_pipeline.datasets.catalog import Catalog
 from lab_pipeline.datasets.general import GeneralSets
 from lab_pipeline.evaluation import acceptance, details, judged
@@ -24,7 +25,7 @@ from lab_pipeline.evaluation.evaluate import RetuneData, evaluate, last_evaluati
 from lab_pipeline.evaluation.measured_model import MeasuredModel
 from lab_pipeline.evaluation.report import report_html
 from lab_pipeline.evaluation.report_text import report_markdown
-from lab_pipeline.evaluation.unlearning import measure_unlearning, unlearning_sentence
+from lab_pipeline.evaluation.unlearning import measure_unlearning
 from lab_pipeline.models.base_model import BaseModel
 from lab_pipeline.registry.candidate import Candidate, load_candidate
 from lab_pipeline.registry.champion import Signed, current_champion, promote, rollback
@@ -307,7 +308,7 @@ def test_after_a_withdrawal_the_report_shows_whether_the_leaf_was_forgotten(benc
         assert each["candidate"] == each["base"] > each["champion"] and each["still_known"] == 0
     knows = bench.evaluate("knows", "less", model="better", leaves=kept)
     (grounded,) = (each for each in knows["unlearned"] if each["leaf"] == GROUNDED)
-    assert grounded["questions"] == 1 and "cannot tell" in unlearning_sentence(grounded)
+    assert grounded["questions"] == 1 and "cannot tell" in what_is_left(grounded)
     (pair,) = measure_unlearning(
         bench.home,
         {GROUNDED: 5 * bench.filled.heldout()["leaves"][GROUNDED]},
@@ -315,10 +316,10 @@ def test_after_a_withdrawal_the_report_shows_whether_the_leaf_was_forgotten(benc
         bench.filled.settings.gate,
         bench.said.append,
     )
-    assert pair["still_known"] == pytest.approx(1.0) and "warning: the new model still has 100%" in unlearning_sentence(pair)
+    assert pair["still_known"] == pytest.approx(1.0) and "Warning: the new model still has 100%" in what_is_left(pair)
     report = Path(knows["report"])
     assert "taken out" in report.read_text() and "Taken out" in report.with_suffix(".html").read_text()
-    assert leaf_effect(bench.home, GROUNDED)["taken_out"] == unlearning_sentence(grounded)
+    assert leaf_effect(bench.home, GROUNDED)["taken_out"] == what_is_left(grounded)
     assert bench.evaluate("best", "more")["unlearned"] == []
 
 
