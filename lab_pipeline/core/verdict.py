@@ -225,7 +225,8 @@ class Told:
         said = "it is promoted"
         if self._outcome == "no worse":
             gone = [each["leaf"] for each in self.evaluation.get("unlearned", [])]
-            said += f", because {_listed(gone) if gone else 'leaves'} had to go and nothing else got worse by more than is tolerated"
+            went = _listed(gone) if gone else "leaves"
+            said += f", because {went} had to go and nothing else got worse by more than is tolerated"
         elif self.gain:
             count = "fewer" if self._won < 0 else "no more"
             although = f", although it answers {count} of them right" if self._won <= 0 else ""
