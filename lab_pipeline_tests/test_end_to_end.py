@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ from transformers import AutoModelForCausalLM
 
 from lab_pipeline.core.home import Home
 from lab_pipeline.core.storage import read_json
+from lab_pipeline.datasets.catalog import current_catalog, frozen_leaf
+from lab_pipeline.datasets.dataset import load_dataset
+from lab_pipeline.datasets.heldout_questions import heldout_prompts, load_heldout
 from lab_pipeline.runtime.launcher import SAMPLE_TAXONOMY
+from lab_pipeline.teacher.journal import read_journal
+from lab_pipeline.text.leaks import LeakDetector
 from lab_pipeline_tests.builders import edit_yaml
 from lab_pipeline_tests.models.packaged import assert_unpacked_to_plain_bf16_weights_that_answer_sensibly
 
@@ -88,6 +94,29 @@ def test_a_small_taxonomy_becomes_a_measured_model_that_learned_it(tmp_path):
     second = json.loads((tmp_path / "second.json").read_text())
     assert (second["teacher_calls"], second["training_steps"]) == (0, 0)
     assert second["champion"] == first["champion"] and "Nothing changed" in said
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_sample_is_promoted_and_no_exam_question_of_it_is_taught(tmp_path):
+    said = lab_pipeline(tmp_path / "home", "retune", "--taxonomy", str(SAMPLE_TAXONOMY), "--summary", str(tmp_path / "it.json"))
+    assert json.loads((tmp_path / "it.json").read_text())["promoted"], said[-2000:]
+    home = Home.open(tmp_path / "home")
+    heldout, leaves = load_heldout(home), current_catalog(home).in_use
+    assert all(len(questions) > 2 for questions in heldout["exam"].values())
+    tested = LeakDetector(heldout_prompts(heldout))
+    assert all(tested.leak(f"Tell me: {each['question']}") for each in chain(*heldout["exam"].values())), (
+        "planted leaks are found"
+    )
+    for phase in ("knowledge", "skills"):
+        rows = load_dataset(home, phase).read()
+        taught = [turn["content"] for row in rows for turn in row["messages"] if turn["role"] == "user"]
+        assert taught and not [text for text in taught if tested.leak(text)]
+    for leaf in leaves:
+        assert not [seed for seed in frozen_leaf(home, leaf)["seeds"] if tested.leak(seed["asked"])], "prompts show these"
+        journals = [home.leaf(leaf["leaf"]) / name for name in ("journal", "exam-journal")]
+        rows_keys, exam_keys = ({key for key, _ in read_journal(journal)} for journal in journals)
+        assert rows_keys and not rows_keys & exam_keys
 
 
 @pytest.mark.long

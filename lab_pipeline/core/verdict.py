@@ -89,8 +89,8 @@ def what_is_left(found: Unlearned) -> str:
     low, high = (times(end) for end in reversed(found["interval"]))
     now, before = (times(found[model] - found["base"]) for model in ("candidate", "champion"))
     return (
-        f"No sign is left that chance does not explain: its right answers are {now} times as likely as with the base model, "
-        f"which never learned it ({low} to {high} times once chance is allowed for); with the old model it was {before} times"
+        f"Nothing is left for certain: its right answers are {now} times as likely as with the base model, which never learned "
+        f"it, and chance allows {low} to {high} times; with the old model it was {before} times"
     )
 
 
@@ -243,6 +243,8 @@ class Told:
                 return f"it {fails}, which {self._old} passes"
             case "leaf got worse":
                 return f"it got worse at {_listed(each['leaf'] for each in verdict['leaves'] if each['veto'])}"
+            case "not better" if gain and gain["interval"][0] > 0:
+                return "it finds the right answers less likely than before, by more than chance explains"
             case "not better" if not gain or gain["bound"] >= 0:
                 return "so small a gain may be chance" if self._won > 0 else "it shows no gain that chance does not explain"
             case "not better" if gain and -gain["difference"] < gain["minimum"]:
@@ -294,7 +296,7 @@ class Told:
             f"On these, the new model gives each word of the right answers {times(gain['difference'])} times the probability "
             f"that {self._old} gives it {chance}."
         ]
-        if self._outcome == "not better" and gain["bound"] >= 0:
+        if self._outcome == "not better" and gain["interval"][0] <= 0 <= gain["bound"]:
             said.append("1 would be no change, so chance is not ruled out.")
         elif self._outcome == "not better" and -gain["difference"] < gain["minimum"]:
             said.append(f"At least {times(-gain['minimum'])} times is asked for, because training again may give less by luck.")

@@ -21,6 +21,8 @@ SENTENCES = {
     "training 4; it is promoted, because it finds each word of the right answers 2.9 times as likely.",
     "not better": "The new model answers 18 of 30 test questions right in multiple choice, the old one 16; it is "
     "not promoted, because so small a gain may be chance.",
+    "worse for certain": "The new model answers 18 of 30 test questions right in multiple choice, the old one 16; it is "
+    "not promoted, because it finds the right answers less likely than before, by more than chance explains.",
     "leaf got worse": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is "
     "not promoted, because it got worse at “foundational_skills/reasoning/temporal/order_of_events”.",
     "worse elsewhere": "The new model answers 20 of 30 test questions right in multiple choice, the old one 16; it is "
@@ -51,6 +53,7 @@ NEXT = {
     "first model": "Nothing has to be done",
     "not better": "The old model stays in use. The gain may be real, but is too small for this exam. To see "
     "smaller gains, write seeds",
+    "worse for certain": "The old model stays in use. Read what the new model was taught",
     "leaf got worse": "The old model stays in use. Read the lost questions below. If new documents contradict old "
     "ones, mend them.",
     "worse elsewhere": "The old model stays in use. Read the lost questions below. If new documents contradict old "
@@ -105,7 +108,7 @@ def test_every_outcome_has_a_case():
         ("leaf got worse", f"{ORDER}, 0."),
         ("forgetting", "too much may be forgotten."),
         ("judged worse", "A judge gives its answers 0.40 of 1, those of the old model 0.70."),
-        ("taken out and forgotten", f"Taken out: {LOOM}. No sign is left that chance does not explain: its right answers are "),
+        ("taken out and forgotten", f"Taken out: {LOOM}. Nothing is left for certain: its right answers are "),
         ("taken out and still known", "Warning: the new model still has 50% of what the old one had learned of it."),
     ],
 )

@@ -289,6 +289,7 @@ CASES = {
     "promoted though fewer right": Bench(GAIN, knows=(3, 6, 5)),
     "first model": Bench({TOWN: 1.1, LOOM: 0.9}, knows=(3, 3, 7), champion=False, changed=(TOWN, LOOM)),
     "not better": Bench(dict(zip(LEAVES, (0.3, -0.2, 0.1, 0.25, -0.1), strict=True)), knows=(3, 5, 6)),
+    "worse for certain": Bench(dict.fromkeys(LEAVES, -0.2), knows=(3, 5, 6)),
     "leaf got worse": Bench({TOWN: 0.9, LOOM: 0.8, NOTES: 0.3, POLITE: 0.3, ORDER: -0.6}, changed=(TOWN, LOOM)),
     "worse elsewhere": Bench({TOWN: 0.9, LOOM: -0.3, NOTES: -0.3, POLITE: -0.2, ORDER: -0.3}, changed=(TOWN,)),
     "forgetting": Bench(GAIN, general=-0.35),

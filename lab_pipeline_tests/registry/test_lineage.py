@@ -94,8 +94,8 @@ def test_the_card_names_the_withdrawn_leaves_that_the_model_holds(lineage):
 def test_the_card_names_what_was_taken_out_and_what_is_left_of_it(lineage):
     gone = {"leaf": "knowledge/gone", "questions": 5, "base": 6.0, "champion": 4.0, "candidate": 5.3, "still_known": 0.0}
     text = model_card({**lineage, "unlearned": [{**gone, "interval": [-1.6, 0.2]}]}, {})
-    assert "- knowledge/gone: No sign is left that chance does not explain: its right answers are 2.0 times as likely" in text
-    assert "(0.82 to 5.0 times once chance is allowed for); with the old model it was 7.4 times." in text
+    assert "- knowledge/gone: Nothing is left for certain: its right answers are 2.0 times as likely" in text
+    assert "and chance allows 0.82 to 5.0 times; with the old model it was 7.4 times." in text
     assert "Taken out" not in model_card(lineage, {})
 
 
