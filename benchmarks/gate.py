@@ -97,9 +97,10 @@ def drawn_from(
     """One comparison like `drawn`'s, of twenty knowledge leaves with one new one, from the losses of real models by leaf."""
     leaves: list[list[tuple[float, float]]] = []
     names = [leaf for leaf in real[0] if leaf.startswith("knowledge/")]
+    first = int(random.integers(len(names)))  # any real leaf may be the new one, for some are noisier
     for number in range(20):
         models = random.choice(len(real), 2, replace=False)
-        candidate, champion = (np.array(real[model][names[number % len(names)]]) for model in models)
+        candidate, champion = (np.array(real[model][names[(first + number) % len(names)]]) for model in models)
         asked = random.integers(len(candidate), size=questions)
         gained = candidate[asked] - (0.0 if number else effect)
         leaves.append(list(zip(gained.tolist(), champion[asked].tolist(), strict=True)))
