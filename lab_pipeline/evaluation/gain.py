@@ -34,9 +34,9 @@ is the upper end of the two-sided interval, which allows half of the errors.
 
 A retrain may also shift all leaves by the same amount. If all leaves changed, no test of a single pair of models can tell such
 a shift from a gain; `minimum_gain` guards against it. It is twice the standard deviation of that shift; this deviation was 0.10
-in 21 real trainings on the same data. Of their 420 ordered pairs, the test passes 30 % with a minimum gain of 0.05, and 2 % with
-that of 0.20 (`benchmarks/retrains.py`). At least `SHOW_A_SHIFT` unchanged leaves show such a shift as
-noise, and then half of the minimum gain is enough.
+in 21 real trainings on the same data. Of their 420 ordered pairs, 30 % pass with a minimum gain of 0.05, and 2 % with that of
+0.20 (`benchmarks/retrains.py`). At least `SHOW_A_SHIFT` unchanged leaves show such a shift as noise, and then half of the
+minimum gain is enough.
 
 **Power** is told as the gain that would be found in 80 of 100 cases: (t at the confidence + t at 80 %) standard errors, or the
 minimum gain with t at 80 % standard errors on it, whichever is more (Cohen, *Statistical Power Analysis*, 1988, chapter 2).
