@@ -13,7 +13,7 @@ from lab_pipeline.flows.flow import Flow, Judge
 from lab_pipeline.taxonomy.reviews import Review, review_of, row_text
 
 BANNED = "banned"
-"""The rule under which the funnel counts rows that people banned."""
+"""Name under which the funnel counts the rows that people banned."""
 
 Curated = tuple[list[CuratedRow], list[RejectedRow]]
 

@@ -47,7 +47,7 @@ class Duplicates:
         self._with_answer[question.answer, question.specific].append(question)
 
     def find(self, new: AskedQuestion) -> AskedQuestion | None:
-        """Return the remembered question that a question repeats, None if there is none."""
+        """Return the remembered question that a new one repeats, or None."""
         for known in self._with_words.get((new.words, new.specific), ()):
             if not differ(new.text, known.text) and not exchanged(new.text, known.text):
                 return known

@@ -114,7 +114,7 @@ class Profile:
 
     @cached_property
     def sentences(self) -> set[str]:
-        """The sentences of its passages."""
+        """The sentences of its passages, each once."""
         return {each for passage in self.source["passages"] for each in passage_sentences(passage, self.language)}
 
     @cached_property

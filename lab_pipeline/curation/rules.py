@@ -65,8 +65,8 @@ def rules_of(leaf: Profile, flow: Flow) -> LeafRules:
         row = seed_as_row(seed, place, leaf.source["kind"])
         others = leaf.without(place)
         broken.update(rule.rule for rule in flow.file.rules if rule.rule in CHECKS and CHECKS[rule.rule](row, others, rule))
-        broken["duplicate"] += earlier.find(asked_question(row)) is not None
-        earlier.add(asked_question(row))
+        broken["duplicate"] += earlier.find(question := asked_question(row)) is not None
+        earlier.add(question)
     off = {
         rule: f"{count} of {len(seeds)} seed examples break it"
         for rule, count in broken.items()

@@ -14,9 +14,9 @@ from lab_pipeline.text.language import languages, scripts, telling_words
 from lab_pipeline.text.words import NUMBER_WORDS, numbers
 
 _LANGUAGE_FLOOR = 0.001
-"""Below this probability of the leaf's language, a text is in another. It is low: detectors are seldom sure of short texts."""
+"""Call a text foreign if the leaf's language is less probable. It is so low because detectors are unsure of short texts."""
 _LANGUAGE_WORDS, _KNOWN_WORDS = 3, 0.5
-"""Texts have a language from that many words on, if the leaf knows at most this share of them: detectors misread its jargon."""
+"""Judge only texts of at least that many words, of which the leaf knows at most this share: detectors misread its jargon."""
 _UNKNOWN_FLOOR, _UNKNOWN_LETTERS = 1e-5, 10
 """A text is also in another language if it has two or more words that the leaf does not know, with at least this many letters
 together, and their probability in the leaf's language is below `_UNKNOWN_FLOOR`: 'gibt zwei' has 3e-6 in English, 'gluteus

@@ -237,11 +237,12 @@ def _without_wrong_answers(row: GeneratedRow) -> tuple[list[str], GeneratedRow]:
     answer, wrong = cut_at_labels(row["answer"] or "", ("wrong answer", "wrong"))
     said, asked = set(content_words(answer)), set(content_words(row["question"] or ""))
     telling = said - asked or said
-    false: dict[str, str] = {"": "", normalised(answer): answer}
+    false: dict[str, str] = {}
     for each in wrong:
-        if not telling <= set(content_words(each)) or negated(each) != negated(answer):
+        differs = not telling <= set(content_words(each)) or negated(each) != negated(answer)
+        if differs and normalised(each) not in ("", normalised(answer)):
             false.setdefault(normalised(each), each)
-    return list(false.values())[2:], {**row, "answer": answer}
+    return list(false.values()), {**row, "answer": answer}
 
 
 def _starts(plan: ExamPlan, seed: int) -> list[Draft]:

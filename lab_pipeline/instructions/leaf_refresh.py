@@ -109,13 +109,13 @@ class LeafRefresh:
 
     async def curate(self, flow: Flow) -> tuple[dict[str, int], dict[str, str]]:
         """Store kept and rejected rows, if they are not stored yet; return the funnel of all rows, and why rules are off."""
-        rows = read_rows(self.path("judged"))
+        rows, curation = read_rows(self.path("judged")), self._curation(flow)
         if not (self.path("curated").exists() and is_whole(self.path("rejected"))):
-            kept, dropped = await self._curated(rows, flow)
+            kept, dropped = await self._in_thread(lambda: curation.split(rows))
             write_rows(self.path("rejected"), dropped, REJECTED_SCHEMA)
             write_rows(self.path("curated"), kept, CURATED_SCHEMA)
         counts = funnel(len(rows), len(read_rows(self.path("curated"))), read_rows(self.path("rejected")))
-        return counts, await self._in_thread(lambda: self._curation(flow).rules.off)
+        return counts, await self._in_thread(lambda: curation.rules.off)
 
     async def _curated(self, rows: Sequence[JudgedRow], flow: Flow) -> Curated:
         return await self._in_thread(lambda: self._curation(flow).split(rows))

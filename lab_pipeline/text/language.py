@@ -44,7 +44,10 @@ def _is_neutral(word: str, named: set[str]) -> bool:
 
 @lru_cache(1 << 16)
 def _bare(word: str) -> tuple[str, bool]:
-    """Return a word without marks around it, and whether it tells no language: code, symbols, figures, a letter, quoted."""
+    """Return a word without the marks around it, and whether it tells no language.
+
+    Code, symbols, figures, single letters and quoted words tell none.
+    """
     bare = re.sub(r"^\W+|\W+$|['’]s$", "", word)
     quoted = word[:1] in "'\"‘“«`" and len(bare) < len(word) - 1
     symbols = bool(re.search(r"[\u2190-\u2bff]", word))  # an emoticon is no word of the script that its marks are from

@@ -108,7 +108,7 @@ def plain_number(number: str) -> str:
 
 @lru_cache(maxsize=4096)
 def names(text: str) -> tuple[str, ...]:
-    """Return the capitalised words inside sentences, without a possessive 's; those at a sentence's start may be no names."""
+    """Return capitalised words without their possessive 's, but not those that begin a sentence, for they may be no names."""
     found = _CAPITALISED.finditer(text)
     inside = (word.group() for word in found if not _SENTENCE_START.search(text, max(0, word.start() - 8), word.start()))
     return tuple(re.sub(r"['’]s$", "", word) for word in inside)
