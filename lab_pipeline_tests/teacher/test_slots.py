@@ -50,11 +50,11 @@ def test_runs_together_keep_to_the_limit_and_each_gets_its_share(tmp_path: Path)
 
     async def runs() -> None:
         turns = [Turns(4, Slots(tmp_path, 4)) for _ in range(3)]
-        await asyncio.gather(*(request(each, run) for run, each in enumerate(turns) for _ in range(20)))
+        await asyncio.gather(*(request(each, run) for run, each in enumerate(turns) for _ in range(60)))
 
     asyncio.run(asyncio.wait_for(runs(), 30))
-    assert most == 4 and len(done) == 60
-    assert set(done[:30]) == {0, 1, 2}
+    assert most == 4 and len(done) == 180
+    assert set(done[:90]) == {0, 1, 2}  # who looks for a free slot first is chance: by 30 or so, all have had one
 
 
 def test_a_run_that_is_alone_waits_for_nobody(tmp_path: Path) -> None:
