@@ -8,8 +8,9 @@ nats per answer token; the general questions play no part.
   for beside people's five, under the shipped policy, the share that is promoted with a gain of 0.3 and with none.
 - `exam`: the same by number of questions, leaf noise, share of knowledge leaves, and number of earlier nights whose unchanged
   leaves show the noise too.
-- `real`: the same with differences from real retrains, whose losses `retrains.py --scores` wrote: each leaf is a real leaf
-  under two models drawn at random, with its questions drawn with replacement.
+- `real`: the same on real nights, from the losses of retrains that `retrains.py` wrote to FILE: candidate and champion are two
+  of these models, one of the knowledge leaves counts as new and gets the gain, and the others are unchanged. Questions are
+  drawn with replacement.
 - `first`: first models of one to five leaves that gained nothing, and that gained 0.5, against the base model.
 
 Power is the share of a quarter of COMPARISONS.
@@ -94,17 +95,16 @@ def promoted(
 def drawn_from(
     random: np.random.Generator, real: Sequence[Mapping[str, Sequence[float]]], questions: int, effect: float = 0.0
 ) -> tuple[Losses, Losses]:
-    """One comparison like `drawn`'s, of twenty knowledge leaves with one new one, from the losses of real models by leaf."""
-    leaves: list[list[tuple[float, float]]] = []
-    names = [leaf for leaf in real[0] if leaf.startswith("knowledge/")]
-    first = int(random.integers(len(names)))  # any real leaf may be the new one, for some are noisier
-    for number in range(20):
-        models = random.choice(len(real), 2, replace=False)
-        candidate, champion = (np.array(real[model][names[(first + number) % len(names)]]) for model in models)
-        asked = random.integers(len(candidate), size=questions)
-        gained = candidate[asked] - (0.0 if number else effect)
-        leaves.append(list(zip(gained.tolist(), champion[asked].tolist(), strict=True)))
-    return {"knowledge/0": leaves[0]}, {f"knowledge/{number}": leaves[number] for number in range(1, 20)}
+    """One comparison like `drawn`'s, of two real models, whose losses on each leaf are in `real`."""
+    candidate, champion = (real[model] for model in random.choice(len(real), 2, replace=False))
+    names = [leaf for leaf in candidate if leaf.startswith("knowledge/")]
+    new = names[random.integers(len(names))]
+    leaves = {}
+    for name in names:
+        asked = random.integers(len(candidate[name]), size=questions)
+        planted = effect if name == new else 0.0
+        leaves[name] = [(candidate[name][each] - planted, champion[name][each]) for each in asked]
+    return {new: leaves.pop(new)}, leaves
 
 
 def wilson(share: float, number: int) -> tuple[float, float]:
@@ -163,9 +163,9 @@ def exam_table(comparisons: int) -> list[dict[str, Any]]:
 
 
 def real_table(comparisons: int, scores: Path) -> list[dict[str, Any]]:
-    """Likewise, from the losses of real retrains."""
-    print("The same from real retrains, by questions: no earlier night, ten")
+    """Likewise on real nights."""
     real = json.loads(scores.read_text(encoding="utf-8"))
+    print(f"The same on real nights, {len(real)} models, by questions: no earlier night, ten")
     found = []
     for questions in QUESTIONS:
         cells = []

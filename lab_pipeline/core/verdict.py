@@ -296,6 +296,8 @@ class Told:
             f"On these, the new model gives each word of the right answers {times(gain['difference'])} times the probability "
             f"that {self._old} gives it {chance}."
         ]
+        if shift := gain.get("shift"):  # earlier releases took none off
+            said.append(f"On the unchanged leaves it is {times(shift)} times, by training again alone; that is taken off here.")
         if self._outcome == "not better" and gain["interval"][0] <= 0 <= gain["bound"]:
             said.append("1 would be no change, so chance is not ruled out.")
         elif self._outcome == "not better" and -gain["difference"] < gain["minimum"]:

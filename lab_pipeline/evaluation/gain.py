@@ -10,9 +10,18 @@ important; no subject counts more for having more questions. The noise of a retr
 
 - the spread of the changed leaves, knowledge and skills each about their own mean: facts gain nats where skills gain tenths,
   and this contrast is not noise. If a kind has a single changed leaf, and so no spread, all changed leaves share one mean;
-- the unchanged leaves of the same kinds, about zero: nothing was taught there, so every difference is noise. This is what
-  makes it possible to judge one new leaf among twenty. Those of earlier nights count as well
-  (`lab_pipeline.evaluation.earlier`): seven leaves of one night tell their noise to a quarter only, and the test pays for that.
+- the unchanged leaves of the same kinds: nothing was taught there, so every difference is noise. This is what makes it
+  possible to judge one new leaf among twenty. Those of earlier nights count as well (`lab_pipeline.evaluation.earlier`):
+  seven leaves of one night tell their noise to a quarter only, and the test pays for that.
+
+A retrain may also shift all leaves by the same amount. At least `SHOW_A_SHIFT` unchanged leaves of a kind show this shift, by
+their mean difference, and it is taken off the gain of that kind's changed leaves: a difference in differences (Ashenfelter and
+Card, REStat 1985). Each night's unchanged leaves then show the noise about their own mean. With fewer unchanged leaves, nothing
+is taken off, and they show the noise about zero. Then no test of a single pair of models can tell a shift from a gain, and
+`minimum_gain` guards against it: it is twice the shift's standard deviation, which was 0.10 in 21 real trainings on the same
+data of five leaves. Of their 420 ordered pairs, 30 % pass with a minimum gain of 0.05, and 2 % with that of 0.20
+(`benchmarks/retrains.py`). Where the shift is taken off, half of the minimum gain is enough, but it is asked of the gain before
+and after that.
 
 Knowledge and skills each have their own noise, and the mean gain's error is put together from both by the degrees of freedom of
 Satterthwaite (*Biometrics* 1946): with knowledge three times as noisy as skills, one common noise lets 6 % pass, and two let
@@ -32,19 +41,13 @@ The bound is one-sided: a candidate is better if the gain's upper end is below 0
 confidence allows, since leaves of unequal numbers of questions make the test slightly liberal. Where the noise is assumed, it
 is the upper end of the two-sided interval, which allows half of the errors.
 
-A retrain may also shift all leaves by the same amount. If all leaves changed, no test of a single pair of models can tell such
-a shift from a gain; `minimum_gain` guards against it. It is twice the standard deviation of that shift; this deviation was 0.10
-in 21 real trainings on the same data. Of their 420 ordered pairs, 30 % pass with a minimum gain of 0.05, and 2 % with that of
-0.20 (`benchmarks/retrains.py`). At least `SHOW_A_SHIFT` unchanged leaves show such a shift as noise, and then half of the
-minimum gain is enough.
-
 **Power** is told as the gain that would be found in 80 of 100 cases: (t at the confidence + t at 80 %) standard errors, or the
 minimum gain with t at 80 % standard errors on it, whichever is more (Cohen, *Statistical Power Analysis*, 1988, chapter 2).
 
 **Error rates** by simulation (`benchmarks/gate.py`): `benchmarks/README.md`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,15 +63,18 @@ SIZE = 0.9
 FEW_LEAVES = 5
 """Up to this number of leaves, the first model of a taxonomy is judged over questions."""
 SHOW_A_SHIFT = 5
-"""Number of unchanged leaves of the same kinds that show a shift of all leaves alike."""
+"""Number of unchanged leaves of a kind that show a shift of all its leaves alike."""
 POWER = 0.8
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Mean of the changed leaves' mean differences, each leaf counting once; the interval allows for the noise of a retrain."""
+    """How much better the changed leaves are known, each leaf counting once; the interval allows for the noise of a retrain."""
 
     difference: float
+    """Mean of the changed leaves' mean differences, less the `shift`."""
+    shift: float
+    """Mean difference of tonight's unchanged leaves, which was taken off; 0 if there are too few of them."""
     interval: tuple[float, float]
     retrain_noise: float
     """Standard deviation of a leaf's mean loss between retrains, estimated from the leaves or taken from the policy."""
@@ -95,13 +101,8 @@ def measure_gain(
     leaves = {leaf: differences(pairs) for leaf, pairs in changed.items() if pairs}
     if sum(len(each) for each in leaves.values()) < 2:
         return None
-    tonight, *before = [_stable(night, leaves) for night in (unchanged, *earlier)]
-    stable = [each for night in (tonight, *before) for each in night]
     kinds = [
-        _Kind(
-            [[each for leaf, each in leaves.items() if _is_knowledge(leaf) == kind]],
-            [each for leaf, each in stable if _is_knowledge(leaf) == kind],
-        )
+        _Kind([_of_kind(changed, kind)], [_of_kind(night, kind) for night in (unchanged, *earlier)])
         for kind in sorted(set(map(_is_knowledge, leaves)))
     ]
     if any(kind.degrees < 2 for kind in kinds):
@@ -112,19 +113,24 @@ def measure_gain(
         degrees = max(sum(len(each) - 1 for each in leaves.values()), 1)
         noise = policy.retrain_noise**2
         variance = (noise + _question_noise(list(leaves.values()))) / len(leaves)
+        shift, controlled = 0.0, False
     else:
-        noise = sum(kind.noise * kind.leaves for kind in kinds) / len(leaves)
-        parts = [kind.variance * kind.leaves / len(leaves) ** 2 for kind in kinds]
+        shares = [kind.leaves / len(leaves) for kind in kinds]
+        noise = sum(kind.noise * share for kind, share in zip(kinds, shares, strict=True))
+        shift = sum(kind.shift * share for kind, share in zip(kinds, shares, strict=True))
+        controlled = all(kind.controlled for kind in kinds)
+        parts = [kind.variance * share**2 for kind, share in zip(kinds, shares, strict=True)]
         variance = sum(parts)
         if variance:
             degrees = variance**2 / sum(part**2 / kind.degrees for part, kind in zip(parts, kinds, strict=True))
-    difference = float(_means(list(leaves.values())).mean())
+    difference = float(_means(list(leaves.values())).mean()) - shift
     error = float(np.sqrt(variance))
     two_sided, one_sided = (student_t(1 - errors * (1 - policy.confidence), degrees) for errors in (1, 2 * SIZE))
     threshold = two_sided if over_questions else one_sided
-    minimum = policy.minimum_gain / (2 if len(tonight) >= SHOW_A_SHIFT else 1)
+    minimum = policy.minimum_gain / (2 if controlled else 1)
     return Gain(
         difference=difference,
+        shift=shift,
         interval=(difference - two_sided * error, difference + two_sided * error),
         retrain_noise=float(np.sqrt(noise)),
         degrees_of_freedom=degrees,
@@ -138,10 +144,10 @@ def measure_gain(
 @dataclass(frozen=True)
 class _Kind:
     """Leaves that share one noise: the changed ones, by groups that each have a mean of their own, and those that did not
-    change, about zero."""
+    change, by night, tonight's first."""
 
     changed: list[list[np.ndarray]]
-    stable: list[np.ndarray]
+    stable: list[list[np.ndarray]]
 
     @property
     def leaves(self) -> int:
@@ -149,24 +155,40 @@ class _Kind:
         return sum(map(len, self.changed))
 
     @property
-    def _noisy(self) -> list[np.ndarray]:
-        return [each for group in self.changed if len(group) > 1 for each in group] + self.stable
+    def controlled(self) -> bool:
+        """Tell whether tonight's unchanged leaves are enough to show a shift of all leaves."""
+        return len(self.stable[0]) >= SHOW_A_SHIFT
+
+    @property
+    def shift(self) -> float:
+        """Return by how much all leaves moved tonight, as the unchanged ones show it; 0 if they are too few."""
+        return float(_means(self.stable[0]).mean()) if self.controlled else 0.0
+
+    @property
+    def _noisy(self) -> list[tuple[list[np.ndarray], bool]]:
+        """Return the groups whose leaves show the noise, with whether they show it about their own mean or about zero."""
+        changed = [(group, True) for group in self.changed if len(group) > 1]
+        return changed + [(night, self.controlled) for night in self.stable if night]
 
     @property
     def degrees(self) -> int:
-        return len(self._noisy) - sum(len(group) > 1 for group in self.changed)
+        return sum(len(group) - about_mean for group, about_mean in self._noisy)
 
     @property
     def noise(self) -> float:
         """Return the variance of a leaf's mean between retrains."""
-        deviations = [means - means.mean() for means in map(_means, self.changed)] + [_means(self.stable)]
-        return float(np.square(np.concatenate(deviations)).sum() / self.degrees)
+        groups = [(_means(group), about_mean) for group, about_mean in self._noisy]
+        squares = [np.square(means - (means.mean() if about_mean else 0.0)).sum() for means, about_mean in groups]
+        return float(sum(squares)) / self.degrees
 
     @property
     def variance(self) -> float:
-        """Return the variance of a changed leaf, whose questions may be fewer or noisier than those that show the noise."""
+        """Return the variance of the changed leaves' mean gain: their questions may be fewer or noisier than those of the
+        leaves that show the noise, and the shift that is taken off is uncertain too."""
         changed = [each for group in self.changed for each in group]
-        return self.noise + max(0.0, _question_noise(changed) - _question_noise(self._noisy))
+        noisy = [each for group, _ in self._noisy for each in group]
+        each = self.noise + max(0.0, _question_noise(changed) - _question_noise(noisy))
+        return each / self.leaves + (self.noise / len(self.stable[0]) if self.controlled else 0.0)
 
 
 def _joined(kinds: Sequence[_Kind]) -> _Kind:
@@ -174,13 +196,13 @@ def _joined(kinds: Sequence[_Kind]) -> _Kind:
     groups = [group for kind in kinds for group in kind.changed]
     if any(len(group) == 1 for group in groups):
         groups = [[each for group in groups for each in group]]
-    return _Kind(groups, [each for kind in kinds for each in kind.stable])
+    nights = zip(*(kind.stable for kind in kinds), strict=True)
+    return _Kind(groups, [[each for night in several for each in night] for several in nights])
 
 
-def _stable(night: Losses, changed: Iterable[str]) -> list[tuple[str, np.ndarray]]:
-    """Return the differences on a night's unchanged leaves that are of the same kinds as the changed ones."""
-    kinds = set(map(_is_knowledge, changed))
-    return [(leaf, differences(pairs)) for leaf, pairs in night.items() if pairs and _is_knowledge(leaf) in kinds]
+def _of_kind(losses: Losses, knowledge: bool) -> list[np.ndarray]:
+    """Return the differences on each leaf of a kind."""
+    return [differences(pairs) for leaf, pairs in losses.items() if pairs and _is_knowledge(leaf) == knowledge]
 
 
 def _is_knowledge(leaf: str) -> bool:

@@ -200,15 +200,16 @@ def decide(
         )
         return verdict(False, "not enough evidence", few)
     measured = sum(bool(pairs) for pairs in changed.values())
+    beyond = f", less the {gain.shift:+.3f} by which the unchanged leaves moved" if gain.shift else ""
     finding = (
         f"on the changed leaves ({measured} with {questions} held-out questions) the candidate's loss differs by "
-        f"{gain.difference:+.3f} nats per token, where each leaf counts equally (interval {gain.interval[0]:+.3f} to "
+        f"{gain.difference:+.3f} nats per token, where each leaf counts equally{beyond} (interval {gain.interval[0]:+.3f} to "
         f"{gain.interval[1]:+.3f}, which allows for retrain noise of {gain.retrain_noise:.3f} per leaf, "
         f"{'as the leaves show it' if gain.rests_on == 'leaves' else 'assumed by gate.retrain_noise'}); "
         f"this test finds a gain of {gain.detectable:.2f} in {POWER:.0%} of cases"
     )
     finding += f". But {style}: a falling loss may be style" if style else ""
-    if not (gain.bound < 0 and gain.difference <= -gain.minimum):
+    if not (gain.bound < 0 and max(gain.difference, gain.difference + gain.shift) <= -gain.minimum):
         return verdict(False, "not better", finding)
     if answers.people and answers.people.interval and answers.people.interval[0] > 0:
         people = f"over the {answers.people.questions} questions by people alone it is worse by {answers.people.difference:.3f}"

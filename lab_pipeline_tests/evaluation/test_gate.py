@@ -164,6 +164,34 @@ def test_a_gain_on_one_leaf_must_stand_out_from_what_unchanged_leaves_do():
     assert decide(shifted(-0.6, leaves=1), restless, [], identical=False, policy=POLICY).outcome == "not better"
 
 
+def moved(by: float, leaves: int = 6) -> Losses:
+    """Unchanged leaves, half of which moved by 0.01 less, and half by 0.01 more."""
+    return {f"other{n}": [(2 + by + 0.01 * (-1) ** n, 2.0)] * 5 for n in range(leaves)}
+
+
+def test_what_the_unchanged_leaves_moved_by_is_taken_off_the_gain():
+    gain = measure_gain(moved(-0.5, leaves=1), moved(-0.2), POLICY)
+    assert gain and (gain.shift, gain.difference) == pytest.approx((-0.2, -0.29))
+    assert gain.degrees_of_freedom == 5 and gain.retrain_noise == pytest.approx(0.01 * np.sqrt(6 / 5))
+    half = 2.570582 * 0.01 * np.sqrt(6 / 5 * (1 + 1 / 6))  # t with 5 degrees of freedom
+    assert gain.interval == pytest.approx((-0.29 - half, -0.29 + half))
+    night = measure_gain(moved(-0.5, leaves=1), moved(-0.2), POLICY, earlier=[moved(0.4)])
+    assert night and night.degrees_of_freedom == 10 and night.shift == gain.shift, "another night had a shift of its own"
+    few = measure_gain(moved(-0.5, leaves=1), moved(-0.2, leaves=4), POLICY)
+    assert few and (few.shift, few.difference) == pytest.approx((0.0, -0.49))
+
+
+def test_a_shift_of_all_leaves_is_no_gain_and_hides_none():
+    def outcome(changed: float, unchanged: float) -> str:
+        return decide(moved(changed, leaves=1), moved(unchanged), [], identical=False, policy=POLICY).outcome
+
+    assert outcome(-0.25, -0.25) == "not better", "no more than what was not taught"
+    assert outcome(-0.25, 0.1) == outcome(-0.25, -0.1) == "better"
+    assert outcome(-0.05, 0.1) == "not better", "against the model before it, this leaf is hardly better"
+    reason = decide(moved(-0.25, leaves=1), moved(0.1), [], identical=False, policy=POLICY).reason
+    assert "-0.340 nats per token" in reason and "less the +0.100 by which the unchanged leaves moved" in reason
+
+
 def test_unchanged_leaves_of_earlier_nights_show_the_noise_too():
     new, rest = shifted(-0.6, leaves=1), shifted(0.0, leaves=3, name="other")
     restless = [{f"other{n}": shifted(0.5 - n, leaves=1)["leaf0"] for n in range(2)} for _ in range(4)]
@@ -261,6 +289,7 @@ def test_first_models_that_learned_nothing_are_rarely_promoted(leaves, noise):
 def test_a_small_gain_on_one_new_leaf_is_found_with_the_exam_and_not_without():
     night = {"changed": 1, "unchanged": 19, "leaf_noise": 0.05, "effect": 0.3}
     assert promoted(200, 5, POLICY, **night, questions=50) >= 0.8
+    assert promoted(200, 5, POLICY, **night, questions=50, common_shift=0.1) >= 0.8, "a shift of all leaves hides nothing"
     assert promoted(200, 5, POLICY, **night, questions=5) < 0.6
     assert promoted(300, 5, POLICY, **{**night, "effect": 0.0}, questions=50) <= 0.06
 
@@ -341,10 +370,10 @@ def test_leaf_correlated_noise_is_rarely_promoted(changed, unchanged):
     assert promoted(300, 5, changed=changed, unchanged=unchanged, leaf_noise=0.3) <= 0.06, "5 %, and what 300 draws leave open"
 
 
-@pytest.mark.parametrize("leaves", [5, 20])
-def test_what_a_retrain_brings_to_all_leaves_alike_is_rarely_promoted(leaves):
+@pytest.mark.parametrize(("leaves", "unchanged"), [(5, 0), (20, 0), (1, 19)])
+def test_what_a_retrain_brings_to_all_leaves_alike_is_rarely_promoted(leaves, unchanged):
     """The noise of nine real trainings of the same data: `benchmarks/README.md`."""
-    assert promoted(400, 5, POLICY, changed=leaves, unchanged=0, leaf_noise=0.15, common_shift=0.09) <= 0.05
+    assert promoted(400, 5, POLICY, changed=leaves, unchanged=unchanged, leaf_noise=0.15, common_shift=0.09) <= 0.05
 
 
 def test_the_least_gain_is_what_holds_such_shifts_back():
