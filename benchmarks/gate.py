@@ -8,9 +8,9 @@ nats per answer token; the general questions play no part.
   for beside people's five, under the shipped policy, the share that is promoted with a gain of 0.3 and with none.
 - `exam`: the same by number of questions, leaf noise, share of knowledge leaves, and number of earlier nights whose unchanged
   leaves show the noise too.
-- `real`: the same on real nights, from the losses of retrains that `retrains.py` wrote to FILE: candidate and champion are two
-  of these models, one of the knowledge leaves counts as new and gets the gain, and the others are unchanged. Questions are
-  drawn with replacement.
+- `real`: the same on nights drawn from real retrains, whose losses `retrains.py` wrote to FILE: candidate and champion are two
+  of these models, with the shift of all leaves that came of it, and each question's difference is drawn from those of all
+  questions under these two. `leaf_noise` is what the leaves' means differ by beyond that, by the analysis of variance.
 - `first`: first models of one to five leaves that gained nothing, and that gained 0.5, against the base model.
 
 Power is the share of a quarter of COMPARISONS.
@@ -21,8 +21,9 @@ Power is the share of a quarter of COMPARISONS.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +94,28 @@ def promoted(
 
 
 def drawn_from(
-    random: np.random.Generator, real: Sequence[Mapping[str, Sequence[float]]], questions: int, effect: float = 0.0
+    random: np.random.Generator, real: Sequence[np.ndarray], leaf_noise: float, questions: int, effect: float = 0.0
 ) -> tuple[Losses, Losses]:
-    """One comparison like `drawn`'s, of two real models, whose losses on each leaf are in `real`."""
-    candidate, champion = (real[model] for model in random.choice(len(real), 2, replace=False))
-    names = [leaf for leaf in candidate if leaf.startswith("knowledge/")]
-    new = names[random.integers(len(names))]
+    """One comparison like `drawn`'s, of twenty knowledge leaves with one new one; `real` = each model's losses on the same
+    questions of knowledge leaves, of shape (leaves, questions)."""
+    candidate, champion = (real[model].flatten() for model in random.choice(len(real), 2, replace=False))
     leaves = {}
-    for name in names:
-        asked = random.integers(len(candidate[name]), size=questions)
-        planted = effect if name == new else 0.0
-        leaves[name] = [(candidate[name][each] - planted, champion[name][each]) for each in asked]
-    return {new: leaves.pop(new)}, leaves
+    for number in range(20):
+        asked = random.integers(len(candidate), size=questions)
+        gained = candidate[asked] + random.normal(0, leaf_noise) - (0.0 if number else effect)
+        leaves[f"knowledge/{number}"] = list(zip(gained.tolist(), champion[asked].tolist(), strict=True))
+    return {"knowledge/0": leaves.pop("knowledge/0")}, leaves
+
+
+def spreads(real: Sequence[np.ndarray]) -> dict[str, float]:
+    """Standard deviations of the differences between two models: of the shift of all leaves, of a leaf beyond that and beyond
+    what its questions explain, and of a question about its leaf."""
+    pairs = [one - other for one, other in itertools.combinations(real, 2)]
+    question = np.mean([pair.var(axis=1, ddof=1).mean() for pair in pairs])
+    leaf = np.mean([pair.mean(axis=1).var(ddof=1) for pair in pairs]) - question / pairs[0].shape[1]
+    common = np.mean([pair.mean() ** 2 for pair in pairs])
+    found = {"common_shift": common, "leaf_noise": max(0.0, leaf), "question_noise": question}
+    return {name: round(float(np.sqrt(variance)), 3) for name, variance in found.items()}
 
 
 def wilson(share: float, number: int) -> tuple[float, float]:
@@ -163,14 +174,19 @@ def exam_table(comparisons: int) -> list[dict[str, Any]]:
 
 
 def real_table(comparisons: int, scores: Path) -> list[dict[str, Any]]:
-    """Likewise on real nights."""
-    real = json.loads(scores.read_text(encoding="utf-8"))
-    print(f"The same on real nights, {len(real)} models, by questions: no earlier night, ten")
+    """Likewise on nights drawn from real retrains."""
+    models = json.loads(scores.read_text(encoding="utf-8"))
+    knowledge = [leaf for leaf in models[0] if leaf.startswith("knowledge/")]
+    real = [np.array([model[leaf] for leaf in knowledge]) for model in models]
+    noise = spreads(real)
+    print(f"The same from {len(real)} real models, {noise}, by questions: no earlier night, ten")
     found = []
     for questions in QUESTIONS:
         cells = []
         for nights in (0, 10):
-            gain, none = _night(comparisons, nights=nights, draw=drawn_from, real=real, questions=questions)
+            gain, none = _night(
+                comparisons, nights=nights, draw=drawn_from, real=real, leaf_noise=noise["leaf_noise"], questions=questions
+            )
             cells.append(f"{gain:.0%}, {none:.1%}")
             found.append({"questions": questions, "nights": nights, "gain": gain, "null": none})
         print(f"| {questions} | " + " | ".join(cells) + " |", flush=True)

@@ -1,6 +1,7 @@
 """Run a flow on one leaf: the teacher writes candidate rows, and judges score them."""
 
 import asyncio
+import math
 import random
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,10 @@ _AT_ONCE = 512
 _RETRY_TEMPERATURE = 0.5
 """Temperature at which an unreadable verdict is asked for again, since a greedy reply would be the same."""
 
+_BYTES_IN_TOKEN = 3
+"""Fewer than a token of a seed has (in English about 4), so that a row may be a third longer than the longest seed."""
+_MOST_ROOM = 4
+"""How many times the tokens that the flow gives a stage a leaf with long seeds may have at most."""
 _SHORTEST_SENTENCE = 4
 """Sentences and passages with fewer words than this, such as headings, start no row."""
 
@@ -244,11 +249,21 @@ async def judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_m
     return [draft]
 
 
+def with_room(stage: Stage, seeds: Sequence[SeedExample]) -> Stage:
+    """Return the stage with as many tokens for a reply as the longest of the leaf's seeds needs, if that is more than the flow
+    says: a leaf may teach letters or songs. `_MOST_ROOM` bounds what such a leaf can cost."""
+    longest = max((sum(len((seed[column] or "").encode()) for column in stage.columns) for seed in seeds), default=0)
+    needed = stage.several * math.ceil(longest / _BYTES_IN_TOKEN)
+    most = _MOST_ROOM * stage.max_tokens
+    return stage.model_copy(update={"max_tokens": min(most, max(stage.max_tokens, needed))})
+
+
 async def run_stage(draft: Draft, stage: Stage, flow: Flow, teacher: Teacher, seed: int) -> list[Draft]:
     """Sample the stage's prompt once for each temperature; return the drafts that continue this one, one for each item of each
     reply. A faulty item's draft gets the fault and is done. A draft that is done already comes back as it is."""
     if draft.done:
         return [draft]
+    stage = with_room(stage, draft.leaf["seeds"])
     messages = flow.render(stage.prompt, {**draft.variables, "several": stage.several})
     requests = []
     for sample, temperature in enumerate(stage.temperatures):

@@ -11,9 +11,9 @@ import pytest
 
 from lab_pipeline.core.rows import GENERATED_SCHEMA, JUDGED_SCHEMA
 from lab_pipeline.core.storage import write_rows
-from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, Judge, load_flow
+from lab_pipeline.flows.flow import SHIPPED, Flow, FlowError, Judge, Stage, load_flow
 from lab_pipeline.flows.prompts import load_prompt
-from lab_pipeline.instructions.generate import first_drafts, generate, in_room, judge, supporting_sentence
+from lab_pipeline.instructions.generate import first_drafts, generate, in_room, judge, supporting_sentence, with_room
 from lab_pipeline.taxonomy.leaf import Kind
 from lab_pipeline.teacher.protocol import Reply, Request, TeacherError
 from lab_pipeline_tests.builders import JUDGED, JUDGES, edit_yaml, judged_copy
@@ -268,6 +268,22 @@ def test_a_score_is_the_probability_of_the_accepted_choice() -> None:
 )
 def test_without_probabilities_the_judges_word_counts(said: str, score: float | None, verdict: str) -> None:
     assert judging(said) == {"judge": "faithful", "score": score, "verdict": verdict}
+
+
+@pytest.mark.parametrize(("characters", "room"), [(20, 80), (240, 80), (600, 200), (5000, 320)])
+def test_a_leaf_with_long_seeds_gives_its_replies_more_room_within_bounds(characters: int, room: int) -> None:
+    leaf = source("freeform_skill")
+    leaf["seeds"][0]["answer"] = "x" * characters
+    teacher = ScriptedTeacher()
+    asyncio.run(generate(leaf, flow("freeform_skill"), teacher, ScriptedTeacher(), 17, "commit"))
+    assert {request.max_tokens for request in teacher.requests} == {60, room}, "the questions stay short"
+
+
+def test_several_items_in_one_reply_have_room_for_each() -> None:
+    stage = Stage(output="pairs", prompt="p", max_tokens=100, several=5)
+    seeds: list[Any] = [{"context": None, "question": "x" * 30, "answer": "é" * 60}]  # 150 bytes
+    assert with_room(stage, seeds).max_tokens == 250
+    assert with_room(stage, []) == stage
 
 
 @pytest.mark.parametrize(("unreadable", "score"), [(1, 1.0), (2, 1.0), (3, None)])
