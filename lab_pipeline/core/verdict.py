@@ -146,10 +146,8 @@ class Told:
                 more = f"To see smaller gains, {_MORE_QUESTIONS}. To gain more, add seeds or documents"
                 return f"{kept} {small}. {more}. Then retune."
             case "not better":
-                read = (
-                    "Read what the new model was taught (lab-pipeline rows LEAF): rows that are few, wrong or beside the point"
-                )
-                return f"{kept} {read} teach nothing. Mend the leaf's seeds or documents, and retune."
+                read = "Read what the new model was taught (lab-pipeline rows LEAF): few or wrong rows teach nothing"
+                return f"{kept} {read}. Mend the leaf's seeds or documents, and retune."
             case "worse elsewhere" | "leaf got worse":
                 mend = "Read the lost questions below. If new documents contradict old ones, mend them"
                 allow = "If you accept the loss, name the leaf under gate.allowed_regressions in settings.yaml"
@@ -178,6 +176,11 @@ class Told:
     def gain(self) -> Mapping[str, Any] | None:
         """The gate's `Gain` as stored; None without enough questions, or in an evaluation of an earlier release."""
         return self.evaluation["verdict"].get("gain")
+
+    @property
+    def _measured(self) -> float:
+        """The gain with what unchanged leaves moved by; earlier releases took nothing off."""
+        return self.gain["difference"] + self.gain.get("shift", 0.0) if self.gain else math.nan
 
     def compared(self, role: str | None = None) -> list[Mapping[str, Any]]:
         """Return the gate's verdicts on the leaves that have questions, of one role or of all."""
@@ -230,7 +233,7 @@ class Told:
         elif self.gain:
             count = "fewer" if self._won < 0 else "no more"
             although = f", although it answers {count} of them right" if self._won <= 0 else ""
-            known = f"each word of the right answers {times(self.gain['difference'])} times as likely"
+            known = f"each word of the right answers {times(self._measured)} times as likely"
             said += f"{although}, because it finds {known}"
         return f"{said}; but it still knows part of {_listed(self.remembered)}" if self.remembered else said
 
@@ -247,7 +250,7 @@ class Told:
                 return "it finds the right answers less likely than before, by more than chance explains"
             case "not better" if not gain or gain["bound"] >= 0:
                 return "so small a gain may be chance" if self._won > 0 else "it shows no gain that chance does not explain"
-            case "not better" if gain and -gain["difference"] < gain["minimum"]:
+            case "not better" if gain and max(gain["difference"], self._measured) > -gain["minimum"]:
                 return "training the old one again might gain as much by luck"
             case "not better":
                 return "it is worse at the questions that people wrote"
@@ -292,22 +295,20 @@ class Told:
             return []
         low, high = (times(end) for end in gain["interval"])
         chance = f"({high} to {low} times once chance is allowed for)"
+        shift = gain.get("shift") and times(gain["shift"])
+        own = f". Unchanged leaves: {shift} times, by training again alone; without that, {times(gain['difference'])} times"
         said = [
-            f"On these, the new model gives each word of the right answers {times(gain['difference'])} times the probability "
-            f"that {self._old} gives it {chance}."
+            f"On these, the new model gives each word of the right answers {times(self._measured)} times the probability that "
+            f"{self._old} gives it{own if shift else ''} {chance}."
         ]
-        if shift := gain.get("shift"):  # earlier releases took none off
-            said.append(f"On the unchanged leaves it is {times(shift)} times, by training again alone; that is taken off here.")
         if self._outcome == "not better" and gain["interval"][0] <= 0 <= gain["bound"]:
             said.append("1 would be no change, so chance is not ruled out.")
-        elif self._outcome == "not better" and -gain["difference"] < gain["minimum"]:
+        elif self._outcome == "not better" and max(gain["difference"], self._measured) > -gain["minimum"]:
             said.append(f"At least {times(-gain['minimum'])} times is asked for, because training again may give less by luck.")
         seen = f"{times(-gain['detectable'])} times or more in 8 of 10 cases"
         said.append(f"How fine this exam is: it notices a gain of {seen}; smaller gains it often misses.")
         if gain["rests_on"] == "questions":
-            said.append(
-                "With so few leaves, the verdict rests on single questions and on a set allowance for a retrain's luck."
-            )
+            said.append("With so few leaves, the verdict rests on single questions and a set allowance for a retrain's luck.")
         return said
 
     def _style(self) -> list[str]:

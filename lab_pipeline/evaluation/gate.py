@@ -200,11 +200,12 @@ def decide(
         )
         return verdict(False, "not enough evidence", few)
     measured = sum(bool(pairs) for pairs in changed.values())
-    beyond = f", less the {gain.shift:+.3f} by which the unchanged leaves moved" if gain.shift else ""
+    moved = f", {gain.difference:+.3f} without the {gain.shift:+.3f} by which the unchanged leaves moved" if gain.shift else ""
     finding = (
         f"on the changed leaves ({measured} with {questions} held-out questions) the candidate's loss differs by "
-        f"{gain.difference:+.3f} nats per token, where each leaf counts equally{beyond} (interval {gain.interval[0]:+.3f} to "
-        f"{gain.interval[1]:+.3f}, which allows for retrain noise of {gain.retrain_noise:.3f} per leaf, "
+        f"{gain.difference + gain.shift:+.3f} nats per token, where each leaf counts equally{moved} "
+        f"(interval {gain.interval[0]:+.3f} to {gain.interval[1]:+.3f}, which allows for retrain noise of "
+        f"{gain.retrain_noise:.3f} per leaf, "
         f"{'as the leaves show it' if gain.rests_on == 'leaves' else 'assumed by gate.retrain_noise'}); "
         f"this test finds a gain of {gain.detectable:.2f} in {POWER:.0%} of cases"
     )

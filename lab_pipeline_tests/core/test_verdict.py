@@ -94,7 +94,7 @@ def test_every_outcome_has_a_case():
         ("first model", "There was no model before it, so it is compared with the base model, which was taught none of this."),
         (
             "first model",
-            "With so few leaves, the verdict rests on single questions and on a set allowance for a retrain's luck.",
+            "With so few leaves, the verdict rests on single questions and a set allowance for a retrain's luck.",
         ),
         ("promoted though fewer right", "it may have learned their style, not their facts."),
         ("not enough evidence", "There are 3 test questions about what changed; 5 are needed, so 2 are missing."),
@@ -123,6 +123,18 @@ def test_no_sentence_needs_a_statistician(name):
     for word in ("nats", "likelihood", "interval", "confidence", "candidate", "e-0"):
         assert word not in text.replace(case(name)[0]["candidate"], "")
     assert report_markdown(case(name)[0]).splitlines()[2].startswith("**")
+
+
+def test_what_unchanged_leaves_show_as_well_is_told_apart():
+    evaluation: Any = case("promoted")[0]
+    gain = {**evaluation["verdict"]["gain"], "difference": -1.0, "shift": -0.5, "interval": [-1.2, -0.8]}
+    told = Told({**evaluation, "verdict": {**evaluation["verdict"], "gain": gain}})
+    assert "4.5 times as likely" in told.sentence, "what the model does"
+    said = " ".join(told.reasons)
+    assert "4.5 times the probability that the old model gives it. Unchanged leaves: 1.6 times, by training again alone" in said
+    assert "without that, 2.7 times (2.2 to 3.3 times once chance is allowed for)." in said
+    refused = {**evaluation["verdict"], "promoted": False, "outcome": "not better", "gain": {**gain, "shift": 0.95}}
+    assert "training the old one again might gain as much by luck" in Told({**evaluation, "verdict": refused}).sentence
 
 
 def test_an_evaluation_of_an_earlier_release_is_told_still():
