@@ -72,7 +72,7 @@ class Stage(Section):
     pairs, the reply must label its texts, such as `Question:`, and each item makes its own row."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[Literal["context", "question", "answer"], ...]:
         return ("question", "answer") if self.output == "pairs" else (self.output,)
 
     @property
