@@ -246,6 +246,8 @@ class Told:
                 return f"it {fails}, which {self._old} passes"
             case "leaf got worse":
                 return f"it got worse at {_listed(each['leaf'] for each in verdict['leaves'] if each['veto'])}"
+            case "not better" if gain and gain["interval"][0] > 0 and self._measured <= 0:
+                return "it gained less than leaves that were taught nothing new"
             case "not better" if gain and gain["interval"][0] > 0:
                 return "it finds the right answers less likely than before, by more than chance explains"
             case "not better" if not gain or gain["bound"] >= 0:
@@ -296,7 +298,7 @@ class Told:
         low, high = (times(end) for end in gain["interval"])
         chance = f"({high} to {low} times once chance is allowed for)"
         shift = gain.get("shift") and times(gain["shift"])
-        own = f". Unchanged leaves: {shift} times, by training again alone; without that, {times(gain['difference'])} times"
+        own = f". Unchanged leaves, taught nothing new: {shift} times; without that, {times(gain['difference'])} times"
         said = [
             f"On these, the new model gives each word of the right answers {times(self._measured)} times the probability that "
             f"{self._old} gives it{own if shift else ''} {chance}."
@@ -316,7 +318,7 @@ class Told:
             return []
         candidate, before = self._right
         style = ", though it finds right answers likelier: it may have learned their style, not their facts"
-        learned = style if self.gain and self.gain["difference"] < 0 else ""
+        learned = style if self.gain and self._measured < 0 else ""
         return [f"Beware: it picks the right answer among others less often, {candidate} against {before.right}{learned}."]
 
     def _judged(self) -> list[str]:

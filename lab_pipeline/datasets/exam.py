@@ -254,7 +254,8 @@ def _starts(plan: ExamPlan, seed: int) -> list[Draft]:
     number = math.ceil(_SPARE * plan.wanted / stage.several)
     drafts = first_drafts(plan.leaf, plan.flow, seed)
     chosen = sorted(drafts, key=lambda draft: digest([seed, draft.text]))[:number]
-    return [replace(draft, origin=["exam", draft.text]) for draft in chosen]
+    leaf: FrozenLeaf = {**plan.leaf, "seeds": []}  # which are no part of what identifies exam questions
+    return [replace(draft, leaf=leaf, origin=["exam", draft.text]) for draft in chosen]
 
 
 def _store(home: Home, plan: ExamPlan, ledger: Ledger) -> None:

@@ -20,8 +20,8 @@ Card, REStat 1985). Each night's unchanged leaves then show the noise about thei
 is taken off, and they show the noise about zero. Then no test of a single pair of models can tell a shift from a gain, and
 `minimum_gain` guards against it: it is twice the shift's standard deviation, which was 0.10 in 21 real trainings on the same
 data of five leaves. Of their 420 ordered pairs, 30 % pass with a minimum gain of 0.05, and 2 % with that of 0.20
-(`benchmarks/retrains.py`). Where the shift is taken off, half of the minimum gain is enough, but it is asked of the gain before
-and after that.
+(`benchmarks/retrains.py`). Where the shift of every kind is taken off, half of the minimum gain is enough, but it is asked of
+the gain before and after that.
 
 Knowledge and skills each have their own noise, and the mean gain's error is put together from both by the degrees of freedom of
 Satterthwaite (*Biometrics* 1946): with knowledge three times as noisy as skills, one common noise lets 6 % pass, and two let
@@ -74,10 +74,11 @@ class Gain:
     difference: float
     """Mean of the changed leaves' mean differences, less the `shift`."""
     shift: float
-    """Mean difference of tonight's unchanged leaves, which was taken off; 0 if there are too few of them."""
+    """What was taken off for what tonight's unchanged leaves of the same kinds moved by; 0 if there are too few of them."""
     interval: tuple[float, float]
     retrain_noise: float
-    """Standard deviation of a leaf's mean loss between retrains, estimated from the leaves or taken from the policy."""
+    """Standard deviation of a leaf's mean loss between retrains, beyond the shift that is taken off; estimated from the leaves
+    or taken from the policy."""
     degrees_of_freedom: float
     rests_on: Literal["leaves", "questions"]
     """What shows the noise: *leaves*, or *questions* with the policy's `retrain_noise`."""
@@ -102,7 +103,11 @@ def measure_gain(
     if sum(len(each) for each in leaves.values()) < 2:
         return None
     kinds = [
-        _Kind([_of_kind(changed, kind)], [_of_kind(night, kind) for night in (unchanged, *earlier)])
+        _Kind(
+            [_of_kind(changed, kind)],
+            [_of_kind(night, kind) for night in (unchanged, *earlier)],
+            controlled=len(_of_kind(unchanged, kind)) >= SHOW_A_SHIFT,
+        )
         for kind in sorted(set(map(_is_knowledge, leaves)))
     ]
     if any(kind.degrees < 2 for kind in kinds):
@@ -137,7 +142,7 @@ def measure_gain(
         rests_on="questions" if over_questions else "leaves",
         bound=difference + threshold * error,
         minimum=minimum,
-        detectable=max(threshold * error, minimum) + student_t(2 * POWER - 1, degrees) * error,
+        detectable=max(threshold * error, minimum + max(shift, 0.0)) + student_t(2 * POWER - 1, degrees) * error,
     )
 
 
@@ -148,16 +153,13 @@ class _Kind:
 
     changed: list[list[np.ndarray]]
     stable: list[list[np.ndarray]]
+    controlled: bool
+    """Whether tonight's unchanged leaves are enough to show a shift of all leaves."""
 
     @property
     def leaves(self) -> int:
         """Return the number of changed leaves."""
         return sum(map(len, self.changed))
-
-    @property
-    def controlled(self) -> bool:
-        """Tell whether tonight's unchanged leaves are enough to show a shift of all leaves."""
-        return len(self.stable[0]) >= SHOW_A_SHIFT
 
     @property
     def shift(self) -> float:
@@ -168,7 +170,7 @@ class _Kind:
     def _noisy(self) -> list[tuple[list[np.ndarray], bool]]:
         """Return the groups whose leaves show the noise, with whether they show it about their own mean or about zero."""
         changed = [(group, True) for group in self.changed if len(group) > 1]
-        return changed + [(night, self.controlled) for night in self.stable if night]
+        return changed + [(night, self.controlled) for night in self.stable if len(night) > self.controlled]
 
     @property
     def degrees(self) -> int:
@@ -183,21 +185,23 @@ class _Kind:
 
     @property
     def variance(self) -> float:
-        """Return the variance of the changed leaves' mean gain: their questions may be fewer or noisier than those of the
-        leaves that show the noise, and the shift that is taken off is uncertain too."""
-        changed = [each for group in self.changed for each in group]
-        noisy = [each for group, _ in self._noisy for each in group]
-        each = self.noise + max(0.0, _question_noise(changed) - _question_noise(noisy))
-        return each / self.leaves + (self.noise / len(self.stable[0]) if self.controlled else 0.0)
+        """Return the variance of the changed leaves' mean less the shift, if one is taken off. Either may rest on fewer or
+        noisier questions than the leaves that show the noise."""
+        noisy = _question_noise([leaf for group, _ in self._noisy for leaf in group])
+        parts = [[leaf for group in self.changed for leaf in group], *([self.stable[0]] if self.controlled else [])]
+        return sum((self.noise + max(0.0, _question_noise(leaves) - noisy)) / len(leaves) for leaves in parts)
 
 
 def _joined(kinds: Sequence[_Kind]) -> _Kind:
-    """Join kinds into one. Each keeps its own mean, but if one has a single changed leaf, and so no spread, all share one."""
+    """Join kinds into one. Each keeps its own mean, but if one has a single changed leaf, and so no spread, all share one.
+
+    One of them has too few leaves to show a shift of its own, and skills do not show what knowledge moved by.
+    """
     groups = [group for kind in kinds for group in kind.changed]
     if any(len(group) == 1 for group in groups):
         groups = [[each for group in groups for each in group]]
     nights = zip(*(kind.stable for kind in kinds), strict=True)
-    return _Kind(groups, [[each for night in several for each in night] for several in nights])
+    return _Kind(groups, [[each for night in several for each in night] for several in nights], controlled=False)
 
 
 def _of_kind(losses: Losses, knowledge: bool) -> list[np.ndarray]:

@@ -200,7 +200,7 @@ def decide(
         )
         return verdict(False, "not enough evidence", few)
     measured = sum(bool(pairs) for pairs in changed.values())
-    moved = f", {gain.difference:+.3f} without the {gain.shift:+.3f} by which the unchanged leaves moved" if gain.shift else ""
+    moved = f", {gain.difference:+.3f} without the {gain.shift:+.3f} by which unchanged leaves moved" if gain.shift else ""
     finding = (
         f"on the changed leaves ({measured} with {questions} held-out questions) the candidate's loss differs by "
         f"{gain.difference + gain.shift:+.3f} nats per token, where each leaf counts equally{moved} "

@@ -39,6 +39,8 @@ _BYTES_IN_TOKEN = 3
 """Fewer than a token of a seed has (in English about 4), so that a row may be a third longer than the longest seed."""
 _MOST_ROOM = 4
 """How many times the tokens that the flow gives a stage a leaf with long seeds may have at most."""
+_MOST_TOKENS = 1024
+"""Room up to which long seeds widen a stage: more may not fit into a model's context. A flow may give more by itself."""
 _SHORTEST_SENTENCE = 4
 """Sentences and passages with fewer words than this, such as headings, start no row."""
 
@@ -254,7 +256,7 @@ def with_room(stage: Stage, seeds: Sequence[SeedExample]) -> Stage:
     says: a leaf may teach letters or songs. `_MOST_ROOM` bounds what such a leaf can cost."""
     longest = max((sum(len((seed[column] or "").encode()) for column in stage.columns) for seed in seeds), default=0)
     needed = stage.several * math.ceil(longest / _BYTES_IN_TOKEN)
-    most = _MOST_ROOM * stage.max_tokens
+    most = max(stage.max_tokens, min(_MOST_TOKENS, _MOST_ROOM * stage.max_tokens))
     return stage.model_copy(update={"max_tokens": min(most, max(stage.max_tokens, needed))})
 
 

@@ -131,10 +131,12 @@ def test_what_unchanged_leaves_show_as_well_is_told_apart():
     told = Told({**evaluation, "verdict": {**evaluation["verdict"], "gain": gain}})
     assert "4.5 times as likely" in told.sentence, "what the model does"
     said = " ".join(told.reasons)
-    assert "4.5 times the probability that the old model gives it. Unchanged leaves: 1.6 times, by training again alone" in said
+    assert "4.5 times the probability that the old model gives it. Unchanged leaves, taught nothing new: 1.6 times" in said
     assert "without that, 2.7 times (2.2 to 3.3 times once chance is allowed for)." in said
     refused = {**evaluation["verdict"], "promoted": False, "outcome": "not better", "gain": {**gain, "shift": 0.95}}
     assert "training the old one again might gain as much by luck" in Told({**evaluation, "verdict": refused}).sentence
+    less = {**gain, "difference": 0.2, "shift": -0.3, "interval": [0.1, 0.3]}
+    assert "it gained less than leaves" in Told({**evaluation, "verdict": {**refused, "gain": less}}).sentence
 
 
 def test_an_evaluation_of_an_earlier_release_is_told_still():

@@ -181,6 +181,29 @@ def test_what_the_unchanged_leaves_moved_by_is_taken_off_the_gain():
     assert few and (few.shift, few.difference) == pytest.approx((0.0, -0.49))
 
 
+def test_skills_do_not_show_what_knowledge_moved_by():
+    changed = {f"knowledge/{n}": pairs for n, pairs in enumerate(moved(-0.15, leaves=2).values())}
+    gain = measure_gain(changed | shifted(-0.15, leaves=2), moved(-0.1, leaves=8), POLICY)
+    assert gain and (gain.shift, gain.minimum) == (0.0, POLICY.minimum_gain)
+
+
+def test_a_shift_that_few_questions_show_is_taken_off_with_its_uncertainty():
+    random = np.random.default_rng(4)
+
+    def night(leaves: int, questions: int, name: str = "other") -> Losses:
+        return {f"{name}{n}": [(2 + each, 2.0) for each in random.normal(0, 0.4, questions)] for n in range(leaves)}
+
+    def passed(new: tuple[int, int], unchanged: tuple[int, int], earlier: tuple[int, int], nights: int) -> float:
+        found = [
+            measure_gain(night(*new, "new"), night(*unchanged), POLICY, earlier=[night(*earlier) for _ in range(nights)])
+            for _ in range(300)
+        ]
+        return float(np.mean([each.bound < 0 for each in found if each]))
+
+    assert passed((1, 60), (6, 5), (6, 60), 5) <= 0.08, "18 % if tonight's leaves were as sure as those of earlier nights"
+    assert passed((1, 5), (19, 60), (1, 2), 20) <= 0.08, "20 % if nights of one leaf, which show no noise, counted"
+
+
 def test_a_shift_of_all_leaves_is_no_gain_and_hides_none():
     def outcome(changed: float, unchanged: float) -> str:
         return decide(moved(changed, leaves=1), moved(unchanged), [], identical=False, policy=POLICY).outcome
@@ -189,7 +212,7 @@ def test_a_shift_of_all_leaves_is_no_gain_and_hides_none():
     assert outcome(-0.25, 0.1) == outcome(-0.25, -0.1) == "better"
     assert outcome(-0.05, 0.1) == "not better", "against the model before it, this leaf is hardly better"
     reason = decide(moved(-0.25, leaves=1), moved(0.1), [], identical=False, policy=POLICY).reason
-    assert "-0.240 nats per token" in reason and "-0.340 without the +0.100 by which the unchanged leaves moved" in reason
+    assert "-0.240 nats per token" in reason and "-0.340 without the +0.100 by which unchanged leaves moved" in reason
 
 
 def test_unchanged_leaves_of_earlier_nights_show_the_noise_too():
@@ -349,7 +372,7 @@ def test_what_cannot_be_measured_never_passes():
 
 
 LEAVES = st.dictionaries(
-    st.sampled_from(["knowledge/a", "knowledge/b", "s/a", "s/b", "s/c"]),
+    st.sampled_from(["knowledge/a", "knowledge/b", *(f"s/{letter}" for letter in "abcdefgh")]),
     st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), max_size=6),
 )
 
@@ -361,6 +384,7 @@ def test_whatever_was_measured_there_is_a_verdict_and_only_gains_are_called_bett
     assert len(found.leaves) == len(changed) + len(unchanged)
     if found.outcome == "better":
         assert found.promoted and found.gain and found.gain.difference <= -found.gain.minimum
+        assert found.gain.difference + found.gain.shift <= -found.gain.minimum
         assert not any(leaf.veto for leaf in found.leaves)
 
 
