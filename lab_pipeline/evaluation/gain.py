@@ -63,7 +63,7 @@ SIZE = 0.9
 FEW_LEAVES = 5
 """Up to this number of leaves, the first model of a taxonomy is judged over questions."""
 SHOW_A_SHIFT = 5
-"""Number of unchanged leaves of a kind that show a shift of all its leaves alike."""
+"""Minimum number of unchanged leaves of a kind whose mean difference is taken off the gain."""
 POWER = 0.8
 
 
@@ -72,7 +72,7 @@ class Gain:
     """How much better the changed leaves are known, each leaf counting once; the interval allows for the noise of a retrain."""
 
     difference: float
-    """Mean of the changed leaves' mean differences, less the `shift`."""
+    """Mean difference of each changed leaf, averaged over these leaves, less the `shift`."""
     shift: float
     """What was taken off for what tonight's unchanged leaves of the same kinds moved by; 0 if there are too few of them."""
     interval: tuple[float, float]
@@ -154,7 +154,7 @@ class _Kind:
     changed: list[list[np.ndarray]]
     stable: list[list[np.ndarray]]
     controlled: bool
-    """Whether tonight's unchanged leaves are enough to show a shift of all leaves."""
+    """True if tonight has at least `SHOW_A_SHIFT` unchanged leaves of the kind, so that their mean is taken off."""
 
     @property
     def leaves(self) -> int:
@@ -163,7 +163,7 @@ class _Kind:
 
     @property
     def shift(self) -> float:
-        """Return by how much all leaves moved tonight, as the unchanged ones show it; 0 if they are too few."""
+        """Return the mean difference of tonight's unchanged leaves; 0 if they are too few to show a shift of all leaves."""
         return float(_means(self.stable[0]).mean()) if self.controlled else 0.0
 
     @property
@@ -205,7 +205,7 @@ def _joined(kinds: Sequence[_Kind]) -> _Kind:
 
 
 def _of_kind(losses: Losses, knowledge: bool) -> list[np.ndarray]:
-    """Return the differences on each leaf of a kind."""
+    """Return an array of differences, one for each question, for each leaf of a kind that has questions."""
     return [differences(pairs) for leaf, pairs in losses.items() if pairs and _is_knowledge(leaf) == knowledge]
 
 

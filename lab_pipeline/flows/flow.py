@@ -62,7 +62,7 @@ class Stage(Section):
     output: Literal["context", "question", "answer", "pairs"]
     prompt: str
     max_tokens: int = Field(ge=1, le=32_768)
-    """Tokens that a reply may have; up to four times as many for a leaf whose seeds are longer."""
+    """Maximum number of tokens of a reply. A leaf with longer seeds raises it, up to four times and to 1,024."""
     temperatures: tuple[float, ...] = (0.0,)
     """Temperatures at which the prompt is sampled, once for each entry. Each sample continues the row as a row of its own."""
     first_line: bool = False

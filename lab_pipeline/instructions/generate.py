@@ -36,11 +36,11 @@ _RETRY_TEMPERATURE = 0.5
 """Temperature at which an unreadable verdict is asked for again, since a greedy reply would be the same."""
 
 _BYTES_IN_TOKEN = 3
-"""Fewer than a token of a seed has (in English about 4), so that a row may be a third longer than the longest seed."""
+"""Bytes of a seed that count as one token. A token of English has about 4, so a row may be a third longer than the seed."""
 _MOST_ROOM = 4
-"""How many times the tokens that the flow gives a stage a leaf with long seeds may have at most."""
+"""Maximum factor by which long seeds raise the `max_tokens` of a stage; it bounds what such a leaf can cost."""
 _MOST_TOKENS = 1024
-"""Room up to which long seeds widen a stage: more may not fit into a model's context. A flow may give more by itself."""
+"""Number of tokens up to which long seeds raise a stage, since a model's context is limited. A flow may give more itself."""
 _SHORTEST_SENTENCE = 4
 """Sentences and passages with fewer words than this, such as headings, start no row."""
 
@@ -252,8 +252,10 @@ async def judge_early(draft: Draft, judges: Sequence[Judge], flow: Flow, judge_m
 
 
 def with_room(stage: Stage, seeds: Sequence[SeedExample]) -> Stage:
-    """Return the stage with as many tokens for a reply as the longest of the leaf's seeds needs, if that is more than the flow
-    says: a leaf may teach letters or songs. `_MOST_ROOM` bounds what such a leaf can cost."""
+    """Raise a stage's `max_tokens` to what the leaf's longest seed needs, within bounds; never lower it.
+
+    Without this, a leaf that teaches letters or songs would get every reply cut off, and keep no row.
+    """
     longest = max((sum(len((seed[column] or "").encode()) for column in stage.columns) for seed in seeds), default=0)
     needed = stage.several * math.ceil(longest / _BYTES_IN_TOKEN)
     most = max(stage.max_tokens, min(_MOST_TOKENS, _MOST_ROOM * stage.max_tokens))
